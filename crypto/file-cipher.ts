@@ -1,0 +1,219 @@
+/**
+ * File content: one AES-256-GCM stream per file, no additional data, ciphertext as long as the plaintext; the tag travels
+ * in the file key (NIST SP 800-38D; RFC 5116). Encryptors make their own key, work once, and end with the file key.
+ * @module
+ */
+import { primitives } from '#primitives'
+import { equal, wipe } from './bytes.ts'
+import { SyncError } from './errors.ts'
+import { FileKey } from './file-key.ts'
+import type { GcmDecryptStream, GcmEncryptStream } from './primitives/types.ts'
+
+/** Longest content under one key and 12-byte IV: 2^39 − 256 bits (NIST SP 800-38D §5.2.1.1). */
+export const MAX_FILE_BYTES = 68_719_476_704
+
+/**
+ * Refuses content that the format cannot hold; call it before the first request.
+ *
+ * @throws {SyncError} `FILE_TOO_LARGE` above 68,719,476,704 bytes.
+ */
+export function checkFileSize(bytes: number): void {
+  if (bytes > MAX_FILE_BYTES) {
+    throw new SyncError('limit', 'FILE_TOO_LARGE', `A file of ${bytes} bytes is over the format's limit`, {
+      hint: `At most ${MAX_FILE_BYTES} bytes (64 GiB − 32) can be encrypted under one key; split the file.`,
+    })
+  }
+}
+
+/** Counts bytes, refuses the limit and use after the end. */
+class Meter {
+  bytes = 0
+  #ended = false
+
+  take(chunk: Uint8Array): void {
+    if (this.#ended) throw new TypeError('this cipher has ended; make a new one')
+    checkFileSize(this.bytes + chunk.length)
+    this.bytes += chunk.length
+  }
+
+  end(): void {
+    if (this.#ended) throw new TypeError('this cipher has ended; make a new one')
+    this.#ended = true
+  }
+}
+
+export interface FileEncryptor {
+  /** Plaintext bytes so far. */
+  readonly bytes: number
+  /** Encrypts a chunk of any length; the result belongs to the caller. */
+  update(chunk: Uint8Array): Uint8Array
+  /** Encrypts `chunk` into `target` at `offset` without leaving garbage; they must not overlap. */
+  updateInto(chunk: Uint8Array, target: Uint8Array, offset: number): void
+  /** Ends the content; returns the key that opens it. An encryptor works once. */
+  final(): FileKey
+  /** Wipes the key of an attempt that was given up. */
+  abandon(): void
+}
+
+const SCRATCH = 65_536
+
+const outputWrong = () =>
+  new SyncError('integrity', 'OUTPUT_CHECK_FAILED', 'What was encrypted does not decrypt to what was read', {
+    hint: 'Nothing was stored. Memory or processor may be faulty; test the machine.',
+  })
+
+/** Decrypts what an encryptor made with a second, independent cipher object and compares. */
+function createOutputCheck(key: Uint8Array, iv: Uint8Array) {
+  const gcm = primitives.gcmDecrypt(key, iv)
+  const scratch = new Uint8Array(SCRATCH)
+  return {
+    update(plain: Uint8Array, cipher: Uint8Array): void {
+      for (let at = 0; at < plain.length; at += SCRATCH) {
+        const piece = plain.subarray(at, at + SCRATCH)
+        gcm.updateInto(cipher.subarray(at, at + SCRATCH), scratch, 0)
+        if (!primitives.sameBytes(piece, scratch.subarray(0, piece.length))) throw outputWrong()
+      }
+    },
+    final(tag: Uint8Array): void {
+      wipe(scratch)
+      if (!gcm.final(tag)) throw outputWrong()
+    },
+  }
+}
+
+/**
+ * Starts encrypting one file under a fresh key and IV from the operating system.
+ *
+ * @param options.checkOutput - Decrypt all output with a second cipher object before it counts, so that bad memory or a bug
+ * cannot store an unreadable file; about doubles the processor time. Failing it throws `OUTPUT_CHECK_FAILED`.
+ */
+export function createFileEncryptor(options: { checkOutput?: boolean } = {}): FileEncryptor {
+  const key = primitives.randomBytes(32)
+  const iv = primitives.randomBytes(12)
+  const gcm = primitives.gcmEncrypt(key, iv)
+  const check = options.checkOutput ? createOutputCheck(key, iv) : undefined
+  const meter = new Meter()
+  return {
+    get bytes() {
+      return meter.bytes
+    },
+    update(chunk) {
+      meter.take(chunk)
+      const out = gcm.update(chunk)
+      check?.update(chunk, out)
+      return out
+    },
+    updateInto(chunk, target, offset) {
+      meter.take(chunk)
+      // Slice by slice, so that the check finds its bytes in the processor's cache.
+      for (let at = 0; at < chunk.length; at += SCRATCH) {
+        const piece = chunk.subarray(at, at + SCRATCH)
+        gcm.updateInto(piece, target, offset + at)
+        check?.update(piece, target.subarray(offset + at, offset + at + piece.length))
+      }
+    },
+    final() {
+      meter.end()
+      const tag = gcm.final()
+      check?.final(tag)
+      return new FileKey(key, iv, tag)
+    },
+    abandon: () => wipe(key),
+  }
+}
+
+export interface FileDecryptor {
+  /** Ciphertext bytes so far. */
+  readonly bytes: number
+  /** Decrypts a chunk of any length. What it returns is UNVERIFIED until `final()` has returned. */
+  update(chunk: Uint8Array): Uint8Array
+  /** Decrypts `chunk` into `target` at `offset` without leaving garbage; unverified as above; they must not overlap. */
+  updateInto(chunk: Uint8Array, target: Uint8Array, offset: number): void
+  /**
+   * Ends the content and checks the tag.
+   *
+   * @throws {SyncError} `CONTENT_TAMPERED`: nothing that came out of `update` may be used.
+   */
+  final(): void
+}
+
+const tampered = () =>
+  new SyncError('integrity', 'CONTENT_TAMPERED', 'The content does not match its authentication tag', {
+    hint: 'It was changed, cut or swapped on the server or on the way. Nothing of it was kept.',
+  })
+
+/** Starts decrypting one file; also right for an empty one, whose tag is as real as any. */
+export function createFileDecryptor(fileKey: FileKey): FileDecryptor {
+  const gcm: GcmDecryptStream = primitives.gcmDecrypt(fileKey.key, fileKey.iv)
+  const meter = new Meter()
+  return {
+    get bytes() {
+      return meter.bytes
+    },
+    update(chunk) {
+      meter.take(chunk)
+      return gcm.update(chunk)
+    },
+    updateInto(chunk, target, offset) {
+      meter.take(chunk)
+      gcm.updateInto(chunk, target, offset)
+    },
+    final() {
+      meter.end()
+      if (!gcm.final(fileKey.tag)) throw tampered()
+    },
+  }
+}
+
+export interface ContentCheck {
+  update(plaintext: Uint8Array): void
+  /** True when exactly this content was encrypted under the file key. */
+  matches(): boolean
+}
+
+/**
+ * Tells whether plaintext is what a file key was made for, by recomputing the tag. The keystream this makes is dropped at
+ * once and never leaves: sent, it would be a second text under one key and IV.
+ */
+export function createContentCheck(fileKey: FileKey): ContentCheck {
+  const gcm: GcmEncryptStream = primitives.gcmEncrypt(fileKey.key, fileKey.iv)
+  const meter = new Meter()
+  const scratch = new Uint8Array(SCRATCH)
+  return {
+    update(plaintext) {
+      meter.take(plaintext)
+      for (let at = 0; at < plaintext.length; at += SCRATCH) {
+        gcm.updateInto(plaintext.subarray(at, at + SCRATCH), scratch, 0)
+      }
+    },
+    matches() {
+      meter.end()
+      wipe(scratch)
+      return equal(gcm.final(), fileKey.tag)
+    },
+  }
+}
+
+/** Encrypts a small content in one go. */
+export function encryptBytes(plaintext: Uint8Array): { ciphertext: Uint8Array; fileKey: FileKey } {
+  const encryptor = createFileEncryptor()
+  const ciphertext = encryptor.update(plaintext)
+  return { ciphertext, fileKey: encryptor.final() }
+}
+
+/**
+ * Decrypts and checks a small content in one go.
+ *
+ * @throws {SyncError} `CONTENT_TAMPERED`.
+ */
+export function decryptBytes(ciphertext: Uint8Array, fileKey: FileKey): Uint8Array {
+  const decryptor = createFileDecryptor(fileKey)
+  const plaintext = decryptor.update(ciphertext)
+  try {
+    decryptor.final()
+  } catch (error) {
+    wipe(plaintext)
+    throw error
+  }
+  return plaintext
+}

@@ -1,0 +1,158 @@
+/**
+ * The portable engine for browsers, Deno, Bun and workers: WebCrypto where it fits, noble where it does not (WebCrypto has
+ * no streaming AES-GCM and no synchronous hash), forge only for OAEP with two hashes. See types.ts for the contract.
+ * @module
+ */
+import { GHASH } from '@noble/ciphers/_polyval.js'
+import { ctr, ecb } from '@noble/ciphers/aes.js'
+import { sha256 } from '@noble/hashes/sha2.js'
+import { copy, equal, wipe } from '../bytes.ts'
+import type { GcmDecryptStream, GcmEncryptStream, OaepParams, Primitives } from './types.ts'
+
+const { subtle } = globalThis.crypto
+/** WebCrypto's types ask for views that are not on shared memory; ours never are. */
+const own = (bytes: Uint8Array) => bytes as Uint8Array<ArrayBuffer>
+
+const BLOCK = 16
+
+/**
+ * AES-GCM in pieces out of CTR and GHASH (NIST SP 800-38D §7): counter blocks start at IV || 2, the tag is masked with the
+ * keystream of IV || 1.
+ */
+class GcmState {
+  readonly #key: Uint8Array
+  readonly #counter = new Uint8Array(BLOCK)
+  readonly #ghash: GHASH
+  readonly #tagMask: Uint8Array
+  /** Ciphertext bytes of the last, incomplete block; GHASH takes whole blocks only. */
+  readonly #pending = new Uint8Array(BLOCK)
+  #length = 0
+
+  constructor(key: Uint8Array, iv: Uint8Array) {
+    this.#key = copy(key)
+    this.#counter.set(iv)
+    const hashKey = ecb(this.#key, { disablePadding: true }).encrypt(new Uint8Array(BLOCK))
+    this.#ghash = new GHASH(hashKey)
+    this.#counter[15] = 1
+    this.#tagMask = ctr(this.#key, this.#counter).encrypt(new Uint8Array(BLOCK))
+    wipe(hashKey)
+  }
+
+  /** Xors the keystream that belongs to this position onto a copy of `chunk`. */
+  transform(chunk: Uint8Array): Uint8Array {
+    const skip = this.#length % BLOCK
+    new DataView(this.#counter.buffer).setUint32(12, 2 + Math.floor(this.#length / BLOCK))
+    const padded = new Uint8Array(skip + chunk.length)
+    padded.set(chunk, skip)
+    return ctr(this.#key, this.#counter).encrypt(padded).subarray(skip)
+  }
+
+  absorb(ciphertext: Uint8Array): void {
+    let start = 0
+    const held = this.#length % BLOCK
+    this.#length += ciphertext.length
+    if (held > 0) {
+      start = Math.min(BLOCK - held, ciphertext.length)
+      this.#pending.set(ciphertext.subarray(0, start), held)
+      if (held + start < BLOCK) return
+      this.#ghash.update(this.#pending)
+    }
+    const whole = start + Math.floor((ciphertext.length - start) / BLOCK) * BLOCK
+    if (whole > start) this.#ghash.update(ciphertext.subarray(start, whole))
+    this.#pending.set(ciphertext.subarray(whole))
+  }
+
+  tag(): Uint8Array {
+    const held = this.#length % BLOCK
+    if (held > 0) this.#ghash.update(this.#pending.subarray(0, held))
+    const lengths = new Uint8Array(BLOCK)
+    const bits = new DataView(lengths.buffer)
+    bits.setUint32(8, Math.floor(this.#length / 0x2000_0000))
+    bits.setUint32(12, (this.#length * 8) % 0x1_0000_0000)
+    const tag = this.#ghash.update(lengths).digest().slice()
+    for (let i = 0; i < BLOCK; i++) tag[i]! ^= this.#tagMask[i]!
+    wipe(this.#key, this.#tagMask)
+    return tag
+  }
+}
+
+function gcmEncrypt(key: Uint8Array, iv: Uint8Array): GcmEncryptStream {
+  const state = new GcmState(key, iv)
+  const update = (chunk: Uint8Array) => {
+    const out = state.transform(chunk)
+    state.absorb(out)
+    return out
+  }
+  return {
+    update,
+    updateInto: (chunk, target, offset) => target.set(update(chunk), offset),
+    final: () => state.tag(),
+  }
+}
+
+function gcmDecrypt(key: Uint8Array, iv: Uint8Array): GcmDecryptStream {
+  const state = new GcmState(key, iv)
+  const update = (chunk: Uint8Array) => {
+    const out = state.transform(chunk)
+    state.absorb(chunk)
+    return out
+  }
+  return {
+    update,
+    updateInto: (chunk, target, offset) => target.set(update(chunk), offset),
+    final: (tag) => equal(state.tag(), tag),
+  }
+}
+
+const cbcKey = (key: Uint8Array, use: 'encrypt' | 'decrypt') =>
+  subtle.importKey('raw', own(key), 'AES-CBC', false, [use])
+
+const algorithm = ({ hash }: OaepParams) => ({ name: 'RSA-OAEP', hash })
+const operation = ({ label }: OaepParams) =>
+  label === undefined ? { name: 'RSA-OAEP' } : { name: 'RSA-OAEP', label: own(label) }
+
+export const primitives: Primitives = {
+  name: 'portable',
+  randomBytes: (length) => globalThis.crypto.getRandomValues(new Uint8Array(length)),
+  sha256: (data) => sha256(data),
+  sameBytes: equal,
+  async pbkdf2(prf, password, salt, iterations, length) {
+    const key = await subtle.importKey('raw', own(password), 'PBKDF2', false, ['deriveBits'])
+    return new Uint8Array(
+      await subtle.deriveBits({ name: 'PBKDF2', hash: prf, salt: own(salt), iterations }, key, length * 8),
+    )
+  },
+  async cbcEncrypt(key, iv, plain) {
+    return new Uint8Array(
+      await subtle.encrypt({ name: 'AES-CBC', iv: own(iv) }, await cbcKey(key, 'encrypt'), own(plain)),
+    )
+  },
+  async cbcDecrypt(key, iv, cipher) {
+    return new Uint8Array(
+      await subtle.decrypt({ name: 'AES-CBC', iv: own(iv) }, await cbcKey(key, 'decrypt'), own(cipher)),
+    )
+  },
+  gcmEncrypt,
+  gcmDecrypt,
+  async rsaGenerate(modulusLength) {
+    const pair = await subtle.generateKey(
+      { name: 'RSA-OAEP', modulusLength, publicExponent: Uint8Array.of(1, 0, 1), hash: 'SHA-256' },
+      true,
+      ['encrypt', 'decrypt'],
+    )
+    return {
+      pkcs8: new Uint8Array(await subtle.exportKey('pkcs8', pair.privateKey)),
+      spki: new Uint8Array(await subtle.exportKey('spki', pair.publicKey)),
+    }
+  },
+  async rsaWrapper(spki, params) {
+    if (params.hash !== params.mgf1Hash) return (await import('./forge.ts')).rsaWrapper(spki, params)
+    const key = await subtle.importKey('spki', own(spki), algorithm(params), false, ['encrypt'])
+    return { wrap: async (plain) => new Uint8Array(await subtle.encrypt(operation(params), key, own(plain))) }
+  },
+  async rsaUnwrapper(pkcs8, params) {
+    if (params.hash !== params.mgf1Hash) return (await import('./forge.ts')).rsaUnwrapper(pkcs8, params)
+    const key = await subtle.importKey('pkcs8', own(pkcs8), algorithm(params), false, ['decrypt'])
+    return { unwrap: async (wrapped) => new Uint8Array(await subtle.decrypt(operation(params), key, own(wrapped))) }
+  },
+}

@@ -1,0 +1,69 @@
+/**
+ * What a platform must supply. Node gets node.ts, everything else portable.ts, chosen by the `#primitives` entry of the
+ * package's import map. Both pass the same tests. Lengths and formats are checked by the callers, one floor up.
+ * @module
+ */
+
+export type HashName = 'SHA-1' | 'SHA-256'
+
+/** RSAES-OAEP parameters (RFC 8017 §7.1). */
+export interface OaepParams {
+  readonly hash: HashName
+  readonly mgf1Hash: HashName
+  /** Default: empty. */
+  readonly label?: Uint8Array
+}
+
+/** One direction of one AES-256-GCM stream: 12-byte IV, 16-byte tag, no additional data (NIST SP 800-38D). */
+export interface GcmStream {
+  /** Transforms a chunk of any length. The result belongs to the caller. */
+  update(chunk: Uint8Array): Uint8Array
+  /**
+   * Transforms `chunk` into `target` at `offset`; for bulk data this is the quick form, it leaves no garbage behind.
+   * `chunk` and `target` must not overlap.
+   */
+  updateInto(chunk: Uint8Array, target: Uint8Array, offset: number): void
+}
+
+export interface GcmEncryptStream extends GcmStream {
+  /** Ends the stream; returns the 16-byte tag. */
+  final(): Uint8Array
+}
+
+export interface GcmDecryptStream extends GcmStream {
+  /** Ends the stream; false when it does not have this 16-byte tag. */
+  final(tag: Uint8Array): boolean
+}
+
+export interface RsaWrapper {
+  /** One OAEP encryption with a fresh random seed. */
+  wrap(plain: Uint8Array): Promise<Uint8Array>
+}
+
+export interface RsaUnwrapper {
+  /** One OAEP decryption; rejects, without saying why, when the input does not open. */
+  unwrap(wrapped: Uint8Array): Promise<Uint8Array>
+}
+
+export interface Primitives {
+  readonly name: 'native' | 'portable'
+  /** From the operating system's generator. */
+  randomBytes(length: number): Uint8Array
+  sha256(data: Uint8Array): Uint8Array
+  /** Plain equality, quick, for data that is no secret to the observer. */
+  sameBytes(a: Uint8Array, b: Uint8Array): boolean
+  /** RFC 8018 §5.2; never blocks the event loop. */
+  pbkdf2(prf: HashName, password: Uint8Array, salt: Uint8Array, iterations: number, length: number): Promise<Uint8Array>
+  /** AES-256-CBC with PKCS#7 padding. */
+  cbcEncrypt(key: Uint8Array, iv: Uint8Array, plain: Uint8Array): Promise<Uint8Array>
+  /** Rejects when the padding is wrong. */
+  cbcDecrypt(key: Uint8Array, iv: Uint8Array, cipher: Uint8Array): Promise<Uint8Array>
+  gcmEncrypt(key: Uint8Array, iv: Uint8Array): GcmEncryptStream
+  gcmDecrypt(key: Uint8Array, iv: Uint8Array): GcmDecryptStream
+  /** A new RSA key pair with public exponent 65537; DER of PrivateKeyInfo and SubjectPublicKeyInfo. */
+  rsaGenerate(modulusBits: number): Promise<{ pkcs8: Uint8Array; spki: Uint8Array }>
+  /** @param spki - DER of a checked SubjectPublicKeyInfo. */
+  rsaWrapper(spki: Uint8Array, params: OaepParams): Promise<RsaWrapper>
+  /** @param pkcs8 - DER of a checked PrivateKeyInfo. */
+  rsaUnwrapper(pkcs8: Uint8Array, params: OaepParams): Promise<RsaUnwrapper>
+}

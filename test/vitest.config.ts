@@ -1,0 +1,25 @@
+import { fileURLToPath } from 'node:url'
+import { defineConfig } from 'vitest/config'
+
+const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url))
+const engine = (name: string) => ({ alias: { '#primitives': path(`../crypto/primitives/${name}.ts`) } })
+
+// crypto/ runs on both engines; everything else on the native one.
+export default defineConfig({
+  test: {
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+    projects: [
+      {
+        root: path('..'),
+        resolve: engine('node'),
+        test: { name: 'native', include: ['test/**/*.test.ts'], testTimeout: 120_000, hookTimeout: 120_000 },
+      },
+      {
+        root: path('..'),
+        resolve: engine('portable'),
+        test: { name: 'portable', include: ['test/crypto/**/*.test.ts'], testTimeout: 120_000, hookTimeout: 120_000 },
+      },
+    ],
+  },
+})
