@@ -1,0 +1,39 @@
+/** The account, its key pairs, and what the server says of itself. @module */
+import { type KeyPairContainer, parseKeyPairContainer } from '../../crypto/containers.ts'
+import { SyncError } from '../errors.ts'
+import { type Api, call, callFor } from './api.ts'
+import { type Account, parseAccount, parseRaw, parseRawList, parseSystemInfo, parseVersion } from './wire.ts'
+
+export const getAccount = (api: Api, signal?: AbortSignal): Promise<Account> =>
+  callFor(api, { method: 'GET', path: '/v4/user/account', signal }, parseAccount)
+
+/** True when part uploads go straight to object storage. */
+export const usesObjectStorage = async (api: Api, signal?: AbortSignal): Promise<boolean> =>
+  (await callFor(api, { method: 'GET', path: '/v4/config/info/general', signal }, parseSystemInfo)).useS3Storage ===
+  true
+
+export const getServerVersion = (api: Api, signal?: AbortSignal) =>
+  callFor(api, { method: 'GET', path: '/v4/public/software/version', signal }, parseVersion)
+
+/** All locked key pairs of the account, at most one per version; empty when there is none. */
+export async function getKeyPairs(api: Api, signal?: AbortSignal): Promise<KeyPairContainer[]> {
+  try {
+    const raw = await callFor(api, { method: 'GET', path: '/v4/user/account/keypairs', signal }, parseRawList)
+    return raw.map(parseKeyPairContainer)
+  } catch (error) {
+    if (!(error instanceof SyncError) || (error.class !== 'not_found' && error.code !== 'NO_KEY_PAIR')) throw error
+    if (error.code === 'NO_KEY_PAIR') return []
+  }
+  // Older servers know only the endpoint for one pair.
+  try {
+    const raw = await callFor(api, { method: 'GET', path: '/v4/user/account/keypair', signal }, parseRaw)
+    return [parseKeyPairContainer(raw)]
+  } catch (error) {
+    if (error instanceof SyncError && (error.code === 'NO_KEY_PAIR' || error.class === 'not_found')) return []
+    throw error
+  }
+}
+
+export async function createKeyPair(api: Api, pair: KeyPairContainer, signal?: AbortSignal): Promise<void> {
+  await call(api, { method: 'POST', path: '/v4/user/account/keypair', json: pair, signal })
+}

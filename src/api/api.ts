@@ -1,0 +1,201 @@
+/**
+ * What all endpoint functions share: building the request, telling success from failure, and turning a failure into a typed
+ * error by status and DRACOON `errorCode` together. No loops and no policy here.
+ * @module
+ */
+import { type ErrorClass, SyncError } from '../errors.ts'
+import { retryAfterMs } from '../http/retry.ts'
+import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
+import { parseErrorBody, parseJson } from './wire.ts'
+
+export interface Api {
+  /** `https://HOST`, without a path. */
+  readonly origin: string
+  /** Stamped with the session's grant. */
+  readonly send: Send
+  /** Without a grant: for upload and download tokens and presigned URLs. */
+  readonly sendPlain: Send
+}
+
+export interface Call {
+  readonly method: HttpRequest['method']
+  /** Below `/api`, with ids filled in. */
+  readonly path: string
+  readonly query?: Readonly<Record<string, string | number | undefined>>
+  readonly json?: unknown
+  readonly signal?: AbortSignal | undefined
+  /** See HttpRequest. */
+  readonly repeatable?: boolean
+}
+
+/** Ids in a path are not shown. */
+const template = (path: string) => path.replace(/\/(\d+|[A-Za-z0-9_-]{20,})(?=\/|$)/g, '/{id}')
+
+/** Calls an endpoint; resolves for 2xx only. */
+export async function call(
+  api: Api,
+  { method, path, query = {}, json, signal, repeatable }: Call,
+): Promise<HttpResponse> {
+  const url = new URL(`/api${path}`, api.origin)
+  for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, String(value))
+  const label = `/api${template(path)}`
+  const response = await api.send({
+    method,
+    url: url.href,
+    label,
+    headers: {
+      accept: 'application/json',
+      ...(json === undefined ? {} : { 'content-type': 'application/json' }),
+    },
+    ...(json === undefined ? {} : { body: Buffer.from(JSON.stringify(json)) }),
+    ...(signal === undefined ? {} : { signal }),
+    ...(repeatable === undefined ? {} : { repeatable }),
+  })
+  return expectSuccess(response, `${method} ${label}`)
+}
+
+/** Calls an endpoint and reads its JSON. */
+export async function callFor<T>(api: Api, request: Call, parse: (value: unknown, path: string) => T): Promise<T> {
+  const response = await call(api, request)
+  return parse(parseJson(response.body), 'body')
+}
+
+/** The response itself when its status is 2xx, else throws. */
+export function expectSuccess(response: HttpResponse, label: string): HttpResponse {
+  if (response.status >= 200 && response.status < 300) return response
+  throw failure(response, label)
+}
+
+interface Meaning {
+  readonly kind: ErrorClass
+  readonly code: string
+  readonly text: string
+  readonly hint?: string
+  readonly retryable?: boolean
+}
+
+const NO_KEY_PAIR: Meaning = {
+  kind: 'key',
+  code: 'NO_KEY_PAIR',
+  text: 'This account has no key pair',
+  hint: 'Make one: sync keys create',
+}
+
+const quota = (text: string): Meaning => ({
+  kind: 'quota',
+  code: 'QUOTA',
+  text,
+  hint: 'Free space there, or have the limit raised.',
+})
+
+/** Meanings by DRACOON errorCode, where it decides more than the status. */
+const BY_ERROR_CODE: ReadonlyMap<number, Meaning> = new Map<number, Meaning>([
+  [-10006, { kind: 'permission', code: 'NOT_AUTHORIZED', text: 'This user or application may not do this' }],
+  [-10003, { kind: 'auth', code: 'ACCOUNT_LOCKED', text: 'The account is locked' }],
+  [-10007, { kind: 'auth', code: 'ACCOUNT_LOCKED', text: 'The customer account is locked' }],
+  [-10004, { kind: 'auth', code: 'ACCOUNT_EXPIRED', text: 'The account has expired' }],
+  [-10005, { kind: 'auth', code: 'ACCOUNT_LOCKED', text: 'The account is locked for a while' }],
+  [-10103, { kind: 'auth', code: 'ACCOUNT_PENDING', text: 'The licence terms must be accepted in the web app first' }],
+  [-10104, { kind: 'auth', code: 'ACCOUNT_PENDING', text: 'The password must be changed in the web app first' }],
+  [-10106, { kind: 'auth', code: 'ACCOUNT_PENDING', text: 'The account must be completed in the web app first' }],
+  [-20501, { kind: 'changed', code: 'UPLOAD_GONE', text: 'The upload is gone at the server' }],
+  [-20503, { kind: 'changed', code: 'UPLOAD_GONE', text: 'The upload is closed at the server' }],
+  [-90034, { kind: 'changed', code: 'UPLOAD_GONE', text: 'The upload is gone at the server' }],
+  [-20502, { kind: 'changed', code: 'TOKEN_GONE', text: 'The transfer token is not valid any more' }],
+  [
+    -40761,
+    {
+      kind: 'key',
+      code: 'FILE_KEY_MISSING',
+      text: 'There is no file key for this account yet',
+      hint: 'Somebody who can open the file must hand it out: sync keys distribute',
+    },
+  ],
+  [
+    -40764,
+    { kind: 'server', code: 'SCAN_RUNNING', text: 'The file is being scanned for malware', hint: 'Try again later.' },
+  ],
+  [-40765, { kind: 'permission', code: 'MALICIOUS', text: 'The server considers the file malicious' }],
+  [-70020, NO_KEY_PAIR],
+  [-70021, { kind: 'conflict', code: 'KEY_PAIR_EXISTS', text: 'This account has a key pair of this version already' }],
+  [-40755, { kind: 'usage', code: 'NAME_REFUSED', text: 'The server does not take this name' }],
+  [-41200, { kind: 'usage', code: 'PATH_TOO_LONG', text: 'The path is too long for the server' }],
+  [-40010, { kind: 'conflict', code: 'EXISTS', text: 'A room or folder has this name' }],
+  [-41001, { kind: 'conflict', code: 'EXISTS', text: 'The name exists already' }],
+  [-80037, { kind: 'limit', code: 'FILE_TOO_LARGE', text: 'The file is too large to be encrypted' }],
+  [-40200, quota('The room is full')],
+  [-90200, quota('The space of the customer is used up')],
+  [-90201, quota('The server’s disk is full')],
+])
+
+/** Meanings by status alone. */
+function byStatus(status: number): Meaning {
+  if (status === 401)
+    return {
+      kind: 'auth',
+      code: 'UNAUTHORIZED',
+      text: 'The server refused the login',
+      hint: 'Log in again: sync login',
+    }
+  if (status === 403) return { kind: 'permission', code: 'FORBIDDEN', text: 'Permission is missing' }
+  if (status === 402) return { kind: 'permission', code: 'PAYMENT', text: 'The server asks for payment' }
+  if (status === 404 || status === 410) return { kind: 'not_found', code: 'NOT_FOUND', text: 'It does not exist' }
+  if (status === 409) return { kind: 'conflict', code: 'EXISTS', text: 'It conflicts with something that exists' }
+  if (status === 412) return { kind: 'permission', code: 'PRECONDITION', text: 'A precondition is not met' }
+  if (status === 413) return { kind: 'limit', code: 'TOO_LARGE', text: 'It is too large for the server' }
+  if (status === 429)
+    return {
+      kind: 'rate_limit',
+      code: 'RATE_LIMITED',
+      text: 'Too many requests',
+      hint: 'Try again later.',
+      retryable: true,
+    }
+  if (status === 507) return quota('There is no space left at the server')
+  if (status === 901) return { kind: 'permission', code: 'MALICIOUS', text: 'The server considers the file malicious' }
+  if (status >= 500)
+    return {
+      kind: 'server',
+      code: 'SERVER',
+      text: `The server failed (${status})`,
+      hint: 'Try again later.',
+      retryable: true,
+    }
+  if (status >= 300 && status < 400) {
+    return {
+      kind: 'server',
+      code: 'REDIRECT',
+      text: 'The server redirects, which a compatible one never does',
+      hint: 'Check the address.',
+    }
+  }
+  return { kind: 'internal', code: 'REQUEST_REFUSED', text: `The server refused the request (${status})` }
+}
+
+/** The typed error for an answer that is not a success. Server texts are data and stay out of it. */
+export function failure(response: HttpResponse, label: string): SyncError {
+  let errorCode: number | undefined
+  try {
+    errorCode = parseErrorBody(parseJson(response.body), 'body').errorCode
+  } catch {
+    // HTML of a gateway, XML of a storage, or nothing at all: the status has to do.
+  }
+  return failureOf(response.status, errorCode, label, retryAfterMs(response.headers, Date.now()))
+}
+
+export function failureOf(
+  status: number,
+  errorCode: number | undefined,
+  label: string,
+  retryAfter?: number,
+): SyncError {
+  const known = errorCode === undefined ? undefined : BY_ERROR_CODE.get(errorCode)
+  const { kind, code, text, hint, retryable } = known ?? byStatus(status)
+  return new SyncError(kind, code, `${text} (${label}: ${status}${errorCode === undefined ? '' : `, ${errorCode}`})`, {
+    status,
+    retryable: retryable ?? false,
+    ...(hint === undefined ? {} : { hint }),
+    ...(errorCode === undefined ? {} : { errorCode }),
+    ...(retryAfter === undefined ? {} : { retryAfterMs: retryAfter }),
+  })
+}

@@ -1,0 +1,33 @@
+/** File content on its way down. @module */
+
+import type { HttpResponse } from '../http/types.ts'
+import { type Api, callFor, expectSuccess } from './api.ts'
+import { parseDownload } from './wire.ts'
+
+/** A URL for the content of a file, good for a while and for many ranges. */
+export const createDownload = async (api: Api, fileId: number, signal?: AbortSignal): Promise<string> =>
+  (
+    await callFor(
+      api,
+      { method: 'POST', path: `/v4/nodes/files/${fileId}/downloads`, signal, repeatable: true },
+      parseDownload,
+    )
+  ).downloadUrl
+
+/**
+ * Starts reading content.
+ *
+ * @param start - First byte wanted; 0 asks for everything.
+ * @returns the response with its `stream`; the status is 200 or 206, the caller checks which.
+ */
+export async function openDownload(api: Api, url: string, start: number, signal?: AbortSignal): Promise<HttpResponse> {
+  const response = await api.sendPlain({
+    method: 'GET',
+    url: new URL(url, api.origin).href,
+    stream: true,
+    label: 'file content',
+    headers: start === 0 ? {} : { range: `bytes=${start}-` },
+    ...(signal === undefined ? {} : { signal }),
+  })
+  return expectSuccess(response, 'GET file content')
+}

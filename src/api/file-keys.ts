@@ -1,0 +1,37 @@
+/** Wrapped file keys at the server: one's own, and those that members of a room still lack. @module */
+import { type FileKeyJson, parseFileKey, type WrappedFileKey } from '../../crypto/containers.ts'
+import { type Api, call, callFor } from './api.ts'
+import { type MissingFileKeys, parseMissingFileKeys, parseRaw } from './wire.ts'
+
+/** Most entries the server lists or takes at once. */
+export const KEYS_PER_CALL = 100
+
+/** @throws {SyncError} `FILE_KEY_MISSING` when nobody has handed it out to this account yet. */
+export const getFileKey = async (api: Api, fileId: number, signal?: AbortSignal): Promise<WrappedFileKey> =>
+  parseFileKey(await callFor(api, { method: 'GET', path: `/v4/nodes/files/${fileId}/user_file_key`, signal }, parseRaw))
+
+/** Work that is left: who lacks the key of which file. Fulfilled entries vanish, so offsets shift under the reader. */
+export const listMissingFileKeys = (
+  api: Api,
+  scope: { roomId?: number; fileId?: number; offset: number },
+  signal?: AbortSignal,
+): Promise<MissingFileKeys> =>
+  callFor(
+    api,
+    {
+      method: 'GET',
+      path: '/v4/nodes/missingFileKeys',
+      query: { room_id: scope.roomId, file_id: scope.fileId, offset: scope.offset, limit: KEYS_PER_CALL },
+      signal,
+    },
+    parseMissingFileKeys,
+  )
+
+/** Hands out file keys; recipients that have one already are passed over by the server, so it may be repeated. */
+export async function postFileKeys(
+  api: Api,
+  items: readonly { userId: number; fileId: number; fileKey: FileKeyJson }[],
+  signal?: AbortSignal,
+): Promise<void> {
+  await call(api, { method: 'POST', path: '/v4/nodes/files/keys', json: { items }, signal, repeatable: true })
+}

@@ -1,0 +1,195 @@
+/**
+ * The server's JSON: types, and parsers that copy known fields into fresh objects after checking them. Unknown fields are
+ * dropped, `null` counts as absent, ids and sizes must be exact integers.
+ * @module
+ */
+import { SyncError } from '../errors.ts'
+
+type Parser<T> = (value: unknown, path: string) => T
+
+const bad = (path: string, what: string) =>
+  new SyncError('server', 'ANSWER_INVALID', `The server’s answer is not as expected: ${path} ${what}`, {
+    hint: 'Is this a compatible server? A proxy may have changed the answer.',
+  })
+
+const text: Parser<string> = (value, path) => {
+  if (typeof value !== 'string') throw bad(path, 'is not text')
+  return value
+}
+const flag: Parser<boolean> = (value, path) => {
+  if (typeof value !== 'boolean') throw bad(path, 'is not true or false')
+  return value
+}
+const integer: Parser<number> = (value, path) => {
+  if (!Number.isSafeInteger(value)) throw bad(path, 'is not an exact integer')
+  return value as number
+}
+const natural: Parser<number> = (value, path) => {
+  if (integer(value, path) < 0) throw bad(path, 'is negative')
+  return value as number
+}
+/** RFC 3339 time as milliseconds since the epoch. */
+const time: Parser<number> = (value, path) => {
+  const at = Date.parse(text(value, path))
+  if (Number.isNaN(at)) throw bad(path, 'is not a time')
+  return at
+}
+/** Passed on unread: another parser (crypto/containers.ts) is strict about it. */
+const raw: Parser<unknown> = (value) => value
+
+const oneOf =
+  <T extends string>(...values: readonly T[]): Parser<T> =>
+  (value, path) => {
+    if (!values.includes(value as T)) throw bad(path, 'has an unknown value')
+    return value as T
+  }
+
+const list =
+  <T>(item: Parser<T>, max = 1_000_000): Parser<T[]> =>
+  (value, path) => {
+    if (!Array.isArray(value) || value.length > max) throw bad(path, 'is not a list of the expected length')
+    return value.map((entry, index) => item(entry, `${path}[${index}]`))
+  }
+
+/** Marks a field that may be missing. */
+interface Optional<T> {
+  readonly optional: Parser<T>
+}
+const maybe = <T>(optional: Parser<T>): Optional<T> => ({ optional })
+
+type Field = Parser<unknown> | Optional<unknown>
+type Shape = Record<string, Field>
+type Required<S extends Shape> = { [K in keyof S as S[K] extends Parser<unknown> ? K : never]: S[K] }
+type Loose<S extends Shape> = { [K in keyof S as S[K] extends Parser<unknown> ? never : K]: S[K] }
+type Value<F> = F extends Parser<infer T> ? T : F extends Optional<infer T> ? T : never
+type Parsed<S extends Shape> = {
+  readonly [K in keyof Required<S>]: Value<S[K]>
+} & { readonly [K in keyof Loose<S>]?: Value<S[K]> }
+
+const shape =
+  <S extends Shape>(fields: S): Parser<Parsed<S>> =>
+  (value, path) => {
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad(path, 'is not an object')
+    const out: Record<string, unknown> = {}
+    for (const [name, field] of Object.entries(fields)) {
+      const found = Object.hasOwn(value, name) ? (value as Record<string, unknown>)[name] : undefined
+      const here = `${path}.${name}`
+      if (typeof field === 'function') out[name] = field(found, here)
+      else if (found !== undefined && found !== null) out[name] = field.optional(found, here)
+    }
+    return out as Parsed<S>
+  }
+
+const range = shape({ offset: natural, limit: natural, total: natural })
+/** Longest page we ever ask for. */
+export const PAGE = 500
+const page = <T>(item: Parser<T>, max = PAGE) => shape({ range, items: list(item, max) })
+
+const permissions = shape({
+  manage: flag,
+  read: flag,
+  create: flag,
+  change: flag,
+  delete: flag,
+  manageDownloadShare: flag,
+  manageUploadShare: flag,
+  readRecycleBin: flag,
+  restoreRecycleBin: flag,
+  deleteRecycleBin: flag,
+})
+export type Permissions = ReturnType<typeof permissions>
+
+export const parseNode = shape({
+  id: natural,
+  type: oneOf('room', 'folder', 'file'),
+  name: text,
+  parentId: maybe(natural),
+  parentPath: maybe(text),
+  size: maybe(natural),
+  isEncrypted: maybe(flag),
+  createdAt: maybe(time),
+  updatedAt: maybe(time),
+  timestampModification: maybe(time),
+  branchVersion: maybe(integer),
+  permissions: maybe(permissions),
+  cntFiles: maybe(natural),
+  cntFolders: maybe(natural),
+  cntRooms: maybe(natural),
+})
+/** A room, folder or file on the server. Times are milliseconds since the epoch. */
+export type RemoteNode = ReturnType<typeof parseNode>
+
+export const parseNodePage = page(parseNode)
+export const parseAccount = shape({
+  id: natural,
+  userName: text,
+  firstName: maybe(text),
+  lastName: maybe(text),
+  email: maybe(text),
+  isEncryptionEnabled: maybe(flag),
+})
+export type Account = ReturnType<typeof parseAccount>
+
+export const parseSystemInfo = shape({ useS3Storage: maybe(flag) })
+export const parseVersion = shape({ restApiVersion: maybe(text), sdsServerVersion: maybe(text) })
+export const parseRawList = list(raw, 16)
+export const parseRaw = raw
+
+export const parseUpload = shape({ uploadUrl: text, uploadId: text, token: text })
+export const parsePartUrls = shape({ urls: list(shape({ url: text, partNumber: natural }), 10_000) })
+export const parseUploadStatus = shape({
+  status: oneOf('transfer', 'finishing', 'done', 'error'),
+  node: maybe(parseNode),
+  errorDetails: maybe(raw),
+})
+export const parseChunkReceipt = shape({ size: maybe(natural), hash: maybe(text) })
+export const parseDownload = shape({ downloadUrl: text })
+
+export const parseMissingFileKeys = shape({
+  range: maybe(range),
+  items: list(shape({ userId: integer, fileId: natural }), PAGE),
+  users: list(shape({ id: integer, publicKeyContainer: raw }), PAGE),
+  files: list(shape({ id: natural, fileKeyContainer: raw }), PAGE),
+})
+export type MissingFileKeys = ReturnType<typeof parseMissingFileKeys>
+
+export const parseRoomUsers = page(
+  shape({
+    userInfo: shape({ id: natural, userName: maybe(text), firstName: maybe(text), lastName: maybe(text) }),
+    isGranted: flag,
+    permissions: maybe(permissions),
+    publicKeyContainer: maybe(raw),
+  }),
+)
+export type RoomUser = ReturnType<typeof parseRoomUsers>['items'][number]
+
+export const parseErrorBody = shape({ code: maybe(integer), message: maybe(text), errorCode: maybe(integer) })
+
+/** Deepest JSON read. */
+const MAX_DEPTH = 32
+
+/** JSON text to values, refused when nested too deeply; keys that could reach a prototype are dropped by the parsers. */
+export function parseJson(bytes: Uint8Array): unknown {
+  const source = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8')
+  let depth = 0
+  let inText = false
+  for (let i = 0; i < source.length; i++) {
+    const char = source.charCodeAt(i)
+    if (inText) {
+      if (char === 0x5c) i++
+      else if (char === 0x22) inText = false
+    } else if (char === 0x22) inText = true
+    else if (char === 0x7b || char === 0x5b) {
+      if (++depth > MAX_DEPTH) throw bad('body', 'is nested too deeply')
+    } else if (char === 0x7d || char === 0x5d) depth--
+  }
+  try {
+    return JSON.parse(source)
+  } catch (cause) {
+    throw new SyncError('server', 'ANSWER_NOT_JSON', 'The server’s answer is not JSON', {
+      hint: 'Is this the address of a compatible server? A proxy or login portal may stand in between.',
+      retryable: true,
+      cause,
+    })
+  }
+}

@@ -1,0 +1,55 @@
+/**
+ * The outside world as plain objects, so that tests can supply their own: clock, randomness for jitter, and questions to a
+ * person. Keys, IVs and PKCE values never come from here.
+ * @module
+ */
+import { cancelled } from './errors.ts'
+
+export interface Clock {
+  /** Milliseconds since the epoch. */
+  now(): number
+  /** Milliseconds on a clock that never jumps. */
+  monotonic(): number
+  /** Waits; rejects with the signal's reason when aborted. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>
+}
+
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  monotonic: () => performance.now(),
+  sleep: (ms, signal) =>
+    new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(cancelled(signal))
+      const stop = () => {
+        clearTimeout(timer)
+        reject(cancelled(signal!))
+      }
+      const timer = setTimeout(() => {
+        signal?.removeEventListener('abort', stop)
+        resolve()
+      }, ms)
+      signal?.addEventListener('abort', stop, { once: true })
+    }),
+}
+
+/** For jitter and temporary names only. */
+export interface Random {
+  /** In [0, 1). */
+  next(): number
+}
+
+export const systemRandom: Random = { next: () => globalThis.crypto.getRandomValues(new Uint32Array(1))[0]! / 2 ** 32 }
+
+/** Questions to a person. A part that has nobody to ask leaves the functions out. */
+export interface Ui {
+  /** Opens, or shows, a login page. */
+  openUrl(url: string): Promise<void>
+  /** Asks for a secret without echo; rejects when there is no terminal. */
+  askSecret(question: string): Promise<string>
+}
+
+export interface Environment {
+  readonly clock: Clock
+  readonly random: Random
+  readonly ui?: Ui
+}

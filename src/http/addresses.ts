@@ -1,0 +1,90 @@
+/**
+ * Which addresses and URLs we talk to: https everywhere, plain http only on literal loopback addresses; storage URLs that a
+ * server hands us only at public addresses, unless the server itself is on loopback or a private network.
+ * @module
+ */
+import { BlockList, isIP } from 'node:net'
+import { SyncError } from '../errors.ts'
+
+const loopback = new BlockList()
+loopback.addSubnet('127.0.0.0', 8)
+loopback.addAddress('::1', 'ipv6')
+
+const nonPublic = new BlockList()
+for (const [net, bits] of [
+  ['0.0.0.0', 8],
+  ['10.0.0.0', 8],
+  ['100.64.0.0', 10],
+  ['169.254.0.0', 16],
+  ['172.16.0.0', 12],
+  ['192.0.0.0', 24],
+  ['192.168.0.0', 16],
+  ['198.18.0.0', 15],
+  ['224.0.0.0', 4],
+  ['240.0.0.0', 4],
+] as const) {
+  nonPublic.addSubnet(net, bits)
+}
+for (const [net, bits] of [
+  ['::', 128],
+  ['64:ff9b:1::', 48],
+  ['fc00::', 7],
+  ['fe80::', 10],
+  ['ff00::', 8],
+] as const) {
+  nonPublic.addSubnet(net, bits, 'ipv6')
+}
+
+/** How far from us an IP address is. */
+export type Reach = 'loopback' | 'private' | 'public'
+
+export function reachOf(address: string): Reach {
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
+  const ip = mapped ?? address
+  const family = isIP(ip) === 6 ? 'ipv6' : 'ipv4'
+  if (loopback.check(ip, family)) return 'loopback'
+  return nonPublic.check(ip, family) ? 'private' : 'public'
+}
+
+/** The host of a URL without the brackets of an IPv6 literal. */
+export const hostOf = (url: URL): string => url.hostname.replace(/^\[|\]$/g, '')
+
+/**
+ * Reads a server's base URL.
+ *
+ * @throws {SyncError} `URL_INVALID`; `URL_INSECURE` for http beyond 127.0.0.0/8 and ::1.
+ */
+export function parseBaseUrl(text: string): URL {
+  let url: URL
+  try {
+    url = new URL(/^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `https://${text}`)
+  } catch (cause) {
+    throw new SyncError('usage', 'URL_INVALID', 'The server address is not a URL', {
+      hint: 'Write it like https://files.example.org',
+      cause,
+    })
+  }
+  if ((url.protocol !== 'https:' && url.protocol !== 'http:') || url.username || url.password || url.search) {
+    throw new SyncError('usage', 'URL_INVALID', 'The server address must be a plain http(s) URL', {
+      hint: 'Leave out user names, passwords and queries.',
+    })
+  }
+  if (url.pathname !== '/') {
+    throw new SyncError('usage', 'URL_INVALID', 'The server address must not have a path', {
+      hint: `Use ${url.origin}`,
+    })
+  }
+  checkScheme(url)
+  return url
+}
+
+/** Plain http only to a literal loopback address: a name could resolve to anything. */
+export function checkScheme(url: URL): void {
+  if (url.protocol === 'https:') return
+  const host = hostOf(url)
+  if (url.protocol !== 'http:' || isIP(host) === 0 || reachOf(host) !== 'loopback') {
+    throw new SyncError('tls', 'URL_INSECURE', 'Refusing to talk to this server without TLS', {
+      hint: 'Use https; plain http is for 127.0.0.1 and [::1] only.',
+    })
+  }
+}

@@ -1,0 +1,184 @@
+/**
+ * The one `Send` that dials. Connection limits, timeouts, address rules and the translation of failures live here; repeating
+ * is retry.ts.
+ * @module
+ */
+import { lookup as dnsLookup, type LookupAddress, type LookupOptions } from 'node:dns'
+import { isIP } from 'node:net'
+import { Agent, type Dispatcher } from 'undici'
+import { cancelled, SyncError, systemCode } from '../errors.ts'
+import { checkScheme, hostOf, type Reach, reachOf } from './addresses.ts'
+import type { HttpRequest, HttpResponse, Send } from './types.ts'
+
+/** Largest JSON answer read, in bytes; error answers are cut at 64 KiB. */
+const MAX_BODY = 16 * 1024 * 1024
+const MAX_ERROR_BODY = 64 * 1024
+const MAX_HEADERS = 32 * 1024
+const MAX_URL = 8 * 1024
+
+export interface DialerOptions {
+  /** Connections per origin. Default 16. */
+  connections?: number
+  connectTimeoutMs?: number
+  headersTimeoutMs?: number
+  /** Longest pause inside a body. */
+  bodyTimeoutMs?: number
+  /** PEM of additional certificate authorities. */
+  ca?: string[]
+  userAgent?: string
+  /** Addresses this dialer may connect to; checked on the address actually used. Default: all. */
+  allow?: (reach: Reach) => boolean
+}
+
+const TLS_CODES = /^(ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$)/
+
+const refused = (host: string) =>
+  new SyncError('safety', 'ADDRESS_REFUSED', `Refusing to connect to ${host}: not a public address`, {
+    hint: 'The server named a storage address inside a private network.',
+  })
+
+function codeOf(error: unknown): string {
+  let at = error
+  for (let depth = 0; at instanceof Error && depth < 5; depth++) {
+    const code = systemCode(at)
+    if (code !== undefined) return code
+    at = at instanceof AggregateError ? at.errors[0] : at.cause
+  }
+  return 'UNKNOWN'
+}
+
+/** Turns a failure of the wire into one of ours. */
+function wireError(error: unknown, request: HttpRequest): unknown {
+  if (request.signal?.aborted) return cancelled(request.signal)
+  if (error instanceof SyncError) return error
+  if (error instanceof Error && error.cause instanceof SyncError) return error.cause
+  const code = codeOf(error)
+  const where = `${request.method} ${request.label ?? new URL(request.url).host}`
+  if (TLS_CODES.test(code)) {
+    return new SyncError('tls', 'TLS_FAILED', `No secure connection for ${where} (${code})`, {
+      hint: 'Check the server name and certificate; a private authority is named with --ca-file.',
+      cause: error,
+    })
+  }
+  return new SyncError('network', 'NETWORK', `No answer to ${where} (${code})`, {
+    hint: 'Check the address and the network, then run again.',
+    retryable: true,
+    cause: error,
+  })
+}
+
+function connector(allow: (reach: Reach) => boolean) {
+  return {
+    lookup(
+      host: string,
+      options: LookupOptions,
+      done: (error: Error | null, address: string | LookupAddress[], family?: number) => void,
+    ): void {
+      dnsLookup(host, { ...options, all: true }, (error, found) => {
+        if (error) return done(error, [])
+        const usable = found.filter(({ address }) => allow(reachOf(address)))
+        if (usable.length === 0) return done(refused(host), [])
+        if (options.all) done(null, usable)
+        else done(null, usable[0]!.address, usable[0]!.family)
+      })
+    },
+  }
+}
+
+/** Makes a dialer with its own connections. `close` lets them end. */
+export function createDialer(options: DialerOptions = {}): { send: Send; close(): Promise<void> } {
+  const allow = options.allow ?? (() => true)
+  const agent = new Agent({
+    connections: options.connections ?? 16,
+    pipelining: 1,
+    keepAliveTimeout: 20_000,
+    headersTimeout: options.headersTimeoutMs ?? 60_000,
+    bodyTimeout: options.bodyTimeoutMs ?? 60_000,
+    maxHeaderSize: MAX_HEADERS,
+    connect: {
+      timeout: options.connectTimeoutMs ?? 10_000,
+      ...connector(allow),
+      ...(options.ca === undefined ? {} : { ca: options.ca }),
+      minVersion: 'TLSv1.2',
+      rejectUnauthorized: true,
+    },
+  })
+  return { send: (request) => dial(agent, allow, options.userAgent, request), close: () => agent.close() }
+}
+
+async function dial(
+  agent: Agent,
+  allow: (reach: Reach) => boolean,
+  userAgent: string | undefined,
+  request: HttpRequest,
+): Promise<HttpResponse> {
+  if (request.signal?.aborted) throw cancelled(request.signal)
+  const url = new URL(request.url)
+  checkScheme(url)
+  if (request.url.length > MAX_URL) throw new SyncError('limit', 'URL_TOO_LONG', 'The URL is longer than 8 KiB')
+  const host = hostOf(url)
+  if (isIP(host) !== 0 && !allow(reachOf(host))) throw refused(host)
+  let answer: Dispatcher.ResponseData
+  try {
+    answer = await agent.request({
+      origin: url.origin,
+      path: url.pathname + url.search,
+      method: request.method,
+      headers: {
+        'accept-encoding': 'identity',
+        ...(userAgent === undefined ? {} : { 'user-agent': userAgent }),
+        ...request.headers,
+      },
+      body: request.body ?? null,
+      signal: request.signal ?? null,
+    })
+  } catch (error) {
+    throw wireError(error, request)
+  }
+  const headers: Record<string, string> = Object.create(null)
+  for (const [name, value] of Object.entries(answer.headers)) {
+    if (value !== undefined) headers[name] = Array.isArray(value) ? value.join(', ') : value
+  }
+  const status = answer.statusCode
+  const ok = status >= 200 && status < 300
+  const encoding = headers['content-encoding']
+  if (encoding !== undefined && encoding !== 'identity') {
+    answer.body.destroy()
+    throw new SyncError('server', 'ENCODING_UNEXPECTED', `The server sent content encoding "${encoding}" unasked`)
+  }
+  if (ok && request.stream) {
+    return { status, headers, body: new Uint8Array(0), stream: readStream(answer.body, request) }
+  }
+  return { status, headers, body: await readBody(answer.body, request, ok ? MAX_BODY : MAX_ERROR_BODY, ok) }
+}
+
+type Body = Dispatcher.ResponseData['body']
+
+async function* readStream(body: Body, request: HttpRequest): AsyncGenerator<Uint8Array> {
+  try {
+    for await (const chunk of body) yield chunk as Uint8Array
+  } catch (error) {
+    throw wireError(error, request)
+  } finally {
+    body.destroy()
+  }
+}
+
+async function readBody(body: Body, request: HttpRequest, limit: number, strict: boolean): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = []
+  let length = 0
+  try {
+    for await (const chunk of body) {
+      chunks.push(chunk as Uint8Array)
+      length += (chunk as Uint8Array).length
+      if (length <= limit) continue
+      if (!strict) break
+      throw new SyncError('server', 'ANSWER_TOO_LARGE', `The answer is longer than ${limit} bytes`)
+    }
+  } catch (error) {
+    throw wireError(error, request)
+  } finally {
+    body.destroy()
+  }
+  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks).subarray(0, limit)
+}

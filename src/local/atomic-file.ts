@@ -1,0 +1,128 @@
+/**
+ * Files that are either the old or the new version, never half of one: temporary sibling (`wx`, 0600), sync, rename, sync of
+ * the directory. Used for state, tokens and downloads.
+ * @module
+ */
+import { type FileHandle, mkdir, open, readFile, rename, stat, unlink } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { localError, SyncError, systemCode } from '../errors.ts'
+
+/** Marks our temporary files, so that a later run can tell them from the user's. */
+export const TEMP_MARK = '.sealsync-'
+
+const uniqueSuffix = () => Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(9))).toString('base64url')
+
+/** Makes a directory's entries durable. Windows cannot, and does not need to. */
+export async function syncDirectory(path: string): Promise<void> {
+  if (process.platform === 'win32') return
+  const handle = await open(path, 'r')
+  try {
+    await handle.sync()
+  } catch (error) {
+    // Some network file systems cannot sync directories.
+    if (systemCode(error) !== 'EINVAL') throw error
+  } finally {
+    await handle.close()
+  }
+}
+
+export interface AtomicFile {
+  readonly handle: FileHandle
+  readonly tempPath: string
+  /** Syncs, closes and puts the file in place. */
+  commit(options?: { times?: { atime: Date; mtime: Date }; beforeRename?: () => Promise<void> }): Promise<void>
+  /** Closes and removes the temporary file; harmless after `commit`. */
+  discard(): Promise<void>
+}
+
+/** Starts a new version of `path`. Directory must exist. Errors are of class `local_io`. */
+export async function createAtomicFile(path: string): Promise<AtomicFile> {
+  // Short on purpose: the target's own name may already be as long as the file system allows.
+  const tempPath = join(dirname(path), `${TEMP_MARK}${uniqueSuffix()}.part`)
+  let handle: FileHandle
+  try {
+    handle = await open(tempPath, 'wx', 0o600)
+  } catch (error) {
+    throw localError(error, `create a temporary file beside ${basename(path)}`)
+  }
+  let state: 'open' | 'closed' | 'done' = 'open'
+  return {
+    handle,
+    tempPath,
+    async commit(options = {}) {
+      try {
+        if (options.times) await handle.utimes(options.times.atime, options.times.mtime)
+        await handle.sync()
+        state = 'closed'
+        await handle.close()
+        await options.beforeRename?.()
+        await renameWithPatience(tempPath, path)
+        state = 'done'
+        await syncDirectory(dirname(path))
+      } catch (error) {
+        throw localError(error, `write ${basename(path)}`)
+      }
+    },
+    async discard() {
+      if (state === 'open') await handle.close().catch(() => {})
+      if (state !== 'done') await unlink(tempPath).catch(() => {})
+    },
+  }
+}
+
+/** On Windows a scanner may hold a new file for a moment. */
+async function renameWithPatience(from: string, to: string): Promise<void> {
+  for (let wait = 10; ; wait *= 2) {
+    try {
+      return await rename(from, to)
+    } catch (error) {
+      const busy = process.platform === 'win32' && ['EPERM', 'EBUSY', 'EACCES'].includes(systemCode(error) ?? '')
+      if (!busy || wait > 2_000) throw error
+      await new Promise((resolve) => setTimeout(resolve, wait))
+    }
+  }
+}
+
+/** Writes a small private file atomically; makes its directory (0700). */
+export async function writePrivateFile(path: string, content: string | Uint8Array): Promise<void> {
+  await makePrivateDirectory(dirname(path))
+  const file = await createAtomicFile(path)
+  try {
+    await file.handle.writeFile(content)
+    await file.commit()
+  } finally {
+    await file.discard()
+  }
+}
+
+export async function makePrivateDirectory(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 })
+  } catch (error) {
+    throw localError(error, `create the directory ${path}`)
+  }
+}
+
+/**
+ * Reads a file that holds a secret.
+ *
+ * @returns its bytes, or `undefined` when there is none.
+ * @throws {SyncError} `SECRET_FILE_OPEN` when others can read it or another user owns it (not checked on Windows).
+ */
+export async function readPrivateFile(path: string): Promise<Uint8Array | undefined> {
+  try {
+    const info = await stat(path)
+    if (process.platform !== 'win32') {
+      const mine = info.uid === process.getuid?.() || info.uid === 0
+      if (info.isFile() && ((info.mode & 0o077) !== 0 || !mine)) {
+        throw new SyncError('usage', 'SECRET_FILE_OPEN', `Other users can read or own the secret file ${path}`, {
+          hint: `Make it private: chmod 600 ${path}`,
+        })
+      }
+    }
+    return await readFile(path)
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return undefined
+    throw localError(error, `read ${path}`)
+  }
+}
