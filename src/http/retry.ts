@@ -56,7 +56,7 @@ export function retryDelay(
   } else {
     const status = outcome.status!
     if (!STATUSES.has(status)) return undefined
-    if (status !== 429 && status !== 503 && !isRepeatable(request)) return undefined
+    if (status !== 429 && !(status === 503 && request.repeatable !== false) && !isRepeatable(request)) return undefined
   }
   const floor = outcome.retryAfterMs ?? 0
   if (floor > MAX_RETRY_AFTER_MS) return undefined

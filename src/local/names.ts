@@ -70,7 +70,7 @@ const invalidName = (why: string) =>
   new SyncError('usage', 'NAME_INVALID', `The name ${why}`, { hint: 'Rename it; it was left out.' })
 
 const hostile = (why: string) =>
-  new SyncError('safety', 'NAME_UNSAFE', `The remote name ${why}`, {
+  new SyncError('usage', 'NAME_UNSAFE', `The remote name ${why}`, {
     hint: 'It could not be stored under this name without risk and was left out.',
   })
 

@@ -1,0 +1,39 @@
+/**
+ * Linux has another `sync`, which flushes file systems. Called the way only that one is called, we hand over to it.
+ * @module
+ */
+import { spawnSync } from 'node:child_process'
+import { accessSync, constants, realpathSync } from 'node:fs'
+import { basename, delimiter, join } from 'node:path'
+
+const THEIRS = new Set(['-d', '-f', '--data', '--file-system'])
+
+/** True when `argv` (as `process.argv`) is a call of coreutils' program. */
+export function isForCoreutils(argv: readonly string[]): boolean {
+  const name = basename(argv[1] ?? '').replace(/\.(js|cmd|exe)$/i, '')
+  return name === 'sync' && (argv.length === 2 || THEIRS.has(argv[2] ?? ''))
+}
+
+/**
+ * Runs the next `sync` on PATH that is not this program.
+ *
+ * @returns its exit code, or `undefined` when there is none.
+ */
+export function handOver(argv: readonly string[]): number | undefined {
+  const self = realpathSync(argv[1]!)
+  for (const directory of (process.env.PATH ?? '').split(delimiter)) {
+    if (directory === '') continue
+    const candidate = join(directory, 'sync')
+    try {
+      accessSync(candidate, constants.X_OK)
+      const real = realpathSync(candidate)
+      // Not this copy of ours, nor another one.
+      if (real === self || /[\\/]cli[\\/]main\.js$/.test(real)) continue
+    } catch {
+      continue
+    }
+    const { status, signal } = spawnSync(candidate, argv.slice(2), { stdio: 'inherit' })
+    return signal === null ? (status ?? 1) : 1
+  }
+  return undefined
+}

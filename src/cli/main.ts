@@ -1,0 +1,32 @@
+#!/usr/bin/env node
+/**
+ * Entry of the command line (`sync` and `sealsync`): signals, exit codes, and which file runs which command. Commands are
+ * loaded when called, so that `--version` and `--help` are quick.
+ * @module
+ */
+import { VERSION } from '../version.ts'
+import { handOver, isForCoreutils } from './coreutils.ts'
+
+async function main(): Promise<number> {
+  if (isForCoreutils(process.argv)) {
+    const code = handOver(process.argv)
+    if (code !== undefined) return code
+  }
+  const only = process.argv.length === 3 ? process.argv[2] : undefined
+  if (only === '--version' || only === '-V') {
+    process.stdout.write(`${VERSION}\n`)
+    return 0
+  }
+  const { runProgram } = await import('./program.ts')
+  return runProgram(process.argv)
+}
+
+// A reader that went away (`sync ls | head`) is not our failure.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(process.exitCode ?? 0)
+    throw error
+  })
+}
+
+process.exitCode = await main()

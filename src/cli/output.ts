@@ -1,0 +1,225 @@
+/**
+ * Everything the command line says: results on stdout (`--json`: one object per line), progress and errors on stderr. All
+ * foreign text passes `display`.
+ * @module
+ */
+import type { SyncError } from '../errors.ts'
+import type { RunSummary } from '../sync/outcome.ts'
+import type { RunEvent } from '../sync/run.ts'
+import { display, plural, showBytes } from './display.ts'
+
+export interface OutputOptions {
+  readonly json: boolean
+  readonly quiet: boolean
+  readonly verbose: boolean
+}
+
+export interface Output extends OutputOptions {
+  /** A result: text for people, or the object with `--json`. Text must be safe already; `-q` does not hide results. */
+  result(text: string, object: object): void
+  /** Something worth knowing; hidden by `-q`. */
+  info(text: string): void
+  /** Only with `-v`. */
+  detail(text: string): void
+  warn(text: string): void
+  error(error: SyncError, exitCode: number): void
+}
+
+const write = (stream: NodeJS.WriteStream, line: string) => {
+  stream.write(`${line}\n`)
+}
+
+export function createOutput(options: OutputOptions): Output {
+  const { json, quiet, verbose } = options
+  return {
+    ...options,
+    result: (text, object) => write(process.stdout, json ? JSON.stringify(object) : text),
+    info: (text) => {
+      if (!quiet) write(process.stderr, display(text))
+    },
+    detail: (text) => {
+      if (verbose && !quiet) write(process.stderr, display(text))
+    },
+    warn: (text) => write(process.stderr, `warning: ${display(text)}`),
+    error(error, exitCode) {
+      write(process.stderr, `error: ${display(error.message)}`)
+      if (error.hint !== undefined && !quiet) write(process.stderr, `  ${display(error.hint)}`)
+      if (verbose && error.cause instanceof Error) write(process.stderr, `  cause: ${display(error.cause.message)}`)
+      if (verbose && error.class === 'internal') write(process.stderr, display(causeStack(error), 4_000))
+      if (json) {
+        const { class: kind, code, message, hint } = error
+        write(process.stdout, JSON.stringify({ type: 'error', exitCode, class: kind, code, message, hint }))
+      }
+    },
+  }
+}
+
+const causeStack = (error: SyncError) =>
+  error.cause instanceof Error ? (error.cause.stack ?? '') : (error.stack ?? '')
+
+export interface Progress {
+  onEvent(event: RunEvent): void
+  stop(): void
+}
+
+const LINE_EVERY_MS = 5_000
+
+/** Bars on a terminal, a line every few seconds elsewhere; with `--json` a line per file on stdout as well. */
+export async function createProgress(output: Output, verb: string): Promise<Progress> {
+  const bars = !output.quiet && !output.json && process.stderr.isTTY === true ? await createBar(verb) : undefined
+  let planned = { files: 0, bytes: 0 }
+  let files = 0
+  let bytes = 0
+  const confirmed = new Map<string, number>()
+  let timer: NodeJS.Timeout | undefined
+  const line = () => {
+    output.info(
+      `${verb}: ${files} of ${plural(planned.files, 'file')}, ${showBytes(bytes)} of ${showBytes(planned.bytes)}`,
+    )
+  }
+  return {
+    onEvent(event) {
+      switch (event.type) {
+        case 'phase':
+          output.detail(event.text)
+          break
+        case 'planned':
+          planned = event
+          output.detail(
+            `${plural(event.files, 'file')} to transfer (${showBytes(event.bytes)}), ${event.skipped} unchanged`,
+          )
+          bars?.start(event.bytes, event.files)
+          if (bars === undefined && event.files > 0) timer = setInterval(line, LINE_EVERY_MS).unref()
+          break
+        case 'file-started': {
+          // A new attempt starts from nothing.
+          bytes -= confirmed.get(event.path) ?? 0
+          confirmed.delete(event.path)
+          bars?.update(bytes, files, event.path)
+          break
+        }
+        case 'part-confirmed':
+          bytes += event.bytes
+          confirmed.set(event.path, (confirmed.get(event.path) ?? 0) + event.bytes)
+          bars?.update(bytes, files, event.path)
+          break
+        case 'file-done':
+          files++
+          confirmed.delete(event.path)
+          bars?.update(bytes, files, event.path)
+          if (output.verbose) output.detail(`done ${event.path} (${showBytes(event.bytes)})`)
+          if (output.json) output.result('', { type: 'file', path: event.path, status: 'done', bytes: event.bytes })
+          break
+        case 'file-failed':
+          bytes -= confirmed.get(event.path) ?? 0
+          confirmed.delete(event.path)
+          bars?.pause()
+          output.warn(`${display(event.path, 200)}: ${event.message}`)
+          if (output.json) {
+            const { path, code, message } = event
+            output.result('', { type: 'file', path, status: 'failed', code, message })
+          }
+          break
+        case 'retry':
+          output.detail(`trying again in ${Math.round(event.delayMs)} ms: ${event.reason}`)
+          break
+        case 'warning':
+          bars?.pause()
+          output.warn(event.message)
+          break
+        case 'keys-handed-out':
+          output.detail(`handed out ${plural(event.count, 'file key')}`)
+          break
+      }
+    },
+    stop() {
+      if (timer !== undefined) {
+        clearInterval(timer)
+        if (planned.files > 0) line()
+      }
+      bars?.stop()
+    },
+  }
+}
+
+async function createBar(verb: string) {
+  const { default: cliProgress } = await import('cli-progress')
+  const bar = new cliProgress.SingleBar({
+    stream: process.stderr,
+    format: `${verb} {bar} {percentage}% | {done}/{size} | {files} files | {rate}/s | ETA {eta_formatted} | {name}`,
+    hideCursor: true,
+    clearOnComplete: true,
+    stopOnComplete: false,
+    etaBuffer: 50,
+    barsize: 24,
+    linewrap: false,
+  })
+  const begun = performance.now()
+  let running = false
+  let size = 0
+  let total = 0
+  return {
+    start(bytes: number, files: number) {
+      size = bytes
+      total = files
+      running = files > 0
+      if (running) bar.start(Math.max(bytes, 1), 0, payload(0, 0, ''))
+    },
+    update(bytes: number, files: number, name: string) {
+      if (running) bar.update(Math.max(0, bytes), payload(bytes, files, name))
+    },
+    /** Moves on to a fresh line so that a message does not land in the bar. */
+    pause() {
+      if (running) process.stderr.write('\r\u001b[K')
+    },
+    stop() {
+      if (running) bar.stop()
+      running = false
+    },
+  }
+  function payload(bytes: number, files: number, name: string) {
+    const seconds = Math.max(0.001, (performance.now() - begun) / 1000)
+    return {
+      done: showBytes(bytes),
+      size: showBytes(size),
+      files: `${files}/${total}`,
+      rate: showBytes(Math.round(bytes / seconds)),
+      name: display(name, 30),
+    }
+  }
+}
+
+/** The end of an upload or download. */
+export function printSummary(output: Output, verb: string, summary: RunSummary, exitCode: number, ms: number): void {
+  const { files, bytes, transferred, skipped, ignored } = summary
+  const failed = summary.failed.map(({ path, error }) => ({ path, code: error.code, message: error.message }))
+  const stopped = summary.stoppedBy
+  if (stopped !== undefined) {
+    write(process.stderr, `error: ${display(stopped.message)}`)
+    if (stopped.hint !== undefined) write(process.stderr, `  ${display(stopped.hint)}`)
+  } else if (!output.quiet) {
+    for (const hint of new Set(summary.failed.map(({ error }) => error.hint))) {
+      if (hint !== undefined) write(process.stderr, `  ${display(hint)}`)
+    }
+  }
+  const seconds = ms / 1000
+  const rate = bytes > 0 && seconds > 0 ? `, ${showBytes(Math.round(bytes / seconds))}/s` : ''
+  const text =
+    `${verb} ${plural(transferred, 'file')} (${showBytes(bytes)}) in ${seconds.toFixed(1)} s${rate}; ` +
+    `${skipped} unchanged, ${ignored} ignored, ${failed.length} failed`
+  if (output.json) {
+    output.result('', {
+      type: 'summary',
+      exitCode,
+      files,
+      bytes,
+      transferred,
+      skipped,
+      ignored,
+      failed,
+      ...(stopped === undefined ? {} : { stoppedBy: { code: stopped.code, message: stopped.message } }),
+    })
+  } else {
+    output.info(text)
+  }
+}

@@ -1,0 +1,149 @@
+/**
+ * Where the command line gets secrets from: a file or a command that a flag names, the environment, a prompt. Never an
+ * argument: those are visible to every user of the machine.
+ * @module
+ */
+import { spawn } from 'node:child_process'
+import { open } from 'node:fs/promises'
+import { localError, SyncError } from '../errors.ts'
+
+export interface SecretSources {
+  readonly file?: string | undefined
+  readonly command?: string | undefined
+  /** Name of an environment variable; it is removed once read, so that child processes do not inherit it. */
+  readonly variable?: string
+  readonly question: string
+  /** Asks twice. */
+  readonly confirm?: boolean
+  /** Thrown when there is no source and nobody to ask. */
+  readonly missing: SyncError
+}
+
+const MAX_SECRET = 64 * 1024
+
+/** Removes one trailing LF or CRLF, nothing else. */
+function trimLine(bytes: Uint8Array): Uint8Array {
+  let end = bytes.length
+  if (bytes[end - 1] === 0x0a) end -= bytes[end - 2] === 0x0d ? 2 : 1
+  return bytes.subarray(0, end)
+}
+
+/** A regular file, or a pipe such as /dev/stdin and `<(…)`; `-` is standard input. */
+async function readSecretFile(path: string): Promise<Uint8Array> {
+  try {
+    const handle = await open(path === '-' ? '/dev/stdin' : path, 'r')
+    try {
+      const info = await handle.stat()
+      if (info.isFile() && process.platform !== 'win32') {
+        const mine = info.uid === process.getuid?.() || info.uid === 0
+        if ((info.mode & 0o077) !== 0 || !mine) {
+          throw new SyncError('usage', 'SECRET_FILE_OPEN', `Other users can read or own the secret file ${path}`, {
+            hint: `Make it private: chmod 600 ${path}`,
+          })
+        }
+      }
+      const bytes = await handle.readFile()
+      if (bytes.length > MAX_SECRET)
+        throw new SyncError('usage', 'SECRET_TOO_LONG', `The secret file ${path} is too long`)
+      return trimLine(bytes)
+    } finally {
+      await handle.close()
+    }
+  } catch (error) {
+    const wrapped = localError(error, `read the secret file ${path}`)
+    // A missing password file is a mistake in the command, not a broken disk.
+    if (wrapped instanceof SyncError && wrapped.class === 'local_io') {
+      throw new SyncError('usage', 'SECRET_FILE_UNREADABLE', wrapped.message, { cause: error })
+    }
+    throw wrapped
+  }
+}
+
+/** Splits a command like a shell does, without its expansions. */
+export function splitCommand(text: string): string[] {
+  const words: string[] = []
+  let word: string | undefined
+  let quote = ''
+  for (let i = 0; i < text.length; i++) {
+    const char = text[i]!
+    if (quote !== '') {
+      if (char === quote) quote = ''
+      else if (char === '\\' && quote === '"' && i + 1 < text.length) word += text[++i]!
+      else word += char
+    } else if (char === '"' || char === "'") {
+      quote = char
+      word ??= ''
+    } else if (char === '\\' && i + 1 < text.length) {
+      word = (word ?? '') + text[++i]!
+    } else if (/\s/.test(char)) {
+      if (word !== undefined) words.push(word)
+      word = undefined
+    } else {
+      word = (word ?? '') + char
+    }
+  }
+  if (word !== undefined) words.push(word)
+  if (quote !== '' || words.length === 0) {
+    throw new SyncError('usage', 'COMMAND_INVALID', 'The password command is empty or has an open quote')
+  }
+  return words
+}
+
+async function runSecretCommand(text: string): Promise<Uint8Array> {
+  const [program, ...args] = splitCommand(text)
+  return new Promise((resolve, reject) => {
+    const child = spawn(program!, args, { stdio: ['inherit', 'pipe', 'inherit'] })
+    const chunks: Buffer[] = []
+    let length = 0
+    const fail = (why: string, cause?: unknown) =>
+      reject(
+        new SyncError('usage', 'COMMAND_FAILED', `The password command ${why}`, {
+          hint: 'It must print the password and nothing else, and end with 0.',
+          cause,
+        }),
+      )
+    child.stdout.on('data', (chunk: Buffer) => {
+      chunks.push(chunk)
+      length += chunk.length
+      if (length > MAX_SECRET) child.kill()
+    })
+    child.on('error', (error) => fail('cannot be started', error))
+    child.on('close', (code) => {
+      if (code === 0 && length <= MAX_SECRET) resolve(trimLine(Buffer.concat(chunks)))
+      else fail(`ended with ${code ?? 'a signal'}`)
+    })
+  })
+}
+
+const isInteractive = () => process.stdin.isTTY === true && process.stderr.isTTY === true
+
+/** Asks without echo on the terminal. */
+export async function prompt(question: string): Promise<string> {
+  const { password } = await import('@inquirer/prompts')
+  try {
+    return await password({ message: question, mask: false }, { output: process.stderr })
+  } catch (error) {
+    if (error instanceof Error && error.name === 'ExitPromptError') {
+      throw new SyncError('cancelled', 'SIGINT', 'Cancelled at the prompt')
+    }
+    throw error
+  }
+}
+
+/** Gets a secret from the first source that is there. */
+export async function getSecret(sources: SecretSources): Promise<Uint8Array> {
+  if (sources.file !== undefined) return readSecretFile(sources.file)
+  if (sources.command !== undefined) return runSecretCommand(sources.command)
+  const variable = sources.variable
+  if (variable !== undefined) {
+    const value = process.env[variable]
+    delete process.env[variable]
+    if (value !== undefined && value !== '') return Buffer.from(value, 'utf8')
+  }
+  if (!isInteractive()) throw sources.missing
+  const first = await prompt(sources.question)
+  if (sources.confirm && (await prompt(`${sources.question} (again)`)) !== first) {
+    throw new SyncError('usage', 'PASSWORDS_DIFFER', 'The two passwords are not the same')
+  }
+  return Buffer.from(first, 'utf8')
+}

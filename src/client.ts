@@ -1,0 +1,126 @@
+/**
+ * The composition root: the only file that wires real parts together. One client is one account on one server.
+ * @module
+ */
+import { lookup } from 'node:dns/promises'
+import { isIP } from 'node:net'
+import type { Password } from '../crypto/index.ts'
+import type { Api } from './api/api.ts'
+import { type Clock, type Environment, systemClock, systemRandom, type Ui } from './environment.ts'
+import { SyncError } from './errors.ts'
+import { hostOf, parseBaseUrl, type Reach, reachOf } from './http/addresses.ts'
+import { withRetry } from './http/retry.ts'
+import type { Send } from './http/types.ts'
+import { createDialer } from './http/undici.ts'
+import type { Authorizer } from './session/authorizer.ts'
+import { type GrantStore, memoryGrantStore } from './session/grant-store.ts'
+import { createSession, type Session } from './session/session.ts'
+import type { RunSummary } from './sync/outcome.ts'
+import { type DownloadOptions, type RunEvent, runDownload, runUpload, type UploadOptions } from './sync/run.ts'
+import { createKeyring, type Keyring } from './transfer/keyring.ts'
+import { VERSION } from './version.ts'
+
+export interface ClientOptions {
+  /** How to log in. */
+  readonly authorizer: (origin: string) => Authorizer
+  /** Where the login is kept. Default: memory. */
+  readonly store?: GrantStore
+  /** The encryption password; asked for at most once, when a key pair has to be unlocked. */
+  readonly keyPassword?: () => Promise<Password>
+  /** PEM of additional certificate authorities. */
+  readonly ca?: string[]
+  /** Added to the User-Agent header. */
+  readonly userAgent?: string
+  readonly environment?: Partial<Environment>
+  readonly onEvent?: (event: RunEvent) => void
+}
+
+export interface Client {
+  readonly origin: string
+  readonly session: Session
+  readonly api: Api
+  readonly keyring: Keyring
+  readonly clock: Clock
+  /** Uploads local files and directories into a remote room or folder. See `runUpload`. */
+  upload(sources: readonly string[], target: string, options?: UploadOptions): Promise<RunSummary>
+  /** Downloads remote files and folders into a local directory. See `runDownload`. */
+  download(sources: readonly string[], target: string, options?: DownloadOptions): Promise<RunSummary>
+  /** Wipes keys and closes connections. */
+  close(): Promise<void>
+}
+
+/** How far the API's own host is from here: storage may be as near, but not nearer. */
+async function reachOfHost(host: string): Promise<Reach> {
+  if (isIP(host) !== 0) return reachOf(host)
+  const found = await lookup(host, { all: true }).catch(() => [])
+  const reaches = found.map(({ address }) => reachOf(address))
+  return reaches.includes('loopback') ? 'loopback' : reaches.includes('private') ? 'private' : 'public'
+}
+
+const noPassword = async (): Promise<Password> => {
+  throw new SyncError('key', 'PASSWORD_NEEDED', 'The encryption password is needed to unlock the key pair', {
+    hint: 'Give it with --key-password-file or --key-password-command.',
+  })
+}
+
+/**
+ * Makes a client. Nothing is sent before the first call.
+ *
+ * @param baseUrl - `https://HOST`; plain http for literal loopback addresses only.
+ * @throws {SyncError} `URL_INVALID`, `URL_INSECURE`, `TLS_DISABLED`.
+ */
+export function createClient(baseUrl: string, options: ClientOptions): Client {
+  if (process.env.NODE_TLS_REJECT_UNAUTHORIZED === '0') {
+    throw new SyncError('tls', 'TLS_DISABLED', 'NODE_TLS_REJECT_UNAUTHORIZED=0 would switch certificate checks off', {
+      hint: 'Unset it; name a private authority with --ca-file.',
+    })
+  }
+  const { origin } = parseBaseUrl(baseUrl)
+  const clock = options.environment?.clock ?? systemClock
+  const random = options.environment?.random ?? systemRandom
+  const ui: Ui | undefined = options.environment?.ui
+  const userAgent = `sealsync|${VERSION}${options.userAgent === undefined ? '' : `|${options.userAgent}`}`
+  const common = { userAgent, ...(options.ca === undefined ? {} : { ca: options.ca }) }
+  const retry = {
+    clock,
+    random,
+    onRetry: (event: { label: string; attempt: number; delayMs: number; reason: string }) =>
+      options.onEvent?.({ type: 'retry', ...event }),
+  }
+
+  const dialer = createDialer(common)
+  const session = createSession({
+    origin,
+    authorizer: options.authorizer(origin),
+    store: options.store ?? memoryGrantStore(),
+    send: dialer.send,
+    sendRequests: withRetry(dialer.send, retry),
+    clock,
+    ...(ui === undefined ? {} : { ui }),
+  })
+
+  let storage: Promise<ReturnType<typeof createDialer>> | undefined
+  const storageSend: Send = async (request) => {
+    storage ??= reachOfHost(hostOf(new URL(origin))).then((near) =>
+      createDialer({ ...common, allow: (reach) => reach === 'public' || near === 'loopback' || near === reach }),
+    )
+    return (await storage).send(request)
+  }
+  const api: Api = { origin, send: session.send, sendPlain: withRetry(storageSend, retry) }
+  const keyring = createKeyring(api, options.keyPassword ?? noPassword)
+  const context = { api, keyring, clock, random, onEvent: options.onEvent }
+  return {
+    origin,
+    session,
+    api,
+    keyring,
+    clock,
+    upload: (sources, target, how) => runUpload(context, sources, target, how),
+    download: (sources, target, how) => runDownload(context, sources, target, how),
+    async close() {
+      keyring.wipe()
+      await dialer.close()
+      await (await storage)?.close()
+    },
+  }
+}

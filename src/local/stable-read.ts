@@ -1,0 +1,108 @@
+/**
+ * Reading a file so that what was read is one state of it: opened once without following links, read only through that
+ * handle, and compared with itself at the end. A file that changed meanwhile is not content, it is an error to try again.
+ * @module
+ */
+import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, readSync } from 'node:fs'
+import { type FileHandle, lstat, open } from 'node:fs/promises'
+import { localError, SyncError } from '../errors.ts'
+
+// O_NONBLOCK: opening a FIFO that took the file's place must not hang.
+const FLAGS = constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0)
+
+const changed = (path: string) =>
+  new SyncError('changed', 'SOURCE_CHANGED', `The file changed while it was read: ${path}`, {
+    hint: 'Run again when the program that writes it is done.',
+  })
+
+const notAFile = (path: string) =>
+  new SyncError('usage', 'NOT_A_FILE', `Not a regular file: ${path}`, { hint: 'Only regular files have content.' })
+
+const same = (a: BigIntStats, b: BigIntStats) =>
+  a.size === b.size && a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs && a.ino === b.ino && a.dev === b.dev
+
+export interface StableReader {
+  readonly size: number
+  /** Milliseconds since the epoch. */
+  readonly modifiedAt: number
+  /** Fills `target` from `position`; fewer bytes than asked for is an error. */
+  read(target: Uint8Array, position: number): Promise<void>
+  /**
+   * Throws unless handle and path still show what was opened.
+   *
+   * @throws {SyncError} `SOURCE_CHANGED`.
+   */
+  verify(): Promise<void>
+  close(): Promise<void>
+}
+
+/** Opens a regular file; `shown` names it in errors. Errors are of class `local_io`, `usage` or `changed`. */
+export async function openStable(path: string, shown: string): Promise<StableReader> {
+  let handle: FileHandle
+  try {
+    handle = await open(path, FLAGS)
+  } catch (error) {
+    throw localError(error, `read ${shown}`)
+  }
+  try {
+    const before = await handle.stat({ bigint: true })
+    if (!before.isFile()) throw notAFile(shown)
+    return {
+      size: Number(before.size),
+      modifiedAt: Number(before.mtimeNs / 1_000_000n),
+      async read(target, position) {
+        for (let at = 0; at < target.length; ) {
+          const { bytesRead } = await handle.read(target, at, target.length - at, position + at).catch((error) => {
+            throw localError(error, `read ${shown}`)
+          })
+          if (bytesRead === 0) throw changed(shown)
+          at += bytesRead
+        }
+      },
+      async verify() {
+        try {
+          const [now, there] = [await handle.stat({ bigint: true }), await lstat(path, { bigint: true })]
+          if (!same(before, now) || !same(before, there)) throw changed(shown)
+        } catch (error) {
+          throw error instanceof SyncError ? error : changed(shown)
+        }
+      },
+      close: () => handle.close(),
+    }
+  } catch (error) {
+    await handle.close()
+    throw localError(error, `read ${shown}`)
+  }
+}
+
+/** Files up to this size are read in one go, synchronously: promises cost more than the disk here. */
+export const SMALL_FILE = 256 * 1024
+
+/**
+ * Reads a small file whole.
+ *
+ * @returns `undefined` when it is larger than `SMALL_FILE`.
+ */
+export function readSmallStable(path: string, shown: string): { bytes: Uint8Array; modifiedAt: number } | undefined {
+  let fd: number | undefined
+  try {
+    fd = openSync(path, FLAGS)
+    const before = fstatSync(fd, { bigint: true })
+    if (!before.isFile()) throw notAFile(shown)
+    if (before.size > SMALL_FILE) return undefined
+    // One byte more shows a file that has grown.
+    const bytes = Buffer.allocUnsafeSlow(Number(before.size) + 1)
+    let length = 0
+    for (let count = -1; count !== 0 && length < bytes.length; length += count) {
+      count = readSync(fd, bytes, length, bytes.length - length, length)
+    }
+    const after = fstatSync(fd, { bigint: true })
+    const there = lstatSync(path, { bigint: true })
+    if (BigInt(length) !== before.size || !same(before, after) || !same(before, there)) throw changed(shown)
+    return { bytes: bytes.subarray(0, length), modifiedAt: Number(before.mtimeNs / 1_000_000n) }
+  } catch (error) {
+    throw localError(error, `read ${shown}`)
+  } finally {
+    if (fd !== undefined) closeSync(fd)
+  }
+}

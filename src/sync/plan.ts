@@ -1,0 +1,190 @@
+/**
+ * What to do, as a pure function of two trees and the options. Planning a plan that was carried out yields only skips. It
+ * never touches a key, a file or the network.
+ * @module
+ */
+import type { RemoteNode } from '../api/wire.ts'
+import { SyncError, toSyncError } from '../errors.ts'
+import { escapeName, foldKey, localName, sameNameKey } from '../local/names.ts'
+import { type LocalEntry, type RemoteEntry, remoteKey, showPath } from './tree.ts'
+
+export type UploadStep =
+  | { readonly do: 'make-folder'; readonly shown: string; readonly path: readonly string[] }
+  | {
+      readonly do: 'upload'
+      readonly shown: string
+      /** Remote components; the last is the file's name. */
+      readonly path: readonly string[]
+      readonly entry: LocalEntry
+      readonly replaces?: RemoteNode
+      /** True: the same size; upload only if the content differs. */
+      readonly compare: boolean
+    }
+  | { readonly do: 'skip'; readonly shown: string }
+  | { readonly do: 'fail'; readonly shown: string; readonly error: SyncError }
+
+export interface CompareOptions {
+  /** Compare contents by recomputing the tag, whatever the times say. */
+  readonly checksum: boolean
+}
+
+/** Times pass through floating-point seconds on their way to the disk and back: 5 ms may come back as 4.9999. */
+const ROUNDING_MS = 0.001
+
+/** Equal within the coarser of two resolutions: many servers and file systems keep whole seconds only. */
+export function sameTime(a: number, b: number): boolean {
+  const [x, y] = [Math.floor(a + ROUNDING_MS), Math.floor(b + ROUNDING_MS)]
+  if (x === y) return true
+  const wholeSeconds = x % 1000 === 0 || y % 1000 === 0
+  return wholeSeconds && Math.floor(x / 1000) === Math.floor(y / 1000)
+}
+
+const conflict = (message: string, hint: string) => new SyncError('conflict', 'EXISTS', message, { hint })
+
+/** The remote path of a local one; `undefined` when one of its names cannot be stored. */
+export function remotePathOf(path: readonly string[]): string[] | undefined {
+  try {
+    return path.map(escapeName)
+  } catch {
+    return undefined
+  }
+}
+
+/** Plans an upload: local entries (parents before children) against what is below the target. */
+export function planUpload(
+  entries: readonly LocalEntry[],
+  remote: ReadonlyMap<string, RemoteEntry>,
+  options: CompareOptions,
+): UploadStep[] {
+  const steps: UploadStep[] = []
+  const taken = new Map<string, { index: number; shown: string }>()
+  /** Directories that have no place on the server; what is below them fails with them. */
+  const blocked = new Map<string, SyncError>()
+  for (const entry of entries) {
+    const shown = showPath(entry.path)
+    const parent = showPath(entry.path.slice(0, -1))
+    const fail = (error: SyncError) => {
+      if (entry.kind === 'directory') blocked.set(shown, error)
+      steps.push({ do: 'fail', shown, error })
+    }
+    const above = blocked.get(parent)
+    if (above !== undefined) {
+      if (entry.kind === 'directory') blocked.set(shown, above)
+      else steps.push({ do: 'fail', shown, error: above })
+      continue
+    }
+    let path: string[]
+    try {
+      path = entry.path.map(escapeName)
+    } catch (error) {
+      fail(toSyncError(error))
+      continue
+    }
+    const key = remoteKey(path)
+    const other = taken.get(key)
+    if (other !== undefined) {
+      const clash = conflict(
+        'Two local names are one name on the server',
+        'They differ only in how their characters are composed; rename one.',
+      )
+      fail(clash)
+      const earlier = steps[other.index]!
+      if (earlier.do !== 'make-folder') steps[other.index] = { do: 'fail', shown: other.shown, error: clash }
+      continue
+    }
+    taken.set(key, { index: steps.length, shown })
+    const existing = remote.get(key)?.node
+    if (entry.kind === 'directory') {
+      if (existing === undefined) steps.push({ do: 'make-folder', shown, path })
+      else if (existing.type === 'file') {
+        fail(conflict('A file with the name of this directory is on the server', 'Rename one of them.'))
+      }
+      continue
+    }
+    if (existing === undefined) {
+      steps.push({ do: 'upload', shown, path, entry, compare: false })
+    } else if (existing.type !== 'file') {
+      fail(conflict('A folder with the name of this file is on the server', 'Rename one of them.'))
+    } else if (existing.size !== entry.size) {
+      steps.push({ do: 'upload', shown, path, entry, replaces: existing, compare: false })
+    } else if (options.checksum) {
+      steps.push({ do: 'upload', shown, path, entry, replaces: existing, compare: true })
+    } else if (
+      existing.timestampModification !== undefined &&
+      sameTime(existing.timestampModification, entry.mtimeMs)
+    ) {
+      steps.push({ do: 'skip', shown })
+    } else {
+      steps.push({ do: 'upload', shown, path, entry, replaces: existing, compare: false })
+    }
+  }
+  return steps
+}
+
+export type DownloadStep =
+  | { readonly do: 'make-directory'; readonly shown: string; readonly path: readonly string[] }
+  | {
+      readonly do: 'download'
+      readonly shown: string
+      /** Local components; the last is the file's name. */
+      readonly path: readonly string[]
+      readonly node: RemoteNode
+    }
+  | { readonly do: 'fail'; readonly shown: string; readonly error: SyncError }
+
+/**
+ * Plans a download as far as names go: maps every remote name to a local one and finds names that would meet on this disk.
+ * What stands on the disk already is looked at file by file when the plan is carried out.
+ *
+ * @param entries - Parents before children.
+ */
+export function planDownload(
+  entries: readonly RemoteEntry[],
+  options: { foldCase: boolean; platform?: NodeJS.Platform },
+): DownloadStep[] {
+  const steps: DownloadStep[] = []
+  const localPaths = new Map<string, readonly string[] | SyncError>([['', []]])
+  const claims = new Map<string, number[]>()
+  entries.forEach((entry) => {
+    const shown = showPath(entry.path)
+    const parent = localPaths.get(entry.path.slice(0, -1).join('\0')) ?? []
+    const id = entry.path.join('\0')
+    const fail = (error: SyncError) => {
+      localPaths.set(id, error)
+      steps.push({ do: 'fail', shown, error })
+    }
+    if (parent instanceof SyncError) {
+      if (entry.node.type === 'file') fail(parent)
+      else localPaths.set(id, parent)
+      return
+    }
+    let path: readonly string[]
+    try {
+      path = [...parent, localName(entry.path.at(-1) ?? '', options.platform)]
+    } catch (error) {
+      fail(toSyncError(error))
+      return
+    }
+    localPaths.set(id, path)
+    const key = path.map(options.foldCase ? foldKey : sameNameKey).join('/')
+    const claim = claims.get(key)
+    if (claim === undefined) claims.set(key, [steps.length])
+    else claim.push(steps.length)
+    steps.push(
+      entry.node.type === 'file'
+        ? { do: 'download', shown, path, node: entry.node }
+        : { do: 'make-directory', shown, path },
+    )
+  })
+  for (const claim of claims.values()) {
+    if (claim.length === 1) continue
+    for (const index of claim) {
+      const { do: action, shown } = steps[index]!
+      // Directories may meet: their contents are compared name by name.
+      if (action !== 'download' && claim.every((other) => steps[other]!.do !== 'download')) continue
+      const error = conflict('Two remote names are one name on this disk', 'Rename one of them on the server.')
+      steps[index] = { do: 'fail', shown, error }
+    }
+  }
+  return steps
+}

@@ -1,0 +1,123 @@
+/** Remote paths as people type them (`/room/folder/file`), looked up component by component. @module */
+import type { Api } from '../api/api.ts'
+import { createFolder, listChildren } from '../api/nodes.ts'
+import type { RemoteNode } from '../api/wire.ts'
+import { SyncError, toSyncError } from '../errors.ts'
+import { escapeName, sameNameKey } from '../local/names.ts'
+
+/**
+ * Splits a remote path.
+ *
+ * @throws {SyncError} `PATH_INVALID` when it is not absolute or has `.` or `..` in it.
+ */
+export function parseRemotePath(text: string): string[] {
+  const components = text.split('/').filter((component) => component !== '')
+  if (!text.startsWith('/') || components.some((component) => component === '.' || component === '..')) {
+    throw new SyncError('usage', 'PATH_INVALID', 'A remote path starts with / and has no . or .. in it', {
+      hint: 'Write it like /room/folder',
+    })
+  }
+  return components
+}
+
+export interface Resolved {
+  /** From the top room down; empty for the root. */
+  readonly found: readonly RemoteNode[]
+  /** Components below the last one found. */
+  readonly missing: readonly string[]
+}
+
+/** The child of this name; a name that the server could not store is looked for in its escaped form. */
+async function child(api: Api, parentId: number, name: string, signal?: AbortSignal): Promise<RemoteNode | undefined> {
+  const exact = sameNameKey(name)
+  let escaped: string | undefined
+  try {
+    escaped = sameNameKey(escapeName(name))
+  } catch {
+    // Not a name that could be stored.
+  }
+  let fallback: RemoteNode | undefined
+  for await (const node of listChildren(api, parentId, signal)) {
+    const key = sameNameKey(node.name)
+    if (key === exact) return node
+    if (key === escaped) fallback = node
+  }
+  return fallback
+}
+
+export async function resolveRemote(api: Api, path: string, signal?: AbortSignal): Promise<Resolved> {
+  const components = parseRemotePath(path)
+  const found: RemoteNode[] = []
+  for (const [index, name] of components.entries()) {
+    const parent = found.at(-1)
+    if (parent?.type === 'file') return { found, missing: components.slice(index) }
+    const node = await child(api, parent?.id ?? 0, name, signal)
+    if (node === undefined) return { found, missing: components.slice(index) }
+    found.push(node)
+  }
+  return { found, missing: [] }
+}
+
+const notThere = (path: string) =>
+  new SyncError('not_found', 'REMOTE_MISSING', `There is no ${path} on the server, or you cannot see it`, {
+    hint: 'List what is there: sync ls /',
+  })
+
+const targetIsRoot = () =>
+  new SyncError('usage', 'TARGET_IS_ROOT', 'The root holds rooms only', { hint: 'Name a room: /room' })
+
+/** @throws {SyncError} `REMOTE_MISSING` unless all of the path exists. */
+export async function requireRemote(
+  api: Api,
+  path: string,
+  signal?: AbortSignal,
+): Promise<{ node: RemoteNode; roomId: number }> {
+  const { found, missing } = await resolveRemote(api, path, signal)
+  const node = found.at(-1)
+  if (missing.length > 0) throw notThere(path)
+  if (node === undefined) throw targetIsRoot()
+  return { node, roomId: roomOf(found) }
+}
+
+/** The room that a chain of nodes ends in. */
+export const roomOf = (chain: readonly RemoteNode[]): number => chain.findLast((node) => node.type === 'room')?.id ?? 0
+
+/** An existing room or folder, and what of the path has to be made below it. */
+export async function requireContainer(
+  api: Api,
+  path: string,
+  signal?: AbortSignal,
+): Promise<{ container: RemoteNode; roomId: number; missing: readonly string[] }> {
+  const { found, missing } = await resolveRemote(api, path, signal)
+  const container = found.at(-1)
+  if (container === undefined) {
+    if (missing.length > 0) throw notThere(`/${missing[0]}`)
+    throw targetIsRoot()
+  }
+  if (container.type === 'file') {
+    throw new SyncError('usage', 'TARGET_IS_FILE', `The remote target is a file: ${path}`, {
+      hint: 'Name a room or folder; the files are put into it under their own names.',
+    })
+  }
+  return { container, roomId: roomOf(found), missing }
+}
+
+/** Makes a folder, or finds the one that somebody has made meanwhile. */
+export async function ensureFolder(
+  api: Api,
+  parentId: number,
+  name: string,
+  signal?: AbortSignal,
+): Promise<RemoteNode> {
+  try {
+    return await createFolder(api, parentId, name, signal)
+  } catch (error) {
+    const { class: kind } = toSyncError(error)
+    // A conflict says so; after a cut connection it may have been made all the same.
+    if (kind !== 'conflict' && kind !== 'network' && kind !== 'server') throw error
+    const existing = await child(api, parentId, name, signal).catch(() => undefined)
+    if (existing === undefined) throw error
+    if (existing.type !== 'file') return existing
+    throw new SyncError('conflict', 'EXISTS', 'A file has the name of this folder', { hint: 'Rename one of them.' })
+  }
+}

@@ -1,0 +1,183 @@
+/**
+ * Local and remote trees in one shape: entries with a path of components. Listing only; what follows from it is plan.ts.
+ * @module
+ */
+import { type Dirent, lstatSync, readdirSync, realpathSync, statSync } from 'node:fs'
+import { basename, join, resolve } from 'node:path'
+import type { Api } from '../api/api.ts'
+import { listChildren } from '../api/nodes.ts'
+import type { RemoteNode } from '../api/wire.ts'
+import { cancelled, localError, SyncError, toSyncError } from '../errors.ts'
+import { TEMP_MARK } from '../local/atomic-file.ts'
+import { sameNameKey } from '../local/names.ts'
+
+/** A local file or directory. */
+export interface LocalEntry {
+  readonly kind: 'file' | 'directory'
+  /** Components below the target. */
+  readonly path: readonly string[]
+  /** Where it is on this machine. */
+  readonly source: string
+  readonly size: number
+  readonly mtimeMs: number
+}
+
+export interface EntryFailure {
+  readonly path: string
+  readonly error: SyncError
+}
+
+export interface LocalTree {
+  readonly entries: readonly LocalEntry[]
+  /** Links, sockets, devices and our own temporary files: not content. */
+  readonly ignored: number
+  readonly failures: readonly EntryFailure[]
+}
+
+export const showPath = (path: readonly string[]): string => path.join('/')
+
+const isOurTemp = (name: string) => name.startsWith(TEMP_MARK) && name.endsWith('.part')
+
+/**
+ * Walks local sources. A directory contributes itself and everything below (`contents`: only what is below); a file itself.
+ * A source may be a link, since somebody named it; links below are not followed.
+ *
+ * @throws {SyncError} of class `usage` when a source does not exist.
+ */
+export async function readLocalTree(
+  sources: readonly string[],
+  options: { contents?: boolean; signal?: AbortSignal } = {},
+): Promise<LocalTree> {
+  const entries: LocalEntry[] = []
+  const failures: EntryFailure[] = []
+  let ignored = 0
+  for (const source of sources) {
+    const top = openSource(source)
+    if (top.kind === 'file') {
+      entries.push(top)
+      continue
+    }
+    const prefix = options.contents ? [] : top.path
+    if (!options.contents) entries.push(top)
+    // A list of directories instead of recursion: depth is not limited by the stack.
+    const pending: { dir: string; path: readonly string[] }[] = [{ dir: top.source, path: prefix }]
+    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+      if (options.signal?.aborted) throw cancelled(options.signal)
+      let children: Dirent<Buffer>[]
+      try {
+        children = readdirSync(next.dir, { withFileTypes: true, encoding: 'buffer' }) as unknown as Dirent<Buffer>[]
+      } catch (error) {
+        failures.push({ path: showPath(next.path), error: toSyncError(localError(error, 'list the directory')) })
+        continue
+      }
+      children.sort((a, b) => Buffer.compare(a.name, b.name))
+      for (const child of children) {
+        const name = child.name.toString('utf8')
+        const path = [...next.path, name]
+        if (Buffer.compare(Buffer.from(name, 'utf8'), child.name) !== 0) {
+          failures.push({ path: showPath(path), error: notUtf8() })
+          continue
+        }
+        if (isOurTemp(name) || !(child.isFile() || child.isDirectory())) {
+          ignored++
+          continue
+        }
+        const source = join(next.dir, name)
+        try {
+          const info = lstatSync(source)
+          const kind = info.isDirectory() ? 'directory' : info.isFile() ? 'file' : undefined
+          if (kind === undefined) {
+            ignored++
+            continue
+          }
+          entries.push({ kind, path, source, size: kind === 'file' ? info.size : 0, mtimeMs: info.mtimeMs })
+          if (kind === 'directory') pending.push({ dir: source, path })
+        } catch (error) {
+          failures.push({ path: showPath(path), error: toSyncError(localError(error, 'look at it')) })
+        }
+      }
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
+  return { entries, ignored, failures }
+}
+
+const notUtf8 = () =>
+  new SyncError('usage', 'NAME_NOT_UTF8', 'The name is not UTF-8 and cannot be stored', {
+    hint: 'Rename it, for instance with convmv.',
+  })
+
+function openSource(source: string): LocalEntry {
+  let real: string
+  try {
+    real = realpathSync(source)
+    const info = statSync(real)
+    const kind = info.isDirectory() ? 'directory' : info.isFile() ? 'file' : undefined
+    if (kind === undefined) {
+      throw new SyncError('usage', 'NOT_A_FILE', `Neither a file nor a directory: ${source}`)
+    }
+    // The name is the one that was typed, also for a link and for `.` and `..`.
+    const name = basename(resolve(source)) || basename(real)
+    if (name === '' && kind === 'directory') return { kind, path: ['root'], source: real, size: 0, mtimeMs: 0 }
+    return { kind, path: [name], source: real, size: info.size, mtimeMs: info.mtimeMs }
+  } catch (error) {
+    if (error instanceof SyncError) throw error
+    const cause = toSyncError(localError(error, `read ${source}`))
+    if (cause.code !== 'LOCAL_ENOENT') throw cause
+    throw new SyncError('usage', 'SOURCE_MISSING', `No such file or directory: ${source}`, { cause })
+  }
+}
+
+/** A node with its place below the listed root. */
+export interface RemoteEntry {
+  readonly node: RemoteNode
+  readonly path: readonly string[]
+  /** The room that decides about members and keys. */
+  readonly roomId: number
+}
+
+const LISTINGS_AT_ONCE = 8
+const MAX_DEPTH = 256
+
+/**
+ * Lists everything below a room or folder. Any failure fails the whole listing: a partial one would look like deletions.
+ *
+ * @param enter - Whether to look into a container; default: all.
+ */
+export async function readRemoteTree(
+  api: Api,
+  root: RemoteNode,
+  roomId: number,
+  options: { enter?: (entry: RemoteEntry) => boolean; signal?: AbortSignal } = {},
+): Promise<RemoteEntry[]> {
+  const entries: RemoteEntry[] = []
+  let level: RemoteEntry[] = [{ node: root, path: [], roomId }]
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > MAX_DEPTH) throw new SyncError('limit', 'TREE_TOO_DEEP', 'The remote tree is deeper than 256 levels')
+    const next: RemoteEntry[] = []
+    for (let at = 0; at < level.length; at += LISTINGS_AT_ONCE) {
+      const lists = await Promise.all(
+        level.slice(at, at + LISTINGS_AT_ONCE).map(async (parent) => {
+          const found: RemoteEntry[] = []
+          for await (const node of listChildren(api, parent.node.id, options.signal)) {
+            found.push({
+              node,
+              path: [...parent.path, node.name],
+              roomId: node.type === 'room' ? node.id : parent.roomId,
+            })
+          }
+          return found
+        }),
+      )
+      for (const entry of lists.flat()) {
+        entries.push(entry)
+        if (entry.node.type !== 'file' && (options.enter?.(entry) ?? true)) next.push(entry)
+      }
+    }
+    level = next
+  }
+  return entries
+}
+
+/** Key of a remote path: names are compared in NFC. */
+export const remoteKey = (path: readonly string[]): string => path.map(sameNameKey).join('/')

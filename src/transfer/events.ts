@@ -1,0 +1,19 @@
+/** What a transfer reports while it runs. Bytes count when confirmed, so progress never runs backwards. @module */
+
+export type TransferEvent =
+  | { readonly type: 'file-started'; readonly path: string; readonly bytes: number }
+  /** `bytes` more are stored at the other side. A failed file's confirmed bytes are taken back by `file-failed`. */
+  | { readonly type: 'part-confirmed'; readonly path: string; readonly bytes: number }
+  | { readonly type: 'file-done'; readonly path: string; readonly bytes: number }
+  | { readonly type: 'file-failed'; readonly path: string; readonly code: string; readonly message: string }
+  | {
+      readonly type: 'retry'
+      readonly label: string
+      readonly attempt: number
+      readonly delayMs: number
+      readonly reason: string
+    }
+  | { readonly type: 'warning'; readonly code: string; readonly message: string }
+  | { readonly type: 'keys-handed-out'; readonly count: number }
+
+export type OnEvent = (event: TransferEvent) => void

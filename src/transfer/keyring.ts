@@ -1,0 +1,110 @@
+/**
+ * The account's own key pairs: fetched once, unlocked once per version when first needed, used for many files. Also the one
+ * place that turns members' public keys into something to wrap with.
+ * @module
+ */
+import {
+  type FileKey,
+  importPublicKey,
+  type KeyPairContainer,
+  type KeyPairVersion,
+  type Password,
+  type PublicKey,
+  parsePublicKeyContainer,
+  SyncError,
+  type UserKeyPair,
+  unlockKeyPair,
+  unwrapFileKey,
+  type WrappedFileKey,
+  wrapFileKey,
+} from '../../crypto/index.ts'
+import { getKeyPairs } from '../api/account.ts'
+import type { Api } from '../api/api.ts'
+
+export interface Keyring {
+  /** The locked key pairs as the server has them. */
+  containers(signal?: AbortSignal): Promise<readonly KeyPairContainer[]>
+  /**
+   * The account's preferred public key. The key pair is unlocked first, which proves that the public key belongs to it: the
+   * server could have put another one there.
+   */
+  ownKey(signal?: AbortSignal): Promise<PublicKey>
+  /** Opens a file key with the key pair of its version. */
+  unwrap(wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
+  /** Wraps a file key for somebody. */
+  wrap(fileKey: FileKey, publicKey: PublicKey): Promise<WrappedFileKey>
+  /**
+   * Reads a member's public key; the same container is parsed once.
+   *
+   * @throws {SyncError} `KEY_CONTAINER_INVALID`, `KEY_VERSION_UNKNOWN`, `PUBLIC_KEY_INVALID`.
+   */
+  importKey(container: unknown): Promise<PublicKey>
+  /** Forgets the unlocked keys. */
+  wipe(): void
+}
+
+const versionOf = (wrapped: WrappedFileKey): KeyPairVersion => (wrapped.version === 'A' ? 'A' : 'RSA-4096')
+
+const noKeyPair = (version?: KeyPairVersion) =>
+  new SyncError(
+    'key',
+    'NO_KEY_PAIR',
+    version === undefined ? 'This account has no key pair' : `This account has no key pair of version ${version}`,
+    { hint: 'Make one: sync keys create' },
+  )
+
+/** @param password - Asked for at most once; a wrong one is reported, not asked for again. */
+export function createKeyring(api: Api, password: () => Promise<Password>): Keyring {
+  const unlocked = new Map<KeyPairVersion, Promise<UserKeyPair>>()
+  const imported = new Map<string, Promise<PublicKey>>()
+  let fetched: Promise<readonly KeyPairContainer[]> | undefined
+  let asked: Promise<Password> | undefined
+
+  function containers(signal?: AbortSignal) {
+    fetched ??= getKeyPairs(api, signal).catch((error) => {
+      fetched = undefined
+      throw error
+    })
+    return fetched
+  }
+
+  async function unlock(version: KeyPairVersion, signal?: AbortSignal): Promise<UserKeyPair> {
+    const container = (await containers(signal)).find((pair) => pair.privateKeyContainer.version === version)
+    if (container === undefined) throw noKeyPair(version)
+    asked ??= password()
+    return unlockKeyPair(container, await asked)
+  }
+
+  function pair(version: KeyPairVersion, signal?: AbortSignal): Promise<UserKeyPair> {
+    let opening = unlocked.get(version)
+    if (opening === undefined) {
+      opening = unlock(version, signal)
+      unlocked.set(version, opening)
+    }
+    return opening
+  }
+
+  return {
+    containers,
+    async ownKey(signal) {
+      const versions = (await containers(signal)).map(({ privateKeyContainer }) => privateKeyContainer.version)
+      if (versions.length === 0) throw noKeyPair()
+      return (await pair(versions.includes('RSA-4096') ? 'RSA-4096' : 'A', signal)).publicKey
+    },
+    unwrap: async (wrapped, signal) => unwrapFileKey(wrapped, await pair(versionOf(wrapped), signal)),
+    wrap: wrapFileKey,
+    importKey(container) {
+      const id = JSON.stringify(container)
+      let key = imported.get(id)
+      if (key === undefined) {
+        key = (async () => importPublicKey(parsePublicKeyContainer(container)))()
+        if (imported.size < 10_000) imported.set(id, key)
+      }
+      return key
+    },
+    wipe() {
+      for (const opening of unlocked.values()) opening.then((opened) => opened.wipe()).catch(() => {})
+      unlocked.clear()
+    },
+  }
+}

@@ -1,0 +1,125 @@
+/**
+ * What a server opens for one file. The two storage kinds differ only here: presigned part URLs in any order, or chunks
+ * through the server one after the other. Encryption knows nothing of either.
+ * @module
+ */
+import type { Api } from '../api/api.ts'
+import {
+  type Completion,
+  cancelUpload,
+  completeChunks,
+  completeParts,
+  createUpload,
+  getPartUrl,
+  getUploadStatus,
+  postChunk,
+  putPart,
+  type UploadTarget,
+} from '../api/uploads.ts'
+import type { RemoteNode } from '../api/wire.ts'
+import type { Clock } from '../environment.ts'
+import { SyncError } from '../errors.ts'
+
+export interface Part {
+  /** From 1. */
+  readonly number: number
+  /** Of its first byte in the file. */
+  readonly offset: number
+  readonly bytes: Uint8Array
+}
+
+/** Proof that a part arrived. */
+export interface Receipt {
+  readonly partNumber: number
+  readonly partEtag: string
+}
+
+export interface UploadChannel {
+  /** Parts that may be in flight at once. */
+  readonly window: number
+  /** Sends a part; sends the same bytes again when that fails and may help. */
+  put(part: Part, signal?: AbortSignal): Promise<Receipt>
+  /** Makes the file visible. When the answer is lost it may or may not be: see `settle` in upload.ts. */
+  complete(receipts: readonly Receipt[], how: Completion, signal?: AbortSignal): Promise<RemoteNode>
+  /** The finished node, if the server can still tell what became of this upload. */
+  status(signal?: AbortSignal): Promise<RemoteNode | undefined>
+  /** Gives the upload up, best effort. */
+  cancel(): Promise<void>
+}
+
+/** Fewest bytes of a part that is not the last, and most parts of a file. */
+export const MIN_PART = 5 * 1024 * 1024
+const MAX_PARTS = 10_000
+
+/** Bytes per part: `wanted`, or more where the file would need over 10,000. */
+export const partSizeFor = (fileSize: number, wanted: number): number =>
+  Math.max(wanted, MIN_PART, Math.ceil(fileSize / MAX_PARTS))
+
+const FINISH_LIMIT_MS = 10 * 60_000
+const CANCEL_LIMIT_MS = 4_000
+
+export async function openUploadChannel(
+  api: Api,
+  target: UploadTarget,
+  options: { direct: boolean; window: number; clock: Clock; signal?: AbortSignal | undefined },
+): Promise<UploadChannel> {
+  const { direct, clock } = options
+  const { uploadId, token } = await createUpload(api, target, direct, options.signal)
+  const cancel = async () => {
+    await cancelUpload(api, uploadId, AbortSignal.timeout(CANCEL_LIMIT_MS)).catch(() => {})
+  }
+  if (!direct) {
+    return {
+      window: 1,
+      async put({ number, offset, bytes }, signal) {
+        const { size } = await postChunk(api, token, bytes, offset, target.size, signal)
+        if (size !== undefined && size !== bytes.length) {
+          throw new SyncError('changed', 'UPLOAD_GONE', 'The server received another number of bytes than were sent')
+        }
+        return { partNumber: number, partEtag: '' }
+      },
+      complete: (_receipts, how, signal) => completeChunks(api, token, how, signal),
+      status: async () => undefined,
+      cancel,
+    }
+  }
+  return {
+    window: options.window,
+    async put({ number, bytes }, signal) {
+      for (let tries = 1; ; tries++) {
+        const url = await getPartUrl(api, uploadId, number, bytes.length, signal)
+        try {
+          return { partNumber: number, partEtag: await putPart(api, url, bytes, signal) }
+        } catch (error) {
+          const expired = error instanceof SyncError && error.code === 'URL_EXPIRED'
+          if (!expired) throw error
+          if (tries >= 3) {
+            throw new SyncError('server', 'STORAGE_REFUSED', 'The storage refuses every URL for this part', {
+              hint: 'The clocks of server and storage may differ.',
+            })
+          }
+        }
+      }
+    },
+    async complete(receipts, how, signal) {
+      await completeParts(api, uploadId, receipts, how, signal)
+      return pollUntilDone(api, uploadId, clock, signal)
+    },
+    status: (signal) => pollUntilDone(api, uploadId, clock, signal),
+    cancel,
+  }
+}
+
+async function pollUntilDone(api: Api, uploadId: string, clock: Clock, signal?: AbortSignal): Promise<RemoteNode> {
+  const deadline = clock.monotonic() + FINISH_LIMIT_MS
+  for (let wait = 25; ; wait = Math.min(wait * 2, 5_000)) {
+    const node = await getUploadStatus(api, uploadId, signal)
+    if (node !== undefined) return node
+    if (clock.monotonic() > deadline) {
+      throw new SyncError('server', 'UPLOAD_UNCERTAIN', 'The server is still putting the file together', {
+        hint: 'Run again later: it is skipped if it is there by then.',
+      })
+    }
+    await clock.sleep(wait, signal)
+  }
+}
