@@ -1,0 +1,8 @@
+/**
+ * Public surface of the embedded server; re-exports only.
+ * @module
+ */
+export { type FaultAction, type FaultHit, FaultPlan, type FaultRule, parseFaultPlan } from './faults.ts'
+export { MemoryRecorder, type RecordedRequest, type Recorder } from './recorder.ts'
+export { type RunningServer, type ServerOptions, startServer } from './server.ts'
+export { addUser, listUsers, removeUser, setPassword } from './users.ts'

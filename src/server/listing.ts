@@ -1,0 +1,318 @@
+/**
+ * Listing and searching the tree: filters, sorting and paging. Sorted by name, a page of a large folder comes straight
+ * from the index; anything else is collected once and remembered until some node changes. Never writes.
+ * @module
+ */
+import type { Access } from './access.ts'
+import { READ } from './access.ts'
+import { badRequest } from './errors.ts'
+import { FILE, FOLDER, NODE_TYPES, type NodeRecord, ROOM } from './records.ts'
+import type { Store } from './store.ts'
+import { childByName, childrenOf } from './tree.ts'
+import { type Page, parseTime } from './validate.ts'
+
+export interface Listing {
+  total: number
+  nodes: NodeRecord[]
+}
+
+type Test = (node: NodeRecord) => boolean
+interface Criteria {
+  tests: Test[]
+  /** Value of a `parentPath:eq` filter. */
+  parentPath?: string
+}
+
+const FIELDS: Readonly<Record<string, (node: NodeRecord) => string | number | undefined>> = Object.freeze({
+  name: (node) => node.name.toLowerCase(),
+  size: (node) => node.size,
+  createdAt: (node) => node.createdAt,
+  updatedAt: (node) => node.updatedAt,
+  createdBy: (node) => node.createdBy,
+  updatedBy: (node) => node.updatedBy,
+  createdById: (node) => node.createdBy,
+  updatedById: (node) => node.updatedBy,
+  classification: (node) => node.classification ?? 2,
+  fileType: (node) => (node.type === FILE ? node.name.slice(node.name.lastIndexOf('.') + 1).toLowerCase() : ''),
+  timestampCreation: (node) => node.timestampCreation ?? node.createdAt,
+  timestampModification: (node) => node.timestampModification ?? node.updatedAt,
+  branchVersion: (node) => node.version,
+  expireAt: (node) => node.expireAt ?? 0,
+  type: (node) => NODE_TYPES[node.type],
+  cntDeletedVersions: () => 0,
+  parentPath: () => '',
+})
+const TIME_FIELDS = new Set(['createdAt', 'updatedAt', 'timestampCreation', 'timestampModification', 'expireAt'])
+
+/** Splits `FIELD:OPERATOR:VALUE|...`. */
+export function splitFilter(text: string | null): { field: string; operator: string; value: string }[] {
+  if (text === null || text === '') return []
+  return text.split('|').map((part) => {
+    const match = /^([A-Za-z]+):([a-z]+):(.*)$/s.exec(part)
+    if (match === null) throw badRequest(undefined, 'Invalid filter')
+    return { field: match[1] ?? '', operator: match[2] ?? '', value: match[3] ?? '' }
+  })
+}
+
+function parseCriteria(access: Access, text: string | null): Criteria {
+  const criteria: Criteria = { tests: [] }
+  for (const { field, operator, value } of splitFilter(text)) {
+    if (field === 'parentPath' && operator === 'eq') criteria.parentPath = value
+    else criteria.tests.push(testFor(access, field, operator, value))
+  }
+  return criteria
+}
+
+function testFor(access: Access, field: string, operator: string, value: string): Test {
+  if (field === 'encrypted') return (node) => String(node.encrypted) === value
+  if (field === 'isFavorite') return () => value === 'false'
+  if (field === 'perm' || field === 'childPerm') return () => true
+  if (field === 'parentPath' && operator === 'cn') {
+    return (node) => (access.pathOf(node.parentId) ?? '').toLowerCase().includes(value.toLowerCase())
+  }
+  const read = Object.hasOwn(FIELDS, field) ? FIELDS[field] : undefined
+  if (read === undefined) throw badRequest(undefined, `Unknown filter field ${field}`)
+  const isTime = TIME_FIELDS.has(field)
+  // Times contain colons; elsewhere a colon separates alternatives.
+  const values = isTime ? [value] : value.split(':')
+  const wanted = values.map((item) => {
+    if (isTime) return parseTime(item) ?? (parseTime(`${item}T00:00:00Z`) as number | undefined) ?? Number.NaN
+    return field === 'name' || field === 'fileType' ? item.toLowerCase().normalize('NFC') : item
+  })
+  switch (operator) {
+    case 'eq':
+      return (node) => wanted.some((item) => String(read(node)) === String(item))
+    case 'neq':
+      return (node) => !wanted.some((item) => String(read(node)) === String(item))
+    case 'cn':
+      return (node) => wanted.some((item) => String(read(node)).includes(String(item)))
+    case 'ge':
+      return (node) => wanted.some((item) => Number(read(node)) >= Number(item))
+    case 'le':
+      return (node) => wanted.some((item) => Number(read(node)) <= Number(item))
+    default:
+      throw badRequest(undefined, 'Unknown filter operator')
+  }
+}
+
+function parseSort(text: string | null): { field: string; descending: boolean } {
+  if (text === null || text === '') return { field: 'name', descending: false }
+  const match = /^([A-Za-z]+):(asc|desc)$/.exec(text)
+  if (match === null || !Object.hasOwn(FIELDS, match[1] ?? '')) throw badRequest(undefined, 'Invalid sort')
+  return { field: match[1] ?? '', descending: match[2] === 'desc' }
+}
+
+/** Sorts by type first, then by the field, then by name. */
+function sortNodes(nodes: NodeRecord[], access: Access, sort: { field: string; descending: boolean }): NodeRecord[] {
+  const read =
+    sort.field === 'parentPath'
+      ? (node: NodeRecord) => access.pathOf(node.parentId) ?? ''
+      : (FIELDS[sort.field] ?? ((node: NodeRecord) => node.id))
+  const sign = sort.descending ? -1 : 1
+  const keyed = nodes.map((node) => ({ node, key: read(node) ?? '', name: node.name.toLowerCase() }))
+  keyed.sort((a, b) => {
+    if (a.node.type !== b.node.type) return a.node.type - b.node.type
+    if (a.key !== b.key) return a.key < b.key ? -sign : sign
+    if (a.name !== b.name) return a.name < b.name ? -1 : 1
+    return a.node.id - b.node.id
+  })
+  return keyed.map(({ node }) => node)
+}
+
+/** Remembers the ids of collected listings while no node has changed. */
+export class ListingCache {
+  readonly #entries = new Map<string, { version: number; members: number; ids: number[] }>()
+
+  get(key: string, version: number, collect: () => NodeRecord[]): number[] {
+    const known = this.#entries.get(key)
+    if (known !== undefined && known.version === version) return known.ids
+    const ids = collect().map((node) => node.id)
+    this.#entries.delete(key)
+    if (this.#entries.size >= 8) this.#entries.delete(this.#entries.keys().next().value ?? '')
+    this.#entries.set(key, { version, members: 0, ids })
+    return ids
+  }
+}
+
+function pageOfIds(store: Store, ids: readonly number[], page: Page): Listing {
+  const nodes = ids
+    .slice(page.offset, page.offset + page.limit)
+    .map((id) => store.nodes.get(id))
+    .filter((node) => node !== undefined)
+  return { total: ids.length, nodes }
+}
+
+/**
+ * One page of the children of a container (0 for the root).
+ *
+ * @param query - `filter` and `sort` are read from it.
+ */
+export function listChildren(
+  store: Store,
+  cache: ListingCache,
+  access: Access,
+  parentId: number,
+  page: Page,
+  query: URLSearchParams,
+): Listing {
+  const filter = query.get('filter')
+  const sort = parseSort(query.get('sort'))
+  const parent = parentId === 0 ? undefined : access.node(parentId)
+  const bits = parent === undefined ? 0 : access.bits(parent.roomId)
+  if ((filter === null || filter === '') && sort.field === 'name' && !sort.descending) {
+    return indexedPage(store, access, parentId, parent, bits, page)
+  }
+  const criteria = parseCriteria(access, filter)
+  const key = JSON.stringify(['list', access.userId, bits, parentId, filter, sort])
+  const ids = cache.get(key, store.version(), () => {
+    const found = childrenOf(store, parentId).filter(
+      (node) => access.sees(node) && criteria.tests.every((test) => test(node)),
+    )
+    return sortNodes(found, access, sort)
+  })
+  return pageOfIds(store, ids, page)
+}
+
+/** Rooms are few and filtered one by one; folders and files come from the index by position. */
+function indexedPage(
+  store: Store,
+  access: Access,
+  parentId: number,
+  parent: NodeRecord | undefined,
+  bits: number,
+  page: Page,
+): Listing {
+  const rooms: NodeRecord[] = []
+  if (parent === undefined || (parent.rooms ?? 0) > 0) {
+    for (const { value } of store.children.getRange({
+      start: [parentId, ROOM, '', 0],
+      end: [parentId, FOLDER, '', 0],
+    })) {
+      const room = store.nodes.get(value)
+      if (room !== undefined && access.sees(room)) rooms.push(room)
+    }
+  }
+  const folders = bits !== 0 ? (parent?.folders ?? 0) : 0
+  const files = (bits & READ) !== 0 ? (parent?.files ?? 0) : 0
+  const nodes = rooms.slice(page.offset, page.offset + page.limit)
+  const rest = page.limit - nodes.length
+  if (rest > 0 && folders + files > 0) {
+    const range = store.children.getRange({
+      start: [parentId, FOLDER, '', 0],
+      end: [parentId, files > 0 ? FILE + 1 : FILE, '', 0],
+      offset: Math.max(page.offset - rooms.length, 0),
+      limit: rest,
+    })
+    for (const { value } of range) {
+      const node = store.nodes.get(value)
+      if (node !== undefined) nodes.push(node)
+    }
+  }
+  return { total: rooms.length + folders + files, nodes }
+}
+
+/** The container at a path like `/Room/Folder/`; 0 for `/`; undefined when there is none. */
+function resolvePath(store: Store, path: string): number | undefined {
+  if (!path.startsWith('/') || !path.endsWith('/')) return undefined
+  let id = 0
+  for (const name of path.split('/').slice(1, -1)) {
+    const node = childByName(store, id, name.normalize('NFC'))
+    if (node === undefined || node.type === FILE) return undefined
+    id = node.id
+  }
+  return id
+}
+
+/** Number of steps from `parentId` down to `containerId`, or -1 if it is not below. */
+function depthBelow(store: Store, parentId: number, containerId: number): number {
+  let depth = 0
+  for (let id = containerId; id !== parentId; depth++) {
+    if (id === 0) return -1
+    id = store.nodes.get(id)?.parentId ?? 0
+  }
+  return depth
+}
+
+function matcher(text: string): Test {
+  const wanted = text.normalize('NFC').toLowerCase()
+  if (wanted === '*' || wanted === '') return () => true
+  if (!wanted.includes('*')) return (node) => node.name.toLowerCase().includes(wanted)
+  const pieces = wanted.split('*')
+  return (node) => matchesPieces(node.name.toLowerCase(), pieces)
+}
+
+/** Wildcard match without a regular expression, so that no pattern can be slow. */
+function matchesPieces(name: string, pieces: readonly string[]): boolean {
+  const first = pieces[0] ?? ''
+  const last = pieces.at(-1) ?? ''
+  if (!name.startsWith(first) || !name.endsWith(last) || name.length < first.length + last.length) return false
+  let at = first.length
+  const end = name.length - last.length
+  for (const piece of pieces.slice(1, -1)) {
+    const found = name.indexOf(piece, at)
+    if (found === -1 || found + piece.length > end) return false
+    at = found + piece.length
+  }
+  return true
+}
+
+/** One page of a search below `parentId`; `depth` 0 is its direct children, -1 the whole tree. */
+export function searchNodes(
+  store: Store,
+  cache: ListingCache,
+  access: Access,
+  parentId: number,
+  depth: number,
+  page: Page,
+  query: URLSearchParams,
+): Listing {
+  const text = query.get('search_string') ?? '*'
+  const filter = query.get('filter')
+  const criteria = parseCriteria(access, filter)
+  const passes: Test = (node) => access.sees(node) && criteria.tests.every((test) => test(node))
+  if (parentId !== 0) access.node(parentId)
+  if (criteria.parentPath !== undefined) {
+    const containerId = resolvePath(store, criteria.parentPath)
+    if (containerId === undefined) return { total: 0, nodes: [] }
+    const below = depthBelow(store, parentId, containerId)
+    if (below === -1 || (depth !== -1 && below > depth)) return { total: 0, nodes: [] }
+    if (!text.includes('*')) {
+      const node = childByName(store, containerId, text.normalize('NFC'))
+      const found = node !== undefined && passes(node) ? [node] : []
+      return { total: found.length, nodes: found.slice(page.offset, page.offset + page.limit) }
+    }
+    if (containerId !== 0 && access.find(containerId) === undefined) return { total: 0, nodes: [] }
+    const matches = matcher(text)
+    const found = childrenOf(store, containerId).filter((node) => matches(node) && passes(node))
+    const sorted = sortNodes(found, access, parseSort(query.get('sort')))
+    return { total: sorted.length, nodes: sorted.slice(page.offset, page.offset + page.limit) }
+  }
+  const sortText = query.get('sort')
+  const key = JSON.stringify(['search', access.userId, parentId, depth, text, filter, sortText])
+  const ids = cache.get(key, store.version(), () => {
+    const matches = matcher(text)
+    const found = collect(store, access, parentId, depth, (node) => matches(node) && passes(node))
+    const sorted = sortNodes(found, access, parseSort(sortText))
+    const exact = text.normalize('NFC')
+    return text.includes('*') ? sorted : [...sorted].sort((a, b) => rank(a, exact) - rank(b, exact))
+  })
+  return pageOfIds(store, ids, page)
+}
+
+const rank = (node: NodeRecord, exact: string): number => (node.name === exact ? 0 : 1)
+
+function collect(store: Store, access: Access, parentId: number, depth: number, test: Test): NodeRecord[] {
+  const found: NodeRecord[] = []
+  let level = [parentId]
+  for (let at = 0; level.length > 0 && (depth === -1 || at <= depth); at++) {
+    const below: number[] = []
+    for (const id of level) {
+      for (const node of childrenOf(store, id)) {
+        if (test(node)) found.push(node)
+        if (node.type !== FILE && access.sees(node)) below.push(node.id)
+      }
+    }
+    level = below
+  }
+  return found
+}

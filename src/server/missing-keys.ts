@@ -1,0 +1,157 @@
+/**
+ * Missing file keys: which members of encrypted rooms cannot open which files yet, out of those that the caller can
+ * open. Keys are opaque here; clients do the wrapping.
+ * @module
+ */
+import { Access, DOWNLOAD_SHARE, MANAGE, membersOf, READ } from './access.ts'
+import { forbidden, nodeNotFound } from './errors.ts'
+import { FILE, type FileKeyRecord, type KeyPairRecord, type KeyVersion, type NodeRecord } from './records.ts'
+import type { Store } from './store.ts'
+import { preferredKeyPair } from './view.ts'
+
+/** Rescue keys of rooms appear as recipients whose id is this plus the id of the room. */
+export const RESCUE_BASE = 2 ** 52
+/** Files looked at before other requests get a turn. */
+const SLICE = 1000
+
+export interface MissingKey {
+  recipient: { id: number; pair: KeyPairRecord }
+  file: NodeRecord
+  fileKey: FileKeyRecord
+}
+
+export interface MissingQuery {
+  useKey: string | null
+  roomId: number | undefined
+  fileId: number | undefined
+  userId: number | undefined
+}
+
+interface Caller {
+  /** Whose file keys to start from, and of which version. */
+  holder: number
+  version: KeyVersion
+  /** The caller lacks keys too, after a change of key pairs or when starting from a rescue key. */
+  includeSelf: boolean
+}
+
+/**
+ * Finds missing keys, at most `limit` of them after skipping `offset`.
+ *
+ * @returns the entries and how many there are, as far as was looked.
+ */
+export async function findMissingKeys(
+  store: Store,
+  userId: number,
+  query: MissingQuery,
+  offset: number,
+  limit: number,
+): Promise<{ entries: MissingKey[]; total: number }> {
+  const access = new Access(store, userId)
+  const entries: MissingKey[] = []
+  let total = 0
+  let looked = 0
+  for (const roomId of roomsToSearch(store, access, query)) {
+    const caller = callerFor(store, access, roomId, query.useKey)
+    if (caller === undefined) continue
+    const recipients = recipientsOf(store, roomId, userId, caller).filter(
+      ({ id }) => query.userId === undefined || id === query.userId,
+    )
+    if (recipients.length === 0) continue
+    for (const fileId of filesToSearch(store, roomId, query)) {
+      if (++looked % SLICE === 0) await new Promise((resolve) => setImmediate(resolve))
+      const lacking = recipients.filter(({ id, pair }) => !store.fileKeys.doesExist([fileId, id, pair.version]))
+      if (lacking.length === 0) continue
+      const file = access.find(fileId)
+      const fileKey = store.fileKeys.get([fileId, caller.holder, caller.version])
+      if (file === undefined || fileKey === undefined) continue
+      for (const recipient of lacking) {
+        if (total >= offset && entries.length < limit) entries.push({ recipient, file, fileKey })
+        total++
+      }
+      // The total is a hint only: knowing that there is more is enough.
+      if (total > offset + limit) return { entries, total }
+    }
+  }
+  return { entries, total }
+}
+
+function roomsToSearch(store: Store, access: Access, query: MissingQuery): number[] {
+  if (query.fileId !== undefined) {
+    const file = access.node(query.fileId)
+    if (file.type !== FILE) throw nodeNotFound()
+    return query.roomId === undefined || query.roomId === file.roomId ? [file.roomId] : []
+  }
+  if (query.roomId !== undefined) return [access.node(query.roomId).roomId]
+  const rooms: number[] = []
+  let last = 0
+  // One key per room, then a jump to the next: the index is not read through.
+  for (;;) {
+    const [next] = [...store.encryptedFiles.getKeys({ start: [last + 1, 0], limit: 1 })]
+    if (next === undefined) return rooms
+    last = next[0]
+    if (access.bits(last) !== 0) rooms.push(last)
+  }
+}
+
+function* filesToSearch(store: Store, roomId: number, query: MissingQuery): Generator<number> {
+  if (query.fileId !== undefined) {
+    yield query.fileId
+    return
+  }
+  let after = 0
+  // In slices, because a read cursor must not stay open across turns of the event loop.
+  for (;;) {
+    const keys = [...store.encryptedFiles.getKeys({ start: [roomId, after + 1], end: [roomId + 1, 0], limit: SLICE })]
+    for (const key of keys) yield key[1]
+    const last = keys.at(-1)
+    if (last === undefined) return
+    after = last[1]
+  }
+}
+
+function callerFor(store: Store, access: Access, roomId: number, useKey: string | null): Caller | undefined {
+  const { userId } = access
+  if (useKey === 'room_rescue_key') {
+    if ((access.bits(roomId) & MANAGE) === 0) throw forbidden()
+    const pair = rescueKeyPair(store, roomId)
+    return pair && { holder: pair.holder, version: pair.pair.version, includeSelf: true }
+  }
+  if (useKey === 'previous_user_key') {
+    const both = store.keyPairs.doesExist([userId, 'A']) && store.keyPairs.doesExist([userId, 'RSA-4096'])
+    return both ? { holder: userId, version: 'A', includeSelf: true } : undefined
+  }
+  if (useKey !== null && useKey !== '') return undefined
+  const pair = preferredKeyPair(store, userId)
+  return pair && { holder: userId, version: pair.version, includeSelf: false }
+}
+
+/** The rescue key pair that covers a room: its own or that of the encrypted room above it. */
+function rescueKeyPair(store: Store, roomId: number): { holder: number; pair: KeyPairRecord } | undefined {
+  for (let id = roomId; id !== 0; ) {
+    const room = store.nodes.get(id)
+    if (room?.rescueKeyPair !== undefined) return { holder: RESCUE_BASE + id, pair: room.rescueKeyPair }
+    id = room?.parentId ?? 0
+  }
+  return undefined
+}
+
+/** Everyone who ought to be able to open files of a room and has a public key; rescue keys come first. */
+function recipientsOf(
+  store: Store,
+  roomId: number,
+  self: number,
+  caller: Caller,
+): { id: number; pair: KeyPairRecord }[] {
+  const recipients: { id: number; pair: KeyPairRecord }[] = []
+  const rescue = rescueKeyPair(store, roomId)
+  if (rescue !== undefined && rescue.holder !== caller.holder) {
+    recipients.push({ id: rescue.holder, pair: rescue.pair })
+  }
+  for (const [id, bits] of membersOf(store, roomId)) {
+    if ((id === self && !caller.includeSelf) || (bits & (MANAGE | READ | DOWNLOAD_SHARE)) === 0) continue
+    const pair = preferredKeyPair(store, id)
+    if (pair !== undefined) recipients.push({ id, pair })
+  }
+  return recipients
+}

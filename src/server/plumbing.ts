@@ -1,0 +1,288 @@
+/**
+ * Between node:http and the handlers: Host check, routing, faults, recording, errors to answers, streaming with
+ * back-pressure. What the routes do is not its concern.
+ * @module
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type App, Call, type Handler, type Reply } from './call.ts'
+import { ApiError, OAuthError, StorageError } from './errors.ts'
+import type { FaultAction, FaultPlan } from './faults.ts'
+import type { RecordedRequest, Recorder } from './recorder.ts'
+import type { Router } from './router.ts'
+
+const MAX_URL = 16 * 1024
+
+export interface PlumbingOptions {
+  app: App
+  router: Router<Handler>
+  scheme: 'http' | 'https'
+  isHostAllowed(host: string): boolean
+  faults: FaultPlan
+  recorder: Recorder | undefined
+  onError: ((error: unknown) => void) | undefined
+}
+
+/** Raised when a fault destroyed the connection: there is nobody to answer. */
+class Cut extends Error {}
+
+/** The listener for a node:http server. */
+export function createListener(options: PlumbingOptions): (req: IncomingMessage, res: ServerResponse) => void {
+  let requests = 0
+  return (req, res) => {
+    const record: RecordedRequest | undefined = options.recorder && {
+      id: ++requests,
+      method: req.method ?? '',
+      path: req.url ?? '',
+      headers: withoutAuthorization(req.headers),
+    }
+    if (record !== undefined) options.recorder?.onRequest?.(record)
+    // Without a listener, a client that goes away in the middle would end the process.
+    req.on('error', () => undefined)
+    res.on('error', () => undefined)
+    serve(options, req, res, record).catch((error: unknown) => {
+      if (!res.destroyed) options.onError?.(error)
+      res.destroy()
+    })
+  }
+}
+
+function withoutAuthorization(headers: IncomingMessage['headers']): IncomingMessage['headers'] {
+  const { authorization: _secret, ...rest } = headers
+  return rest
+}
+
+async function serve(
+  options: PlumbingOptions,
+  req: IncomingMessage,
+  res: ServerResponse,
+  record: RecordedRequest | undefined,
+): Promise<void> {
+  const url = req.url ?? '/'
+  const mark = url.indexOf('?')
+  const path = mark === -1 ? url : url.slice(0, mark)
+  const method = req.method ?? 'GET'
+  const fault = options.faults.take(method, path)
+  const body = bodyOf(req, fault, record, options.recorder)
+  let reply: Reply
+  try {
+    reply = (await interfere(fault, body)) ?? (await answer(options, req, { method, path, url, mark, body }))
+  } catch (error) {
+    if (error instanceof Cut || res.destroyed || req.socket.destroyed) {
+      res.destroy()
+      return
+    }
+    reply = errorReply(error)
+    if (reply.status >= 500 && !(error instanceof ApiError)) options.onError?.(error)
+  }
+  if (fault !== undefined && 'loseAnswer' in fault) {
+    res.destroy()
+    return
+  }
+  await send(res, method, distort(reply, fault))
+}
+
+/** Faults that replace the answer; undefined lets the request go on. */
+async function interfere(fault: FaultAction | undefined, body: AsyncIterable<Uint8Array>): Promise<Reply | undefined> {
+  if (fault === undefined) return undefined
+  if ('delayMs' in fault) await new Promise((resolve) => setTimeout(resolve, fault.delayMs))
+  if (!('status' in fault) && !('garbage' in fault)) return undefined
+  // Read to the end, so that the recorder sees all that the client sent.
+  for await (const _chunk of body);
+  if ('garbage' in fault) {
+    return { status: 200, headers: { 'Content-Type': 'text/html' }, body: '<!doctype html><title>Gateway</title>' }
+  }
+  return {
+    status: fault.status,
+    headers: { 'Content-Type': 'application/json', ...fault.headers },
+    body: fault.body ?? JSON.stringify(new ApiError(fault.status).toBody()),
+  }
+}
+
+async function answer(
+  options: PlumbingOptions,
+  req: IncomingMessage,
+  request: { method: string; path: string; url: string; mark: number; body: AsyncIterable<Uint8Array> },
+): Promise<Reply> {
+  const host = req.headers.host ?? ''
+  if (!options.isHostAllowed(host)) throw new ApiError(421, undefined, 'Host is not served here')
+  if (request.url.length > MAX_URL) throw new ApiError(414, undefined, 'URL is too long')
+  let path: string
+  try {
+    path = decodePath(request.path)
+  } catch {
+    throw new ApiError(400, undefined, 'Malformed path')
+  }
+  const match = options.router.find(request.method, path)
+  if (match === undefined) throw new ApiError(404, undefined, 'No such endpoint')
+  if (match === 'method') throw new ApiError(405, undefined, 'Method is not allowed here')
+  const call = new Call(options.app, {
+    method: request.method,
+    path,
+    query: new URLSearchParams(request.mark === -1 ? '' : request.url.slice(request.mark + 1)),
+    params: match.params,
+    headers: req.headers,
+    baseUrl: `${options.scheme}://${host}`,
+    body: request.body,
+  })
+  return match.handler(call)
+}
+
+/** Percent-decoding by segment; an encoded slash must not make new segments. */
+function decodePath(path: string): string {
+  if (!path.includes('%')) return path
+  return path
+    .split('/')
+    .map((segment) => {
+      const decoded = decodeURIComponent(segment)
+      if (decoded.includes('/')) throw new TypeError('Slash inside a segment')
+      return decoded
+    })
+    .join('/')
+}
+
+async function* bodyOf(
+  req: IncomingMessage,
+  fault: FaultAction | undefined,
+  record: RecordedRequest | undefined,
+  recorder: Recorder | undefined,
+): AsyncGenerator<Uint8Array> {
+  const cutAt = fault !== undefined && 'cutRequestAfterBytes' in fault ? fault.cutRequestAfterBytes : undefined
+  let seen = 0
+  if (cutAt === 0) {
+    req.destroy()
+    throw new Cut()
+  }
+  // Leaving early must not destroy the connection: an answer is still to be sent over it.
+  for await (const chunk of req.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    const rest = cutAt === undefined ? chunk.length : cutAt - seen
+    const kept = rest < chunk.length ? chunk.subarray(0, rest) : chunk
+    seen += kept.length
+    if (record !== undefined) recorder?.onBody?.(record, kept)
+    if (cutAt !== undefined && seen >= cutAt) {
+      req.destroy()
+      throw new Cut()
+    }
+    yield kept
+  }
+  if (!req.complete) throw new Cut()
+}
+
+function errorReply(error: unknown): Reply {
+  if (error instanceof ApiError) return { status: error.status, headers: error.headers, json: error.toBody() }
+  if (error instanceof OAuthError) {
+    return {
+      status: error.status,
+      headers: { 'Cache-Control': 'no-store', ...error.headers },
+      json: { error: error.error, error_description: error.message },
+    }
+  }
+  if (error instanceof StorageError) {
+    const body = `<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>${error.code}</Code><Message>${error.message}</Message></Error>`
+    return { status: error.status, headers: { 'Content-Type': 'application/xml' }, body }
+  }
+  const code = (error as NodeJS.ErrnoException | undefined)?.code
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    return errorReply(new ApiError(507, -90201, 'Exceeds the free disk space'))
+  }
+  return errorReply(new ApiError(500, undefined, 'Unexpected error'))
+}
+
+/** Applies faults that spoil the body of an answer. */
+function distort(reply: Reply, fault: FaultAction | undefined): Reply & { cutAt?: number } {
+  if (fault === undefined || !('flipByteAt' in fault || 'cutAfterBytes' in fault)) return reply
+  const whole = bytesOf(reply)
+  const stream = reply.stream ?? (whole === undefined ? undefined : once(whole))
+  const headers = {
+    ...contentType(reply),
+    ...reply.headers,
+    ...(whole === undefined ? {} : { 'Content-Length': whole.length }),
+  }
+  const { status } = reply
+  if ('cutAfterBytes' in fault) {
+    return { status, headers, cutAt: fault.cutAfterBytes, ...(stream === undefined ? {} : { stream }) }
+  }
+  return { status, headers, ...(stream === undefined ? {} : { stream: flip(stream, fault.flipByteAt) }) }
+}
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes
+}
+
+async function* flip(source: AsyncIterable<Uint8Array>, at: number): AsyncGenerator<Uint8Array> {
+  let offset = 0
+  for await (const chunk of source) {
+    if (at >= offset && at < offset + chunk.length) {
+      const copy = Uint8Array.from(chunk)
+      copy[at - offset] = (copy[at - offset] ?? 0) ^ 1
+      yield copy
+    } else yield chunk
+    offset += chunk.length
+  }
+}
+
+function bytesOf(reply: Reply): Uint8Array | undefined {
+  if (reply.json !== undefined) return Buffer.from(JSON.stringify(reply.json))
+  if (typeof reply.body === 'string') return Buffer.from(reply.body)
+  return reply.body
+}
+
+function contentType(reply: Reply): Record<string, string> {
+  return reply.json === undefined ? {} : { 'Content-Type': 'application/json' }
+}
+
+async function send(res: ServerResponse, method: string, reply: Reply & { cutAt?: number }): Promise<void> {
+  const bytes = bytesOf(reply)
+  const bodyless = reply.status === 204 || reply.status === 304
+  res.writeHead(reply.status, {
+    ...contentType(reply),
+    'X-Content-Type-Options': 'nosniff',
+    ...(bodyless || reply.stream !== undefined ? {} : { 'Content-Length': bytes?.length ?? 0 }),
+    ...reply.headers,
+  })
+  if (reply.stream === undefined || method === 'HEAD') {
+    if (reply.stream !== undefined) await dispose(reply.stream)
+    res.end(method === 'HEAD' ? undefined : bytes)
+    return
+  }
+  let sent = 0
+  for await (const chunk of reply.stream) {
+    const rest = reply.cutAt === undefined ? chunk.length : reply.cutAt - sent
+    const kept = rest < chunk.length ? chunk.subarray(0, Math.max(rest, 0)) : chunk
+    sent += kept.length
+    if (res.destroyed) return
+    if (kept.length > 0 && !res.write(kept)) await drained(res)
+    if (reply.cutAt !== undefined && sent >= reply.cutAt) {
+      await flushed(res)
+      res.destroy()
+      return
+    }
+  }
+  res.end()
+}
+
+async function dispose(stream: AsyncIterable<Uint8Array>): Promise<void> {
+  await stream[Symbol.asyncIterator]().return?.()
+}
+
+function drained(res: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      res.off('drain', done)
+      res.off('close', done)
+      resolve()
+    }
+    res.on('drain', done)
+    res.on('close', done)
+  })
+}
+
+/** Resolves when what was written has left for the network, so that a cut comes after it and not before. */
+function flushed(res: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    if (res.destroyed) resolve()
+    else {
+      res.write('', () => resolve())
+      res.once('close', () => resolve())
+    }
+  })
+}

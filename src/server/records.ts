@@ -1,0 +1,117 @@
+/**
+ * Shapes of what the store keeps. Ids are positive integers below 2^53; times are milliseconds since the epoch; sizes
+ * are bytes. Reading and writing them is up to the store and its users.
+ * @module
+ */
+
+/** Order matters: listings sort rooms before folders before files. */
+export const NODE_TYPES = ['room', 'folder', 'file'] as const
+export const ROOM = 0
+export const FOLDER = 1
+export const FILE = 2
+export type NodeType = typeof ROOM | typeof FOLDER | typeof FILE
+
+export interface NodeRecord {
+  id: number
+  type: NodeType
+  name: string
+  /** 0 is the root, which holds rooms only. */
+  parentId: number
+  /** The nearest room; a room's own id for rooms. Decides permissions. */
+  roomId: number
+  encrypted: boolean
+  createdAt: number
+  createdBy: number
+  updatedAt: number
+  updatedBy: number
+  /** Grows whenever anything at or below this node changes. */
+  version: number
+  /** Of everything below, for containers. */
+  size: number
+  timestampCreation?: number
+  timestampModification?: number
+  notes?: string
+  classification?: number
+  expireAt?: number
+  /** Containers: number of direct children by type. */
+  rooms?: number
+  folders?: number
+  files?: number
+  /** Rooms: members of the parent room count here too. */
+  inherit?: boolean
+  quota?: number
+  retentionDays?: number
+  rescueKeyPair?: KeyPairRecord
+  /** Files: key of the content record, and the MD5 of the content where it is known. */
+  contentId?: string
+  hash?: string
+}
+
+/** A node in a recycle bin. Below a deleted folder the nodes stay as they are and are out of reach. */
+export interface DeletedRecord extends NodeRecord {
+  deletedAt: number
+  deletedBy: number
+  parentPath: string
+}
+
+/** A piece of content: a range of a blob file, or bytes kept right here when they are few. */
+export interface Segment {
+  file?: string
+  data?: Uint8Array
+  offset: number
+  size: number
+}
+
+export interface ContentRecord {
+  segments: Segment[]
+  size: number
+  /** Number of file nodes, live or deleted, that use it. */
+  refs: number
+}
+
+export interface UserRecord {
+  id: number
+  name: string
+  createdAt: number
+  salt: Uint8Array
+  passwordHash: Uint8Array
+  /** Changes with the password; tokens of an older epoch are void. */
+  epoch: number
+}
+
+export type KeyVersion = 'A' | 'RSA-4096'
+export const KEY_VERSIONS: readonly KeyVersion[] = ['RSA-4096', 'A']
+
+/** Both halves of a user key pair in PEM; the private one is locked by its owner and opaque here. */
+export interface KeyPairRecord {
+  version: KeyVersion
+  privateKey: string
+  publicKey: string
+  createdAt: number
+  createdBy: number
+}
+
+/** A file key wrapped for one recipient: base64 texts, as received. */
+export interface FileKeyRecord {
+  key: string
+  iv: string
+  tag: string
+  version: string
+}
+
+export interface TokenRecord {
+  kind: 'access' | 'refresh'
+  userId: number
+  epoch: number
+  clientId: string
+  family: string
+  expiresAt: number
+  /** Refresh tokens: when it was first redeemed. */
+  rotatedAt?: number
+}
+
+export interface FinishedUpload {
+  userId: number
+  nodeId: number
+  finishedAt: number
+}

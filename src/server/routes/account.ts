@@ -1,0 +1,172 @@
+/**
+ * The caller's own account: profile, quota, key pairs. Private keys come and go locked; they are opaque here.
+ * @module
+ */
+import { MANAGE } from '../access.ts'
+import { type Call, noContent, ok, type Reply } from '../call.ts'
+import { ApiError } from '../errors.ts'
+import { KEY_VERSIONS, type KeyPairRecord, type KeyVersion } from '../records.ts'
+import type { Store } from '../store.ts'
+import { type Change, destroyLive, purge } from '../tree.ts'
+import { asFields, field, parseKeyPair, parsePrivateKey } from '../validate.ts'
+import { dateView, keyPairView, preferredKeyPair, userInfo } from '../view.ts'
+import type { RouteTable } from './index.ts'
+
+const noKeyPair = (): ApiError => new ApiError(404, -70020, 'User does not have a keypair')
+const exists = (): ApiError => new ApiError(409, -70021, 'User does already have a keypair')
+
+function account({ app, user }: Call): Reply {
+  const { store } = app
+  let manages = false
+  for (const { value } of store.memberships.getRange({ start: [user.id, 0], end: [user.id + 1, 0] })) {
+    manages ||= (value & MANAGE) !== 0
+  }
+  return ok({
+    id: user.id,
+    customerId: 1,
+    userName: user.name,
+    login: user.name,
+    firstName: user.name,
+    lastName: '',
+    isLocked: false,
+    lockStatus: 0,
+    hasManageableRooms: manages,
+    // What allows making rooms at the top, which everyone may.
+    userRoles: { items: [{ id: 3, name: 'ROOM_MANAGER', description: 'Room Manager' }] },
+    language: 'en-US',
+    authData: { method: 'basic', login: user.name, mustChangePassword: false },
+    needsToChangePassword: false,
+    needsToChangeUserName: false,
+    needsToAcceptEULA: false,
+    mustSetEmail: false,
+    isEncryptionEnabled: preferredKeyPair(store, user.id) !== undefined,
+  })
+}
+
+function customer({ app, user }: Call): Reply {
+  void user
+  let spaceUsed = 0
+  for (const { value } of app.store.children.getRange({ start: [0, 0, '', 0], end: [1, 0, '', 0] })) {
+    spaceUsed += app.store.nodes.get(value)?.size ?? 0
+  }
+  return ok({
+    id: 1,
+    name: 'sealsync',
+    isProviderCustomer: false,
+    spaceLimit: -1,
+    spaceUsed,
+    accountsLimit: -1,
+    accountsUsed: app.store.users.getCount({}),
+    customerEncryptionEnabled: true,
+  })
+}
+
+function versionOf(query: URLSearchParams): KeyVersion | undefined {
+  const text = query.get('version')
+  if (text === null || text === '') return undefined
+  const version = KEY_VERSIONS.find((known) => known === text)
+  if (version === undefined) throw new ApiError(400, -70022, 'Unknown key pair version')
+  return version
+}
+
+function getKeyPair({ app, user, query }: Call): Reply {
+  const version = versionOf(query)
+  const pair = version === undefined ? preferredKeyPair(app.store, user.id) : app.store.keyPairs.get([user.id, version])
+  if (pair === undefined) throw noKeyPair()
+  return ok(keyPairView(pair))
+}
+
+function listKeyPairs({ app, user }: Call): Reply {
+  const pairs = KEY_VERSIONS.map((version) => app.store.keyPairs.get([user.id, version])).filter(
+    (pair) => pair !== undefined,
+  )
+  if (pairs.length === 0) throw noKeyPair()
+  return ok(pairs.map(keyPairView))
+}
+
+function putKeyPair(
+  store: Store,
+  change: Change,
+  pair: Pick<KeyPairRecord, 'version' | 'privateKey' | 'publicKey'>,
+): void {
+  const { tx, userId, now } = change
+  if (store.keyPairs.doesExist([userId, pair.version])) throw exists()
+  tx.put(store.keyPairs, [userId, pair.version], { ...pair, createdAt: now, createdBy: userId })
+}
+
+async function addKeyPair(call: Call): Promise<Reply> {
+  void call.user
+  const pair = parseKeyPair(await call.json())
+  await call.change((change) => putKeyPair(call.app.store, change, pair))
+  return noContent()
+}
+
+/** A new pair beside an older one, whose private key comes along under the new password. */
+async function migrateKeyPair(call: Call): Promise<Reply> {
+  const { store } = call.app
+  void call.user
+  const body = await call.json()
+  const pair = parseKeyPair(body)
+  const previousField = field(body, 'previousPrivateKey')
+  const previous = previousField === undefined ? undefined : parsePrivateKey(asFields(previousField))
+  await call.change((change) => {
+    putKeyPair(store, change, pair)
+    if (previous === undefined) return
+    const old = store.keyPairs.get([change.userId, previous.version])
+    if (old === undefined || previous.version === pair.version)
+      throw new ApiError(400, -70023, 'No such previous key pair')
+    change.tx.put(store.keyPairs, [change.userId, previous.version], { ...old, privateKey: previous.pem })
+  })
+  return noContent()
+}
+
+/** Deletes a key pair, the file keys made for it, and then files that nobody can open any more. */
+async function deleteKeyPair(call: Call): Promise<Reply> {
+  const { store } = call.app
+  void call.user
+  const version = versionOf(call.query) ?? 'A'
+  await call.change((change) => {
+    const { tx, userId } = change
+    if (!store.keyPairs.doesExist([userId, version])) throw noKeyPair()
+    tx.remove(store.keyPairs, [userId, version])
+    const range = store.userFileKeys.getRange({
+      start: [userId, version, 0],
+      end: [userId, version, Number.MAX_SAFE_INTEGER],
+    })
+    for (const { key } of [...range]) {
+      const fileId = key[2]
+      tx.remove(store.userFileKeys, key)
+      tx.remove(store.fileKeys, [fileId, userId, version])
+      const [left] = [...store.fileKeys.getKeys({ start: [fileId, 0, ''], end: [fileId + 1, 0, ''], limit: 1 })]
+      if (left === undefined) destroyFile(change, fileId)
+    }
+  })
+  return noContent()
+}
+
+function destroyFile(change: Change, fileId: number): void {
+  const live = change.store.nodes.get(fileId)
+  if (live !== undefined) destroyLive(change, live)
+  const binned = change.store.deleted.get(fileId)
+  if (binned !== undefined) purge(change, binned)
+}
+
+export const accountRoutes: RouteTable = {
+  'GET /v4/user/account': account,
+  'GET /v4/user/account/customer': customer,
+  'GET /v4/user/account/avatar': ({ app, user, baseUrl }) =>
+    ok({
+      avatarUri: `${baseUrl}/api/v4/public/software/version`,
+      avatarUuid: userInfo(app.store, user.id).avatarUuid,
+      isCustomAvatar: false,
+    }),
+  'GET /v4/user/ping': ({ user, app }) => {
+    void user
+    return { status: 200, headers: { 'Content-Type': 'text/plain' }, body: `OK ${dateView(app.now())}` }
+  },
+  'GET /v4/user/account/keypair': getKeyPair,
+  'POST /v4/user/account/keypair': addKeyPair,
+  'DELETE /v4/user/account/keypair': deleteKeyPair,
+  'GET /v4/user/account/keypairs': listKeyPairs,
+  'POST /v4/user/account/keypairs': migrateKeyPair,
+}

@@ -1,0 +1,90 @@
+/**
+ * Downloads: handing out a URL, and serving content from it with ranges. The URL is reusable and needs no login; the
+ * rights of the user it was made for are looked at each time.
+ * @module
+ */
+import { Access, READ } from '../access.ts'
+import { type Call, ok, type Reply } from '../call.ts'
+import { ApiError, fileNotFound } from '../errors.ts'
+import { FILE, type NodeRecord } from '../records.ts'
+import type { RouteTable } from './index.ts'
+
+function fileOf(access: Access, id: number): NodeRecord {
+  const file = access.node(id, fileNotFound)
+  if (file.type !== FILE) throw fileNotFound()
+  access.require(file, READ)
+  return file
+}
+
+function createUrl(call: Call): Reply {
+  const { app, user, access } = call
+  const file = fileOf(access, call.id('id', fileNotFound))
+  const token = app.signer.downloadToken(file.id, user.id, app.now() + app.downloadUrlLifetimeS * 1000)
+  return ok({ downloadUrl: `${call.baseUrl}/api/v4/downloads/${token}`, token })
+}
+
+function byToken(call: Call): Reply {
+  const { app } = call
+  const allowed = app.signer.readDownloadToken(call.param('token'), app.now())
+  if (allowed === undefined || !app.store.users.doesExist(allowed.userId)) {
+    throw new ApiError(404, -20502, 'Download token is invalid')
+  }
+  return content(call, fileOf(new Access(app.store, allowed.userId), allowed.fileId))
+}
+
+/** `bytes=a-b`, `bytes=a-` or `bytes=-n`; anything else, several ranges included, is ignored as HTTP allows. */
+function parseRange(header: string | undefined, size: number): { start: number; end: number } | 'none' | 'bad' {
+  const match = /^bytes=(\d{0,16})-(\d{0,16})$/.exec(header?.trim() ?? '')
+  const [from, to] = [match?.[1] ?? '', match?.[2] ?? '']
+  if (match === null || (from === '' && to === '')) return 'none'
+  if (from === '') {
+    const length = Math.min(Number(to), size)
+    return length === 0 ? 'bad' : { start: size - length, end: size }
+  }
+  const start = Number(from)
+  if (to !== '' && Number(to) < start) return 'none'
+  if (start >= size) return 'bad'
+  return { start, end: to === '' ? size : Math.min(Number(to) + 1, size) }
+}
+
+function content(call: Call, file: NodeRecord): Reply {
+  const { store, blobs } = call.app
+  const record = store.contents.get(file.contentId ?? '')
+  if (record === undefined) throw fileNotFound()
+  const headers = {
+    'Content-Type': 'application/octet-stream',
+    'Content-Disposition': 'attachment',
+    'Accept-Ranges': 'bytes',
+    'Cache-Control': 'no-store',
+  }
+  const range = parseRange(call.headers.range, record.size)
+  if (range === 'bad') {
+    throw new ApiError(416, undefined, 'Range cannot be satisfied', { 'Content-Range': `bytes */${record.size}` })
+  }
+  if (range === 'none') {
+    return {
+      status: 200,
+      headers: { ...headers, 'Content-Length': record.size },
+      stream: blobs.read(record.segments, 0, record.size),
+    }
+  }
+  const { start, end } = range
+  return {
+    status: 206,
+    headers: {
+      ...headers,
+      'Content-Length': end - start,
+      'Content-Range': `bytes ${start}-${end - 1}/${record.size}`,
+    },
+    stream: blobs.read(record.segments, start, end),
+  }
+}
+
+const byLogin = (call: Call): Reply => content(call, fileOf(call.access, call.id('id', fileNotFound)))
+
+export const downloadRoutes: RouteTable = {
+  'POST /v4/nodes/files/:id/downloads': createUrl,
+  'GET /v4/downloads/:token': byToken,
+  // An older way, with a login and without a URL of its own.
+  'GET /v4/nodes/files/:id/downloads': byLogin,
+}

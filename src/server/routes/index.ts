@@ -1,0 +1,44 @@
+/**
+ * All routes in one table: which handler answers which method and path. The handlers are in the files beside this one.
+ * @module
+ */
+import type { Handler } from '../call.ts'
+import type { Router } from '../router.ts'
+import { accountRoutes } from './account.ts'
+import { downloadRoutes } from './downloads.ts'
+import { fileKeyRoutes } from './file-keys.ts'
+import { infoRoutes } from './info.ts'
+import { memberRoutes } from './members.ts'
+import { nodeRoutes } from './nodes.ts'
+import { oauthRoutes } from './oauth.ts'
+import { recycleBinRoutes } from './recycle-bin.ts'
+import { roomRoutes } from './rooms.ts'
+import { storageRoutes } from './storage.ts'
+import { uploadRoutes } from './uploads.ts'
+
+/** `METHOD /path` to handler. */
+export type RouteTable = Readonly<Record<string, Handler>>
+
+const API: readonly RouteTable[] = [
+  accountRoutes,
+  downloadRoutes,
+  fileKeyRoutes,
+  infoRoutes,
+  memberRoutes,
+  nodeRoutes,
+  recycleBinRoutes,
+  roomRoutes,
+  uploadRoutes,
+]
+
+export function addRoutes(router: Router<Handler>): void {
+  const add = (table: RouteTable, prefix: string): void => {
+    for (const [route, handler] of Object.entries(table)) {
+      const [method, path] = route.split(' ')
+      router.add(method ?? '', `${prefix}${path}`, handler)
+    }
+  }
+  for (const table of API) add(table, '/api')
+  add(oauthRoutes, '')
+  add(storageRoutes, '')
+}

@@ -1,0 +1,183 @@
+/**
+ * The embedded server: opens the data directory, wires the parts together and listens. It stores ciphertext and wrapped
+ * keys and has no code to open either.
+ * @module
+ */
+import { createServer, type Server } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import type { AddressInfo, Socket } from 'node:net'
+import { SyncError } from '../../crypto/errors.ts'
+import { Blobs } from './blobs.ts'
+import type { App, Handler } from './call.ts'
+import { FaultPlan, type FaultRule } from './faults.ts'
+import { Grants } from './grants.ts'
+import { hostFilter, isLoopback } from './hosts.ts'
+import { takeInstanceLock } from './instance-lock.ts'
+import { ListingCache } from './listing.ts'
+import { createListener } from './plumbing.ts'
+import type { Recorder } from './recorder.ts'
+import { Router } from './router.ts'
+import { addRoutes } from './routes/index.ts'
+import { Signer } from './signing.ts'
+import { openStore, type Store } from './store.ts'
+import { Uploads } from './uploads.ts'
+
+export interface ServerOptions {
+  /** Made, with mode 0700, if it does not exist. */
+  dataDir: string
+  /** 0 or absent: any free port. */
+  port?: number
+  /** Address to listen on; 127.0.0.1 by default. Anything but loopback needs `tls`. */
+  host?: string
+  /** `s3`: clients send parts to presigned URLs. `classic` (default): chunks through the API. */
+  storage?: 'classic' | 's3'
+  /** PEM texts. */
+  tls?: { cert: string | Buffer; key: string | Buffer }
+  /** Host names served besides loopback names and `host`. */
+  allowedHosts?: readonly string[]
+  /** Test mode: rules for misbehaving. */
+  faults?: readonly FaultRule[]
+  /** Test mode: sees everything received. */
+  recorder?: Recorder
+  /** Default 28800. */
+  accessTokenLifetimeS?: number
+  /** Lifetime of presigned URLs (default 900) and of download URLs (default 3600). */
+  urlLifetimeS?: number
+  /** Told of unexpected errors, which clients see as status 500 or a broken connection. */
+  onError?: (error: unknown) => void
+  /** Time of day in ms since the epoch; for tests. */
+  clock?: { now(): number }
+}
+
+export interface RunningServer {
+  /** Base URL without a slash at the end. */
+  readonly url: string
+  readonly port: number
+  readonly faults: FaultPlan
+  /** Stops listening, ends connections and closes the store. */
+  close(): Promise<void>
+}
+
+const SWEEP_MS = 600_000
+
+/**
+ * Starts a server on a data directory.
+ *
+ * @throws {SyncError} `TLS_REQUIRED` beyond loopback without a certificate; `SERVER_RUNNING` when the directory is in
+ * use; `CANNOT_LISTEN` when the address is not to be had.
+ */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const host = options.host ?? '127.0.0.1'
+  if (options.tls === undefined && !isLoopback(host)) {
+    throw new SyncError('usage', 'TLS_REQUIRED', 'Listening beyond loopback needs TLS', {
+      hint: 'Give a certificate and a key, or listen on 127.0.0.1.',
+    })
+  }
+  const release = takeInstanceLock(options.dataDir)
+  const undo: (() => unknown)[] = [release]
+  try {
+    const store = await openStore(options.dataDir)
+    undo.unshift(() => store.close())
+    const app = await createApp(store, options)
+    const faults = new FaultPlan(options.faults)
+    const router = new Router<Handler>()
+    addRoutes(router)
+    const listener = createListener({
+      app,
+      router,
+      scheme: options.tls === undefined ? 'http' : 'https',
+      isHostAllowed: hostFilter(host, options.allowedHosts ?? []),
+      faults,
+      recorder: options.recorder,
+      onError: options.onError,
+    })
+    const server = options.tls === undefined ? createServer(listener) : createTlsServer(options.tls, listener)
+    const sockets = configure(server)
+    const port = await listen(server, options.port ?? 0, host)
+    const sweeper = setInterval(() => void sweep(app).catch(() => undefined), SWEEP_MS)
+    sweeper.unref()
+    let closing: Promise<void> | undefined
+    const close = async (): Promise<void> => {
+      clearInterval(sweeper)
+      await shutDown(server, sockets)
+      await store.close()
+      release()
+    }
+    const name = host.includes(':') ? `[${host}]` : host
+    return {
+      url: `${options.tls === undefined ? 'http' : 'https'}://${name}:${port}`,
+      port,
+      faults,
+      close: () => (closing ??= close()),
+    }
+  } catch (error) {
+    for (const step of undo) await step()
+    throw error
+  }
+}
+
+async function createApp(store: Store, options: ServerOptions): Promise<App> {
+  const clock = options.clock ?? Date
+  const now = (): number => clock.now()
+  const blobs = new Blobs(options.dataDir)
+  // Whatever no content record claims belonged to uploads that a crash or a stop cut short.
+  await blobs.sweep((contentId, name) => {
+    const content = store.contents.get(contentId)
+    return content?.segments.some((segment) => segment.file === name) === true
+  })
+  const app: App = {
+    store,
+    blobs,
+    grants: new Grants(store, now, options.accessTokenLifetimeS ?? 28_800),
+    uploads: new Uploads(store, blobs, now),
+    signer: new Signer(await store.secret()),
+    listings: new ListingCache(),
+    storage: options.storage ?? 'classic',
+    partUrlLifetimeS: options.urlLifetimeS ?? 900,
+    downloadUrlLifetimeS: options.urlLifetimeS ?? 3600,
+    now,
+  }
+  await sweep(app)
+  return app
+}
+
+async function sweep(app: App): Promise<void> {
+  await app.grants.sweep()
+  await app.uploads.sweep()
+}
+
+/** Timeouts: bodies may take as long as they need, but silence ends a connection. */
+function configure(server: Server): Set<Socket> {
+  server.requestTimeout = 0
+  server.headersTimeout = 30_000
+  server.keepAliveTimeout = 65_000
+  server.timeout = 120_000
+  server.maxHeadersCount = 200
+  const sockets = new Set<Socket>()
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket)
+    socket.setNoDelay(true)
+    socket.on('close', () => sockets.delete(socket))
+  })
+  return sockets
+}
+
+function listen(server: Server, port: number, host: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (cause) =>
+      reject(new SyncError('usage', 'CANNOT_LISTEN', `Cannot listen on ${host}:${port}`, { cause })),
+    )
+    server.listen(port, host, () => resolve((server.address() as AddressInfo).port))
+  })
+}
+
+/** Lets answers under way finish for a moment, then ends all connections. */
+async function shutDown(server: Server, sockets: ReadonlySet<Socket>): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+  server.closeIdleConnections()
+  const timer = setTimeout(() => {
+    for (const socket of sockets) socket.destroy()
+  }, 500)
+  await closed
+  clearTimeout(timer)
+}

@@ -1,0 +1,325 @@
+/**
+ * Changes to the tree of nodes: creating, linking, renaming, deleting into the recycle bin, restoring, destroying.
+ * Every function works inside a unit of work of the store and keeps counters, sizes, versions and indexes right.
+ * Permissions are checked by the callers.
+ * @module
+ */
+import type { Blobs } from './blobs.ts'
+import { ApiError } from './errors.ts'
+import { type DeletedRecord, FILE, FOLDER, type NodeRecord, type NodeType, ROOM } from './records.ts'
+import type { Store, Tx } from './store.ts'
+import type { ConflictStrategy } from './validate.ts'
+
+/** What every change needs to know: where to write, who does it, and when. */
+export interface Change {
+  store: Store
+  blobs: Blobs
+  tx: Tx
+  userId: number
+  now: number
+}
+
+const COUNTERS = { [ROOM]: 'rooms', [FOLDER]: 'folders', [FILE]: 'files' } as const
+const MAX_NAME = 150
+
+function childKey(node: NodeRecord): [number, number, string, number] {
+  return [node.parentId, node.type, foldName(node.name), node.id]
+}
+
+/** The form of a name by which listings are sorted. */
+export function foldName(name: string): string {
+  return name.toLowerCase()
+}
+
+/** Raises the version of a container and all above it, and adds `sizeDelta` bytes to each. */
+export function touch(change: Change, containerId: number, sizeDelta: number): number {
+  const version = change.store.nextVersion(change.tx, change.now)
+  for (let id = containerId; id !== 0; ) {
+    const node = change.store.nodes.get(id)
+    if (node === undefined) break
+    change.tx.put(change.store.nodes, id, { ...node, version, size: node.size + sizeDelta })
+    id = node.parentId
+  }
+  return version
+}
+
+function count(change: Change, node: NodeRecord, delta: 1 | -1): void {
+  const parent = change.store.nodes.get(node.parentId)
+  if (parent === undefined) return
+  const counter = COUNTERS[node.type]
+  change.tx.put(change.store.nodes, parent.id, { ...parent, [counter]: (parent[counter] ?? 0) + delta })
+}
+
+/** Puts a node record in place below its parent. The name must be free. */
+function link(change: Change, node: NodeRecord): NodeRecord {
+  const { tx, store } = change
+  const linked = { ...node, version: touch(change, node.parentId, node.size) }
+  tx.put(store.nodes, linked.id, linked)
+  tx.put(store.names, [linked.parentId, linked.name], linked.id)
+  tx.put(store.children, childKey(linked), linked.id)
+  count(change, linked, 1)
+  return linked
+}
+
+/** Takes a node out of its parent; the record itself is removed too. */
+function unlink(change: Change, node: NodeRecord): void {
+  const { tx, store } = change
+  tx.remove(store.names, [node.parentId, node.name])
+  tx.remove(store.children, childKey(node))
+  tx.remove(store.nodes, node.id)
+  count(change, node, -1)
+  touch(change, node.parentId, -node.size)
+}
+
+/** The node of that name, if any. */
+export function childByName(store: Store, parentId: number, name: string): NodeRecord | undefined {
+  const id = store.names.get([parentId, name])
+  return id === undefined ? undefined : store.nodes.get(id)
+}
+
+/** A free name made from `name` by adding a number before its extension. */
+function freeName(store: Store, parentId: number, name: string): string {
+  const dot = name.lastIndexOf('.')
+  const extension = dot > 0 && name.length - dot <= 20 ? name.slice(dot) : ''
+  const stem = name.slice(0, name.length - extension.length)
+  for (let n = 1; ; n++) {
+    const suffix = ` (${n})${extension}`
+    const candidate = `${stem.slice(0, MAX_NAME - suffix.length)}${suffix}`
+    if (!store.names.doesExist([parentId, candidate])) return candidate
+  }
+}
+
+/**
+ * Makes room for a node of type `type` called `name`: finds another name, moves the old file to the recycle bin, or
+ * answers 409.
+ *
+ * @returns the name to use.
+ */
+export function settleName(
+  change: Change,
+  parentId: number,
+  name: string,
+  type: NodeType,
+  strategy: ConflictStrategy,
+  mayOverwrite: (existing: NodeRecord) => void,
+  ownId?: number,
+): string {
+  const existing = childByName(change.store, parentId, name)
+  if (existing === undefined || existing.id === ownId) return name
+  if (strategy === 'autorename') return freeName(change.store, parentId, name)
+  if (existing.type !== FILE || type !== FILE) {
+    if (strategy === 'overwrite') throw new ApiError(409, -40010, 'Container cannot be overwritten')
+    throw new ApiError(409, existing.type === FILE ? -41001 : -40010, 'Node exists already')
+  }
+  if (strategy === 'fail') throw new ApiError(409, -41001, 'Node exists already')
+  mayOverwrite(existing)
+  moveToBin(change, existing)
+  return name
+}
+
+export type NewNode = Pick<NodeRecord, 'type' | 'name' | 'parentId' | 'encrypted' | 'size'> &
+  Partial<Omit<NodeRecord, 'id' | 'version'>>
+
+/** Creates a node below its parent. `roomId` is found from the parent; rooms are their own. */
+export function createNode(change: Change, fresh: NewNode): NodeRecord {
+  const { store, tx, userId, now } = change
+  const id = store.nextId(tx, 'node')
+  const node: NodeRecord = {
+    roomId: fresh.type === ROOM ? id : (store.nodes.get(fresh.parentId)?.roomId ?? 0),
+    createdAt: now,
+    createdBy: userId,
+    updatedAt: now,
+    updatedBy: userId,
+    ...(fresh.type === FILE ? {} : { rooms: 0, folders: 0, files: 0 }),
+    ...fresh,
+    id,
+    version: 0,
+  }
+  const linked = link(change, node)
+  if (linked.type === FILE && linked.encrypted) tx.put(store.encryptedFiles, [linked.roomId, id], 1)
+  return linked
+}
+
+/** Changes fields of a node in place; name and parent go through the indexes. */
+export function updateNode(change: Change, node: NodeRecord, changes: Partial<NodeRecord>): NodeRecord {
+  const { store, tx } = change
+  const updated: NodeRecord = { ...node, ...changes, updatedAt: change.now, updatedBy: change.userId }
+  if (updated.name !== node.name) {
+    tx.remove(store.names, [node.parentId, node.name])
+    tx.remove(store.children, childKey(node))
+    tx.put(store.names, [node.parentId, updated.name], node.id)
+    tx.put(store.children, childKey(updated), node.id)
+  }
+  const version = touch(change, node.parentId, 0)
+  const stored = { ...updated, version }
+  tx.put(store.nodes, node.id, stored)
+  return stored
+}
+
+/** Moves a file or folder, with all below it, to another container. The name must be free there. */
+export function moveNode(change: Change, node: NodeRecord, target: NodeRecord, name: string): NodeRecord {
+  unlink(change, node)
+  const moved = link(change, { ...node, name, parentId: target.id })
+  return rehome(change, moved, target.roomId)
+}
+
+/** Sets the room of a node and of everything below it. */
+function rehome(change: Change, node: NodeRecord, roomId: number): NodeRecord {
+  if (node.roomId === roomId) return node
+  const { store, tx } = change
+  const rehomed = { ...node, roomId }
+  tx.put(store.nodes, node.id, rehomed)
+  if (node.type === FILE && node.encrypted) {
+    tx.remove(store.encryptedFiles, [node.roomId, node.id])
+    tx.put(store.encryptedFiles, [roomId, node.id], 1)
+  }
+  for (const child of childrenOf(store, node.id)) rehome(change, child, roomId)
+  return rehomed
+}
+
+/** All direct children, in listing order. */
+export function childrenOf(store: Store, parentId: number): NodeRecord[] {
+  const found: NodeRecord[] = []
+  for (const { value } of store.children.getRange({ start: [parentId, 0, '', 0], end: [parentId + 1, 0, '', 0] })) {
+    const node = store.nodes.get(value)
+    if (node !== undefined) found.push(node)
+  }
+  return found
+}
+
+function parentPathOf(store: Store, node: NodeRecord): string {
+  let path = '/'
+  for (let id = node.parentId; id !== 0; ) {
+    const parent = store.nodes.get(id)
+    if (parent === undefined) break
+    path = `/${parent.name}${path}`
+    id = parent.parentId
+  }
+  return path
+}
+
+/** Moves a file or folder to the recycle bin of its room. What is inside a folder goes along untouched. */
+export function moveToBin(change: Change, node: NodeRecord): void {
+  const { store, tx, now, userId } = change
+  const parentPath = parentPathOf(store, node)
+  unlink(change, node)
+  tx.put(store.deleted, node.id, { ...node, deletedAt: now, deletedBy: userId, parentPath })
+  tx.put(store.bins, [node.roomId, node.id], now)
+}
+
+/** Takes a node out of the recycle bin and links it below `parent` under a free name. */
+export function restoreNode(change: Change, record: DeletedRecord, parent: NodeRecord, name: string): NodeRecord {
+  const { store, tx } = change
+  tx.remove(store.deleted, record.id)
+  tx.remove(store.bins, [record.roomId, record.id])
+  const { deletedAt: _at, deletedBy: _by, parentPath: _path, ...node } = record
+  return rehome(change, link(change, { ...node, name, parentId: parent.id }), parent.roomId)
+}
+
+/** Deletes a live node: files and folders to the bin, rooms for good. */
+export function deleteNode(change: Change, node: NodeRecord): void {
+  if (node.type !== ROOM) {
+    moveToBin(change, node)
+    return
+  }
+  unlink(change, node)
+  destroy(change, node)
+}
+
+/** Destroys a node from the recycle bin. */
+export function purge(change: Change, record: DeletedRecord): void {
+  change.tx.remove(change.store.deleted, record.id)
+  change.tx.remove(change.store.bins, [record.roomId, record.id])
+  destroy(change, record)
+}
+
+/** Destroys a live node without a stop in the bin. */
+export function destroyLive(change: Change, node: NodeRecord): void {
+  unlink(change, node)
+  destroy(change, node)
+}
+
+/** Removes every trace of an unlinked node and of all below it; content goes once nothing else uses it. */
+function destroy(change: Change, node: NodeRecord): void {
+  const { store, tx } = change
+  tx.remove(store.nodes, node.id)
+  if (node.type === FILE) {
+    dropFileKeys(change, node.id)
+    tx.remove(store.encryptedFiles, [node.roomId, node.id])
+    if (node.contentId !== undefined) releaseContent(change, node.contentId)
+    return
+  }
+  for (const child of childrenOf(store, node.id)) {
+    tx.remove(store.names, [child.parentId, child.name])
+    tx.remove(store.children, childKey(child))
+    destroy(change, child)
+  }
+  if (node.type !== ROOM) return
+  for (const record of binOf(store, node.id)) purge(change, record)
+  for (const { key } of [...store.members.getRange({ start: [node.id, 0], end: [node.id + 1, 0] })]) {
+    tx.remove(store.members, key)
+    tx.remove(store.memberships, [key[1], key[0]])
+  }
+}
+
+/** Everything in a room's recycle bin. */
+export function binOf(store: Store, roomId: number): DeletedRecord[] {
+  const records: DeletedRecord[] = []
+  for (const { key } of store.bins.getRange({ start: [roomId, 0], end: [roomId + 1, 0] })) {
+    const record = store.deleted.get(key[1])
+    if (record !== undefined) records.push(record)
+  }
+  return records
+}
+
+function dropFileKeys(change: Change, fileId: number): void {
+  const { store, tx } = change
+  for (const { key } of [...store.fileKeys.getRange({ start: [fileId, 0, ''], end: [fileId + 1, 0, ''] })]) {
+    tx.remove(store.fileKeys, key)
+    tx.remove(store.userFileKeys, [key[1], key[2], key[0]])
+  }
+}
+
+function releaseContent(change: Change, contentId: string): void {
+  const { store, tx, blobs } = change
+  const content = store.contents.get(contentId)
+  if (content === undefined) return
+  if (content.refs > 1) {
+    tx.put(store.contents, contentId, { ...content, refs: content.refs - 1 })
+    return
+  }
+  tx.remove(store.contents, contentId)
+  tx.afterCommit(() => blobs.discard(content.segments))
+}
+
+/** Copies a file or folder below `target`: same content, same file keys, new ids. */
+export function copyNode(
+  change: Change,
+  node: NodeRecord,
+  target: NodeRecord,
+  name: string,
+  changes: Partial<NodeRecord> = {},
+): NodeRecord {
+  const { store, tx } = change
+  const { id: _id, version: _version, roomId: _room, createdAt: _at, createdBy: _by, ...rest } = node
+  const empty = node.type === FILE ? {} : { size: 0, rooms: 0, folders: 0, files: 0 }
+  const copy = createNode(change, {
+    ...rest,
+    ...changes,
+    ...empty,
+    name,
+    parentId: target.id,
+    updatedAt: change.now,
+    updatedBy: change.userId,
+  })
+  if (node.contentId !== undefined) {
+    const content = store.contents.get(node.contentId)
+    if (content !== undefined) tx.put(store.contents, node.contentId, { ...content, refs: content.refs + 1 })
+  }
+  for (const { key, value } of [...store.fileKeys.getRange({ start: [node.id, 0, ''], end: [node.id + 1, 0, ''] })]) {
+    tx.put(store.fileKeys, [copy.id, key[1], key[2]], value)
+    tx.put(store.userFileKeys, [key[1], key[2], copy.id], 1)
+  }
+  for (const child of childrenOf(store, node.id)) copyNode(change, child, copy, child.name)
+  return store.nodes.get(copy.id) ?? copy
+}

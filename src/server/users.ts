@@ -1,0 +1,131 @@
+/**
+ * Accounts: adding, listing, removing, and checking passwords (scrypt). Works on the store directly, so it can run
+ * beside a live server. Key pairs of users are handled by the account routes.
+ * @module
+ */
+import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
+import { SyncError } from '../../crypto/errors.ts'
+import type { UserRecord } from './records.ts'
+import { openStore, type Store } from './store.ts'
+
+const HASH_BYTES = 32
+const SCRYPT = { N: 16384, r: 8, p: 1, maxmem: 64 * 1024 * 1024 }
+
+function hashPassword(password: string, salt: Uint8Array): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    scrypt(password.normalize('NFC'), salt, HASH_BYTES, SCRYPT, (error, key) => (error ? reject(error) : resolve(key)))
+  })
+}
+
+/** The form in which user names are compared. */
+export function foldUserName(name: string): string {
+  return name.normalize('NFC').toLowerCase()
+}
+
+export function findUser(store: Store, name: string): UserRecord | undefined {
+  if (name.length > 150) return undefined
+  const id = store.userNames.get(foldUserName(name))
+  return id === undefined ? undefined : store.users.get(id)
+}
+
+/** The user, if the password is right. Takes as long for unknown users as for wrong passwords. */
+export async function checkPassword(store: Store, name: string, password: string): Promise<UserRecord | undefined> {
+  const user = findUser(store, name)
+  const hash = await hashPassword(password, user?.salt ?? new Uint8Array(16))
+  const matches = timingSafeEqual(hash, user?.passwordHash ?? new Uint8Array(HASH_BYTES))
+  return matches ? user : undefined
+}
+
+function checkNewName(name: string): string {
+  const normal = name.normalize('NFC')
+  if (!/^[^\s\u0000-\u001f\u007f:|]{1,150}$/u.test(normal) || /\p{Surrogate}/u.test(normal)) {
+    throw new SyncError('usage', 'BAD_USER_NAME', 'That user name cannot be used', {
+      hint: 'Use 1 to 150 characters without spaces, colons and bars.',
+    })
+  }
+  return normal
+}
+
+function checkNewPassword(password: string): void {
+  if (password.length > 0 && password.length <= 1024) return
+  throw new SyncError('usage', 'BAD_PASSWORD', 'A password has 1 to 1024 characters')
+}
+
+async function withStore<T>(dataDir: string, work: (store: Store) => Promise<T>): Promise<T> {
+  const store = await openStore(dataDir)
+  try {
+    return await work(store)
+  } finally {
+    await store.close()
+  }
+}
+
+const noSuchUser = (): SyncError => new SyncError('not_found', 'NO_SUCH_USER', 'There is no user of that name')
+
+/**
+ * Adds an account to a data directory, whether or not a server is running on it.
+ *
+ * @throws {SyncError} `USER_EXISTS`, `BAD_USER_NAME`, `BAD_PASSWORD`.
+ */
+export async function addUser(dataDir: string, account: { name: string; password: string }): Promise<{ id: number }> {
+  const name = checkNewName(account.name)
+  checkNewPassword(account.password)
+  const salt = new Uint8Array(randomBytes(16))
+  const passwordHash = new Uint8Array(await hashPassword(account.password, salt))
+  return withStore(dataDir, (store) =>
+    store.write((tx) => {
+      if (store.userNames.doesExist(foldUserName(name))) {
+        throw new SyncError('conflict', 'USER_EXISTS', 'A user of that name exists already')
+      }
+      const id = store.nextId(tx, 'user')
+      tx.put(store.users, id, { id, name, createdAt: Date.now(), salt, passwordHash, epoch: 1 })
+      tx.put(store.userNames, foldUserName(name), id)
+      return { id }
+    }),
+  )
+}
+
+/** Changes a password; every token of the user becomes void. */
+export async function setPassword(dataDir: string, account: { name: string; password: string }): Promise<void> {
+  checkNewPassword(account.password)
+  const salt = new Uint8Array(randomBytes(16))
+  const passwordHash = new Uint8Array(await hashPassword(account.password, salt))
+  await withStore(dataDir, (store) =>
+    store.write((tx) => {
+      const user = findUser(store, account.name)
+      if (user === undefined) throw noSuchUser()
+      tx.put(store.users, user.id, { ...user, salt, passwordHash, epoch: user.epoch + 1 })
+    }),
+  )
+}
+
+/** Removes an account with its key pairs, file keys and memberships. Rooms and files stay. */
+export async function removeUser(dataDir: string, name: string): Promise<void> {
+  await withStore(dataDir, (store) =>
+    store.write((tx) => {
+      const user = findUser(store, name)
+      if (user === undefined) throw noSuchUser()
+      const { id } = user
+      tx.remove(store.users, id)
+      tx.remove(store.userNames, foldUserName(user.name))
+      for (const { key } of [...store.memberships.getRange({ start: [id, 0], end: [id + 1, 0] })]) {
+        tx.remove(store.memberships, key)
+        tx.remove(store.members, [key[1], key[0]])
+      }
+      for (const { key } of [...store.keyPairs.getRange({ start: [id, ''], end: [id + 1, ''] })]) {
+        tx.remove(store.keyPairs, key)
+      }
+      for (const { key } of [...store.userFileKeys.getRange({ start: [id, '', 0], end: [id + 1, '', 0] })]) {
+        tx.remove(store.userFileKeys, key)
+        tx.remove(store.fileKeys, [key[2], key[0], key[1]])
+      }
+    }),
+  )
+}
+
+/** All accounts by id. */
+export async function listUsers(dataDir: string): Promise<{ id: number; name: string; createdAt: number }[]> {
+  return withStore(dataDir, async (store) =>
+    [...store.users.getRange({})].map(({ value }) => ({ id: value.id, name: value.name, createdAt: value.createdAt })),
+  )
+}
