@@ -56,6 +56,13 @@ export function toHex(bytes: Uint8Array): string {
   return out
 }
 
+/** Unsigned big-endian integer. No string in between: the numbers of private keys pass here. Bound the length first. */
+export function toBigInt(unsigned: Uint8Array): bigint {
+  let value = 0n
+  for (const byte of unsigned) value = (value << 8n) | BigInt(byte)
+  return value
+}
+
 export function concat(...parts: readonly Uint8Array[]): Uint8Array {
   let length = 0
   for (const part of parts) length += part.length
@@ -103,7 +110,9 @@ const badPem = (what: string, cause?: unknown) =>
  */
 export function fromPem(pem: string, label: string): Uint8Array {
   if (pem.length > MAX_PEM_BYTES) throw badPem(label)
-  const lines = pem.replace(/(\r?\n)+$/, '').split(/\r?\n/)
+  // No regular expression with a repeated group here: on 64 KiB of line ends it would backtrack for seconds.
+  const lines = pem.split(/\r?\n/)
+  while (lines.at(-1) === '') lines.pop()
   if (lines.length < 3 || lines[0] !== `-----BEGIN ${label}-----` || lines.at(-1) !== `-----END ${label}-----`) {
     throw badPem(label)
   }

@@ -1,6 +1,6 @@
 /**
  * The little DER that key containers need (X.690): definite lengths in their shortest form, low tag numbers, bounded depth.
- * What the objects mean is decided in key-containers.ts.
+ * What the objects mean is decided in private-key.ts and public-key.ts.
  * @module
  */
 import { concat } from './bytes.ts'
@@ -90,7 +90,9 @@ export function oid(node: DerNode | undefined): string {
   if (bytes.length === 0 || bytes.at(-1)! >= 0x80) throw new DerError('bad OBJECT IDENTIFIER')
   const arcs: number[] = []
   let value = 0
-  for (const byte of bytes) {
+  for (const [i, byte] of bytes.entries()) {
+    const first = i === 0 || bytes[i - 1]! < 0x80
+    if (first && byte === 0x80) throw new DerError('OBJECT IDENTIFIER is not in its shortest form')
     value = value * 128 + (byte & 0x7f)
     if (value > 0xffff_ffff) throw new DerError('bad OBJECT IDENTIFIER')
     if (byte < 0x80) {
@@ -105,8 +107,7 @@ export function oid(node: DerNode | undefined): string {
 
 /** One object: tag, shortest length, content. */
 export function der(tag: number, ...parts: readonly Uint8Array[]): Uint8Array {
-  const body = concat(...parts)
-  const length = body.length
+  const length = parts.reduce((sum, part) => sum + part.length, 0)
   const head =
     length < 0x80
       ? [tag, length]
@@ -115,15 +116,18 @@ export function der(tag: number, ...parts: readonly Uint8Array[]): Uint8Array {
         : length < 0x1_0000
           ? [tag, 0x82, length >> 8, length & 0xff]
           : [tag, 0x83, length >> 16, (length >> 8) & 0xff, length & 0xff]
-  return concat(Uint8Array.from(head), body)
+  // One copy only: parts may be secret, and their owner can wipe just what it knows of.
+  return concat(Uint8Array.from(head), ...parts)
 }
+
+const ZERO = Uint8Array.of(0)
 
 /** INTEGER from unsigned big-endian bytes of any length. */
 export function derInteger(unsigned: Uint8Array): Uint8Array {
   let start = 0
   while (start < unsigned.length - 1 && unsigned[start] === 0) start++
   const digits = unsigned.subarray(start)
-  return der(Tag.Integer, digits.length === 0 || digits[0]! >= 0x80 ? concat(new Uint8Array(1), digits) : digits)
+  return digits.length === 0 || digits[0]! >= 0x80 ? der(Tag.Integer, ZERO, digits) : der(Tag.Integer, digits)
 }
 
 /** OBJECT IDENTIFIER from its dotted form. */

@@ -6,7 +6,7 @@
 import { primitives } from '#primitives'
 import { equal, wipe } from './bytes.ts'
 import { SyncError } from './errors.ts'
-import { FileKey } from './file-key.ts'
+import { assertUsable, FileKey } from './file-key.ts'
 import type { GcmDecryptStream, GcmEncryptStream } from './primitives/types.ts'
 
 /** Longest content under one key and 12-byte IV: 2^39 − 256 bits (NIST SP 800-38D §5.2.1.1). */
@@ -18,27 +18,30 @@ export const MAX_FILE_BYTES = 68_719_476_704
  * @throws {SyncError} `FILE_TOO_LARGE` above 68,719,476,704 bytes.
  */
 export function checkFileSize(bytes: number): void {
-  if (bytes > MAX_FILE_BYTES) {
+  if (!(bytes <= MAX_FILE_BYTES)) {
     throw new SyncError('limit', 'FILE_TOO_LARGE', `A file of ${bytes} bytes is over the format's limit`, {
       hint: `At most ${MAX_FILE_BYTES} bytes (64 GiB − 32) can be encrypted under one key; split the file.`,
     })
   }
 }
 
-/** Counts bytes, refuses the limit and use after the end. */
+/** Counts bytes, refuses the limit and use after the end, all before a byte reaches the cipher. */
 class Meter {
   bytes = 0
-  #ended = false
+  ended = false
 
-  take(chunk: Uint8Array): void {
-    if (this.#ended) throw new TypeError('this cipher has ended; make a new one')
+  take(chunk: Uint8Array, target?: Uint8Array, offset = 0): void {
+    if (this.ended) throw new TypeError('this cipher has ended; make a new one')
+    if (target !== undefined && !(offset >= 0 && offset + chunk.length <= target.length)) {
+      throw new RangeError('the chunk does not fit into the target')
+    }
     checkFileSize(this.bytes + chunk.length)
     this.bytes += chunk.length
   }
 
   end(): void {
-    if (this.#ended) throw new TypeError('this cipher has ended; make a new one')
-    this.#ended = true
+    if (this.ended) throw new TypeError('this cipher has ended; make a new one')
+    this.ended = true
   }
 }
 
@@ -51,7 +54,7 @@ export interface FileEncryptor {
   updateInto(chunk: Uint8Array, target: Uint8Array, offset: number): void
   /** Ends the content; returns the key that opens it. An encryptor works once. */
   final(): FileKey
-  /** Wipes the key of an attempt that was given up. */
+  /** Ends an attempt that was given up and wipes its key. */
   abandon(): void
 }
 
@@ -104,7 +107,7 @@ export function createFileEncryptor(options: { checkOutput?: boolean } = {}): Fi
       return out
     },
     updateInto(chunk, target, offset) {
-      meter.take(chunk)
+      meter.take(chunk, target, offset)
       // Slice by slice, so that the check finds its bytes in the processor's cache.
       for (let at = 0; at < chunk.length; at += SCRATCH) {
         const piece = chunk.subarray(at, at + SCRATCH)
@@ -118,17 +121,26 @@ export function createFileEncryptor(options: { checkOutput?: boolean } = {}): Fi
       check?.final(tag)
       return new FileKey(key, iv, tag)
     },
-    abandon: () => wipe(key),
+    abandon() {
+      meter.ended = true
+      wipe(key)
+    },
   }
 }
 
 export interface FileDecryptor {
-  /** Ciphertext bytes so far. */
+  /** Bytes so far, replayed ones included. */
   readonly bytes: number
   /** Decrypts a chunk of any length. What it returns is UNVERIFIED until `final()` has returned. */
   update(chunk: Uint8Array): Uint8Array
   /** Decrypts `chunk` into `target` at `offset` without leaving garbage; unverified as above; they must not overlap. */
   updateInto(chunk: Uint8Array, target: Uint8Array, offset: number): void
+  /**
+   * Takes in plaintext that an interrupted run already decrypted and stored, in place of the ciphertext it came from, so that
+   * the one tag still covers everything: encrypting it again gives that ciphertext. It must begin at byte 0, before any
+   * `update`; what was altered on disk meanwhile fails `final()` like altered ciphertext.
+   */
+  replay(plaintext: Uint8Array): void
   /**
    * Ends the content and checks the tag.
    *
@@ -144,23 +156,71 @@ const tampered = () =>
 
 /** Starts decrypting one file; also right for an empty one, whose tag is as real as any. */
 export function createFileDecryptor(fileKey: FileKey): FileDecryptor {
+  assertUsable(fileKey)
   const gcm: GcmDecryptStream = primitives.gcmDecrypt(fileKey.key, fileKey.iv)
   const meter = new Meter()
+  let again: { gcm: GcmEncryptStream; cipher: Uint8Array; plain: Uint8Array } | undefined
+  let updated = false
   return {
     get bytes() {
       return meter.bytes
     },
     update(chunk) {
       meter.take(chunk)
+      updated = true
       return gcm.update(chunk)
     },
     updateInto(chunk, target, offset) {
-      meter.take(chunk)
+      meter.take(chunk, target, offset)
+      updated = true
       gcm.updateInto(chunk, target, offset)
+    },
+    replay(plaintext) {
+      if (updated) throw new TypeError('replay comes before update')
+      meter.take(plaintext)
+      again ??= {
+        gcm: primitives.gcmEncrypt(fileKey.key, fileKey.iv),
+        cipher: new Uint8Array(SCRATCH),
+        plain: new Uint8Array(SCRATCH),
+      }
+      for (let at = 0; at < plaintext.length; at += SCRATCH) {
+        const piece = plaintext.subarray(at, at + SCRATCH)
+        again.gcm.updateInto(piece, again.cipher, 0)
+        gcm.updateInto(again.cipher.subarray(0, piece.length), again.plain, 0)
+      }
     },
     final() {
       meter.end()
+      if (again !== undefined) wipe(again.plain)
       if (!gcm.final(fileKey.tag)) throw tampered()
+    },
+  }
+}
+
+export interface ContentVerifier {
+  /** Takes a chunk of ciphertext of any length. */
+  update(ciphertext: Uint8Array): void
+  /**
+   * Ends the content and checks the tag.
+   *
+   * @throws {SyncError} `CONTENT_TAMPERED`.
+   */
+  final(): void
+}
+
+/** Decrypts only to verify: tells whether stored ciphertext is what a file key was made for, and gives no plaintext out. */
+export function createContentVerifier(fileKey: FileKey): ContentVerifier {
+  const decryptor = createFileDecryptor(fileKey)
+  const scratch = new Uint8Array(SCRATCH)
+  return {
+    update(ciphertext) {
+      for (let at = 0; at < ciphertext.length; at += SCRATCH) {
+        decryptor.updateInto(ciphertext.subarray(at, at + SCRATCH), scratch, 0)
+      }
+    },
+    final() {
+      wipe(scratch)
+      decryptor.final()
     },
   }
 }
@@ -176,6 +236,7 @@ export interface ContentCheck {
  * once and never leaves: sent, it would be a second text under one key and IV.
  */
 export function createContentCheck(fileKey: FileKey): ContentCheck {
+  assertUsable(fileKey)
   const gcm: GcmEncryptStream = primitives.gcmEncrypt(fileKey.key, fileKey.iv)
   const meter = new Meter()
   const scratch = new Uint8Array(SCRATCH)

@@ -16,8 +16,10 @@ export {
 export { type ErrorClass, SyncError, type SyncErrorOptions } from './errors.ts'
 export {
   type ContentCheck,
+  type ContentVerifier,
   checkFileSize,
   createContentCheck,
+  createContentVerifier,
   createFileDecryptor,
   createFileEncryptor,
   decryptBytes,
@@ -26,7 +28,7 @@ export {
   type FileEncryptor,
   MAX_FILE_BYTES,
 } from './file-cipher.ts'
-export { FileKey, unwrapFileKey, wrapFileKey } from './file-key.ts'
+export { FileKey, unwrapFileKey, wrapFileKey, wrapFileKeyForEach } from './file-key.ts'
 export {
   changePassword,
   generateKeyPair,
@@ -36,5 +38,8 @@ export {
   UserKeyPair,
   unlockKeyPair,
 } from './key-pair.ts'
+export { type KeyPairMigration, migrateKeyPair, rewrapFileKey } from './migration.ts'
+export { type CharacterKind, checkPassword, type PasswordPolicy, type PasswordViolation } from './password-policy.ts'
 export { importPublicKey, type PublicKey } from './public-key.ts'
 export type { FileKeyVersion, KeyPairVersion } from './versions.ts'
+export { decryptStream, type EncryptedStream, encryptStream } from './web-streams.ts'

@@ -1,6 +1,10 @@
 /**
- * User key pairs: generate, lock with a password, unlock, change the password. Share and rescue keys are the same objects
- * under another password. The locked format is private-key.ts, file keys are file-key.ts.
+ * User key pairs: generate, lock with a password, unlock, change the password. The locked format is private-key.ts, file keys
+ * are file-key.ts.
+ *
+ * The key pair of a download share and the rescue key pairs of rooms and of the system are the same objects under another
+ * password: make one with `generateKeyPair`, lock it with the share or rescue password (which is never sent), and wrap the
+ * file keys for its public key.
  * @module
  */
 import { primitives } from '#primitives'
@@ -18,23 +22,28 @@ import {
 import { importPublicKey, importSpki, type PublicKey } from './public-key.ts'
 import { KEY_PAIR_PROFILES, type KeyPairVersion } from './versions.ts'
 
+const keyWiped = () => new SyncError('internal', 'KEY_UNUSABLE', 'The key pair was wiped')
+
 /** An unlocked key pair. Keep it for the run, then `wipe()` it. */
 export class UserKeyPair {
   readonly version: KeyPairVersion
   readonly publicKey: PublicKey
-  /** @internal */
-  readonly unwrapper: RsaUnwrapper
+  #unwrapper: RsaUnwrapper | undefined
   readonly #pkcs8: Uint8Array
   static #read: (pair: UserKeyPair) => Uint8Array
   static {
-    UserKeyPair.#read = (pair) => pair.#pkcs8
+    UserKeyPair.#read = (pair) => {
+      // Locking a wiped key would replace the only copy of it by zeros.
+      if (pair.#unwrapper === undefined) throw keyWiped()
+      return pair.#pkcs8
+    }
   }
 
   /** @internal */
   constructor(version: KeyPairVersion, publicKey: PublicKey, unwrapper: RsaUnwrapper, pkcs8: Uint8Array) {
     this.version = version
     this.publicKey = publicKey
-    this.unwrapper = unwrapper
+    this.#unwrapper = unwrapper
     this.#pkcs8 = pkcs8
   }
 
@@ -43,9 +52,19 @@ export class UserKeyPair {
     return UserKeyPair.#read(pair)
   }
 
-  /** Overwrites our copy of the private key (best effort: the engine keeps its own until it is collected). */
+  /** @internal */
+  get unwrapper(): RsaUnwrapper {
+    if (this.#unwrapper === undefined) throw keyWiped()
+    return this.#unwrapper
+  }
+
+  /**
+   * Overwrites our copy of the private key and lets go of the engine's, which lives on until it is collected (best effort).
+   * Afterwards only the public key is usable; anything else throws `KEY_UNUSABLE`.
+   */
   wipe(): void {
     wipe(this.#pkcs8)
+    this.#unwrapper = undefined
   }
 
   toJSON(): object {
@@ -103,7 +122,7 @@ function encodePassword(password: Password): { bytes: Uint8Array; legacy: Uint8A
  * Locks a key pair with a password: PBES2, PBKDF2-HMAC-SHA1 with 1,300,000 iterations and a 20-byte salt, AES-256-CBC. The
  * password's bytes are its UTF-8 encoding, not normalised.
  *
- * @throws {SyncError} `PASSWORD_EMPTY`, `PASSWORD_INVALID`.
+ * @throws {SyncError} `PASSWORD_EMPTY`; `PASSWORD_INVALID` for text with unpaired surrogates; `KEY_UNUSABLE` for a wiped pair.
  * @see RFC 8018 §6.2, RFC 5958 §3
  */
 export function lockKeyPair(pair: UserKeyPair, password: Password): Promise<KeyPairContainer> {
@@ -150,7 +169,11 @@ export async function unlockKeyPair(container: KeyPairContainer, password: Passw
     for (const candidate of legacy === undefined ? [bytes] : [bytes, legacy]) {
       const opened = await openPrivateKey(locked, candidate, version)
       if (opened === undefined) continue
-      if (equal(opened.spki, publicKey.spki)) return await assemble(version, publicKey, opened.pkcs8)
+      try {
+        if (equal(opened.spki, publicKey.spki)) return await assemble(version, publicKey, opened.pkcs8)
+      } catch {
+        // Numbers that add up and that the engine still refuses: the same answer as for a wrong password.
+      }
       wipe(opened.pkcs8)
     }
   } finally {

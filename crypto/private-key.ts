@@ -4,7 +4,7 @@
  * @module
  */
 import { primitives } from '#primitives'
-import { fromPem, toPem, wipe } from './bytes.ts'
+import { fromPem, toBigInt, toPem, wipe } from './bytes.ts'
 import {
   content,
   DerError,
@@ -20,7 +20,7 @@ import {
 } from './der.ts'
 import { SyncError } from './errors.ts'
 import type { HashName } from './primitives/types.ts'
-import { encodeSpki, RSA_ENCRYPTION, toBigInt } from './public-key.ts'
+import { encodeSpki, RSA_ENCRYPTION } from './public-key.ts'
 import { KEY_PAIR_PROFILES, type KeyPairVersion } from './versions.ts'
 
 const LABEL = 'ENCRYPTED PRIVATE KEY'
@@ -177,7 +177,8 @@ function unsigned(node: DerNode | undefined): Uint8Array {
 /**
  * Checks that the numbers of an RSA private key belong together, since the container has no MAC and engines import altered
  * ones without complaint. Some old writers padded or did not pad their INTEGERs; the numbers are taken as unsigned and
- * written again canonically, which is safe because their relations prove them.
+ * written again canonically, which is safe because their relations prove them. (The arithmetic leaves BigInts behind, which
+ * cannot be wiped.)
  *
  * @throws DerError for anything that is not such a key.
  */
@@ -191,7 +192,9 @@ export function checkPrivateKey(
   if (parameters !== undefined) content(parameters, Tag.Null)
   const fields = sequence(readDer(content(octets, Tag.OctetString)), 9)
   if (smallInteger(fields[0]) !== 0) throw new DerError('multi-prime keys are not used here')
+  const bits = KEY_PAIR_PROFILES[version].modulusBits
   const numbers = fields.slice(1).map(unsigned)
+  if (numbers.some((number) => number.length > bits / 8)) throw new DerError('a number is too long')
   const [n, e, d, p, q, dP, dQ, qInv] = numbers.map(toBigInt) as [
     bigint,
     bigint,
@@ -202,16 +205,14 @@ export function checkPrivateKey(
     bigint,
     bigint,
   ]
-  const bits = KEY_PAIR_PROFILES[version].modulusBits
+  const hasBits = (number: Uint8Array, count: number) => number.length * 8 === count && number[0]! >= 0x80
   const sound =
-    n.toString(2).length === bits &&
+    hasBits(numbers[0]!, bits) &&
     e === 65_537n &&
-    p > 1n &&
-    q > 1n &&
+    hasBits(numbers[3]!, bits / 2) &&
+    hasBits(numbers[4]!, bits / 2) &&
     p !== q &&
     p * q === n &&
-    p.toString(2).length === bits / 2 &&
-    q.toString(2).length === bits / 2 &&
     d > 1n &&
     d < n &&
     (d * e) % (p - 1n) === 1n &&
@@ -221,13 +222,15 @@ export function checkPrivateKey(
     qInv < p &&
     (qInv * q) % p === 1n
   if (!sound) throw new DerError('the numbers do not belong together')
-  const key = der(Tag.Sequence, derInteger(new Uint8Array(1)), ...numbers.map(derInteger))
+  const integers = numbers.map(derInteger)
+  const key = der(Tag.Sequence, derInteger(new Uint8Array(1)), ...integers)
+  const octetString = der(Tag.OctetString, key)
   const pkcs8 = der(
     Tag.Sequence,
     derInteger(new Uint8Array(1)),
     der(Tag.Sequence, derOid(RSA_ENCRYPTION), der(Tag.Null)),
-    der(Tag.OctetString, key),
+    octetString,
   )
-  wipe(key)
+  wipe(...integers, key, octetString)
   return { pkcs8, spki: encodeSpki(numbers[0]!, numbers[1]!) }
 }

@@ -3,7 +3,7 @@
  * @module
  */
 import { primitives } from '#primitives'
-import { copy, fromPem, toHex } from './bytes.ts'
+import { copy, fromPem, toBigInt, toHex } from './bytes.ts'
 import type { PublicKeyContainer } from './containers.ts'
 import { content, DerError, der, derInteger, derOid, oid, readDer, sequence, Tag } from './der.ts'
 import { SyncError } from './errors.ts'
@@ -29,21 +29,30 @@ const invalid = (message: string, cause?: unknown) =>
     cause,
   })
 
-const SMALL_PRIMES: readonly bigint[] = (() => {
+/** The primes below 2^16, by threes with their product: one division of a BigInt, then quick ones of numbers below 2^48. */
+const SMALL_PRIMES: readonly { readonly product: bigint; readonly primes: readonly number[] }[] = (() => {
   const sieve = new Uint8Array(65_536)
-  const primes: bigint[] = []
+  const primes: number[] = []
   for (let i = 2; i < sieve.length; i++) {
     if (sieve[i] !== 0) continue
-    primes.push(BigInt(i))
+    primes.push(i)
     for (let j = i * i; j < sieve.length; j += i) sieve[j] = 1
   }
-  return primes
+  return Array.from({ length: Math.ceil(primes.length / 3) }, (_, i) => {
+    const three = primes.slice(3 * i, 3 * i + 3)
+    return { product: BigInt(three.reduce((product, prime) => product * prime, 1)), primes: three }
+  })
 })()
 
-export const toBigInt = (unsigned: Uint8Array): bigint => BigInt(`0x${toHex(unsigned) || '0'}`)
+function hasSmallFactor(modulus: bigint): boolean {
+  return SMALL_PRIMES.some(({ product, primes }) => {
+    const rest = Number(modulus % product)
+    return primes.some((prime) => rest % prime === 0)
+  })
+}
 
 /** Modulus of a SubjectPublicKeyInfo for RSA; throws DerError. */
-function readModulus(spki: Uint8Array): { modulus: Uint8Array; exponent: bigint } {
+function readModulus(spki: Uint8Array): { modulus: Uint8Array; exponent: Uint8Array } {
   const [algorithm, bits] = sequence(readDer(spki), 2)
   const [id, parameters] = sequence(algorithm, 2)
   if (oid(id) !== RSA_ENCRYPTION || content(parameters, Tag.Null).length !== 0) throw new DerError('not an RSA key')
@@ -56,7 +65,7 @@ function readModulus(spki: Uint8Array): { modulus: Uint8Array; exponent: bigint 
     if (number.length === 0 || number[0]! >= 0x80) throw new DerError('negative number')
     if (number.length > 1 && number[0] === 0 && number[1]! < 0x80) throw new DerError('number not in its shortest form')
   }
-  return { modulus: modulus[0] === 0 ? modulus.subarray(1) : modulus, exponent: toBigInt(exponent) }
+  return { modulus: modulus[0] === 0 ? modulus.subarray(1) : modulus, exponent }
 }
 
 /**
@@ -77,9 +86,8 @@ export async function importSpki(spki: Uint8Array, version: KeyPairVersion): Pro
   if (modulus.length * 8 !== profile.modulusBits || modulus[0]! < 0x80) {
     throw invalid(`The public key's modulus does not have the ${profile.modulusBits} bits of version ${version}`)
   }
-  if (exponent !== 65_537n) throw invalid('The public exponent is not 65537')
-  const n = toBigInt(modulus)
-  if (SMALL_PRIMES.some((prime) => n % prime === 0n)) throw invalid('The public modulus has a tiny factor')
+  if (exponent.length !== 3 || toBigInt(exponent) !== 65_537n) throw invalid('The public exponent is not 65537')
+  if (hasSmallFactor(toBigInt(modulus))) throw invalid('The public modulus has a tiny factor')
   try {
     return Object.freeze({
       version,
@@ -97,8 +105,8 @@ export async function importSpki(spki: Uint8Array, version: KeyPairVersion): Pro
  *
  * @throws {SyncError} `KEY_CONTAINER_INVALID` (not PEM), `PUBLIC_KEY_INVALID`.
  */
-export function importPublicKey(container: PublicKeyContainer): Promise<PublicKey> {
-  return (async () => importSpki(fromPem(container.publicKey, 'PUBLIC KEY'), container.version))()
+export async function importPublicKey(container: PublicKeyContainer): Promise<PublicKey> {
+  return importSpki(fromPem(container.publicKey, 'PUBLIC KEY'), container.version)
 }
 
 /** DER of a SubjectPublicKeyInfo with these numbers (unsigned big-endian). */

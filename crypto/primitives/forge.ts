@@ -1,6 +1,7 @@
 /**
  * The only user of node-forge, and only for RSAES-OAEP with two different hashes (key pair version `A`) on platforms without
- * raw RSA. Nothing else of forge is used; randomness comes from the platform.
+ * raw RSA. Nothing else of forge is used. OAEP seeds come from the platform; the factors that blind forge's private operation
+ * against timing come from its own generator, which the platform seeds.
  * @module
  */
 import forge from 'node-forge'

@@ -5,7 +5,7 @@
 import * as crypto from 'node:crypto'
 import { promisify } from 'node:util'
 import { MessageChannel } from 'node:worker_threads'
-import { wipe } from '../bytes.ts'
+import { concat, wipe } from '../bytes.ts'
 import { oaepDecode, oaepEncode } from './oaep.ts'
 import type {
   GcmDecryptStream,
@@ -25,9 +25,13 @@ const generateKeyPair = promisify(crypto.generateKeyPair)
 /** Bytes per native call. Outputs above glibc's 128 KiB mmap threshold cost fresh zero pages on every call. */
 const SLICE = 65_536
 
-// A closed peer makes postMessage drop what is transferred to it, which frees the memory at once. The channel must not
-// keep the process alive.
+// Posting on a closed port drops what is transferred to it, which frees the memory at once. Closing takes a turn of the event
+// loop, and what is posted before would be kept for ever: until then nothing is released, and the garbage collector has to do.
 const drain = new MessageChannel()
+let drained = false
+drain.port1.once('close', () => {
+  drained = true
+})
 drain.port2.close()
 drain.port1.unref()
 
@@ -40,12 +44,16 @@ export function release(spent: Uint8Array): void {
   if (spent.byteOffset !== 0 || buffer.byteLength !== spent.byteLength || spent.byteLength === 0) return
   if (!(buffer instanceof ArrayBuffer)) return
   if ('transfer' in buffer) (buffer as ArrayBuffer & { transfer(length: number): ArrayBuffer }).transfer(0)
-  else drain.port1.postMessage(null, [buffer])
+  else if (drained) drain.port1.postMessage(null, [buffer])
 }
 
-function gcm(cipher: crypto.CipherGCM | crypto.DecipherGCM) {
+/** The same bytes as a plain Uint8Array: a Buffer's `slice` and `toJSON` would surprise whoever gets it. */
+const plainView = ({ buffer, byteOffset, length }: Uint8Array) => new Uint8Array(buffer, byteOffset, length)
+
+function gcm(cipher: crypto.CipherGCM | crypto.DecipherGCM, aad: Uint8Array | undefined) {
+  if (aad !== undefined) cipher.setAAD(aad)
   return {
-    update: (chunk: Uint8Array): Uint8Array => cipher.update(chunk),
+    update: (chunk: Uint8Array): Uint8Array => plainView(cipher.update(chunk)),
     updateInto(chunk: Uint8Array, target: Uint8Array, offset: number): void {
       for (let at = 0; at < chunk.length; at += SLICE) {
         const out = cipher.update(chunk.subarray(at, at + SLICE))
@@ -56,10 +64,10 @@ function gcm(cipher: crypto.CipherGCM | crypto.DecipherGCM) {
   }
 }
 
-function gcmEncrypt(key: Uint8Array, iv: Uint8Array): GcmEncryptStream {
+function gcmEncrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmEncryptStream {
   const cipher = crypto.createCipheriv('aes-256-gcm', key, iv, { authTagLength: 16 })
   return {
-    ...gcm(cipher),
+    ...gcm(cipher, aad),
     final() {
       cipher.final()
       return new Uint8Array(cipher.getAuthTag())
@@ -67,10 +75,10 @@ function gcmEncrypt(key: Uint8Array, iv: Uint8Array): GcmEncryptStream {
   }
 }
 
-function gcmDecrypt(key: Uint8Array, iv: Uint8Array): GcmDecryptStream {
+function gcmDecrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmDecryptStream {
   const decipher = crypto.createDecipheriv('aes-256-gcm', key, iv, { authTagLength: 16 })
   return {
-    ...gcm(decipher),
+    ...gcm(decipher, aad),
     final(tag) {
       try {
         decipher.setAuthTag(tag)
@@ -145,14 +153,21 @@ export const primitives: Primitives = {
   randomBytes: (length) => new Uint8Array(crypto.randomBytes(length)),
   sha256: (data) => new Uint8Array(digest('SHA-256', data)),
   sameBytes: (a, b) => Buffer.compare(a, b) === 0,
-  pbkdf2: async (prf, password, salt, iterations, length) => pbkdf2(password, salt, iterations, length, nodeName(prf)),
+  pause: () => new Promise((resolve) => setImmediate(resolve)),
+  pbkdf2: async (prf, password, salt, iterations, length) =>
+    plainView(await pbkdf2(password, salt, iterations, length, nodeName(prf))),
   async cbcEncrypt(key, iv, plain) {
     const cipher = crypto.createCipheriv('aes-256-cbc', key, iv)
-    return Buffer.concat([cipher.update(plain), cipher.final()])
+    return concat(cipher.update(plain), cipher.final())
   },
   async cbcDecrypt(key, iv, cipher) {
     const decipher = crypto.createDecipheriv('aes-256-cbc', key, iv)
-    return Buffer.concat([decipher.update(cipher), decipher.final()])
+    const head = decipher.update(cipher)
+    try {
+      return concat(head, decipher.final())
+    } finally {
+      wipe(head)
+    }
   },
   gcmEncrypt,
   gcmDecrypt,

@@ -27,8 +27,9 @@ class GcmState {
   /** Ciphertext bytes of the last, incomplete block; GHASH takes whole blocks only. */
   readonly #pending = new Uint8Array(BLOCK)
   #length = 0
+  readonly #aadLength: number
 
-  constructor(key: Uint8Array, iv: Uint8Array) {
+  constructor(key: Uint8Array, iv: Uint8Array, aad: Uint8Array | undefined) {
     this.#key = copy(key)
     this.#counter.set(iv)
     const hashKey = ecb(this.#key, { disablePadding: true }).encrypt(new Uint8Array(BLOCK))
@@ -36,6 +37,8 @@ class GcmState {
     this.#counter[15] = 1
     this.#tagMask = ctr(this.#key, this.#counter).encrypt(new Uint8Array(BLOCK))
     wipe(hashKey)
+    this.#aadLength = aad?.length ?? 0
+    if (aad !== undefined) this.#ghash.update(aad) // padded to whole blocks by GHASH
   }
 
   /** Xors the keystream that belongs to this position onto a copy of `chunk`. */
@@ -67,17 +70,17 @@ class GcmState {
     if (held > 0) this.#ghash.update(this.#pending.subarray(0, held))
     const lengths = new Uint8Array(BLOCK)
     const bits = new DataView(lengths.buffer)
-    bits.setUint32(8, Math.floor(this.#length / 0x2000_0000))
-    bits.setUint32(12, (this.#length * 8) % 0x1_0000_0000)
-    const tag = this.#ghash.update(lengths).digest().slice()
+    bits.setBigUint64(0, BigInt(this.#aadLength) * 8n)
+    bits.setBigUint64(8, BigInt(this.#length) * 8n)
+    const tag = this.#ghash.update(lengths).digest()
     for (let i = 0; i < BLOCK; i++) tag[i]! ^= this.#tagMask[i]!
     wipe(this.#key, this.#tagMask)
     return tag
   }
 }
 
-function gcmEncrypt(key: Uint8Array, iv: Uint8Array): GcmEncryptStream {
-  const state = new GcmState(key, iv)
+function gcmEncrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmEncryptStream {
+  const state = new GcmState(key, iv, aad)
   const update = (chunk: Uint8Array) => {
     const out = state.transform(chunk)
     state.absorb(out)
@@ -90,8 +93,8 @@ function gcmEncrypt(key: Uint8Array, iv: Uint8Array): GcmEncryptStream {
   }
 }
 
-function gcmDecrypt(key: Uint8Array, iv: Uint8Array): GcmDecryptStream {
-  const state = new GcmState(key, iv)
+function gcmDecrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmDecryptStream {
+  const state = new GcmState(key, iv, aad)
   const update = (chunk: Uint8Array) => {
     const out = state.transform(chunk)
     state.absorb(chunk)
@@ -116,6 +119,7 @@ export const primitives: Primitives = {
   randomBytes: (length) => globalThis.crypto.getRandomValues(new Uint8Array(length)),
   sha256: (data) => sha256(data),
   sameBytes: equal,
+  pause: () => new Promise((resolve) => setTimeout(resolve)),
   async pbkdf2(prf, password, salt, iterations, length) {
     const key = await subtle.importKey('raw', own(password), 'PBKDF2', false, ['deriveBits'])
     return new Uint8Array(

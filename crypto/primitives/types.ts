@@ -14,7 +14,7 @@ export interface OaepParams {
   readonly label?: Uint8Array
 }
 
-/** One direction of one AES-256-GCM stream: 12-byte IV, 16-byte tag, no additional data (NIST SP 800-38D). */
+/** One direction of one AES-256-GCM stream: 12-byte IV, 16-byte tag (NIST SP 800-38D). */
 export interface GcmStream {
   /** Transforms a chunk of any length. The result belongs to the caller. */
   update(chunk: Uint8Array): Uint8Array
@@ -52,14 +52,18 @@ export interface Primitives {
   sha256(data: Uint8Array): Uint8Array
   /** Plain equality, quick, for data that is no secret to the observer. */
   sameBytes(a: Uint8Array, b: Uint8Array): boolean
+  /** Lets the event loop turn once, between pieces of long synchronous work. */
+  pause(): Promise<void>
   /** RFC 8018 §5.2; never blocks the event loop. */
   pbkdf2(prf: HashName, password: Uint8Array, salt: Uint8Array, iterations: number, length: number): Promise<Uint8Array>
   /** AES-256-CBC with PKCS#7 padding. */
   cbcEncrypt(key: Uint8Array, iv: Uint8Array, plain: Uint8Array): Promise<Uint8Array>
   /** Rejects when the padding is wrong. */
   cbcDecrypt(key: Uint8Array, iv: Uint8Array, cipher: Uint8Array): Promise<Uint8Array>
-  gcmEncrypt(key: Uint8Array, iv: Uint8Array): GcmEncryptStream
-  gcmDecrypt(key: Uint8Array, iv: Uint8Array): GcmDecryptStream
+  /** @param aad - Additional data; the file format has none, published test vectors do. */
+  gcmEncrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmEncryptStream
+  /** @param aad - As above. */
+  gcmDecrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmDecryptStream
   /** A new RSA key pair with public exponent 65537; DER of PrivateKeyInfo and SubjectPublicKeyInfo. */
   rsaGenerate(modulusBits: number): Promise<{ pkcs8: Uint8Array; spki: Uint8Array }>
   /** @param spki - DER of a checked SubjectPublicKeyInfo. */

@@ -1,0 +1,87 @@
+/**
+ * The rules a server publishes for encryption passwords. The server never sees such a password, so only the client can apply
+ * them, and does so when a key pair is made or its password changed, never when one is unlocked.
+ * @module
+ */
+
+/** Kinds of characters; `alpha` is a letter of either case, `special` anything that is neither letter nor digit. */
+export type CharacterKind = 'alpha' | 'uppercase' | 'lowercase' | 'numeric' | 'special'
+
+/** `encryptionPasswordPolicies` as the server sends it; whatever is absent is not asked for. */
+export interface PasswordPolicy {
+  /** In characters. */
+  readonly minLength?: number
+  readonly characterRules?: {
+    /** Also `all` (upper, lower, numeric, special) and `none`; unknown words are ignored. */
+    readonly mustContainCharacters?: readonly string[]
+    /** How many of the listed kinds must occur. */
+    readonly numberOfCharacteristicsToEnforce?: number
+  }
+  readonly rejectUserInfo?: boolean
+  readonly rejectKeyboardPatterns?: boolean
+}
+
+export type PasswordViolation =
+  | { readonly rule: 'minLength'; readonly minLength: number }
+  | { readonly rule: 'characters'; readonly required: number; readonly missing: readonly CharacterKind[] }
+  | { readonly rule: 'userInfo' }
+  | { readonly rule: 'keyboardPattern' }
+
+const KINDS: Readonly<Record<CharacterKind, RegExp>> = Object.freeze({
+  alpha: /\p{L}/u,
+  uppercase: /\p{Lu}/u,
+  lowercase: /\p{Ll}/u,
+  numeric: /\p{Nd}/u,
+  special: /[^\p{L}\p{Nd}]/u,
+})
+
+const ALL: readonly CharacterKind[] = ['uppercase', 'lowercase', 'numeric', 'special']
+const isKind = (word: string): word is CharacterKind => Object.hasOwn(KINDS, word)
+
+/** Rows of the two common Latin layouts, which differ in y and z and in what stands beyond the letters. */
+const KEYBOARD_ROWS = ['1234567890', 'qwertyuiop', 'qwertzuiopü', 'asdfghjkl', 'asdfghjklöä', 'zxcvbnm', 'yxcvbnm']
+const PATTERN_LENGTH = 4
+
+function hasKeyboardPattern(lower: string): boolean {
+  for (const row of KEYBOARD_ROWS) {
+    for (const line of [row, [...row].reverse().join('')]) {
+      for (let at = 0; at + PATTERN_LENGTH <= line.length; at++) {
+        if (lower.includes(line.slice(at, at + PATTERN_LENGTH))) return true
+      }
+    }
+  }
+  return false
+}
+
+/** Shorter pieces of a name occur in too many good passwords. */
+const SHORTEST_USER_INFO = 3
+
+/**
+ * Checks a new encryption password against the server's policy.
+ *
+ * @param userInfo - First name, last name, e-mail address and user name, for `rejectUserInfo`.
+ * @returns every rule that is broken; empty when the password will do.
+ */
+export function checkPassword(
+  password: string,
+  policy: PasswordPolicy,
+  userInfo: readonly string[] = [],
+): PasswordViolation[] {
+  const violations: PasswordViolation[] = []
+  const { minLength = 1, characterRules } = policy
+  if ([...password].length < Math.max(1, minLength)) violations.push({ rule: 'minLength', minLength })
+
+  const words = characterRules?.mustContainCharacters ?? []
+  const kinds = [...new Set(words.flatMap((word) => (word === 'all' ? ALL : isKind(word) ? [word] : [])))]
+  const required = Math.min(characterRules?.numberOfCharacteristicsToEnforce ?? kinds.length, kinds.length)
+  const missing = kinds.filter((kind) => !KINDS[kind].test(password))
+  if (kinds.length - missing.length < required) violations.push({ rule: 'characters', required, missing })
+
+  const lower = password.toLowerCase()
+  const pieces = userInfo.flatMap((info) => [info, ...info.split(/[@.\s]+/)]).map((piece) => piece.toLowerCase())
+  if (policy.rejectUserInfo && pieces.some((piece) => piece.length >= SHORTEST_USER_INFO && lower.includes(piece))) {
+    violations.push({ rule: 'userInfo' })
+  }
+  if (policy.rejectKeyboardPatterns && hasKeyboardPattern(lower)) violations.push({ rule: 'keyboardPattern' })
+  return violations
+}
