@@ -4,6 +4,7 @@
  * @module
  */
 import { spawn } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import {
   cpSync,
@@ -19,7 +20,6 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { open } from 'node:fs/promises'
-import { createHash, randomBytes } from 'node:crypto'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { build, install, ROOT } from './bootstrap.mjs'
@@ -101,12 +101,22 @@ async function makeTree(root) {
   put(`edge/${'n'.repeat(146)}.txt`, 'a name of 150 characters')
   // Windows has no such names.
   if (process.platform !== 'win32') {
-    for (const name of ['a:b', 'what?', 'all*', '-leading', 'trailing.', 'CON', 'pipe|"quote"<>', 'back\\slash', '100%41']) {
+    for (const name of [
+      'a:b',
+      'what?',
+      'all*',
+      '-leading',
+      'trailing.',
+      'CON',
+      'pipe|"quote"<>',
+      'back\\slash',
+      '100%41',
+    ]) {
       put(`edge/${name}`, `content of ${name}`)
     }
     symlinkSync('one byte', join(root, 'edge/a link'))
   }
-  put('edge/' + Array.from({ length: 12 }, (_, i) => `level ${i + 1}`).join('/') + '/deep.txt', 'twelve levels down')
+  put(`edge/${Array.from({ length: 12 }, (_, i) => `level ${i + 1}`).join('/')}/deep.txt`, 'twelve levels down')
   const handle = await open(join(root, 'edge/300 MB'), 'w')
   for (let i = 0; i < 300; i++) await handle.write(randomBytes(1_000_000))
   await handle.close()
@@ -179,7 +189,11 @@ try {
   await makeTree(tree)
   // A copy, so that whatever else uses the dependencies meanwhile does not change the source under the comparison.
   const dependencies = join(tree, 'node_modules')
-  cpSync(join(ROOT, 'node_modules'), dependencies, { recursive: true, verbatimSymlinks: true, preserveTimestamps: true })
+  cpSync(join(ROOT, 'node_modules'), dependencies, {
+    recursive: true,
+    verbatimSymlinks: true,
+    preserveTimestamps: true,
+  })
 
   await sync(['serve', 'user', 'add', 'demo', '--data', data, '--password-file', passwordFile])
   console.log('\n$ sync serve --data $DEMO/server --storage s3 &')
@@ -220,7 +234,9 @@ try {
     ['the encryption password', keyPassword],
     ['the account password', accountPassword],
   ])
-  console.log(`  none in ${(stored / 1e6).toFixed(0)} MB of server data; it holds wrapped file keys and ciphertext only`)
+  console.log(
+    `  none in ${(stored / 1e6).toFixed(0)} MB of server data; it holds wrapped file keys and ciphertext only`,
+  )
 
   await sync(['logout'])
   console.log('\n                  files         MB   seconds     MB/s')

@@ -3,8 +3,9 @@
  * of totals. `--full` adds the slow sets.
  * @module
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+
 import { spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { build, checkTypes, install, ROOT, run } from './bootstrap.mjs'
@@ -33,17 +34,21 @@ const { status } = spawnSync(
     `--outputFile.json=${report}`,
     ...filters,
   ],
-  { cwd: ROOT, stdio: 'inherit', env: { ...process.env, ...(full ? { SEALSYNC_TEST_FULL: '1' } : {}) } },
+  { cwd: ROOT, stdio: 'inherit', env: { ...process.env, ...(full ? { SEALSYNC_FULL: '1' } : {}) } },
 )
 if (!existsSync(report)) process.exit(status || 1)
 const totals = JSON.parse(readFileSync(report, 'utf8'))
 rmSync(reports, { recursive: true, force: true })
 
 const skipped = totals.testResults.flatMap((file) =>
-  file.assertionResults.filter((test) => test.status === 'pending' || test.status === 'skipped').map((test) => test.fullName),
+  file.assertionResults
+    .filter((test) => test.status === 'pending' || test.status === 'skipped')
+    .map((test) => test.fullName),
 )
 for (const name of new Set(skipped)) console.log(`skipped: ${name}`)
-const brokenFiles = totals.testResults.filter((file) => file.status === 'failed' && file.assertionResults.length === 0).length
+const brokenFiles = totals.testResults.filter(
+  (file) => file.status === 'failed' && file.assertionResults.length === 0,
+).length
 const failed = totals.numFailedTests + brokenFiles
 if (skipped.length > 0) console.log(`${totals.numPassedTests} passed, ${failed} failed, ${skipped.length} skipped`)
 else console.log(`${totals.numPassedTests} passed, ${failed} failed`)

@@ -7,8 +7,8 @@ const engine = (name: string) => ({ alias: { '#primitives': path(`../crypto/prim
 // crypto/ runs on both engines; everything else on the native one.
 export default defineConfig({
   test: {
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    // More only makes tests wait for each other: they start processes and servers of their own.
+    maxWorkers: 2,
     projects: [
       {
         root: path('..'),

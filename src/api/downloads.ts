@@ -1,5 +1,6 @@
 /** File content on its way down. @module */
 
+import { parseForeignUrl } from '../http/addresses.ts'
 import type { HttpResponse } from '../http/types.ts'
 import { type Api, callFor, expectSuccess } from './api.ts'
 import { parseDownload } from './wire.ts'
@@ -23,7 +24,7 @@ export const createDownload = async (api: Api, fileId: number, signal?: AbortSig
 export async function openDownload(api: Api, url: string, start: number, signal?: AbortSignal): Promise<HttpResponse> {
   const response = await api.sendPlain({
     method: 'GET',
-    url: new URL(url, api.origin).href,
+    url: parseForeignUrl(url, api.origin).href,
     stream: true,
     label: 'file content',
     headers: start === 0 ? {} : { range: `bytes=${start}-` },

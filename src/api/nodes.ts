@@ -21,9 +21,12 @@ interface Page<T> {
 
 /** Reads a paged list to its end. A page that brings nothing before the end is an error, never "no more". */
 async function* pages<T>(fetch: (offset: number) => Promise<Page<T>>): AsyncGenerator<T> {
-  for (let offset = 0; ; ) {
+  for (let offset = 0, before = 0; ; ) {
     const { range, items } = await fetch(offset)
     if (range.total > MAX_NODES) throw new SyncError('limit', 'LIST_TOO_LONG', 'The server lists too many entries')
+    // What has moved to an earlier page would be passed over in silence.
+    if (range.total < before) throw new SyncError('changed', 'LIST_CHANGED', 'The list changed while it was read')
+    before = range.total
     yield* items
     offset += items.length
     if (offset >= range.total) return

@@ -86,8 +86,14 @@ export async function putPart(api: Api, url: string, part: Uint8Array, signal?: 
   if (response.status === 403) {
     throw new SyncError('changed', 'URL_EXPIRED', 'The storage refused the part’s URL', { status: 403 })
   }
+  if (response.status >= 400 && response.status < 500 && response.status !== 429) {
+    throw new SyncError('server', 'STORAGE_REFUSED', `The storage refused a part (${response.status})`, {
+      hint: 'The server and its storage disagree; ask its administrator.',
+      status: response.status,
+    })
+  }
   expectSuccess(response, 'PUT storage part')
-  const etag = response.headers['etag']?.replaceAll('"', '')
+  const etag = response.headers.etag?.replaceAll('"', '')
   if (etag === undefined || etag === '' || etag.length > 256) {
     throw new SyncError('server', 'ANSWER_INVALID', 'The storage sent no ETag for the part')
   }
@@ -139,7 +145,8 @@ export async function getUploadStatus(
     } catch {
       // No details: an error without a name.
     }
-    throw failureOf(details.code ?? 500, details.errorCode, 'finishing the upload')
+    const { code } = details
+    throw failureOf(code !== undefined && code >= 400 ? code : 500, details.errorCode, 'finishing the upload')
   }
   if (answer.status !== 'done') return undefined
   if (answer.node === undefined) throw new SyncError('server', 'ANSWER_INVALID', 'The finished upload has no node')

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Command } from 'commander'
-import { type Client, createClient } from '../client.ts'
+import type { Client } from '../client.ts'
 import { systemClock, type Ui } from '../environment.ts'
 import { SyncError } from '../errors.ts'
 import type { Authorizer } from '../session/authorizer.ts'
@@ -183,6 +183,7 @@ export async function connect(
   const profile = await requireProfile(context)
   const { store } = await openStore(profile, profile.store)
   const ca = await readAuthorities(setting(context, profile, 'ca-file') ?? profile.caFile)
+  const { createClient } = await import('../client.ts')
   const client = createClient(profile.server, {
     authorizer: await createAuthorizer({
       method: profile.method,

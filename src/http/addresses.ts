@@ -28,8 +28,10 @@ for (const [net, bits] of [
 for (const [net, bits] of [
   ['::', 128],
   ['64:ff9b:1::', 48],
+  ['::', 96],
   ['fc00::', 7],
   ['fe80::', 10],
+  ['fec0::', 10],
   ['ff00::', 8],
 ] as const) {
   nonPublic.addSubnet(net, bits, 'ipv6')
@@ -39,8 +41,8 @@ for (const [net, bits] of [
 export type Reach = 'loopback' | 'private' | 'public'
 
 export function reachOf(address: string): Reach {
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
-  const ip = mapped ?? address
+  // A zone (`fe80::1%eth0`) is no part of the number, and the list would find nothing with it.
+  const ip = address.replace(/%.*$/s, '')
   const family = isIP(ip) === 6 ? 'ipv6' : 'ipv4'
   if (loopback.check(ip, family)) return 'loopback'
   return nonPublic.check(ip, family) ? 'private' : 'public'
@@ -48,6 +50,19 @@ export function reachOf(address: string): Reach {
 
 /** The host of a URL without the brackets of an IPv6 literal. */
 export const hostOf = (url: URL): string => url.hostname.replace(/^\[|\]$/g, '')
+
+/**
+ * Reads a URL that a server sent.
+ *
+ * @throws {SyncError} `URL_INVALID`, also for one that carries a user name or password.
+ */
+export function parseForeignUrl(text: string, base?: string): URL {
+  const url = URL.canParse(text, base) ? new URL(text, base) : undefined
+  if (url === undefined || url.username !== '' || url.password !== '') {
+    throw new SyncError('server', 'URL_INVALID', 'The server sent an address that cannot be used')
+  }
+  return url
+}
 
 /**
  * Reads a server's base URL.

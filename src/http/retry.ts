@@ -27,7 +27,7 @@ export function retryAfterMs(headers: Readonly<Record<string, string>>, now: num
   if (/^\d+$/.test(value)) return Number(value) * 1000
   const at = Date.parse(value)
   if (Number.isNaN(at)) return undefined
-  const base = Date.parse(headers['date'] ?? '')
+  const base = Date.parse(headers.date ?? '')
   return Math.max(0, at - (Number.isNaN(base) ? now : base))
 }
 
@@ -78,8 +78,10 @@ export function withRetry(send: Send, options: RetryOptions): Send {
   return async (request) => {
     requests++
     for (let attempt = 1; ; attempt++) {
-      const wait = notBefore - clock.monotonic()
-      if (wait > 0) await clock.sleep(wait, request.signal)
+      // Once more after each wait: another request may have moved the gate meanwhile.
+      for (let wait = notBefore - clock.monotonic(); wait > 0; wait = notBefore - clock.monotonic()) {
+        await clock.sleep(wait, request.signal)
+      }
       let response: HttpResponse | undefined
       let outcome: Outcome
       try {

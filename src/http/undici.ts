@@ -5,9 +5,10 @@
  */
 import { lookup as dnsLookup, type LookupAddress, type LookupOptions } from 'node:dns'
 import { isIP } from 'node:net'
+import { rootCertificates } from 'node:tls'
 import { Agent, type Dispatcher } from 'undici'
 import { cancelled, SyncError, systemCode } from '../errors.ts'
-import { checkScheme, hostOf, type Reach, reachOf } from './addresses.ts'
+import { checkScheme, hostOf, parseForeignUrl, type Reach, reachOf } from './addresses.ts'
 import type { HttpRequest, HttpResponse, Send } from './types.ts'
 
 /** Largest JSON answer read, in bytes; error answers are cut at 64 KiB. */
@@ -23,6 +24,8 @@ export interface DialerOptions {
   headersTimeoutMs?: number
   /** Longest pause inside a body. */
   bodyTimeoutMs?: number
+  /** Bodies that stay below 1 KiB/s over this much waiting count as stalled. Default 2 minutes. */
+  stallMs?: number
   /** PEM of additional certificate authorities. */
   ca?: string[]
   userAgent?: string
@@ -98,24 +101,28 @@ export function createDialer(options: DialerOptions = {}): { send: Send; close()
     connect: {
       timeout: options.connectTimeoutMs ?? 10_000,
       ...connector(allow),
-      ...(options.ca === undefined ? {} : { ca: options.ca }),
+      ...(options.ca === undefined ? {} : { ca: [...rootCertificates, ...options.ca] }),
       minVersion: 'TLSv1.2',
       rejectUnauthorized: true,
     },
   })
-  return { send: (request) => dial(agent, allow, options.userAgent, request), close: () => agent.close() }
+  const config: Dialing = { agent, allow, userAgent: options.userAgent, stallMs: options.stallMs ?? 120_000 }
+  return { send: (request) => dial(config, request), close: () => agent.close() }
 }
 
-async function dial(
-  agent: Agent,
-  allow: (reach: Reach) => boolean,
-  userAgent: string | undefined,
-  request: HttpRequest,
-): Promise<HttpResponse> {
+interface Dialing {
+  readonly agent: Agent
+  readonly allow: (reach: Reach) => boolean
+  readonly userAgent: string | undefined
+  readonly stallMs: number
+}
+
+async function dial(config: Dialing, request: HttpRequest): Promise<HttpResponse> {
+  const { agent, allow, userAgent, stallMs } = config
   if (request.signal?.aborted) throw cancelled(request.signal)
-  const url = new URL(request.url)
+  const url = parseForeignUrl(request.url)
   checkScheme(url)
-  if (request.url.length > MAX_URL) throw new SyncError('limit', 'URL_TOO_LONG', 'The URL is longer than 8 KiB')
+  if (url.href.length > MAX_URL) throw new SyncError('limit', 'URL_TOO_LONG', 'The URL is longer than 8 KiB')
   const host = hostOf(url)
   if (isIP(host) !== 0 && !allow(reachOf(host))) throw refused(host)
   let answer: Dispatcher.ResponseData
@@ -147,16 +154,37 @@ async function dial(
     throw new SyncError('server', 'ENCODING_UNEXPECTED', `The server sent content encoding "${encoding}" unasked`)
   }
   if (ok && request.stream) {
-    return { status, headers, body: new Uint8Array(0), stream: readStream(answer.body, request) }
+    return { status, headers, body: new Uint8Array(0), stream: readStream(answer.body, request, stallMs) }
   }
-  return { status, headers, body: await readBody(answer.body, request, ok ? MAX_BODY : MAX_ERROR_BODY, ok) }
+  return { status, headers, body: await readBody(answer.body, request, stallMs, ok) }
 }
 
 type Body = Dispatcher.ResponseData['body']
 
-async function* readStream(body: Body, request: HttpRequest): AsyncGenerator<Uint8Array> {
+/** The chunks of a body, unless it trickles: only time spent waiting for the server counts, not what the reader takes. */
+async function* flowing(body: Body, stallMs: number): AsyncGenerator<Uint8Array> {
+  let [waited, received, since] = [0, 0, performance.now()]
+  for await (const chunk of body) {
+    waited += performance.now() - since
+    received += (chunk as Uint8Array).length
+    if (waited > stallMs) {
+      if (received < (stallMs / 1000) * 1024) throw stalled()
+      ;[waited, received] = [0, 0]
+    }
+    yield chunk as Uint8Array
+    since = performance.now()
+  }
+}
+
+const stalled = () =>
+  new SyncError('network', 'STALLED', 'The answer comes in too slowly', {
+    hint: 'Check the network, then run again.',
+    retryable: true,
+  })
+
+async function* readStream(body: Body, request: HttpRequest, stallMs: number): AsyncGenerator<Uint8Array> {
   try {
-    for await (const chunk of body) yield chunk as Uint8Array
+    yield* flowing(body, stallMs)
   } catch (error) {
     throw wireError(error, request)
   } finally {
@@ -164,13 +192,14 @@ async function* readStream(body: Body, request: HttpRequest): AsyncGenerator<Uin
   }
 }
 
-async function readBody(body: Body, request: HttpRequest, limit: number, strict: boolean): Promise<Uint8Array> {
+async function readBody(body: Body, request: HttpRequest, stallMs: number, strict: boolean): Promise<Uint8Array> {
+  const limit = strict ? MAX_BODY : MAX_ERROR_BODY
   const chunks: Uint8Array[] = []
   let length = 0
   try {
-    for await (const chunk of body) {
-      chunks.push(chunk as Uint8Array)
-      length += (chunk as Uint8Array).length
+    for await (const chunk of flowing(body, stallMs)) {
+      chunks.push(chunk)
+      length += chunk.length
       if (length <= limit) continue
       if (!strict) break
       throw new SyncError('server', 'ANSWER_TOO_LARGE', `The answer is longer than ${limit} bytes`)

@@ -88,7 +88,9 @@ export async function writePrivateFile(path: string, content: string | Uint8Arra
   await makePrivateDirectory(dirname(path))
   const file = await createAtomicFile(path)
   try {
-    await file.handle.writeFile(content)
+    await file.handle.writeFile(content).catch((error) => {
+      throw localError(error, `write ${basename(path)}`)
+    })
     await file.commit()
   } finally {
     await file.discard()

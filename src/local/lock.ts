@@ -3,7 +3,8 @@
  * its process is gone; age alone proves nothing (machines sleep).
  * @module
  */
-import { open, readFile, rename, unlink } from 'node:fs/promises'
+import { closeSync, openSync, unlinkSync, writeSync } from 'node:fs'
+import { readFile, unlink } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import type { Clock } from '../environment.ts'
@@ -32,19 +33,31 @@ async function processStart(pid: number): Promise<string | undefined> {
   try {
     const boot = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
     const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /s, '').split(' ')
-    return `${boot}/${fields[19]}`
+    // A zombie only waits for its parent to look at it; in a container without an init that may be for ever.
+    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : `${boot}/${fields[19]}`
   } catch {
     return undefined
   }
 }
 
+/** Just being written, or cut by a crash: an empty id never matches, so it is judged by the next look. */
+const UNREADABLE: Holder = Object.freeze({ pid: 0, host: '', started: '', id: '' })
+
 async function read(path: string): Promise<Holder | undefined> {
+  let content: string
   try {
-    return JSON.parse(await readFile(path, 'utf8'))
+    content = await readFile(path, 'utf8')
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return undefined
-    // Just being written, or cut by a crash: an empty id never matches, so it is judged by the next look.
-    return { pid: 0, host: '', started: '', id: '' }
+    throw localError(error, `read the lock ${path}`)
+  }
+  try {
+    const { pid, host, started, id } = JSON.parse(content)
+    if (!Number.isSafeInteger(pid) || pid <= 0) return UNREADABLE
+    if ([host, started, id].some((field) => typeof field !== 'string')) return UNREADABLE
+    return { pid, host, started, id }
+  } catch {
+    return UNREADABLE
   }
 }
 
@@ -56,13 +69,21 @@ async function isStale(holder: Holder): Promise<boolean> {
 async function tryLock(path: string): Promise<Lock | undefined> {
   const id = globalThis.crypto.randomUUID()
   const mine: Holder = { pid: process.pid, host: hostname(), started: (await processStart(process.pid)) ?? '', id }
+  // In one go, without awaiting: nobody should see the file empty for longer than it takes.
+  let fd: number
   try {
-    const handle = await open(path, 'wx', 0o600)
-    await handle.writeFile(JSON.stringify(mine))
-    await handle.close()
+    fd = openSync(path, 'wx', 0o600)
   } catch (error) {
     if (systemCode(error) === 'EEXIST') return undefined
     throw localError(error, `lock ${path}`)
+  }
+  try {
+    writeSync(fd, JSON.stringify(mine))
+  } catch (error) {
+    unlinkSync(path)
+    throw localError(error, `lock ${path}`)
+  } finally {
+    closeSync(fd)
   }
   return {
     async release() {
@@ -71,21 +92,34 @@ async function tryLock(path: string): Promise<Lock | undefined> {
   }
 }
 
-/** Takes a dead holder's lock away by renaming it to a unique name first, so that one of many takers wins. */
-async function breakStale(path: string, holder: Holder): Promise<void> {
-  const aside = `${path}.${globalThis.crypto.randomUUID()}`
+interface LockOptions {
+  clock: Clock
+  waitMs: number
+  signal?: AbortSignal
+}
+
+/**
+ * Removes a dead holder's lock. Only one process at a time may, and it looks again first: otherwise a slow one could remove
+ * the lock of a quick one that is alive.
+ *
+ * @returns false when another process is at it.
+ */
+async function breakStale(path: string, holder: Holder, options: LockOptions): Promise<boolean> {
+  let guard: Lock
   try {
-    await rename(path, aside)
-  } catch {
-    return
+    guard = await takeLock(`${path}.break`, { ...options, waitMs: 0 })
+  } catch (error) {
+    if (error instanceof SyncError && error.code === 'LOCKED') return false
+    throw error
   }
-  const moved = await read(aside)
-  if (moved?.id !== holder.id) {
-    // Somebody replaced it meanwhile: put theirs back unless a third is there already.
-    await rename(aside, path).catch(() => {})
-    return
+  try {
+    if ((await read(path))?.id === holder.id) await unlink(path)
+    return true
+  } catch (error) {
+    throw localError(error, `remove the stale lock ${path}`)
+  } finally {
+    await guard.release()
   }
-  await unlink(aside).catch(() => {})
 }
 
 /**
@@ -93,10 +127,7 @@ async function breakStale(path: string, holder: Holder): Promise<void> {
  *
  * @throws {SyncError} `LOCKED` (class `conflict`) when another process holds it for longer.
  */
-export async function takeLock(
-  path: string,
-  options: { clock: Clock; waitMs: number; signal?: AbortSignal },
-): Promise<Lock> {
+export async function takeLock(path: string, options: LockOptions): Promise<Lock> {
   await makePrivateDirectory(dirname(path))
   const deadline = options.clock.monotonic() + options.waitMs
   let unreadable = 0
@@ -105,12 +136,11 @@ export async function takeLock(
     if (lock) return lock
     const holder = await read(path)
     if (holder === undefined) continue
-    unreadable = holder.id === '' ? unreadable + 1 : 0
-    if (holder.id === '' ? unreadable > 20 : await isStale(holder)) {
-      await breakStale(path, holder)
-      continue
-    }
-    if (options.clock.monotonic() >= deadline) {
+    const isUnreadable = holder.id === ''
+    unreadable = isUnreadable ? unreadable + 1 : 0
+    const isSettled = !isUnreadable || unreadable > 20
+    if (isSettled && (isUnreadable || (await isStale(holder))) && (await breakStale(path, holder, options))) continue
+    if (isSettled && options.clock.monotonic() >= deadline) {
       throw new SyncError('conflict', 'LOCKED', `Another process (pid ${holder.pid} on ${holder.host}) holds ${path}`, {
         hint: 'Wait for it to end; a lock of a dead process is taken over by itself.',
       })

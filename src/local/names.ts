@@ -81,7 +81,9 @@ export function checkLocalName(name: string, platform: NodeJS.Platform = process
   if (name === '' || name === '.' || name === '..') throw hostile('is empty or means a directory')
   if (name.includes('/') || name.includes('\0')) throw hostile('contains a separator or NUL')
   if (/\p{Surrogate}/u.test(name)) throw hostile('is not valid Unicode text')
-  if (encoder.encode(name).length > 255) throw hostile('is longer than 255 bytes')
+  // NTFS counts UTF-16 units, the others bytes.
+  const length = platform === 'win32' ? name.length : encoder.encode(name).length
+  if (length > 255) throw hostile('is longer than 255 bytes')
   if (platform !== 'win32') return
   if (/[\\:*?"<>|\u0000-\u001f]/.test(name)) throw hostile('contains a character Windows forbids')
   if (/[. ]$/.test(name)) throw hostile('ends with a dot or space')

@@ -3,7 +3,7 @@
  * write every one of them must still be what it was. (`O_NOFOLLOW` alone guards only the last step of a path.)
  * @module
  */
-import { lstatSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { lstatSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { localError, SyncError, systemCode } from '../errors.ts'
 import { TEMP_MARK } from './atomic-file.ts'
@@ -33,10 +33,24 @@ export function createSafeTree(root: string): SafeTree {
     const info = lstatSync(path, { bigint: true })
     return info.isDirectory() ? `${info.dev}:${info.ino}` : undefined
   }
+  const rootIdentity = () => {
+    const info = statSync(root, { bigint: true })
+    return `${info.dev}:${info.ino}`
+  }
+  let rootAtStart: string
   try {
     mkdirSync(root, { recursive: true })
+    rootAtStart = rootIdentity()
   } catch (error) {
     throw localError(error, `create ${root}`)
+  }
+  function checkRoot(): void {
+    try {
+      if (rootIdentity() === rootAtStart) return
+    } catch (error) {
+      if (systemCode(error) !== 'ENOENT') throw localError(error, `read ${root}`)
+    }
+    throw swapped(root)
   }
 
   function step(path: string): void {
@@ -60,6 +74,7 @@ export function createSafeTree(root: string): SafeTree {
   }
 
   const walk = (components: readonly string[]): string => {
+    checkRoot()
     let path = root
     for (const component of components) {
       path = join(path, component)

@@ -3,10 +3,11 @@
  * because a renewed refresh token must never be used before it is stored.
  * @module
  */
+import { createHash } from 'node:crypto'
 import { unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../environment.ts'
-import { SyncError, systemCode } from '../errors.ts'
+import { localError, SyncError, systemCode } from '../errors.ts'
 import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
 import { takeLock } from '../local/lock.ts'
 import type { Grant } from './authorizer.ts'
@@ -44,6 +45,7 @@ function parseGrant(text: string): Grant | undefined {
 /** For callers that keep the grant themselves, and for tests. */
 export function memoryGrantStore(initial?: Grant): GrantStore {
   let grant = initial
+  let turn: Promise<unknown> = Promise.resolve()
   return {
     place: 'memory',
     load: async () => grant,
@@ -53,7 +55,11 @@ export function memoryGrantStore(initial?: Grant): GrantStore {
     clear: async () => {
       grant = undefined
     },
-    exclusive: (work) => work(),
+    exclusive(work) {
+      const mine = turn.then(work)
+      turn = mine.catch(() => {})
+      return mine
+    },
   }
 }
 
@@ -81,7 +87,7 @@ export function fileGrantStore(path: string, clock: Clock): GrantStore {
     save: (grant) => writePrivateFile(path, JSON.stringify(grant)),
     async clear() {
       await unlink(path).catch((error) => {
-        if (systemCode(error) !== 'ENOENT') throw error
+        if (systemCode(error) !== 'ENOENT') throw localError(error, `remove ${path}`)
       })
     },
     exclusive: locked(path, clock),
@@ -103,7 +109,7 @@ export async function keyringGrantStore(
   clock: Clock,
 ): Promise<GrantStore | undefined> {
   // Without a session bus there is no secret service, and asking for one can take seconds.
-  if (process.platform === 'linux' && !process.env['DBUS_SESSION_BUS_ADDRESS']) return undefined
+  if (process.platform === 'linux' && !process.env.DBUS_SESSION_BUS_ADDRESS) return undefined
   try {
     const { AsyncEntry } = await import('@napi-rs/keyring')
     const probe = new AsyncEntry(SERVICE, `${account} (probe)`, ENTRY_OPTIONS)
@@ -143,7 +149,8 @@ export interface StoreOptions {
   readonly kind?: StoreKind
 }
 
-const fileName = (account: string) => `grant-${Buffer.from(account).toString('base64url')}.json`
+// A digest: an account's name can be longer than file names may be, and its case must count everywhere.
+const fileName = (account: string) => `grant-${createHash('sha256').update(account).digest('hex')}.json`
 
 /** Opens the best store there is. */
 export async function openGrantStore(options: StoreOptions): Promise<{ store: GrantStore; kind: StoreKind }> {

@@ -58,10 +58,29 @@ export function requestOptions(send: Send, signal: AbortSignal | undefined) {
         ...(signal === undefined ? {} : { signal }),
       }
       const { status, headers, body } = await send(request)
-      const bodyless = status === 204 || status === 304
-      return new Response(bodyless ? null : (body as Uint8Array<ArrayBuffer>), { status, headers })
+      const bodyless = status === 204 || status === 205 || status === 304
+      // A `Response` cannot carry the made-up statuses that some proxies send.
+      return new Response(bodyless ? null : withoutOddLifetime(body), { status: status > 599 ? 502 : status, headers })
     },
   }
+}
+
+/** Drops an `expires_in` that is no duration: the default lifetime then applies, instead of a refused answer. */
+function withoutOddLifetime(body: Uint8Array): Uint8Array<ArrayBuffer> {
+  const bytes = body as Uint8Array<ArrayBuffer>
+  let answer: unknown
+  try {
+    answer = JSON.parse(Buffer.from(body).toString('utf8'))
+  } catch {
+    return bytes
+  }
+  if (typeof answer !== 'object' || answer === null || !('expires_in' in answer)) return bytes
+  const { expires_in: seconds, ...rest } = answer
+  const text = typeof seconds === 'string' ? seconds.trim() : seconds
+  const isDuration = text !== '' && text !== null && Number.isFinite(Number(text)) && Number(text) >= 0
+  return isDuration && typeof text !== 'boolean'
+    ? bytes
+    : (Buffer.from(JSON.stringify(rest)) as Uint8Array<ArrayBuffer>)
 }
 
 const MIN_LIFETIME_MS = 30_000
@@ -99,13 +118,16 @@ export function toGrant(answer: oauth.TokenEndpointResponse, context: AuthContex
 const loginAgain = (code: string, message: string, cause?: unknown) =>
   new SyncError('auth', code, message, { hint: 'Log in again: sync login', cause })
 
+/** The library's error as a cause: its text only, because what it carries besides are whole answers, tokens included. */
+const bare = (error: Error & { code?: string }) => new Error(`${error.name}: ${error.code ?? error.message}`)
+
 /** Turns a failed OAuth exchange into one of our errors; server texts are data and stay out of the message. */
 export function oauthError(error: unknown, what: string): unknown {
   if (error instanceof SyncError) return error
   if (error instanceof oauth.ResponseBodyError) {
     const { error: code, status } = error
     if (code === 'invalid_grant') {
-      return loginAgain('GRANT_REFUSED', `${what} was refused: wrong or expired credentials`, error)
+      return loginAgain('GRANT_REFUSED', `${what} was refused: wrong or expired credentials`, bare(error))
     }
     if (status >= 500) {
       return new SyncError('server', 'SERVER', `${what} failed at the server (${status})`, { status, retryable: true })
@@ -117,12 +139,12 @@ export function oauthError(error: unknown, what: string): unknown {
       {
         hint: 'Check --client-id, --client-secret-file and --redirect-uri with the server’s administrator.',
         status,
-        cause: error,
+        cause: bare(error),
       },
     )
   }
   if (error instanceof oauth.AuthorizationResponseError) {
-    return loginAgain('LOGIN_DENIED', `${what} was denied in the browser`, error)
+    return loginAgain('LOGIN_DENIED', `${what} was denied in the browser`, bare(error))
   }
   if (error instanceof oauth.OperationProcessingError || error instanceof oauth.WWWAuthenticateChallengeError) {
     const cause = error.cause
@@ -134,7 +156,7 @@ export function oauthError(error: unknown, what: string): unknown {
       return new SyncError('auth', 'OAUTH_REFUSED', `${what} was refused (401)`, {
         hint: 'The server does not know this client; see --client-id.',
         status,
-        cause: error,
+        cause: bare(error),
       })
     }
     const busy = status !== undefined && status >= 500
@@ -142,7 +164,7 @@ export function oauthError(error: unknown, what: string): unknown {
       ...(status === undefined ? {} : { status }),
       hint: 'Is this the address of a compatible server? A proxy or login portal may stand in between.',
       retryable: busy,
-      cause: error,
+      cause: bare(error),
     })
   }
   return error
@@ -216,8 +238,9 @@ export async function discover(origin: string, context: AuthContext): Promise<oa
   }
   for (const url of [server.authorization_endpoint, server.token_endpoint, server.revocation_endpoint]) {
     if (url === undefined) continue
+    if (!URL.canParse(url)) throw refusedMetadata()
     const endpoint = new URL(url)
-    if (endpoint.host !== issuer.host) throw refusedMetadata()
+    if (endpoint.host !== issuer.host || endpoint.username !== '') throw refusedMetadata()
     checkScheme(endpoint)
   }
   return server

@@ -44,6 +44,8 @@ export function createSession(options: SessionOptions): Session {
   const requests = options.sendRequests ?? options.send
   let current: { grant: Grant; endsAt: number } | undefined
   let renewal: Promise<Grant> | undefined
+  /** Its renewal failed on the way. The next and last try waits for its end: the server may have spent the refresh token. */
+  let kept: Grant | undefined
 
   const context = (signal?: AbortSignal): AuthContext => ({
     send: options.send,
@@ -102,13 +104,16 @@ export function createSession(options: SessionOptions): Session {
       if (current === undefined) adopt(stored)
     }
     const { grant } = current!
-    if (isFresh()) return grant
+    if (isFresh() || (kept === grant && isAlive())) return grant
     try {
       return await renew(grant)
     } catch (error) {
       // The answer may be lost while the old token is still good for a moment.
       const outage = error instanceof SyncError && ['network', 'server', 'rate_limit'].includes(error.class)
-      if (outage && isAlive()) return grant
+      if (outage && isAlive()) {
+        kept = grant
+        return grant
+      }
       throw error
     }
   }
@@ -134,14 +139,16 @@ export function createSession(options: SessionOptions): Session {
       adopt(fresh)
     },
     async logout(signal) {
-      const stored = await store.load()
-      if (stored === undefined) return
-      try {
-        await authorizer.revoke?.(stored, context(signal))
-      } finally {
-        await store.exclusive(() => store.clear())
-        current = undefined
-      }
+      // Under the lock, so that a renewal that is under way does not leave a newer grant behind.
+      await store.exclusive(async () => {
+        const stored = await store.load()
+        try {
+          if (stored !== undefined) await authorizer.revoke?.(stored, context(signal))
+        } finally {
+          await store.clear()
+          current = undefined
+        }
+      })
     },
     hasGrant: async () => (await store.load()) !== undefined,
   }

@@ -23,8 +23,9 @@ export interface RunSummary {
   readonly stoppedBy?: SyncError
 }
 
+/** What would hit other entries as well: trying again might help, but did not. */
 const isOutage = (error: SyncError) =>
-  error.class === 'network' || error.class === 'server' || error.class === 'rate_limit'
+  error.retryable && (error.class === 'network' || error.class === 'server' || error.class === 'rate_limit')
 
 const KEY_FATAL = new Set(['KEY_PASSWORD_WRONG', 'NO_KEY_PAIR', 'PASSWORD_NEEDED'])
 

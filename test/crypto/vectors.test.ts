@@ -102,7 +102,12 @@ const OAEP_FILES = [
 }))
 
 describe('RSAES-OAEP', () => {
-  test.skipIf(OAEP_FILES.some(({ groups }) => groups === undefined)).each(OAEP_FILES)(
+  // Mixed hashes on 4096 bits are no key pair's; the portable engine would give them to forge, at a third of a second each.
+  const notShipped = (file: string) =>
+    primitives.name === 'portable' && file === '4096-sha256-mgf1sha1' && process.env.SEALSYNC_FULL !== '1'
+  test
+    .skipIf(OAEP_FILES.some(({ groups }) => groups === undefined))
+    .each(OAEP_FILES.filter(({ file }) => !notShipped(file)))(
     'Wycheproof $file: $total cases',
     async ({ file, groups, total, valid }) => {
       let ran = 0
@@ -124,6 +129,9 @@ describe('RSAES-OAEP', () => {
       console.info(`Wycheproof RSA-OAEP ${file} on ${primitives.name}: ${ran}/${total}`)
     },
   )
+
+  for (const { file } of OAEP_FILES.filter(({ file }) => notShipped(file)))
+    test.skip(`Wycheproof ${file} (SEALSYNC_FULL=1)`)
 
   test.skipIf(OAEP_FILES.some(({ groups }) => groups === undefined)).each(OAEP_FILES)(
     'Wycheproof $file: as a file key only 32 bytes without a label, under the right hashes, open',

@@ -57,7 +57,8 @@ interface Plan {
 async function choose(origin: string, options: AuthorizationCodeOptions, context: AuthContext): Promise<Plan> {
   const metadata = await discover(origin, context)
   const server = { ...defaultServer(origin), ...metadata }
-  const offersPublic = metadata?.token_endpoint_auth_methods_supported?.includes('none') ?? false
+  const methods: unknown = metadata?.token_endpoint_auth_methods_supported
+  const offersPublic = Array.isArray(methods) && methods.includes('none')
   const client = options.client ?? (offersPublic ? PUBLIC_CLIENT : SCRIPTING_CLIENT)
   const isPublic = client.secret === undefined
   const redirectUri = options.redirectUri ?? (isPublic ? 'http://127.0.0.1:0/callback' : `${origin}/oauth/callback`)
@@ -86,8 +87,12 @@ async function listen(redirect: URL, state: string): Promise<Listener> {
   let host = ''
   let done = false
   const answer = (request: IncomingMessage, response: ServerResponse) => {
-    const url = new URL(request.url ?? '/', `http://${host}`)
+    const url = new URL('/', `http://${host}`)
+    // Some request targets are no URL, and throwing here would end the process.
+    const isUrl = URL.canParse(request.url ?? '', url)
+    if (isUrl) url.href = new URL(request.url ?? '', url).href
     const right =
+      isUrl &&
       !done &&
       request.method === 'GET' &&
       request.headers.host === host &&
@@ -155,7 +160,9 @@ async function withDeadline<T>(work: Promise<T>, timeoutMs: number, context: Aut
     () => new Promise<never>(() => {}),
   )
   const abort = new Promise<never>((_resolve, reject) => {
-    context.signal?.addEventListener('abort', () => reject(cancelled(context.signal!)), { once: true })
+    const give = () => reject(cancelled(context.signal!))
+    if (context.signal?.aborted) give()
+    context.signal?.addEventListener('abort', give, { once: true, signal: stop.signal })
   })
   try {
     return await Promise.race([work, timeout, abort])

@@ -1,0 +1,175 @@
+import { spawn } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { createWorld, listFiles, MAIN, makeTree, snapshot, type World } from '../support/cli.ts'
+
+const WHOLE_SECOND = 1_700_000_000
+const PART = 5 * 1024 * 1024
+
+describe.each(['s3', 'classic'] as const)('upload and download over the %s route', (storage) => {
+  let world: World
+  beforeAll(async () => {
+    world = await createWorld({ storage })
+    makeTree(world.path('dir'), {
+      empty: '',
+      'one byte': 'x',
+      'part-1': randomBytes(PART - 1),
+      part: randomBytes(PART),
+      'part+1': randomBytes(PART + 1),
+      'three parts': randomBytes(2 * PART + 12345),
+      'small limit': randomBytes(256 * 1024),
+      'small limit+1': randomBytes(256 * 1024 + 1),
+      'empty directory/': '',
+      'a/b/c/d/e/f/g/h/i/j/k/l/deep': 'deep',
+      'ünïcode – 文件': 'unicode',
+      'emoji 🦭🔐': 'emoji',
+      [`${'n'.repeat(150)}`]: 'long name',
+      'a:b?c*d': 'forbidden',
+      '-leading': 'dash',
+      'trailing.': 'dot',
+      'CON.txt': 'reserved',
+      '100%41': 'percent',
+      'back\\slash|"<>': 'more',
+    })
+    symlinkSync('one byte', world.path('dir', 'link'))
+    utimesSync(world.path('dir', 'trailing.'), WHOLE_SECOND, WHOLE_SECOND)
+  })
+  afterAll(() => world.close())
+
+  test('brings every byte back, and every name', async () => {
+    const up = await world.transfer(['upload', world.path('dir'), '/room', '--part-size', '5M'])
+    expect(up.stderr).not.toContain('error')
+    expect(up.summary).toMatchObject({ exitCode: 0, files: 18, transferred: 18, skipped: 0, ignored: 1, failed: [] })
+    const down = await world.transfer(['download', '/room/dir', world.path('back')])
+    expect(down.summary).toMatchObject({ exitCode: 0, files: 18, transferred: 18, failed: [] })
+    rmSync(world.path('dir', 'link'))
+    expect(snapshot(world.path('back', 'dir'))).toEqual(snapshot(world.path('dir')))
+    expect(statSync(world.path('back/dir/part')).mtime).toEqual(
+      new Date(Math.floor(statSync(world.path('dir/part')).mtimeMs)),
+    )
+  })
+
+  test('transfers nothing again in either direction, also by checksum', async () => {
+    for (const more of [[], ['--checksum']]) {
+      const up = await world.transfer(['upload', world.path('dir'), '/room', ...more])
+      expect(up.summary).toMatchObject({ exitCode: 0, transferred: 0, skipped: 18, bytes: 0 })
+      const down = await world.transfer(['download', '/room/dir', world.path('back'), ...more])
+      expect(down.summary).toMatchObject({ exitCode: 0, transferred: 0, skipped: 18, bytes: 0 })
+    }
+  })
+
+  test('uploads what changed as a new version; --checksum sees what size and time hide', async () => {
+    writeFileSync(world.path('dir/one byte'), 'xy')
+    writeFileSync(world.path('dir/trailing.'), 'DOT')
+    utimesSync(world.path('dir/trailing.'), WHOLE_SECOND, WHOLE_SECOND)
+    const quick = await world.transfer(['upload', world.path('dir'), '/room'])
+    expect(quick.summary).toMatchObject({ exitCode: 0, transferred: 1, skipped: 17 })
+    const careful = await world.transfer(['upload', world.path('dir'), '/room', '--checksum'])
+    expect(careful.summary).toMatchObject({ exitCode: 0, transferred: 1, skipped: 17 })
+    expect((await world.cli(['cat', '/room/dir/trailing.', '--key-password-file', world.keyPasswordFile])).stdout).toBe(
+      'DOT',
+    )
+  })
+
+  test('keeps local files that differ (12), and replaces them when told to', async () => {
+    writeFileSync(world.path('back/dir/emoji 🦭🔐'), 'mine!')
+    const kept = await world.transfer(['download', '/room/dir', world.path('back')])
+    expect(kept.code).toBe(12)
+    expect(kept.summary.failed.map((entry) => entry.code)).toContain('LOCAL_DIFFERS')
+    expect(readFileSync(world.path('back/dir/emoji 🦭🔐'), 'utf8')).toBe('mine!')
+    const replaced = await world.transfer([
+      'download',
+      '/room/dir',
+      world.path('back'),
+      '--checksum',
+      '--on-conflict',
+      'overwrite',
+    ])
+    expect(replaced.code).toBe(0)
+    expect(snapshot(world.path('back', 'dir'))).toEqual(snapshot(world.path('dir')))
+  })
+
+  test('--contents, several sources, single files and folders made on the way', async () => {
+    makeTree(world.path('more'), { 'x/y': '1', z: '2' })
+    const up = await world.transfer([
+      'upload',
+      world.path('more/x'),
+      world.path('more/z'),
+      '/room/new/er',
+      '--contents',
+    ])
+    expect(up.summary).toMatchObject({ exitCode: 0, transferred: 2 })
+    const down = await world.transfer(['download', '/room/new/er', world.path('single'), '--contents'])
+    expect(down.code).toBe(0)
+    expect(snapshot(world.path('single'))).toEqual({ y: '1', z: '2' })
+    const one = await world.transfer(['download', '/room/new/er/z', world.path('one')])
+    expect(one.code).toBe(0)
+    expect(snapshot(world.path('one'))).toEqual({ z: '2' })
+  })
+
+  test('the server has neither plaintext nor secrets', async () => {
+    const canary = `canary ${randomBytes(8).toString('hex')}`
+    makeTree(world.path('secret'), { 'small canary': canary, 'large canary': Buffer.alloc(PART, canary) })
+    expect((await world.transfer(['upload', world.path('secret'), '/room'])).code).toBe(0)
+    const stored = listFiles(world.path('server'))
+    expect(stored.length).toBeGreaterThan(2)
+    for (const name of stored) {
+      const bytes = readFileSync(world.path('server', name))
+      expect(bytes.includes(canary), name).toBe(false)
+      expect(bytes.includes('BEGIN PRIVATE KEY'), name).toBe(false)
+      expect(bytes.includes('encryption pässword'), name).toBe(false)
+    }
+  })
+
+  test('a plain room works too, and is refused with --require-encryption (9)', async () => {
+    expect((await world.cli(['room', 'create', '/plain', '--plain'])).code).toBe(0)
+    const refused = await world.transfer(['upload', world.path('more'), '/plain', '--require-encryption'])
+    expect(refused.code).toBe(9)
+    expect((await world.cli(['ls', '/plain'])).stdout).toBe('')
+    const up = await world.transfer(['upload', world.path('more'), '/plain'])
+    expect(up.summary).toMatchObject({ exitCode: 0, transferred: 2 })
+    expect((await world.transfer(['download', '/plain/more', world.path('plain')])).code).toBe(0)
+    expect(snapshot(world.path('plain/more'))).toEqual(snapshot(world.path('more')))
+  })
+
+  test('a download under a directory in the way is reported, other files go on', async () => {
+    mkdirSync(world.path('blocked/more/z'), { recursive: true })
+    const down = await world.transfer(['download', '/plain/more', world.path('blocked')])
+    expect(down.code).toBe(12)
+    expect(down.summary).toMatchObject({ transferred: 1, failed: [{ path: 'more/z', code: 'LOCAL_NOT_A_FILE' }] })
+  })
+
+  test('cat prints exactly the content, also of a large file', async () => {
+    const large = randomBytes(17 * 1024 * 1024)
+    makeTree(world.path('cat'), { large })
+    expect((await world.transfer(['upload', world.path('cat'), '/room'])).code).toBe(0)
+    const file = world.path('cat-out')
+    const out = openSync(file, 'w')
+    const child = spawn(
+      process.execPath,
+      [MAIN, 'cat', '/room/cat/large', '--key-password-file', world.keyPasswordFile],
+      {
+        env: { ...process.env, SEALSYNC_HOME: world.home },
+        stdio: ['ignore', out, 'inherit'],
+      },
+    )
+    const [code] = await once(child, 'close')
+    closeSync(out)
+    expect(code).toBe(0)
+    const digest = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
+    expect(digest(readFileSync(file))).toBe(digest(large))
+    expect(snapshot(`${world.home}/tmp`)).toEqual({})
+  })
+})
