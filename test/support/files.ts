@@ -50,6 +50,8 @@ export interface Child {
   /** The first line, as soon as it is there. */
   readonly first: Promise<Line>
   readonly pid: number
+  /** Resolves when that many lines are there, or the child has ended. */
+  until(count: number): Promise<void>
   kill(): void
   /** Writes to its standard input. */
   tell(text: string): void
@@ -64,6 +66,7 @@ export function runScript(script: string, args: string[] = [], options: { uid?: 
   const parsed: Line[] = []
   let rest = ''
   let sawFirst: (line: Line) => void = () => {}
+  const waiting = new Set<{ count: number; end: () => void }>()
   const first = new Promise<Line>((resolve) => {
     sawFirst = resolve
   })
@@ -75,10 +78,12 @@ export function runScript(script: string, args: string[] = [], options: { uid?: 
         parsed.push(JSON.parse(rest.slice(0, end)))
         rest = rest.slice(end + 1)
         if (parsed.length === 1) sawFirst(parsed[0])
+        for (const one of waiting) if (parsed.length >= one.count) one.end()
       }
     })
     child.on('close', () => {
       sawFirst(parsed[0])
+      for (const one of waiting) one.end()
       resolve(parsed)
     })
   })
@@ -88,6 +93,11 @@ export function runScript(script: string, args: string[] = [], options: { uid?: 
     lines,
     first,
     pid: child.pid ?? 0,
+    until: (count) =>
+      new Promise((end) => {
+        if (parsed.length >= count || child.exitCode !== null) end()
+        else waiting.add({ count, end })
+      }),
     kill: () => void child.kill('SIGKILL'),
     tell: (text) => void child.stdin.write(text),
   }

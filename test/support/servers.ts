@@ -47,7 +47,7 @@ export async function httpServer(answer: Answer, tls?: { cert: string; key: stri
     const parts: Buffer[] = []
     raw.on('data', (part: Buffer) => parts.push(part))
     raw.on('error', () => {})
-    response.on('error', () => {})
+    response.setMaxListeners(0).on('error', () => {})
     raw.on('end', async () => {
       const { method = '', url: path = '', headers } = raw
       const request = { method, path, headers, body: Buffer.concat(parts).toString() }
