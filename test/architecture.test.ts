@@ -1,0 +1,123 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, relative, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, test } from 'vitest'
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+
+function sources(dir: string): string[] {
+  return readdirSync(join(ROOT, dir), { withFileTypes: true }).flatMap((entry) =>
+    entry.isDirectory() ? sources(join(dir, entry.name)) : entry.name.endsWith('.ts') ? [join(dir, entry.name)] : [],
+  )
+}
+
+const files = [...sources('crypto'), ...sources('src')]
+
+/** Specifiers of all imports and re-exports, also dynamic ones. */
+function importsOf(file: string): { specifier: string; typeOnly: boolean }[] {
+  const text = readFileSync(join(ROOT, file), 'utf8')
+  const found: { specifier: string; typeOnly: boolean }[] = []
+  for (const match of text.matchAll(/^\s*(import|export)\s+(type\s+)?(?:[^'"]*?\sfrom\s+)?'([^']+)'/gm)) {
+    found.push({ specifier: match[3]!, typeOnly: match[2] !== undefined })
+  }
+  for (const match of text.matchAll(/\bimport\(\s*'([^']+)'\s*\)/g))
+    found.push({ specifier: match[1]!, typeOnly: false })
+  return found
+}
+
+const toLocal = (file: string, specifier: string) => relative(ROOT, resolve(ROOT, dirname(file), specifier))
+
+/** The layer of a file. */
+function layerOf(file: string): string {
+  if (file === 'crypto/errors.ts') return 'errors'
+  if (file.startsWith('crypto/')) return 'crypto'
+  const [, second, third] = file.split('/')
+  if (third !== undefined) return second!
+  const name = second!.replace('.ts', '')
+  return ['errors', 'environment', 'version'].includes(name) ? 'errors' : name
+}
+
+const LEAVES = ['errors', 'local']
+const MAY_IMPORT: Record<string, string[]> = {
+  errors: ['errors'],
+  crypto: ['crypto', 'errors'],
+  local: LEAVES,
+  http: ['http', ...LEAVES],
+  session: ['session', 'http', ...LEAVES],
+  api: ['api', 'session', 'http', 'crypto', ...LEAVES],
+  transfer: ['transfer', 'api', 'http', 'crypto', ...LEAVES],
+  sync: ['sync', 'transfer', 'api', 'crypto', ...LEAVES],
+  client: ['sync', 'transfer', 'api', 'session', 'http', 'crypto', ...LEAVES],
+  server: ['server', ...LEAVES],
+  cli: ['cli', 'client', 'sync', 'transfer', 'api', 'session', 'server', 'crypto', ...LEAVES],
+  index: ['client', 'sync', 'transfer', 'api', 'session', 'http', 'crypto', ...LEAVES],
+}
+
+test('imports go one way only', () => {
+  expect(files.length).toBeGreaterThan(60)
+  const wrong: string[] = []
+  for (const file of files) {
+    const layer = layerOf(file)
+    for (const { specifier } of importsOf(file)) {
+      if (!specifier.startsWith('.')) continue
+      const target = toLocal(file, specifier)
+      if (!MAY_IMPORT[layer]?.includes(layerOf(target))) wrong.push(`${file} → ${target}`)
+    }
+  }
+  expect(wrong).toEqual([])
+})
+
+test('there are no cycles', () => {
+  const edges = new Map(
+    files.map((file) => [
+      file,
+      importsOf(file)
+        .filter(({ specifier, typeOnly }) => specifier.startsWith('.') && !typeOnly)
+        .map(({ specifier }) => toLocal(file, specifier)),
+    ]),
+  )
+  const done = new Set<string>()
+  const visit = (file: string, path: string[]): void => {
+    expect(path, `cycle: ${[...path, file].join(' → ')}`).not.toContain(file)
+    if (done.has(file)) return
+    for (const next of edges.get(file) ?? []) visit(next, [...path, file])
+    done.add(file)
+  }
+  for (const file of files) visit(file, [])
+})
+
+test('what may be imported only in one place is imported only there', () => {
+  const users = (name: string) =>
+    files.filter((file) =>
+      importsOf(file).some(({ specifier }) => specifier === name || specifier.startsWith(`${name}/`)),
+    )
+  expect(users('node-forge')).toEqual(['crypto/primitives/forge.ts'])
+  expect(users('undici').every((file) => file.startsWith('src/http/'))).toBe(true)
+  expect(users('lmdb').every((file) => file.startsWith('src/server/'))).toBe(true)
+  expect(users('oauth4webapi').every((file) => file.startsWith('src/session/'))).toBe(true)
+  expect(users('commander').every((file) => file.startsWith('src/cli/'))).toBe(true)
+  const cryptoWithNode = files.filter(
+    (file) => file.startsWith('crypto/') && importsOf(file).some(({ specifier }) => specifier.startsWith('node:')),
+  )
+  expect(cryptoWithNode).toEqual(['crypto/primitives/node.ts'])
+})
+
+test('the server has no way to decrypt', () => {
+  for (const file of files.filter((name) => name.startsWith('src/server/'))) {
+    for (const { specifier } of importsOf(file)) {
+      expect(specifier, file).not.toMatch(/crypto\/(?!errors\.ts)/)
+      expect(specifier, file).not.toMatch(/^(node-forge|@noble)/)
+    }
+    expect(readFileSync(join(ROOT, file), 'utf8'), file).not.toMatch(/createDecipheriv|privateDecrypt/)
+  }
+})
+
+test('nothing dangerous is used, and the console and raw randomness only where they belong', () => {
+  for (const file of files) {
+    const text = readFileSync(join(ROOT, file), 'utf8').replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')
+    expect(text, file).not.toMatch(/\beval\(|new Function\(|\bexecSync?\(|Math\.random|console\.|shell: true/)
+    if (!file.startsWith('src/local/') && !file.startsWith('src/server/') && !file.startsWith('src/cli/')) {
+      expect(text, file).not.toMatch(/\bwriteFile(Sync)?\(/)
+    }
+  }
+})
