@@ -170,7 +170,12 @@ const MAX_DEPTH = 32
 
 /** JSON text to values, refused when nested too deeply; keys that could reach a prototype are dropped by the parsers. */
 export function parseJson(bytes: Uint8Array): unknown {
-  const source = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8')
+  let source: string
+  try {
+    source = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch (cause) {
+    throw notJson(cause)
+  }
   let depth = 0
   let inText = false
   for (let i = 0; i < source.length; i++) {
@@ -186,10 +191,13 @@ export function parseJson(bytes: Uint8Array): unknown {
   try {
     return JSON.parse(source)
   } catch (cause) {
-    throw new SyncError('server', 'ANSWER_NOT_JSON', 'The server’s answer is not JSON', {
-      hint: 'Is this the address of a compatible server? A proxy or login portal may stand in between.',
-      retryable: true,
-      cause,
-    })
+    throw notJson(cause)
   }
 }
+
+const notJson = (cause: unknown) =>
+  new SyncError('server', 'ANSWER_NOT_JSON', 'The server’s answer is not JSON', {
+    hint: 'Is this the address of a compatible server? A proxy or login portal may stand in between.',
+    retryable: true,
+    cause,
+  })

@@ -200,7 +200,7 @@ const transferOptions = (target: Command) =>
   keyPasswordOptions(target)
     .option('--contents', 'put what is in a directory into the target, not the directory itself')
     .option('--checksum', 'compare contents, not size and time')
-    .addOption(new Option('-j, --jobs <n>', 'files in flight (default 8)').env('SEALSYNC_JOBS'))
+    .addOption(new Option('-j, --jobs <n>', 'files in flight (default 16)').env('SEALSYNC_JOBS'))
 
 /** Both transfers take a list whose last element is the target. */
 const transferAction =

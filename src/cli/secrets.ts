@@ -10,8 +10,7 @@ import { localError, SyncError } from '../errors.ts'
 export interface SecretSources {
   readonly file?: string | undefined
   readonly command?: string | undefined
-  /** Name of an environment variable; it is removed once read, so that child processes do not inherit it. */
-  readonly variable?: string
+  readonly variable?: 'SEALSYNC_PASSWORD' | 'SEALSYNC_KEY_PASSWORD'
   readonly question: string
   /** Asks twice. */
   readonly confirm?: boolean
@@ -21,6 +20,14 @@ export interface SecretSources {
 
 const MAX_SECRET = 64 * 1024
 
+/** Secrets of the environment, taken out of it at once: child processes must not inherit them. */
+const fromEnvironment = new Map<string, string>()
+for (const name of ['SEALSYNC_PASSWORD', 'SEALSYNC_KEY_PASSWORD']) {
+  const value = process.env[name]
+  if (value !== undefined && value !== '') fromEnvironment.set(name, value)
+  delete process.env[name]
+}
+
 /** Removes one trailing LF or CRLF, nothing else. */
 function trimLine(bytes: Uint8Array): Uint8Array {
   let end = bytes.length
@@ -28,10 +35,17 @@ function trimLine(bytes: Uint8Array): Uint8Array {
   return bytes.subarray(0, end)
 }
 
-/** A regular file, or a pipe such as /dev/stdin and `<(…)`; `-` is standard input. */
+async function readStandardInput(): Promise<Uint8Array> {
+  const chunks: Buffer[] = []
+  for await (const chunk of process.stdin) chunks.push(Buffer.from(chunk))
+  return trimLine(Buffer.concat(chunks).subarray(0, MAX_SECRET))
+}
+
+/** A regular file, or a pipe such as `<(…)`; `-` is standard input. */
 async function readSecretFile(path: string): Promise<Uint8Array> {
+  if (path === '-') return readStandardInput()
   try {
-    const handle = await open(path === '-' ? '/dev/stdin' : path, 'r')
+    const handle = await open(path, 'r')
     try {
       const info = await handle.stat()
       if (info.isFile() && process.platform !== 'win32') {
@@ -134,12 +148,8 @@ export async function prompt(question: string): Promise<string> {
 export async function getSecret(sources: SecretSources): Promise<Uint8Array> {
   if (sources.file !== undefined) return readSecretFile(sources.file)
   if (sources.command !== undefined) return runSecretCommand(sources.command)
-  const variable = sources.variable
-  if (variable !== undefined) {
-    const value = process.env[variable]
-    delete process.env[variable]
-    if (value !== undefined && value !== '') return Buffer.from(value, 'utf8')
-  }
+  const value = fromEnvironment.get(sources.variable ?? '')
+  if (value !== undefined) return Buffer.from(value, 'utf8')
   if (!isInteractive()) throw sources.missing
   const first = await prompt(sources.question)
   if (sources.confirm && (await prompt(`${sources.question} (again)`)) !== first) {

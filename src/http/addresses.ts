@@ -41,11 +41,9 @@ for (const [net, bits] of [
 export type Reach = 'loopback' | 'private' | 'public'
 
 export function reachOf(address: string): Reach {
-  // A zone (`fe80::1%eth0`) is no part of the number, and the list would find nothing with it.
-  const ip = address.replace(/%.*$/s, '')
-  const family = isIP(ip) === 6 ? 'ipv6' : 'ipv4'
-  if (loopback.check(ip, family)) return 'loopback'
-  return nonPublic.check(ip, family) ? 'private' : 'public'
+  const family = isIP(address) === 6 ? 'ipv6' : 'ipv4'
+  if (loopback.check(address, family)) return 'loopback'
+  return nonPublic.check(address, family) ? 'private' : 'public'
 }
 
 /** The host of a URL without the brackets of an IPv6 literal. */

@@ -90,6 +90,7 @@ export function withRetry(send: Send, options: RetryOptions): Send {
       } catch (error) {
         outcome = { error }
       }
+      if (response !== undefined && response.status < 400) return response
       const delayMs = retryDelay(attempt, request, outcome, random.next())
       // One request in ten, and a few to start with: in an outage everything fails, and waiting for all of it helps nobody.
       if (delayMs === undefined || retries >= 40 + requests / 10) {

@@ -106,7 +106,13 @@ export function createDialer(options: DialerOptions = {}): { send: Send; close()
       rejectUnauthorized: true,
     },
   })
-  const config: Dialing = { agent, allow, userAgent: options.userAgent, stallMs: options.stallMs ?? 120_000 }
+  const config: Dialing = {
+    agent,
+    allow,
+    userAgent: options.userAgent,
+    stallMs: options.stallMs ?? 120_000,
+    checked: new Set(),
+  }
   return { send: (request) => dial(config, request), close: () => agent.close() }
 }
 
@@ -115,16 +121,25 @@ interface Dialing {
   readonly allow: (reach: Reach) => boolean
   readonly userAgent: string | undefined
   readonly stallMs: number
+  /** Origins that passed: checking one costs as much as a small request. */
+  readonly checked: Set<string>
+}
+
+/** A name is checked by its addresses, when they are looked up for a connection. */
+function checkOrigin({ allow, checked }: Dialing, url: URL): void {
+  if (checked.has(url.origin)) return
+  checkScheme(url)
+  const host = hostOf(url)
+  if (isIP(host) !== 0 && !allow(reachOf(host))) throw refused(host)
+  if (checked.size < 1_000) checked.add(url.origin)
 }
 
 async function dial(config: Dialing, request: HttpRequest): Promise<HttpResponse> {
-  const { agent, allow, userAgent, stallMs } = config
+  const { agent, userAgent, stallMs } = config
   if (request.signal?.aborted) throw cancelled(request.signal)
   const url = parseForeignUrl(request.url)
-  checkScheme(url)
+  checkOrigin(config, url)
   if (url.href.length > MAX_URL) throw new SyncError('limit', 'URL_TOO_LONG', 'The URL is longer than 8 KiB')
-  const host = hostOf(url)
-  if (isIP(host) !== 0 && !allow(reachOf(host))) throw refused(host)
   let answer: Dispatcher.ResponseData
   try {
     answer = await agent.request({

@@ -76,11 +76,9 @@ function withoutOddLifetime(body: Uint8Array): Uint8Array<ArrayBuffer> {
   }
   if (typeof answer !== 'object' || answer === null || !('expires_in' in answer)) return bytes
   const { expires_in: seconds, ...rest } = answer
-  const text = typeof seconds === 'string' ? seconds.trim() : seconds
-  const isDuration = text !== '' && text !== null && Number.isFinite(Number(text)) && Number(text) >= 0
-  return isDuration && typeof text !== 'boolean'
-    ? bytes
-    : (Buffer.from(JSON.stringify(rest)) as Uint8Array<ArrayBuffer>)
+  const isText = typeof seconds === 'string' && seconds.trim() !== ''
+  const isDuration = (isText || typeof seconds === 'number') && Number.isFinite(Number(seconds)) && Number(seconds) >= 0
+  return isDuration ? bytes : (Buffer.from(JSON.stringify(rest)) as Uint8Array<ArrayBuffer>)
 }
 
 const MIN_LIFETIME_MS = 30_000
@@ -146,9 +144,13 @@ export function oauthError(error: unknown, what: string): unknown {
   if (error instanceof oauth.AuthorizationResponseError) {
     return loginAgain('LOGIN_DENIED', `${what} was denied in the browser`, bare(error))
   }
-  if (error instanceof oauth.OperationProcessingError || error instanceof oauth.WWWAuthenticateChallengeError) {
-    const cause = error.cause
-    const status = cause instanceof Response ? cause.status : undefined
+  if (
+    error instanceof oauth.OperationProcessingError ||
+    error instanceof oauth.UnsupportedOperationError ||
+    error instanceof oauth.WWWAuthenticateChallengeError
+  ) {
+    const answer = error instanceof oauth.WWWAuthenticateChallengeError ? error.response : error.cause
+    const status = answer instanceof Response ? answer.status : undefined
     if (status === 429) {
       return new SyncError('rate_limit', 'RATE_LIMITED', `${what}: too many tries`, { status, retryable: true })
     }

@@ -3,6 +3,7 @@
  * concern one entry and which end the run.
  * @module
  */
+import { setMaxListeners } from 'node:events'
 import pLimit from 'p-limit'
 import { isDiskFatal, type SyncError, toSyncError } from '../errors.ts'
 import type { EntryFailure } from './tree.ts'
@@ -73,6 +74,8 @@ export async function runEntries<T extends { readonly shown: string }>(
   const active = new Set<Promise<void>>()
   const stop = new AbortController()
   const signal = AbortSignal.any([options.signal, stop.signal])
+  // Every file and request in flight listens; that is no leak.
+  setMaxListeners(0, signal, options.signal)
   let successes = 0
 
   async function one(entry: T): Promise<void> {

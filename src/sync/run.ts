@@ -39,7 +39,7 @@ export interface RunOptions {
   readonly contents?: boolean
   /** Compare contents by recomputing the tag instead of size and time. */
   readonly checksum?: boolean
-  /** Files in flight. Default 8. */
+  /** Files in flight. Default 16. */
   readonly jobs?: number
   readonly signal?: AbortSignal
 }
@@ -56,7 +56,7 @@ export interface DownloadOptions extends RunOptions {
   readonly overwrite?: boolean
 }
 
-export const DEFAULT_JOBS = 8
+export const DEFAULT_JOBS = 16
 export const DEFAULT_PART_SIZE = 8 * 1024 * 1024
 /** Parts in flight per file, and part buffers of the whole run. */
 const WINDOW = 3

@@ -88,6 +88,21 @@ describe('a file that changes while it is read', () => {
     await expect(reader.verify()).rejects.toMatchObject(changed)
   })
 
+  test('another directory in the place of its own', async () => {
+    const base = await freshDirectory()
+    for (const name of ['a', 'b']) {
+      await mkdir(join(base, name))
+      await writeFile(join(base, name, 'file'), 'content')
+      await utimes(join(base, name, 'file'), 1_000_000, 1_000_000)
+    }
+    const reader = await opened(join(base, 'a', 'file'))
+    await reader.verify()
+    // Nothing touches the file itself: only its path leads elsewhere now.
+    await rename(join(base, 'a'), join(base, 'old'))
+    await rename(join(base, 'b'), join(base, 'a'))
+    await expect(reader.verify()).rejects.toMatchObject(changed)
+  })
+
   test('cut short in the middle: the missing bytes are not made up', async () => {
     const path = await source('0123456789')
     const reader = await opened(path)

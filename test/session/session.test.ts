@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import type { Clock } from '../../src/environment.ts'
+import { type Clock, systemClock } from '../../src/environment.ts'
 import { SyncError } from '../../src/errors.ts'
 import { withRetry } from '../../src/http/retry.ts'
 import type { Authorizer, Grant } from '../../src/session/authorizer.ts'
@@ -130,9 +130,20 @@ describe('renewal ahead of the end', () => {
 
   test('fifty callers at once cause one renewal', async () => {
     const clock = fakeClock()
-    const made = await world({ store: memoryGrantStore(grantOf(clock, '0', 0)) })
+    const inner = memoryGrantStore(grantOf(clock, '0', 0))
+    let locks = 0
+    const store: GrantStore = {
+      ...inner,
+      exclusive(work) {
+        locks++
+        return inner.exclusive(work)
+      },
+    }
+    const made = await world({ store })
     expect(await Promise.all(Array.from({ length: 50 }, made.call))).toEqual(Array(50).fill(200))
     expect(made.auth.tokenCalls).toHaveLength(1)
+    // The others wait for that one; they do not queue for the lock.
+    expect(locks).toBe(1)
     expect(new Set(made.tokens())).toEqual(new Set(['Bearer access-1']))
   })
 
@@ -318,14 +329,14 @@ describe('two processes, one store', () => {
   async function pair() {
     const path = join(await freshDirectory(), 'grant.json')
     const clock: FakeClock = fakeClock()
-    await fileGrantStore(path, clock).save(grantOf(clock, '0', 120_000))
+    await fileGrantStore(path, systemClock).save(grantOf(clock, '0', 120_000))
     const auth = await tokenServer()
     const api = await httpServer((_request, response) => response.end())
     const open = () =>
       createSession({
         origin: api.origin,
         authorizer: passwordAuthorizer(auth.origin, { userName: 'a', password: async () => 'b' }),
-        store: fileGrantStore(path, clock),
+        store: fileGrantStore(path, systemClock),
         send: dialer(),
         clock,
       })
@@ -349,7 +360,6 @@ describe('two processes, one store', () => {
     const { clock, auth, request, a, b } = await pair()
     await Promise.all([a.send(request), b.send(request)])
     clock.advance(90_000)
-    // Waiting for the lock must not move the clock past the end of the wait.
     await Promise.all([a.send(request), b.send(request), a.send(request), b.send(request)])
     expect(auth.tokenCalls).toHaveLength(1)
   })

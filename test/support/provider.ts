@@ -12,13 +12,14 @@ export interface TestProvider {
 }
 
 export async function startProvider(accessTokenSeconds = 3600): Promise<TestProvider> {
-  const { Provider } = await import('oidc-provider')
   const server = createServer()
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   const [warn, info] = [console.warn, console.info]
   console.warn = () => {}
   console.info = () => {}
+  // @ts-expect-error: the package brings no types.
+  const { Provider } = await import('oidc-provider')
   const provider = new Provider(origin, {
     clients: [
       {

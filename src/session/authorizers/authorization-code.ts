@@ -96,6 +96,7 @@ async function listen(redirect: URL, state: string): Promise<Listener> {
       !done &&
       request.method === 'GET' &&
       request.headers.host === host &&
+      url.host === host &&
       url.pathname === redirect.pathname &&
       url.searchParams.getAll('state').length === 1 &&
       sameText(url.searchParams.get('state')!, state)
@@ -179,7 +180,9 @@ export function authorizationCodeAuthorizer(origin: string, options: Authorizati
     const verifier = oauth.generateRandomCodeVerifier()
     const state = oauth.generateRandomState()
     const redirect = new URL(redirectUri)
-    const listener = isLoopback(redirect) ? await listen(redirect, state) : undefined
+    // A server on this machine has a page of its own for codes; that address is not ours to listen on.
+    const isOurs = isLoopback(redirect) && redirect.origin !== origin
+    const listener = isOurs ? await listen(redirect, state) : undefined
     try {
       const url = new URL(server.authorization_endpoint!)
       const finalRedirect = listener?.redirectUri ?? redirectUri
