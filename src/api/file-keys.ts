@@ -10,10 +10,13 @@ export const KEYS_PER_CALL = 100
 export const getFileKey = async (api: Api, fileId: number, signal?: AbortSignal): Promise<WrappedFileKey> =>
   parseFileKey(await callFor(api, { method: 'GET', path: `/v4/nodes/files/${fileId}/user_file_key`, signal }, parseRaw))
 
+/** Which of the caller's key pairs the listed file keys are wrapped for: the current one, or that of the older version. */
+export type HolderKey = 'current' | 'previous'
+
 /** Work that is left: who lacks the key of which file. Fulfilled entries vanish, so offsets shift under the reader. */
 export const listMissingFileKeys = (
   api: Api,
-  scope: { roomId?: number; fileId?: number; offset: number },
+  scope: { roomId?: number; fileId?: number; holder?: HolderKey; offset: number },
   signal?: AbortSignal,
 ): Promise<MissingFileKeys> =>
   callFor(
@@ -21,7 +24,13 @@ export const listMissingFileKeys = (
     {
       method: 'GET',
       path: '/v4/nodes/missingFileKeys',
-      query: { room_id: scope.roomId, file_id: scope.fileId, offset: scope.offset, limit: KEYS_PER_CALL },
+      query: {
+        room_id: scope.roomId,
+        file_id: scope.fileId,
+        use_key: scope.holder === 'previous' ? 'previous_user_key' : undefined,
+        offset: scope.offset,
+        limit: KEYS_PER_CALL,
+      },
       signal,
     },
     parseMissingFileKeys,

@@ -49,10 +49,12 @@ export function requestOptions(send: Send, signal: AbortSignal | undefined) {
       url: string,
       init: { method: string; headers: Record<string, string>; body?: unknown },
     ): Promise<Response> => {
+      // Our dialler names the program; the library would name itself.
+      const { 'user-agent': _library, ...headersWithoutAgent } = init.headers
       const request: HttpRequest = {
         method: init.method as HttpRequest['method'],
         url,
-        headers: init.headers,
+        headers: headersWithoutAgent,
         label: new URL(url).pathname,
         ...(init.body === undefined || init.body === null ? {} : { body: Buffer.from(String(init.body)) }),
         ...(signal === undefined ? {} : { signal }),

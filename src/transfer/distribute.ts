@@ -5,7 +5,7 @@
  */
 import { type FileKey, formatFileKey, parseFileKey, SyncError } from '../../crypto/index.ts'
 import type { Api } from '../api/api.ts'
-import { KEYS_PER_CALL, listMissingFileKeys, postFileKeys } from '../api/file-keys.ts'
+import { type HolderKey, KEYS_PER_CALL, listMissingFileKeys, postFileKeys } from '../api/file-keys.ts'
 import type { MissingFileKeys } from '../api/wire.ts'
 import { cancelled } from '../errors.ts'
 import type { OnEvent } from './events.ts'
@@ -26,21 +26,42 @@ export interface DistributionResult {
 
 const MAX_REMEMBERED = 500
 
+interface DistributionOptions {
+  readonly roomId?: number
+  /** Keys at hand, by file id. */
+  readonly known?: ReadonlyMap<number, FileKey>
+  readonly onEvent?: OnEvent | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
 /**
- * Hands out all file keys that are missing in one room (or everywhere), page by page. Served entries vanish from the
- * server's list, so the offset only moves past entries that cannot be served.
+ * Hands out all file keys that are missing in one room (or everywhere). An account with key pairs of both versions also hands
+ * out what it can open with the older one only; its own newer key pair is among the recipients then.
  */
 export async function distributeFileKeys(
   api: Api,
   keyring: Keyring,
-  options: {
-    roomId?: number
-    known?: ReadonlyMap<number, FileKey>
-    onEvent?: OnEvent | undefined
-    signal?: AbortSignal | undefined
-  } = {},
+  options: DistributionOptions = {},
 ): Promise<DistributionResult> {
-  const { roomId, known, onEvent, signal } = options
+  const holders: HolderKey[] =
+    (await keyring.containers(options.signal)).length > 1 ? ['current', 'previous'] : ['current']
+  let handedOut = 0
+  let skipped = 0
+  for (const holder of holders) {
+    const done = await distributeWith(api, keyring, holder, options)
+    handedOut += done.handedOut
+    skipped += done.skipped
+  }
+  return { handedOut, skipped }
+}
+
+/** Page by page. Served entries vanish from the server's list, so the offset only moves past those that cannot be served. */
+async function distributeWith(
+  api: Api,
+  keyring: Keyring,
+  holder: HolderKey,
+  { roomId, known, onEvent, signal }: DistributionOptions,
+): Promise<DistributionResult> {
   let handedOut = 0
   let skipped = 0
   const warned = new Set<string>()
@@ -50,14 +71,17 @@ export async function distributeFileKeys(
     if (!warned.has(id)) onEvent?.({ type: 'warning', code: error.code, message: `${what}: ${error.message}` })
     warned.add(id)
   }
+  let previous = ''
   for (;;) {
     if (signal?.aborted) throw cancelled(signal)
-    const page = await listMissingFileKeys(
-      api,
-      { ...(roomId === undefined ? {} : { roomId }), offset: skipped },
-      signal,
-    )
+    const scope = { ...(roomId === undefined ? {} : { roomId }), holder, offset: skipped }
+    const page = await listMissingFileKeys(api, scope, signal)
     if (page.items.length === 0) return { handedOut, skipped }
+    const listed = JSON.stringify(page.items)
+    if (listed === previous) {
+      throw new SyncError('server', 'KEYS_NOT_TAKEN', 'The server accepts file keys but keeps listing them as missing')
+    }
+    previous = listed
     const entries = await wrapPage(page, keyring, known, warn, signal)
     for (let at = 0; at < entries.length; at += KEYS_PER_CALL) {
       await postFileKeys(api, entries.slice(at, at + KEYS_PER_CALL), signal)

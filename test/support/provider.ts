@@ -32,7 +32,7 @@ export async function startProvider(accessTokenSeconds = 3600): Promise<TestProv
       },
     ],
     scopes: ['all', 'openid', 'offline_access'],
-    features: { devInteractions: { enabled: true }, revocation: { enabled: true } },
+    features: { devInteractions: { enabled: true }, revocation: { enabled: true, allowedPolicy: () => true } },
     pkce: { required: () => true },
     rotateRefreshToken: true,
     issueRefreshToken: async () => true,

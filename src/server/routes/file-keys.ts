@@ -92,7 +92,7 @@ async function distribute(call: Call): Promise<Reply> {
   await call.change((change, access) => {
     for (const entry of entries) {
       const file = encryptedFile(access, entry.fileId)
-      requireOwnKey(store, access, file)
+      requireOwnKey(store, access, file, entry.fileKey)
       requireRecipient(store, entry)
       putFileKey(change, file.id, entry.userId, entry.fileKey)
     }
@@ -100,9 +100,16 @@ async function distribute(call: Call): Promise<Reply> {
   return noContent()
 }
 
-/** Only who can open a file can hand out its key; room admins may have done so with a rescue key. */
-function requireOwnKey(store: Store, access: Access, file: NodeRecord): void {
-  if (findKey(store, file.id, access.userId, KEY_VERSIONS) !== undefined) return
+/**
+ * Only who can open a file can hand out its key; room admins may have done so with a rescue key. IV and tag belong to the
+ * content, so a key that comes with other ones could never open it, and would stay for good.
+ */
+function requireOwnKey(store: Store, access: Access, file: NodeRecord, given: FileKeyRecord): void {
+  const own = findKey(store, file.id, access.userId, KEY_VERSIONS)
+  if (own !== undefined) {
+    if (own.iv === given.iv && own.tag === given.tag) return
+    throw badRequest(-80062, 'File key belongs to other content')
+  }
   const hasRescue = [
     ...store.fileKeys.getKeys({ start: [file.id, RESCUE_BASE, ''], end: [file.id + 1, 0, ''], limit: 1 }),
   ]
