@@ -106,8 +106,7 @@ export const keyPassword =
 export async function readAuthorities(caFile: string | undefined): Promise<string[] | undefined> {
   if (caFile === undefined) return undefined
   try {
-    const { rootCertificates } = await import('node:tls')
-    return [...rootCertificates, await readFile(caFile, 'utf8')]
+    return [await readFile(caFile, 'utf8')]
   } catch (cause) {
     throw new SyncError('usage', 'CA_FILE', `Cannot read the certificate authorities in ${caFile}`, { cause })
   }
