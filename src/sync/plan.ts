@@ -28,13 +28,16 @@ export interface CompareOptions {
   readonly checksum: boolean
 }
 
-/** Times pass through floating-point seconds on their way to the disk and back: 5 ms may come back as 4.9999. */
-const ROUNDING_MS = 0.001
+/**
+ * The server keeps whole milliseconds, and times pass through floating-point seconds on their way to the disk and back: what
+ * is less than this apart is the same.
+ */
+const RESOLUTION_MS = 1.001
 
 /** Equal within the coarser of two resolutions: many servers and file systems keep whole seconds only. */
 export function sameTime(a: number, b: number): boolean {
-  const [x, y] = [Math.floor(a + ROUNDING_MS), Math.floor(b + ROUNDING_MS)]
-  if (x === y) return true
+  if (Math.abs(a - b) < RESOLUTION_MS) return true
+  const [x, y] = [Math.floor(a), Math.floor(b)]
   const wholeSeconds = x % 1000 === 0 || y % 1000 === 0
   return wholeSeconds && Math.floor(x / 1000) === Math.floor(y / 1000)
 }
