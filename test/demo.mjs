@@ -169,6 +169,27 @@ function searchServer(dir, needles) {
   return bytes
 }
 
+/** The plain keys of a few uploaded files, opened with the library as any client would. */
+async function unwrapSome(url, accountPassword, keyPassword) {
+  const { createClient, passwordAuthorizer } = await import(new URL('../dist/src/index.js', import.meta.url))
+  const { getFileKey } = await import(new URL('../dist/src/api/file-keys.js', import.meta.url))
+  const { requireRemote } = await import(new URL('../dist/src/sync/remote-path.js', import.meta.url))
+  const client = createClient(url, {
+    authorizer: (origin) => passwordAuthorizer(origin, { userName: 'demo', password: async () => accountPassword }),
+    keyPassword: async () => keyPassword,
+  })
+  await client.session.login()
+  const keys = []
+  for (const path of ['/demo/edge/one byte', '/demo/edge/300 MB', '/demo/edge/canary.txt']) {
+    const { node } = await requireRemote(client.api, path)
+    const fileKey = await client.keyring.unwrap(await getFileKey(client.api, node.id))
+    keys.push(Buffer.from(fileKey.key))
+  }
+  await client.session.logout()
+  await client.close()
+  return keys
+}
+
 const secret = (name, value) => {
   const path = join(base, name)
   writeFileSync(path, `${value}\n`, { mode: 0o600 })
@@ -223,7 +244,8 @@ try {
   if (count !== up.transferred) fail(`${count} files compared, ${up.transferred} uploaded`)
   console.log(`  ${count} files are identical`)
 
-  console.log('\nSearching the server for plaintext and secrets…')
+  console.log('\nSearching the server for plaintext, keys and passwords…')
+  const fileKeys = await unwrapSome(url, accountPassword, keyPassword)
   const license = readFileSync(join(ROOT, 'LICENSE')).subarray(0, 400)
   const stored = searchServer(data, [
     ['plaintext', CANARY],
@@ -233,6 +255,11 @@ try {
     ['a private key', 'BEGIN RSA PRIVATE KEY'],
     ['the encryption password', keyPassword],
     ['the account password', accountPassword],
+    ...fileKeys.flatMap((key) => [
+      ['a file key', key],
+      ['a file key', key.toString('base64')],
+      ['a file key', key.toString('hex')],
+    ]),
   ])
   console.log(
     `  none in ${(stored / 1e6).toFixed(0)} MB of server data; it holds wrapped file keys and ciphertext only`,
