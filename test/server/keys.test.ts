@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 /**
  * Key pairs and file keys: rules of the containers, what is missing for whom, handing keys out, losing them.
  * @module
@@ -96,6 +97,12 @@ test('missing file keys: two members, handed out once, then nothing is missing',
   expect((await share(ann, [{ userId: bob.id, fileId: id, fileKey: { ...forBob, iv: 'AAAA' } }])).json.errorCode).toBe(
     -80062,
   )
+  // A key for other content could never open this one, and would stay for good.
+  for (const other of [{ iv: randomBytes(12) }, { tag: randomBytes(16) }]) {
+    const [name, bytes] = Object.entries(other)[0]!
+    const fileKey = { ...forBob, [name]: bytes.toString('base64') }
+    expect((await share(ann, [{ userId: bob.id, fileId: id, fileKey }])).json.errorCode).toBe(-80062)
+  }
   expect((await share(ann, [{ userId: bob.id, fileId: id, fileKey: forBob }])).status).toBe(204)
   expect((await share(ann, [{ userId: bob.id, fileId: id, fileKey: fileKeyBody() }])).status).toBe(204)
   expect((await bob.call('GET', `/v4/nodes/files/${id}/user_file_key`)).json).toEqual(forBob)

@@ -147,12 +147,15 @@ export function keyPairBody(version: KeyVersion = 'RSA-4096'): Json {
   }
 }
 
+const ONE_IV = randomBytes(12).toString('base64')
+const ONE_TAG = randomBytes(16).toString('base64')
+
+/** A wrapped file key of the right shape. IV and tag belong to the content, so they are the same for every recipient. */
 export function fileKeyBody(version: KeyVersion = 'RSA-4096'): Json {
-  const base64 = (length: number): string => randomBytes(length).toString('base64')
   return {
-    key: base64(version === 'A' ? 256 : 512),
-    iv: base64(12),
-    tag: base64(16),
+    key: randomBytes(version === 'A' ? 256 : 512).toString('base64'),
+    iv: ONE_IV,
+    tag: ONE_TAG,
     version: version === 'A' ? 'A' : 'RSA-4096/AES-256-GCM',
   }
 }
