@@ -84,12 +84,16 @@ export async function requireProfile(context: Context): Promise<Profile> {
   return profile
 }
 
+/** Under which name the keyring keeps the encryption password. */
+export const keyPasswordAccount = (profile: Profile): string => `encryption password, ${accountName(profile)}`
+
 export const keyPassword =
   (context: Context, profile: Profile | undefined, confirm = false) =>
   (): Promise<Uint8Array> =>
     getSecret({
       file: setting(context, profile, 'key-password-file'),
       command: setting(context, profile, 'key-password-command'),
+      keyring: profile === undefined || confirm ? undefined : keyPasswordAccount(profile),
       variable: 'SEALSYNC_KEY_PASSWORD',
       question: 'Encryption password',
       confirm,

@@ -132,6 +132,11 @@ function createProgram(run: Run): Command {
     .option('--room <path>', 'only in this room')
     .action(run(async () => (await import('./commands/keys.ts')).distribute))
 
+  keyPasswordOptions(command(keys, 'remember', 'keep the encryption password in the keyring of the system')).action(
+    run(async () => (await import('./commands/keys.ts')).remember),
+  )
+  command(keys, 'forget', 'remove it from there').action(run(async () => (await import('./commands/keys.ts')).forget))
+
   const room = program.command('room').description('rooms and their members')
   command(room, 'create <path>', 'make an encrypted room: /NAME')
     .option('--plain', 'without encryption')

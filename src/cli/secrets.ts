@@ -1,6 +1,6 @@
 /**
- * Where the command line gets secrets from: a file or a command that a flag names, the environment, a prompt. Never an
- * argument: those are visible to every user of the machine.
+ * Where the command line gets secrets from: a file or a command that a flag names, the keyring, the environment, a prompt.
+ * Never an argument: those are visible to every user of the machine.
  * @module
  */
 import { spawn } from 'node:child_process'
@@ -10,6 +10,8 @@ import { localError, SyncError } from '../errors.ts'
 export interface SecretSources {
   readonly file?: string | undefined
   readonly command?: string | undefined
+  /** Account in the system's keyring. */
+  readonly keyring?: string | undefined
   readonly variable?: 'SEALSYNC_PASSWORD' | 'SEALSYNC_KEY_PASSWORD'
   readonly question: string
   /** Asks twice. */
@@ -148,6 +150,11 @@ export async function prompt(question: string): Promise<string> {
 export async function getSecret(sources: SecretSources): Promise<Uint8Array> {
   if (sources.file !== undefined) return readSecretFile(sources.file)
   if (sources.command !== undefined) return runSecretCommand(sources.command)
+  if (sources.keyring !== undefined) {
+    const { openSystemKeyring } = await import('../local/system-keyring.ts')
+    const kept = await (await openSystemKeyring({ probe: false }))?.get(sources.keyring).catch(() => undefined)
+    if (kept !== undefined) return Buffer.from(kept, 'utf8')
+  }
   const value = fromEnvironment.get(sources.variable ?? '')
   if (value !== undefined) return Buffer.from(value, 'utf8')
   if (!isInteractive()) throw sources.missing

@@ -10,6 +10,7 @@ import type { Clock } from '../environment.ts'
 import { localError, SyncError, systemCode } from '../errors.ts'
 import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
 import { takeLock } from '../local/lock.ts'
+import { openSystemKeyring } from '../local/system-keyring.ts'
 import type { Grant } from './authorizer.ts'
 
 export interface GrantStore {
@@ -94,45 +95,29 @@ export function fileGrantStore(path: string, clock: Clock): GrantStore {
   }
 }
 
-const SERVICE = 'sealsync'
-// On Linux the package would otherwise use the kernel's keyring, which forgets everything at the next boot.
-const ENTRY_OPTIONS = { linux: { store: 'secret-service' } } as const
-
 /**
  * The operating system's keyring.
  *
+ * @param options.probe - Try it first (default). Leave it out for a login that is known to be there.
  * @returns `undefined` when there is none that can be written and read back.
  */
 export async function keyringGrantStore(
   account: string,
   lockPath: string,
   clock: Clock,
+  options: { probe?: boolean } = {},
 ): Promise<GrantStore | undefined> {
-  // Without a session bus there is no secret service, and asking for one can take seconds.
-  if (process.platform === 'linux' && !process.env.DBUS_SESSION_BUS_ADDRESS) return undefined
-  try {
-    const { AsyncEntry } = await import('@napi-rs/keyring')
-    const probe = new AsyncEntry(SERVICE, `${account} (probe)`, ENTRY_OPTIONS)
-    const signal = AbortSignal.timeout(5_000)
-    await probe.setPassword('probe', signal)
-    const works = (await probe.getPassword(signal)) === 'probe'
-    await probe.deletePassword(signal)
-    if (!works) return undefined
-    const entry = new AsyncEntry(SERVICE, account, ENTRY_OPTIONS)
-    return {
-      place: 'the keyring of the operating system',
-      async load() {
-        const text = await entry.getPassword()
-        return text === null ? undefined : parseGrant(text)
-      },
-      save: (grant) => entry.setPassword(JSON.stringify(grant)),
-      async clear() {
-        await entry.deletePassword().catch(() => {})
-      },
-      exclusive: locked(lockPath, clock),
-    }
-  } catch {
-    return undefined
+  const keyring = await openSystemKeyring({ probe: options.probe ?? true })
+  if (keyring === undefined) return undefined
+  return {
+    place: 'the keyring of the operating system',
+    async load() {
+      const text = await keyring.get(account)
+      return text === undefined ? undefined : parseGrant(text)
+    },
+    save: (grant) => keyring.set(account, JSON.stringify(grant)),
+    clear: () => keyring.remove(account),
+    exclusive: locked(lockPath, clock),
   }
 }
 
@@ -156,7 +141,7 @@ const fileName = (account: string) => `grant-${createHash('sha256').update(accou
 export async function openGrantStore(options: StoreOptions): Promise<{ store: GrantStore; kind: StoreKind }> {
   const path = join(options.directory, fileName(options.account))
   if (options.kind !== 'file') {
-    const store = await keyringGrantStore(options.account, path, options.clock)
+    const store = await keyringGrantStore(options.account, path, options.clock, { probe: options.kind === undefined })
     if (store !== undefined) return { store, kind: 'keyring' }
     if (options.kind === 'keyring') {
       throw new SyncError('auth', 'KEYRING_MISSING', 'The keyring that holds the login cannot be opened', {

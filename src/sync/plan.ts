@@ -60,7 +60,7 @@ export function planUpload(
   options: CompareOptions,
 ): UploadStep[] {
   const steps: UploadStep[] = []
-  const taken = new Map<string, { index: number; shown: string }>()
+  const taken = new Map<string, { entry: LocalEntry; shown: string; index: number }>()
   /** Directories that have no place on the server; what is below them fails with them. */
   const blocked = new Map<string, SyncError>()
   for (const entry of entries) {
@@ -86,16 +86,18 @@ export function planUpload(
     const key = remoteKey(path)
     const other = taken.get(key)
     if (other !== undefined) {
+      // Directories of one name from two sources become one.
+      if (entry.kind === 'directory' && other.entry.kind === 'directory' && other.shown === shown) continue
       const clash = conflict(
         'Two local names are one name on the server',
-        'They differ only in how their characters are composed; rename one.',
+        'They come from two sources, or differ only in how their characters are composed; rename one.',
       )
       fail(clash)
-      const earlier = steps[other.index]!
-      if (earlier.do !== 'make-folder') steps[other.index] = { do: 'fail', shown: other.shown, error: clash }
+      // A file has a step of its own there; a directory stays, with what is in it.
+      if (other.entry.kind === 'file') steps[other.index] = { do: 'fail', shown: other.shown, error: clash }
       continue
     }
-    taken.set(key, { index: steps.length, shown })
+    taken.set(key, { entry, shown, index: steps.length })
     const existing = remote.get(key)?.node
     if (entry.kind === 'directory') {
       if (existing === undefined) steps.push({ do: 'make-folder', shown, path })

@@ -9,12 +9,12 @@ import { createContentCheck, type PublicKey } from '../../crypto/index.ts'
 import { usesObjectStorage } from '../api/account.ts'
 import type { Api } from '../api/api.ts'
 import type { RemoteNode } from '../api/wire.ts'
-import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
+import { cancelled, localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { escapeName } from '../local/names.ts'
 import { createSafeTree, foldsCase } from '../local/safe-tree.ts'
 import { openStable } from '../local/stable-read.ts'
 import { createDistributor } from '../transfer/distribute.ts'
-import { type DownloadContext, downloadFile, openFileKey } from '../transfer/download.ts'
+import { type DownloadContext, downloadFile, openFileKey, storableTime } from '../transfer/download.ts'
 import type { TransferEvent } from '../transfer/events.ts'
 import { createSlabPool } from '../transfer/flow.ts'
 import { type UploadContext, uploadFile } from '../transfer/upload.ts'
@@ -168,6 +168,16 @@ interface Place {
   readonly roomId: number
 }
 
+/** Where to put something; throws what became of its folder. That was tried already, so it says nothing new about the server. */
+function placeOf(place: Place | SyncError | undefined, shown: string): Place {
+  if (place === undefined) throw new Error(`no folder for ${shown}`)
+  if (!(place instanceof SyncError)) return place
+  throw new SyncError(place.class, place.code, `The folder for it could not be made: ${place.message}`, {
+    ...(place.hint === undefined ? {} : { hint: place.hint }),
+    cause: place,
+  })
+}
+
 /** Makes the missing folders, parents first; returns where every folder is. */
 async function makeFolders(
   context: RunContext,
@@ -196,10 +206,10 @@ async function makeFolders(
       levelTally,
       async (step, stop) => {
         const parent = places.get(remoteKey(step.path.slice(0, -1)))
-        if (parent === undefined || parent instanceof SyncError) throw parent ?? new Error(`no parent of ${step.shown}`)
+        const above = placeOf(parent, step.shown)
         try {
-          const node = await ensureFolder(context.api, parent.id, step.path.at(-1)!, stop)
-          places.set(remoteKey(step.path), { id: node.id, roomId: node.type === 'room' ? node.id : parent.roomId })
+          const node = await ensureFolder(context.api, above.id, step.path.at(-1)!, stop)
+          places.set(remoteKey(step.path), { id: node.id, roomId: node.type === 'room' ? node.id : above.roomId })
         } catch (error) {
           places.set(remoteKey(step.path), toSyncError(error))
           throw error
@@ -208,7 +218,7 @@ async function makeFolders(
       },
       { signal, onFailure: ({ path, error }) => report(context, path, error) },
     )
-    tally.failed.push(...levelTally.failed)
+    for (const failure of levelTally.failed) tally.failed.push(failure)
     if (levelTally.stoppedBy !== undefined) throw levelTally.stoppedBy
   }
   return places
@@ -234,8 +244,7 @@ function createUploader(
     onEvent: context.onEvent,
   }
   return async (step: UploadStepOf<'upload'>, signal: AbortSignal) => {
-    const place = places.get(remoteKey(step.path.slice(0, -1)))
-    if (place === undefined || place instanceof SyncError) throw place ?? new Error(`no folder for ${step.shown}`)
+    const place = placeOf(places.get(remoteKey(step.path.slice(0, -1))), step.shown)
     const { replaces, entry } = step
     if (
       step.compare &&
@@ -250,7 +259,8 @@ function createUploader(
         source: entry.source,
         shown: step.shown,
         parentId: place.id,
-        name: step.path.at(-1)!,
+        // The listed name, so that exactly the listed file is replaced.
+        name: replaces?.name ?? step.path.at(-1)!,
         ...(wrapFor === undefined ? {} : { wrapFor }),
         ...(replaces === undefined ? {} : { replaces }),
       },
@@ -313,7 +323,10 @@ export async function runDownload(
   const signal = options.signal ?? never
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
   const entries: RemoteEntry[] = []
-  for (const source of sources) entries.push(...(await listSource(api, source, options.contents ?? false, signal)))
+  for (const source of sources) {
+    // One by one: a call takes some 100,000 arguments at most.
+    for (const entry of await listSource(api, source, options.contents ?? false, signal)) entries.push(entry)
+  }
   const tree = createSafeTree(target)
   const steps = planDownload(entries, { foldCase: foldsCase(tree.root) })
 
@@ -389,6 +402,7 @@ async function look(
   downloads: Planned[],
   signal: AbortSignal,
 ): Promise<void> {
+  if (signal.aborted) throw cancelled(signal)
   const path = `${root}/${showPath(step.path)}`
   const fail = (error: SyncError) => {
     tally.failed.push({ path: step.shown, error })
@@ -413,7 +427,8 @@ async function look(
     )
   }
   const modified = step.node.timestampModification ?? step.node.updatedAt
-  const sameStat = info.size === step.node.size && modified !== undefined && sameTime(modified, info.mtimeMs)
+  const sameStat =
+    info.size === step.node.size && modified !== undefined && sameTime(storableTime(modified), info.mtimeMs)
   let same = sameStat
   if (options.checksum && info.size === step.node.size) {
     try {

@@ -81,7 +81,7 @@ export async function downloadFile(
     if (signal.aborted) throw cancelled(signal)
     const modified = node.timestampModification ?? node.updatedAt
     await file.commit({
-      ...(modified === undefined ? {} : { times: { atime: new Date(), mtime: clampTime(modified) } }),
+      ...(modified === undefined ? {} : { times: { atime: new Date(), mtime: new Date(storableTime(modified)) } }),
       async beforeRename() {
         await checkTarget(target, options.replaces)
         await options.beforeRename?.()
@@ -95,8 +95,8 @@ export async function downloadFile(
   return size
 }
 
-/** Times that every file system can hold. */
-const clampTime = (ms: number) => new Date(Math.min(Math.max(ms, 0), Date.UTC(2106, 0)))
+/** The time a file gets on disk for a time on the server: one that every file system can hold. */
+export const storableTime = (ms: number): number => Math.min(Math.max(ms, 0), Date.UTC(2106, 0))
 
 async function checkTarget(target: string, expected: LocalVersion | undefined): Promise<void> {
   const now = await lstat(target).catch((error) => {

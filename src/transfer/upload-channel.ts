@@ -3,7 +3,7 @@
  * through the server one after the other. Encryption knows nothing of either.
  * @module
  */
-import type { Api } from '../api/api.ts'
+import { type Api, callFor } from '../api/api.ts'
 import {
   type Completion,
   cancelUpload,
@@ -16,7 +16,7 @@ import {
   putPart,
   type UploadTarget,
 } from '../api/uploads.ts'
-import type { RemoteNode } from '../api/wire.ts'
+import { parseUploadStatus, type RemoteNode } from '../api/wire.ts'
 import type { Clock } from '../environment.ts'
 import { SyncError } from '../errors.ts'
 
@@ -41,7 +41,7 @@ export interface UploadChannel {
   put(part: Part, signal?: AbortSignal): Promise<Receipt>
   /** Makes the file visible. When the answer is lost it may or may not be: see `settle` in upload.ts. */
   complete(receipts: readonly Receipt[], how: Completion, signal?: AbortSignal): Promise<RemoteNode>
-  /** The finished node, if the server can still tell what became of this upload. */
+  /** The finished node, if the server can still tell; `undefined` when it cannot, or never began to finish. */
   status(signal?: AbortSignal): Promise<RemoteNode | undefined>
   /** Gives the upload up, best effort. */
   cancel(): Promise<void>
@@ -57,6 +57,7 @@ export const partSizeFor = (fileSize: number, wanted: number): number =>
 
 const FINISH_LIMIT_MS = 10 * 60_000
 const CANCEL_LIMIT_MS = 4_000
+const OPEN_LOOKS = 8
 
 export async function openUploadChannel(
   api: Api,
@@ -105,9 +106,22 @@ export async function openUploadChannel(
       await completeParts(api, uploadId, receipts, how, signal)
       return pollUntilDone(api, uploadId, clock, signal)
     },
-    status: (signal) => pollUntilDone(api, uploadId, clock, signal),
+    async status(signal) {
+      // Open for longer than an answer takes: the request to complete it never arrived there.
+      for (let looks = 1; await isOpen(api, uploadId, signal); looks++) {
+        if (looks >= OPEN_LOOKS) return undefined
+        await clock.sleep(500, signal)
+      }
+      return pollUntilDone(api, uploadId, clock, signal)
+    },
     cancel,
   }
+}
+
+/** True while the server still waits for parts of this upload. */
+async function isOpen(api: Api, uploadId: string, signal?: AbortSignal): Promise<boolean> {
+  const path = `/v4/nodes/files/uploads/${encodeURIComponent(uploadId)}`
+  return (await callFor(api, { method: 'GET', path, signal }, parseUploadStatus)).status === 'transfer'
 }
 
 async function pollUntilDone(api: Api, uploadId: string, clock: Clock, signal?: AbortSignal): Promise<RemoteNode> {

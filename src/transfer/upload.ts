@@ -198,7 +198,8 @@ async function* readParts(
   }
   try {
     ahead = readNext()
-    for (let number = 1, offset = 0; offset < size; number++) {
+    // At least one part, for a file that was emptied since it was listed.
+    for (let number = 1, offset = 0; offset < size || number === 1; number++) {
       const slab = await context.slabs.take(signal)
       let filled = 0
       try {
@@ -304,7 +305,8 @@ async function settle(
     const node = await channel.status(signal)
     if (node !== undefined) return node
   } catch (error) {
-    if (signal.aborted) throw error
+    const isUncertain = error instanceof SyncError && error.code === 'UPLOAD_UNCERTAIN'
+    if (signal.aborted || isUncertain) throw error
     // Unknown there: the name decides.
   }
   for (const wait of [0, 500, 2_000]) {

@@ -79,6 +79,20 @@ export async function runCli(home: string, args: readonly string[], options: Cli
   return { code, signal, stdout, stderr, json }
 }
 
+/** Runs any program; for what has to happen around the command line. */
+export async function runProgram(program: string, args: readonly string[], env: Record<string, string>) {
+  const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  let [stdout, stderr] = ['', '']
+  child.stdout.setEncoding('utf8').on('data', (chunk) => {
+    stdout += chunk
+  })
+  child.stderr.setEncoding('utf8').on('data', (chunk) => {
+    stderr += chunk
+  })
+  const [code] = (await once(child, 'close')) as [number | null]
+  return { code, stdout, stderr }
+}
+
 export interface World {
   readonly base: string
   readonly home: string

@@ -1,10 +1,18 @@
-/** keys create, keys status, keys distribute. @module */
-import { generateKeyPair, importPublicKey, keyProtection, lockKeyPair, SyncError } from '../../../crypto/index.ts'
+/** keys create, status, distribute, remember, forget. @module */
+import {
+  generateKeyPair,
+  importPublicKey,
+  keyProtection,
+  lockKeyPair,
+  SyncError,
+  unlockKeyPair,
+} from '../../../crypto/index.ts'
 import { createKeyPair, getKeyPairs } from '../../api/account.ts'
 import { listMissingFileKeys } from '../../api/file-keys.ts'
+import { openSystemKeyring } from '../../local/system-keyring.ts'
 import { requireRemote } from '../../sync/remote-path.ts'
 import { distributeFileKeys } from '../../transfer/distribute.ts'
-import { type Context, connect, keyPassword, text, withClient } from '../context.ts'
+import { type Context, connect, keyPassword, keyPasswordAccount, requireProfile, text, withClient } from '../context.ts'
 import { plural } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
 import { createProgress } from '../output.ts'
@@ -68,6 +76,40 @@ export async function status(context: Context): Promise<number> {
     )
     return rows.length > 0 ? EXIT.done : EXIT.key
   })
+}
+
+const noKeyring = () =>
+  new SyncError('usage', 'KEYRING_MISSING', 'There is no keyring of the operating system to keep the password in', {
+    hint: 'Use --key-password-file or --key-password-command in scripts.',
+  })
+
+/** Keeps the encryption password in the system's keyring, after it has opened the key pair. */
+export async function remember(context: Context): Promise<void> {
+  await withClient(context, async ({ api }, profile) => {
+    const keyring = await openSystemKeyring({ probe: true })
+    if (keyring === undefined) throw noKeyring()
+    const [container] = await getKeyPairs(api, context.signal)
+    if (container === undefined) {
+      throw new SyncError('key', 'NO_KEY_PAIR', 'This account has no key pair', { hint: 'Make one: sync keys create' })
+    }
+    await keyring.remove(keyPasswordAccount(profile))
+    const password = await keyPassword(context, profile)()
+    const pair = await unlockKeyPair(container, password)
+    pair.wipe()
+    await keyring.set(keyPasswordAccount(profile), Buffer.from(password).toString('utf8'))
+    password.fill(0)
+    context.output.result('The encryption password is kept in the keyring of the operating system', {
+      type: 'remembered',
+    })
+  })
+}
+
+export async function forget(context: Context): Promise<void> {
+  const profile = await requireProfile(context)
+  const keyring = await openSystemKeyring({ probe: false })
+  if (keyring === undefined) throw noKeyring()
+  await keyring.remove(keyPasswordAccount(profile))
+  context.output.result('The keyring does not hold the encryption password any more', { type: 'forgotten' })
 }
 
 export async function distribute(context: Context): Promise<number> {
