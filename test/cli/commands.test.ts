@@ -264,6 +264,30 @@ describe('serve', () => {
     }
   })
 
+  test('misbehaves by a plan of faults from a file, and refuses a plan that is none', async () => {
+    const data = world.path('faulty')
+    const plan = world.path('faults.json')
+    const password = world.path('password-anna')
+    writeFileSync(
+      plan,
+      JSON.stringify([{ on: { method: 'GET', path: '/user/account$' }, after: 1, do: { status: 403 } }]),
+    )
+    expect(
+      (await runCli(world.home, ['serve', 'user', 'add', 'flo', '--data', data, '--password-file', password])).code,
+    ).toBe(0)
+    const { child, url } = await start(['--data', data, '--faults', plan])
+    try {
+      const home = world.path('faulty-home')
+      expect((await runCli(home, ['login', url, '--user', 'flo', '--password-file', password])).code).toBe(0)
+      expect((await runCli(home, ['whoami'])).code).toBe(6)
+      expect((await runCli(home, ['whoami'])).code).toBe(0)
+    } finally {
+      await stop(child)
+    }
+    writeFileSync(plan, '[{"on":{},"do":{"explode":true}}]')
+    expect((await runCli(world.home, ['serve', '--data', data, '--faults', plan])).code).toBe(2)
+  })
+
   test.each([
     [['serve'], 2],
     [['serve', '--data', '/tmp/x', '--host', '0.0.0.0'], 2],
