@@ -54,7 +54,9 @@ async function reachOfHost(host: string): Promise<Reach> {
   if (isIP(host) !== 0) return reachOf(host)
   const found = await lookup(host, { all: true }).catch(() => [])
   const reaches = found.map(({ address }) => reachOf(address))
-  return reaches.includes('loopback') ? 'loopback' : reaches.includes('private') ? 'private' : 'public'
+  // The farthest counts: a server names its own addresses, and must not come closer by adding one.
+  if (reaches.length === 0 || reaches.includes('public')) return 'public'
+  return reaches.includes('private') ? 'private' : 'loopback'
 }
 
 const noPassword = async (): Promise<Password> => {

@@ -11,6 +11,12 @@ export function display(text: string, width = 500): string {
   return chars.length <= width ? safe : `${chars.slice(0, width - 1).join('')}…`
 }
 
+/** JSON on one line, with what `display` would not show as `\uXXXX`: it may be read on a terminal, too. */
+export const jsonLine = (object: object): string =>
+  JSON.stringify(object).replace(UNSAFE, (char) =>
+    Array.from({ length: char.length }, (_, at) => `\\u${char.charCodeAt(at).toString(16).padStart(4, '0')}`).join(''),
+  )
+
 const UNITS = ['B', 'kB', 'MB', 'GB', 'TB']
 
 /** Bytes in decimal units: `1.5 MB`. */

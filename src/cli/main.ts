@@ -21,11 +21,10 @@ async function main(): Promise<number> {
   return runProgram(process.argv)
 }
 
-// A reader that went away (`sync ls | head`) is not our failure.
+// A reader that went away (`sync ls | head`) is not our failure, and no reason to leave the work half done.
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(process.exitCode ?? 0)
-    throw error
+    if (error.code !== 'EPIPE') throw error
   })
 }
 

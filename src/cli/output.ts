@@ -6,7 +6,7 @@
 import type { SyncError } from '../errors.ts'
 import type { RunSummary } from '../sync/outcome.ts'
 import type { RunEvent } from '../sync/run.ts'
-import { display, plural, showBytes } from './display.ts'
+import { display, jsonLine, plural, showBytes } from './display.ts'
 
 export interface OutputOptions {
   readonly json: boolean
@@ -33,7 +33,7 @@ export function createOutput(options: OutputOptions): Output {
   const { json, quiet, verbose } = options
   return {
     ...options,
-    result: (text, object) => write(process.stdout, json ? JSON.stringify(object) : text),
+    result: (text, object) => write(process.stdout, json ? jsonLine(object) : text),
     info: (text) => {
       if (!quiet) write(process.stderr, display(text))
     },
@@ -48,7 +48,7 @@ export function createOutput(options: OutputOptions): Output {
       if (verbose && error.class === 'internal') write(process.stderr, display(causeStack(error), 4_000))
       if (json) {
         const { class: kind, code, message, hint } = error
-        write(process.stdout, JSON.stringify({ type: 'error', exitCode, class: kind, code, message, hint }))
+        write(process.stdout, jsonLine({ type: 'error', exitCode, class: kind, code, message, hint }))
       }
     },
   }

@@ -28,6 +28,10 @@ export interface RunSummary {
 const isOutage = (error: SyncError) =>
   error.retryable && (error.class === 'network' || error.class === 'server' || error.class === 'rate_limit')
 
+/** Entries that fail like in an outage, with no success in between, until it counts as one: a single bad file must not
+ * keep all that come after it from ever being tried. */
+const OUTAGES = 3
+
 const KEY_FATAL = new Set(['KEY_PASSWORD_WRONG', 'NO_KEY_PAIR', 'PASSWORD_NEEDED'])
 
 /** True when no other entry could fare better. */
@@ -58,8 +62,9 @@ export function summarize(tally: Tally, ignored: number): RunSummary {
 }
 
 /**
- * Works through entries, `jobs` at a time, until the end or until something stops the run. A failure of network or server
- * stops it when nothing else got through while that entry was tried; else it is the entry's own.
+ * Works through entries, `jobs` at a time, until the end or until something stops the run. Failures of network or server
+ * stop it when three entries have them and nothing got through in between, or when nothing got through at all; else they are
+ * the entries' own.
  *
  * @param work - Resolves with the bytes transferred, or `undefined` when the entry was skipped.
  */
@@ -77,6 +82,9 @@ export async function runEntries<T extends { readonly shown: string }>(
   // Every file and request in flight listens; that is no leak.
   setMaxListeners(0, signal, options.signal)
   let successes = 0
+  /** Since the last success. */
+  let outages: SyncError[] = []
+  let wake = () => {}
 
   async function one(entry: T): Promise<void> {
     const successesBefore = successes
@@ -89,10 +97,12 @@ export async function runEntries<T extends { readonly shown: string }>(
         tally.bytes += bytes
       }
       successes++
+      outages = []
     } catch (thrown) {
       if (signal.aborted) return // the reason is reported once, below
       const error = toSyncError(thrown)
-      if (stopsRun(error) || (isOutage(error) && successes === successesBefore)) {
+      if (isOutage(error) && successes === successesBefore) outages.push(error)
+      if (stopsRun(error) || outages.length >= OUTAGES) {
         tally.stoppedBy = error
         stop.abort(error)
       }
@@ -104,11 +114,25 @@ export async function runEntries<T extends { readonly shown: string }>(
 
   for (const entry of entries) {
     if (signal.aborted) break
-    const job: Promise<void> = limit(() => one(entry)).finally(() => active.delete(job))
+    const job: Promise<void> = limit(() => one(entry))
+      .catch((error) => {
+        tally.stoppedBy ??= toSyncError(error)
+        stop.abort(error)
+      })
+      .finally(() => {
+        active.delete(job)
+        wake()
+      })
     active.add(job)
-    // The limit's own queue has no bound, so nobody fills it with a whole tree.
-    if (active.size >= jobs) await Promise.race(active)
+    // The limit's own queue has no bound, so nobody fills it with a whole tree. (Racing the jobs would leave a reaction per
+    // small file at one that takes long.)
+    if (active.size >= jobs) {
+      await new Promise<void>((resolve) => {
+        wake = resolve
+      })
+    }
   }
   await Promise.all(active)
+  if (successes === 0 && outages.length > 0) tally.stoppedBy ??= outages[0]!
   if (options.signal.aborted) tally.stoppedBy = toSyncError(options.signal.reason)
 }

@@ -6,7 +6,7 @@
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError, toSyncError } from '../errors.ts'
 import { escapeName, foldKey, localName, sameNameKey } from '../local/names.ts'
-import { type LocalEntry, type RemoteEntry, remoteKey, showPath } from './tree.ts'
+import { type LocalEntry, MAX_DEPTH, type RemoteEntry, remoteKey, showPath } from './tree.ts'
 
 export type UploadStep =
   | { readonly do: 'make-folder'; readonly shown: string; readonly path: readonly string[] }
@@ -44,6 +44,12 @@ export function sameTime(a: number, b: number): boolean {
 
 const conflict = (message: string, hint: string) => new SyncError('conflict', 'EXISTS', message, { hint })
 
+/** Neither we nor others list deeper trees, so what is stored there would be out of reach. */
+const tooDeep = () =>
+  new SyncError('limit', 'TREE_TOO_DEEP', `The directory is more than ${MAX_DEPTH} levels below the target`, {
+    hint: 'Pack deep trees into an archive, or upload their lower part by itself.',
+  })
+
 /** The remote path of a local one; `undefined` when one of its names cannot be stored. */
 export function remotePathOf(path: readonly string[]): string[] | undefined {
   try {
@@ -76,6 +82,10 @@ export function planUpload(
       else steps.push({ do: 'fail', shown, error: above })
       continue
     }
+    if (entry.kind === 'directory' && entry.path.length > MAX_DEPTH) {
+      fail(tooDeep())
+      continue
+    }
     let path: string[]
     try {
       path = entry.path.map(escapeName)
@@ -86,8 +96,9 @@ export function planUpload(
     const key = remoteKey(path)
     const other = taken.get(key)
     if (other !== undefined) {
-      // Directories of one name from two sources become one.
-      if (entry.kind === 'directory' && other.entry.kind === 'directory' && other.shown === shown) continue
+      // The same thing named twice; and directories of one name from two sources become one.
+      const bothDirectories = entry.kind === 'directory' && other.entry.kind === 'directory'
+      if (other.entry.source === entry.source || (bothDirectories && other.shown === shown)) continue
       const clash = conflict(
         'Two local names are one name on the server',
         'They come from two sources, or differ only in how their characters are composed; rename one.',

@@ -4,6 +4,8 @@ import { createFolder, listChildren } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError, toSyncError } from '../errors.ts'
 import { escapeName, sameNameKey } from '../local/names.ts'
+import { findChild } from '../transfer/upload.ts'
+import { within } from './tree.ts'
 
 /**
  * Splits a remote path.
@@ -27,7 +29,7 @@ export interface Resolved {
   readonly missing: readonly string[]
 }
 
-/** The child of this name; a name that the server could not store is looked for in its escaped form. */
+/** The child of this name, preferably letter by letter; a name that the server could not store is looked for in its escaped form. */
 async function child(api: Api, parentId: number, name: string, signal?: AbortSignal): Promise<RemoteNode | undefined> {
   const exact = sameNameKey(name)
   let escaped: string | undefined
@@ -36,13 +38,15 @@ async function child(api: Api, parentId: number, name: string, signal?: AbortSig
   } catch {
     // Not a name that could be stored.
   }
+  let composed: RemoteNode | undefined
   let fallback: RemoteNode | undefined
   for await (const node of listChildren(api, parentId, signal)) {
+    if (node.name === name) return node
     const key = sameNameKey(node.name)
-    if (key === exact) return node
-    if (key === escaped) fallback = node
+    if (key === exact) composed ??= node
+    else if (key === escaped) fallback ??= node
   }
-  return fallback
+  return composed ?? fallback
 }
 
 export async function resolveRemote(api: Api, path: string, signal?: AbortSignal): Promise<Resolved> {
@@ -53,7 +57,7 @@ export async function resolveRemote(api: Api, path: string, signal?: AbortSignal
     if (parent?.type === 'file') return { found, missing: components.slice(index) }
     const node = await child(api, parent?.id ?? 0, name, signal)
     if (node === undefined) return { found, missing: components.slice(index) }
-    found.push(node)
+    found.push(within(parent, node))
   }
   return { found, missing: [] }
 }
@@ -115,7 +119,7 @@ export async function ensureFolder(
     const { class: kind } = toSyncError(error)
     // A conflict says so; after a cut connection it may have been made all the same.
     if (kind !== 'conflict' && kind !== 'network' && kind !== 'server') throw error
-    const existing = await child(api, parentId, name, signal).catch(() => undefined)
+    const existing = await findChild(api, parentId, name, signal).catch(() => undefined)
     if (existing === undefined) throw error
     if (existing.type !== 'file') return existing
     throw new SyncError('conflict', 'EXISTS', 'A file has the name of this folder', { hint: 'Rename one of them.' })

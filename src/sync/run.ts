@@ -3,7 +3,7 @@
  * plan.ts, what a failure means for the run in outcome.ts.
  * @module
  */
-import { lstatSync, type Stats } from 'node:fs'
+import { lstatSync, type Stats, statSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
 import { createContentCheck, type PublicKey } from '../../crypto/index.ts'
 import { usesObjectStorage } from '../api/account.ts'
@@ -127,7 +127,10 @@ export async function runUpload(
       return done?.bytes
     }
     await runEntries(uploads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure })
-    if (tally.stoppedBy === undefined) await distributor.flush()
+    if (tally.stoppedBy === undefined) {
+      if (wrapFor !== undefined) distributor.include(roomId)
+      await distributor.flush()
+    }
   } catch (error) {
     tally.stoppedBy ??= toSyncError(signal.aborted ? signal.reason : error)
   }
@@ -322,6 +325,7 @@ export async function runDownload(
   const { api, keyring } = context
   const signal = options.signal ?? never
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
+  refuseFileTarget(target)
   const entries: RemoteEntry[] = []
   for (const source of sources) {
     // One by one: a call takes some 100,000 arguments at most.
@@ -357,6 +361,17 @@ export async function runDownload(
   const onFailure = (failure: { path: string; error: SyncError }) => report(context, failure.path, failure.error)
   await runEntries(downloads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure })
   return summarize(tally, 0)
+}
+
+function refuseFileTarget(target: string): void {
+  try {
+    if (statSync(target).isDirectory()) return
+  } catch {
+    return // it is made, and what prevents that is told then
+  }
+  throw new SyncError('usage', 'TARGET_IS_FILE', `The local target is not a directory: ${target}`, {
+    hint: 'Name a directory; the files are put into it under their own names.',
+  })
 }
 
 async function listSource(api: Api, source: string, contents: boolean, signal: AbortSignal): Promise<RemoteEntry[]> {

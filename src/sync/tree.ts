@@ -137,7 +137,8 @@ export interface RemoteEntry {
 }
 
 const LISTINGS_AT_ONCE = 8
-const MAX_DEPTH = 256
+/** Deepest level of folders, in both directions. */
+export const MAX_DEPTH = 256
 
 /**
  * Lists everything below a room or folder. Any failure fails the whole listing: a partial one would look like deletions.
@@ -161,7 +162,7 @@ export async function readRemoteTree(
           const found: RemoteEntry[] = []
           for await (const node of listChildren(api, parent.node.id, options.signal)) {
             found.push({
-              node,
+              node: within(parent.node, node),
               path: [...parent.path, node.name],
               roomId: node.type === 'room' ? node.id : parent.roomId,
             })
@@ -178,6 +179,10 @@ export async function readRemoteTree(
   }
   return entries
 }
+
+/** What is in an encrypted room or folder is encrypted, whatever is said of it. */
+export const within = (parent: RemoteNode | undefined, node: RemoteNode): RemoteNode =>
+  parent?.isEncrypted === true && node.isEncrypted !== true ? { ...node, isEncrypted: true } : node
 
 /** Key of a remote path: names are compared in NFC. */
 export const remoteKey = (path: readonly string[]): string => path.map(sameNameKey).join('/')

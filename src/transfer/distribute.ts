@@ -14,7 +14,9 @@ import type { Keyring } from './keyring.ts'
 export interface Distributor {
   /** Keeps the key of a file just uploaded until the next hand-out in its room. The key is wiped then. */
   remember(roomId: number, fileId: number, fileKey: FileKey): Promise<void>
-  /** Hands out what is missing in the rooms of the remembered files, to the end. */
+  /** Has this room looked at by the next hand-out, too: an interrupted run may have left files there without. */
+  include(roomId: number): void
+  /** Hands out what is missing in the rooms of the remembered files and the included ones, to the end. */
   flush(): Promise<void>
 }
 
@@ -157,14 +159,19 @@ export function createDistributor(
     return next
   }
 
+  function knownIn(roomId: number): Map<number, FileKey> {
+    let known = rooms.get(roomId)
+    if (known === undefined) {
+      known = new Map()
+      rooms.set(roomId, known)
+    }
+    return known
+  }
+
   return {
+    include: (roomId) => void knownIn(roomId),
     async remember(roomId, fileId, fileKey) {
-      let known = rooms.get(roomId)
-      if (known === undefined) {
-        known = new Map()
-        rooms.set(roomId, known)
-      }
-      known.set(fileId, fileKey)
+      knownIn(roomId).set(fileId, fileKey)
       if (++count >= MAX_REMEMBERED) await flush()
     },
     flush,

@@ -215,7 +215,9 @@ async function readAll(
     const start = writer.taken
     try {
       url ??= await createDownload(api, node.id, signal)
-      const response = await openDownload(api, url, start, signal)
+      const response = await openDownload(api, url, start, signal).catch((error) => {
+        throw storageError(error)
+      })
       checkRange(response, start, size)
       for await (const chunk of response.stream!) {
         if (writer.taken + chunk.length > size) throw wrongLength('The server sent more bytes than the file has')
@@ -236,6 +238,16 @@ async function readAll(
       await clock.sleep(delayMs, signal)
     }
   }
+}
+
+/** What a storage refuses is about this file, not about the login or the room. */
+function storageError(error: unknown): unknown {
+  if (!(error instanceof SyncError) || (error.status !== 401 && error.status !== 403)) return error
+  return new SyncError('server', 'STORAGE_REFUSED', `The storage refuses the content (${error.status})`, {
+    hint: 'The clocks of server and storage may differ; ask its administrator.',
+    status: error.status,
+    cause: error,
+  })
 }
 
 const cutShort = () => wrongLength('The server keeps sending fewer bytes than the file has')

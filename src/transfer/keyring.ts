@@ -78,7 +78,11 @@ export function createKeyring(api: Api, password: () => Promise<Password>): Keyr
   function pair(version: KeyPairVersion, signal?: AbortSignal): Promise<UserKeyPair> {
     let opening = unlocked.get(version)
     if (opening === undefined) {
-      opening = unlock(version, signal)
+      opening = unlock(version, signal).catch((error) => {
+        // A cut connection says nothing about the next time.
+        if (!(error instanceof SyncError) || error.class !== 'key') unlocked.delete(version)
+        throw error
+      })
       unlocked.set(version, opening)
     }
     return opening

@@ -57,7 +57,7 @@ export const partSizeFor = (fileSize: number, wanted: number): number =>
 
 const FINISH_LIMIT_MS = 10 * 60_000
 const CANCEL_LIMIT_MS = 4_000
-const OPEN_LOOKS = 8
+const OPEN_LIMIT_MS = 2_000
 
 export async function openUploadChannel(
   api: Api,
@@ -108,9 +108,9 @@ export async function openUploadChannel(
     },
     async status(signal) {
       // Open for longer than an answer takes: the request to complete it never arrived there.
-      for (let looks = 1; await isOpen(api, uploadId, signal); looks++) {
-        if (looks >= OPEN_LOOKS) return undefined
-        await clock.sleep(500, signal)
+      for (let wait = 100; await isOpen(api, uploadId, signal); wait *= 2) {
+        if (wait > OPEN_LIMIT_MS) return undefined
+        await clock.sleep(wait, signal)
       }
       return pollUntilDone(api, uploadId, clock, signal)
     },

@@ -16,7 +16,7 @@ import {
 import type { RemoteNode, RoomUser } from '../../api/wire.ts'
 import type { Client } from '../../client.ts'
 import { systemRandom } from '../../environment.ts'
-import { SyncError } from '../../errors.ts'
+import { localError, SyncError, systemCode } from '../../errors.ts'
 import { createAtomicFile, makePrivateDirectory } from '../../local/atomic-file.ts'
 import { escapeName } from '../../local/names.ts'
 import { ensureFolder, parseRemotePath, requireContainer, requireRemote } from '../../sync/remote-path.ts'
@@ -231,9 +231,14 @@ export async function cat(context: Context, path: string): Promise<void> {
   })
 }
 
+/** @returns false when nobody reads any more. */
 const print = (bytes: Uint8Array) =>
-  new Promise<void>((resolve, reject) => {
-    process.stdout.write(bytes, (error) => (error ? reject(error) : resolve()))
+  new Promise<boolean>((resolve, reject) => {
+    process.stdout.write(bytes, (error) => {
+      if (!error) resolve(true)
+      else if (systemCode(error) === 'EPIPE') resolve(false)
+      else reject(localError(error, 'write the content'))
+    })
   })
 
 async function catSmall(context: Context, client: Client, node: RemoteNode, path: string): Promise<void> {
@@ -241,7 +246,7 @@ async function catSmall(context: Context, client: Client, node: RemoteNode, path
   await download(context, client, node, path, async (chunk) => {
     chunks.push(new Uint8Array(chunk))
   })
-  for (const chunk of chunks) await print(chunk)
+  for (const chunk of chunks) if (!(await print(chunk))) return
 }
 
 async function catLarge(context: Context, client: Client, node: RemoteNode, path: string): Promise<void> {
@@ -250,7 +255,10 @@ async function catLarge(context: Context, client: Client, node: RemoteNode, path
   const file = await createAtomicFile(join(directory, 'content'))
   try {
     await download(context, client, node, path, async (chunk) => {
-      await file.handle.write(chunk)
+      // Not `write`: on a disk that is nearly full it may take a part only.
+      await file.handle.appendFile(chunk).catch((error) => {
+        throw localError(error, 'write the temporary file')
+      })
     })
     const reader = await open(file.tempPath, 'r')
     try {
@@ -258,7 +266,7 @@ async function catLarge(context: Context, client: Client, node: RemoteNode, path
       for (;;) {
         const { bytesRead } = await reader.read(buffer, 0, buffer.length)
         if (bytesRead === 0) break
-        await print(buffer.subarray(0, bytesRead))
+        if (!(await print(buffer.subarray(0, bytesRead)))) break
       }
     } finally {
       await reader.close()

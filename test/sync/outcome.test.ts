@@ -1,0 +1,142 @@
+import { describe, expect, test } from 'vitest'
+import { exitCodeOfRun } from '../../src/cli/exit-codes.ts'
+import { type ErrorClass, SyncError } from '../../src/errors.ts'
+import { createTally, runEntries, summarize } from '../../src/sync/outcome.ts'
+
+const never = new AbortController().signal
+const outage = () => new SyncError('network', 'NETWORK', 'No answer', { retryable: true })
+const entries = (count: number) => Array.from({ length: count }, (_, at) => ({ shown: `f${at}`, at }))
+
+/** Runs entries of which some fail; tells what became of them. */
+async function run(
+  count: number,
+  jobs: number,
+  fail: (at: number) => SyncError | undefined | Promise<SyncError | undefined>,
+  signal = never,
+) {
+  const tally = createTally()
+  const tried: number[] = []
+  await runEntries(
+    entries(count),
+    jobs,
+    tally,
+    async ({ at }) => {
+      tried.push(at)
+      const error = await fail(at)
+      if (error !== undefined) throw error
+      return 10
+    },
+    { signal },
+  )
+  return { ...summarize(tally, 0), tried }
+}
+
+describe('what stops a run', () => {
+  test.each<[ErrorClass, string]>([
+    ['auth', 'LOGIN_NEEDED'],
+    ['tls', 'TLS_FAILED'],
+    ['quota', 'QUOTA'],
+    ['permission', 'FORBIDDEN'],
+    ['key', 'KEY_PASSWORD_WRONG'],
+    ['key', 'NO_KEY_PAIR'],
+    ['local_io', 'LOCAL_ENOSPC'],
+    ['local_io', 'LOCAL_EROFS'],
+  ])('%s %s: at once; it is reported with its entry', async (kind, code) => {
+    const done = await run(10, 1, (at) => (at === 2 ? new SyncError(kind, code, 'x') : undefined))
+    expect(done).toMatchObject({ transferred: 2, bytes: 20, stoppedBy: { code }, failed: [{ path: 'f2' }] })
+    expect(done.tried).toEqual([0, 1, 2])
+  })
+
+  test.each<[ErrorClass, string]>([
+    ['local_io', 'LOCAL_EACCES'],
+    ['changed', 'SOURCE_CHANGED'],
+    ['conflict', 'EXISTS'],
+    ['integrity', 'CONTENT_TAMPERED'],
+    ['key', 'FILE_KEY_MISSING'],
+    ['server', 'STORAGE_REFUSED'],
+    ['safety', 'PATH_SWAPPED'],
+    ['internal', 'INTERNAL'],
+  ])('%s %s: is the entry’s own', async (kind, code) => {
+    const done = await run(10, 1, (at) => (at % 2 === 0 ? new SyncError(kind, code, 'x') : undefined))
+    expect(done).toMatchObject({ transferred: 5 })
+    expect(done.stoppedBy).toBeUndefined()
+    expect(done.failed).toHaveLength(5)
+    expect(exitCodeOfRun(done, 'upload')).not.toBe(0)
+  })
+})
+
+describe('network and server', () => {
+  test.each([1, 3, 16])('an outage stops the run soon, %i at a time', async (jobs) => {
+    const done = await run(1000, jobs, (at) => (at < 20 ? undefined : outage()))
+    expect(done.stoppedBy).toMatchObject({ code: 'NETWORK' })
+    expect(done.tried.length).toBeLessThan(20 + 3 + 2 * jobs)
+    expect(exitCodeOfRun(done, 'upload')).toBe(5)
+  })
+
+  test.each([1, 16])('one file that the server fails at does not keep the rest away, %i at a time', async (jobs) => {
+    const done = await run(100, jobs, (at) => (at === 5 || at === 6 ? outage() : undefined))
+    expect(done).toMatchObject({ transferred: 98 })
+    expect(done.stoppedBy).toBeUndefined()
+    expect(exitCodeOfRun(done, 'upload')).toBe(3)
+  })
+
+  test('when nothing got through at all, that is an outage, too', async () => {
+    const done = await run(1, 16, () => outage())
+    expect(exitCodeOfRun(done, 'download')).toBe(5)
+  })
+})
+
+test('a signal ends it: nothing new starts, what runs is awaited, the reason is told once', async () => {
+  const stop = new AbortController()
+  const reason = new SyncError('cancelled', 'SIGTERM', 'Stopped by SIGTERM')
+  let running = 0
+  const done = await run(
+    100,
+    4,
+    async (at) => {
+      running++
+      await new Promise((resolve) => setTimeout(resolve, 5))
+      if (at === 5) stop.abort(reason)
+      running--
+      return stop.signal.aborted ? outage() : undefined
+    },
+    stop.signal,
+  )
+  expect(running).toBe(0)
+  expect(done.tried.length).toBeLessThan(12)
+  expect(done).toMatchObject({ failed: [], stoppedBy: { code: 'SIGTERM' } })
+  expect(exitCodeOfRun(done, 'upload')).toBe(143)
+})
+
+test('never more at once than asked for, and every entry once', async () => {
+  let now = 0
+  let most = 0
+  const done = await run(500, 7, async (at) => {
+    most = Math.max(most, ++now)
+    await new Promise((resolve) => (at % 3 === 0 ? setImmediate(resolve) : resolve(undefined)))
+    now--
+    return undefined
+  })
+  expect(most).toBe(7)
+  expect(done.tried).toEqual(entries(500).map(({ at }) => at))
+  expect(done).toMatchObject({ transferred: 500, bytes: 5000 })
+})
+
+test('a listener that throws ends the run as a bug, not as an unhandled rejection', async () => {
+  const tally = createTally()
+  await runEntries(
+    entries(50),
+    2,
+    tally,
+    async () => {
+      throw new SyncError('conflict', 'EXISTS', 'x')
+    },
+    {
+      signal: never,
+      onFailure: () => {
+        throw new Error('listener')
+      },
+    },
+  )
+  expect(tally.stoppedBy).toMatchObject({ class: 'internal' })
+})

@@ -1,0 +1,127 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { createSlabPool, mapInOrder } from '../../src/transfer/flow.ts'
+
+const turns = async (count: number) => {
+  for (let i = 0; i < count; i++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+describe('mapInOrder', () => {
+  test('keeps the order, the window, and never pulls further ahead', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.integer({ min: 0, max: 4 }), { maxLength: 12 }),
+        fc.integer({ min: 1, max: 5 }),
+        async (waits, window) => {
+          let [pulled, running, most, settled] = [0, 0, 0, 0]
+          async function* source() {
+            for (const item of waits.keys()) {
+              pulled++
+              expect(pulled - settled).toBeLessThanOrEqual(window)
+              yield item
+            }
+          }
+          const out: number[] = []
+          for await (const item of mapInOrder(source(), window, async (at) => {
+            most = Math.max(most, ++running)
+            await turns(waits[at]!)
+            running--
+            settled++
+            return at
+          })) {
+            out.push(item)
+          }
+          expect(out).toEqual([...waits.keys()])
+          expect(most).toBeLessThanOrEqual(window)
+        },
+      ),
+      { numRuns: 60 },
+    )
+  })
+
+  test.each(['the work', 'the source', 'the consumer'])(
+    'when %s fails, all has settled and the source is closed',
+    async (who) => {
+      let running = 0
+      let closed = false
+      async function* source() {
+        try {
+          for (let at = 0; at < 10; at++) {
+            if (who === 'the source' && at === 5) throw new Error(who)
+            yield at
+          }
+        } finally {
+          closed = true
+        }
+      }
+      const work = async (at: number) => {
+        running++
+        await turns(10 - at)
+        running--
+        if (who === 'the work' && at === 4) throw new Error(who)
+        return at
+      }
+      const consume = async () => {
+        for await (const at of mapInOrder(source(), 3, work))
+          if (who === 'the consumer' && at === 4) throw new Error(who)
+      }
+      await expect(consume()).rejects.toThrow(who)
+      expect({ running, closed }).toEqual({ running: 0, closed: true })
+    },
+  )
+})
+
+describe('slabs', () => {
+  test('never more than allowed, never one at two places, and nobody waits for ever', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 4 }),
+        fc.array(fc.record({ parts: fc.integer({ min: 1, max: 6 }), abortAt: fc.option(fc.nat(8)) }), {
+          minLength: 1,
+          maxLength: 8,
+        }),
+        async (count, files) => {
+          const pool = createSlabPool(count, 8)
+          const held = new Set<Uint8Array>()
+          const upload = async ({ parts, abortAt }: { parts: number; abortAt: number | null }) => {
+            const stop = new AbortController()
+            if (abortAt !== null) turns(abortAt).then(() => stop.abort(new Error('stopped')))
+            async function* slabs() {
+              for (let part = 0; part < parts; part++) yield await pool.take(stop.signal)
+            }
+            const send = async (slab: Uint8Array) => {
+              expect(held.has(slab)).toBe(false)
+              held.add(slab)
+              expect(held.size).toBeLessThanOrEqual(count)
+              await turns(2)
+              held.delete(slab)
+              pool.give(slab)
+            }
+            for await (const _sent of mapInOrder(slabs(), 3, send)) void _sent
+          }
+          const done = await Promise.allSettled(files.map(upload))
+          done.forEach((result, at) => {
+            if (files[at]!.abortAt === null) expect(result.status).toBe('fulfilled')
+          })
+          // All came back.
+          const all = await Promise.all(Array.from({ length: count }, () => pool.take()))
+          expect(new Set(all).size).toBe(count)
+        },
+      ),
+      { numRuns: 60 },
+    )
+  })
+
+  test('one who gives up waiting gets none, and the next one in line does', async () => {
+    const pool = createSlabPool(1, 8)
+    const slab = await pool.take()
+    const stop = new AbortController()
+    const first = pool.take(stop.signal)
+    const second = pool.take()
+    stop.abort(new Error('stopped'))
+    await expect(first).rejects.toThrow('stopped')
+    pool.give(slab)
+    expect(await second).toBe(slab)
+    await expect(pool.take(stop.signal)).rejects.toThrow('stopped')
+  })
+})
