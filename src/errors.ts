@@ -57,6 +57,9 @@ export function cancelled(signal: AbortSignal): Error {
 export function toSyncError(error: unknown): SyncError {
   if (error instanceof SyncError) return error
   const message = error instanceof Error ? error.message : String(error)
+  if (error instanceof Error && error.name === 'TimeoutError') {
+    return new SyncError('network', 'TIMEOUT', 'It took too long', { retryable: true, cause: error })
+  }
   if (error instanceof Error && error.name === 'AbortError') {
     return new SyncError('cancelled', 'CANCELLED', 'The operation was cancelled', { cause: error })
   }

@@ -24,6 +24,9 @@ export interface UploadTarget {
 
 export type Resolution = 'fail' | 'overwrite'
 
+/** RFC 3339 has years from 0 to 9999; a file system may have others. */
+const isoTime = (ms: number) => new Date(Math.min(Math.max(ms, Date.UTC(1, 0)), Date.UTC(9999, 11, 31))).toISOString()
+
 /** @param direct - Parts go to object storage. */
 export const createUpload = (api: Api, target: UploadTarget, direct: boolean, signal?: AbortSignal) =>
   callFor(
@@ -36,7 +39,7 @@ export const createUpload = (api: Api, target: UploadTarget, direct: boolean, si
         name: target.name,
         size: target.size,
         directS3Upload: direct,
-        timestampModification: new Date(target.modifiedAt).toISOString(),
+        timestampModification: isoTime(target.modifiedAt),
       },
       signal,
       repeatable: true, // a stray upload holds nothing and is dropped by the server
@@ -151,6 +154,12 @@ export async function getUploadStatus(
   if (answer.status !== 'done') return undefined
   if (answer.node === undefined) throw new SyncError('server', 'ANSWER_INVALID', 'The finished upload has no node')
   return answer.node
+}
+
+/** True while the server still waits for parts of this upload. */
+export async function isUploadOpen(api: Api, uploadId: string, signal?: AbortSignal): Promise<boolean> {
+  const path = `/v4/nodes/files/uploads/${encodeURIComponent(uploadId)}`
+  return (await callFor(api, { method: 'GET', path, signal }, parseUploadStatus)).status === 'transfer'
 }
 
 /** The token of a classic upload as a URL on the API host: the host is ours to choose, not the answer's. */

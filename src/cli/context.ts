@@ -20,6 +20,8 @@ export interface Context {
   readonly output: Output
   /** Flags and environment, as commander has read them. */
   readonly options: Options
+  /** Names of the options that were given as flags. */
+  readonly flags: ReadonlySet<string>
   readonly profileName: string
   readonly signal: AbortSignal
 }
@@ -28,6 +30,7 @@ export function createContext(command: Command, signal: AbortSignal): Context {
   const options: Options = command.optsWithGlobals()
   return {
     options,
+    flags: new Set(Object.keys(options).filter((name) => command.getOptionValueSourceWithGlobals(name) === 'cli')),
     signal,
     profileName: text(options, 'profile') ?? 'default',
     output: createOutput({
@@ -91,7 +94,11 @@ export const keyPassword =
   (context: Context, profile: Profile | undefined, confirm = false) =>
   (): Promise<Uint8Array> =>
     getSecret({
-      file: setting(context, profile, 'key-password-file'),
+      // A command given as a flag goes before a file from the environment or the profile.
+      file:
+        context.flags.has('keyPasswordCommand') && !context.flags.has('keyPasswordFile')
+          ? undefined
+          : setting(context, profile, 'key-password-file'),
       command: setting(context, profile, 'key-password-command'),
       keyring: profile === undefined || confirm ? undefined : keyPasswordAccount(profile),
       variable: 'SEALSYNC_KEY_PASSWORD',

@@ -3,7 +3,7 @@
  * through the server one after the other. Encryption knows nothing of either.
  * @module
  */
-import { type Api, callFor } from '../api/api.ts'
+import type { Api } from '../api/api.ts'
 import {
   type Completion,
   cancelUpload,
@@ -12,11 +12,12 @@ import {
   createUpload,
   getPartUrl,
   getUploadStatus,
+  isUploadOpen,
   postChunk,
   putPart,
   type UploadTarget,
 } from '../api/uploads.ts'
-import { parseUploadStatus, type RemoteNode } from '../api/wire.ts'
+import type { RemoteNode } from '../api/wire.ts'
 import type { Clock } from '../environment.ts'
 import { SyncError } from '../errors.ts'
 
@@ -108,7 +109,7 @@ export async function openUploadChannel(
     },
     async status(signal) {
       // Open for longer than an answer takes: the request to complete it never arrived there.
-      for (let wait = 100; await isOpen(api, uploadId, signal); wait *= 2) {
+      for (let wait = 100; await isUploadOpen(api, uploadId, signal); wait *= 2) {
         if (wait > OPEN_LIMIT_MS) return undefined
         await clock.sleep(wait, signal)
       }
@@ -116,12 +117,6 @@ export async function openUploadChannel(
     },
     cancel,
   }
-}
-
-/** True while the server still waits for parts of this upload. */
-async function isOpen(api: Api, uploadId: string, signal?: AbortSignal): Promise<boolean> {
-  const path = `/v4/nodes/files/uploads/${encodeURIComponent(uploadId)}`
-  return (await callFor(api, { method: 'GET', path, signal }, parseUploadStatus)).status === 'transfer'
 }
 
 async function pollUntilDone(api: Api, uploadId: string, clock: Clock, signal?: AbortSignal): Promise<RemoteNode> {

@@ -108,6 +108,14 @@ describe('secrets', () => {
     expect((await world.cli([...small(), '--key-password-file', world.path('no-such-file')])).code).toBe(2)
   })
 
+  test('a command given as a flag goes before a file from the environment', async () => {
+    writeFileSync(world.path('stale'), 'an old password', { mode: 0o600 })
+    const env = { SEALSYNC_KEY_PASSWORD_FILE: world.path('stale') }
+    expect((await world.cli(small(), { env })).code).toBe(13)
+    const command = ['--key-password-command', `printf '%s' '${KEY_PASSWORD}'`]
+    expect((await world.cli([...small(), ...command], { env })).code).toBe(0)
+  })
+
   test('an environment secret is not passed on to child processes', async () => {
     writeFileSync(world.path('show'), `#!/bin/sh\nenv > ${world.path('env')}\nprintf '%s' '${KEY_PASSWORD}'\n`, {
       mode: 0o755,

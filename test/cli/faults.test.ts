@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import {
   appendFileSync,
   chmodSync,
@@ -13,9 +14,12 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { generateKeyPair } from '../../crypto/index.ts'
+import { createDownload } from '../../src/api/downloads.ts'
 import { listChildren } from '../../src/api/nodes.ts'
 import { type FaultHit, MemoryRecorder } from '../../src/server/index.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
@@ -314,6 +318,36 @@ describe('a server that misbehaves', () => {
     expect(run.summary).toMatchObject({ exitCode: 0, transferred: 1, bytes: content.length })
     expect(hits(before).length).toBe(2)
     expect(readFileSync(world.path('cut/big')).equals(content)).toBe(true)
+  })
+
+  test('a download goes on although the server answers a range with everything', async () => {
+    const content = randomBytes(2_000_000)
+    const { dir, target } = scene({ big: content })
+    expect((await upload(dir, target)).code).toBe(0)
+    // The stored ciphertext, as the server would send it whole.
+    const { node } = await requireRemote((await world.client()).api, `${target}/big`)
+    const api = (await world.client()).api
+    const whole = await api.sendPlain({ method: 'GET', url: await createDownload(api, node.id) })
+    const origin = createServer((request, response) => {
+      const first = request.headers.range === undefined
+      response.writeHead(200, { 'content-length': whole.body.length })
+      if (!first) return response.end(whole.body)
+      response.write(whole.body.subarray(0, 700_000))
+      return setTimeout(() => response.destroy(), 200)
+    })
+    await once(origin.listen(0, '127.0.0.1'), 'listening')
+    const { port } = origin.address() as AddressInfo
+    const body = JSON.stringify({ downloadUrl: `http://127.0.0.1:${port}/content` })
+    const headers = { 'Content-Type': 'application/json' }
+    world.server.faults.add({
+      on: { method: 'POST', path: '/downloads$' },
+      times: 9,
+      do: { status: 200, headers, body },
+    })
+    const run = await world.transfer(['download', `${target}/big`, world.path('whole')])
+    origin.close()
+    expect(run.summary).toMatchObject({ exitCode: 0, transferred: 1 })
+    expect(readFileSync(world.path('whole/big')).equals(content)).toBe(true)
   })
 
   test.each([0, 1_500_000, 2_999_999])(

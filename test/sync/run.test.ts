@@ -5,8 +5,8 @@ import { listMissingFileKeys } from '../../src/api/file-keys.ts'
 import { listRoomUsers, putRoomUser } from '../../src/api/nodes.ts'
 import { systemClock, systemRandom } from '../../src/environment.ts'
 import { SyncError } from '../../src/errors.ts'
+import { runDownload } from '../../src/sync/download-run.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
-import { runDownload } from '../../src/sync/run.ts'
 import { createWorld, giveKeyPair, listFiles, makeRoom, makeTree, snapshot, type World } from '../support/cli.ts'
 
 let world: World

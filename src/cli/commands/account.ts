@@ -28,8 +28,8 @@ export async function login(context: Context, url: string): Promise<void> {
   const secretFile = text(options, 'clientSecretFile')
   const redirectUri = text(options, 'redirectUri')
   const caFile = text(options, 'caFile')
-  if (user === undefined && text(options, 'passwordFile') !== undefined) {
-    throw new SyncError('usage', 'USER_MISSING', '--password-file needs --user', {
+  if (user === undefined && (text(options, 'passwordFile') ?? text(options, 'passwordCommand')) !== undefined) {
+    throw new SyncError('usage', 'USER_MISSING', '--password-file and --password-command need --user', {
       hint: 'Without --user the login happens in the browser.',
     })
   }
