@@ -102,7 +102,8 @@ async function rsaWrapper(spki: Uint8Array, params: OaepParams): Promise<RsaWrap
       key,
       padding: crypto.constants.RSA_PKCS1_OAEP_PADDING,
       oaepHash: nodeName(hash),
-      oaepLabel: label,
+      // An empty label is the default, and costs nothing only when it is not named.
+      ...(label.length > 0 ? { oaepLabel: label } : {}),
     }
     return { wrap: async (plain) => crypto.publicEncrypt(options, plain) }
   }
