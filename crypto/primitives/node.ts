@@ -36,8 +36,8 @@ drain.port2.close()
 drain.port1.unref()
 
 /**
- * Gives the memory of a spent cipher output back at once instead of at the next garbage collection, which halves the CPU
- * time of a pipeline. Only for buffers that own their whole ArrayBuffer and that nothing refers to any more.
+ * Gives the memory of a spent cipher output back at once instead of at the next garbage collection, so that a
+ * long stream stays small and its memory warm. Only for buffers that own their whole ArrayBuffer and that nothing refers to any more.
  */
 export function release(spent: Uint8Array): void {
   const { buffer } = spent

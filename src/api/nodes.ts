@@ -49,26 +49,6 @@ export const listChildren = (api: Api, parentId: number, signal?: AbortSignal): 
     ),
   )
 
-/** The nodes directly in `parentPath` (`/` or `/a/b/`) that a search for `name` finds; compare the names yourself. */
-export async function searchByName(
-  api: Api,
-  parentPath: string,
-  name: string,
-  signal?: AbortSignal,
-): Promise<readonly RemoteNode[]> {
-  const found = await callFor(
-    api,
-    {
-      method: 'GET',
-      path: '/v4/nodes/search',
-      query: { search_string: name, filter: `parentPath:eq:${parentPath}`, depth_level: -1, parent_id: 0, limit: PAGE },
-      signal,
-    },
-    parseNodePage,
-  )
-  return found.items
-}
-
 export const getNode = (api: Api, id: number, signal?: AbortSignal): Promise<RemoteNode> =>
   callFor(api, { method: 'GET', path: `/v4/nodes/${id}`, signal }, parseNode)
 

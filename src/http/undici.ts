@@ -121,7 +121,7 @@ interface Dialing {
   readonly allow: (reach: Reach) => boolean
   readonly userAgent: string | undefined
   readonly stallMs: number
-  /** Origins that passed: checking one costs as much as a small request. */
+  /** Origins that passed: a run makes thousands of requests to a few. */
   readonly checked: Set<string>
 }
 
