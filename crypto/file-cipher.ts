@@ -52,13 +52,19 @@ export interface FileEncryptor {
   update(chunk: Uint8Array): Uint8Array
   /** Encrypts `chunk` into `target` at `offset` without leaving garbage; they must not overlap. */
   updateInto(chunk: Uint8Array, target: Uint8Array, offset: number): void
+  /**
+   * Encrypts a chunk of any length piece by piece, without leaving garbage: the quickest form. `use` gets each piece with its
+   * offset in the chunk, and must be done with it when it returns: the memory is given back then.
+   */
+  updateEach(chunk: Uint8Array, use: (piece: Uint8Array, offset: number) => void): void
   /** Ends the content; returns the key that opens it. An encryptor works once. */
   final(): FileKey
   /** Ends an attempt that was given up and wipes its key. */
   abandon(): void
 }
 
-const SCRATCH = 65_536
+/** For output that nobody may see. */
+const drop = () => {}
 
 const outputWrong = () =>
   new SyncError('integrity', 'OUTPUT_CHECK_FAILED', 'What was encrypted does not decrypt to what was read', {
@@ -68,17 +74,13 @@ const outputWrong = () =>
 /** Decrypts what an encryptor made with a second, independent cipher object and compares. */
 function createOutputCheck(key: Uint8Array, iv: Uint8Array) {
   const gcm = primitives.gcmDecrypt(key, iv)
-  const scratch = new Uint8Array(SCRATCH)
   return {
     update(plain: Uint8Array, cipher: Uint8Array): void {
-      for (let at = 0; at < plain.length; at += SCRATCH) {
-        const piece = plain.subarray(at, at + SCRATCH)
-        gcm.updateInto(cipher.subarray(at, at + SCRATCH), scratch, 0)
-        if (!primitives.sameBytes(piece, scratch.subarray(0, piece.length))) throw outputWrong()
-      }
+      gcm.updateEach(cipher, (piece, at) => {
+        if (!primitives.sameBytes(piece, plain.subarray(at, at + piece.length))) throw outputWrong()
+      })
     },
     final(tag: Uint8Array): void {
-      wipe(scratch)
       if (!gcm.final(tag)) throw outputWrong()
     },
   }
@@ -96,6 +98,12 @@ export function createFileEncryptor(options: { checkOutput?: boolean } = {}): Fi
   const gcm = primitives.gcmEncrypt(key, iv)
   const check = options.checkOutput ? createOutputCheck(key, iv) : undefined
   const meter = new Meter()
+  // The check works piece by piece too, and so finds its bytes in the processor's cache.
+  const each = (chunk: Uint8Array, use: (piece: Uint8Array, offset: number) => void) =>
+    gcm.updateEach(chunk, (piece, at) => {
+      check?.update(chunk.subarray(at, at + piece.length), piece)
+      use(piece, at)
+    })
   return {
     get bytes() {
       return meter.bytes
@@ -108,12 +116,11 @@ export function createFileEncryptor(options: { checkOutput?: boolean } = {}): Fi
     },
     updateInto(chunk, target, offset) {
       meter.take(chunk, target, offset)
-      // Slice by slice, so that the check finds its bytes in the processor's cache.
-      for (let at = 0; at < chunk.length; at += SCRATCH) {
-        const piece = chunk.subarray(at, at + SCRATCH)
-        gcm.updateInto(piece, target, offset + at)
-        check?.update(piece, target.subarray(offset + at, offset + at + piece.length))
-      }
+      each(chunk, (piece, at) => target.set(piece, offset + at))
+    },
+    updateEach(chunk, use) {
+      meter.take(chunk)
+      each(chunk, use)
     },
     final() {
       meter.end()
@@ -135,6 +142,8 @@ export interface FileDecryptor {
   update(chunk: Uint8Array): Uint8Array
   /** Decrypts `chunk` into `target` at `offset` without leaving garbage; unverified as above; they must not overlap. */
   updateInto(chunk: Uint8Array, target: Uint8Array, offset: number): void
+  /** Decrypts piece by piece, as the encryptor's `updateEach` does; unverified as above. */
+  updateEach(chunk: Uint8Array, use: (piece: Uint8Array, offset: number) => void): void
   /**
    * Takes in plaintext that an interrupted run already decrypted and stored, in place of the ciphertext it came from, so that
    * the one tag still covers everything: encrypting it again gives that ciphertext. It must begin at byte 0, before any
@@ -159,7 +168,7 @@ export function createFileDecryptor(fileKey: FileKey): FileDecryptor {
   assertUsable(fileKey)
   const gcm: GcmDecryptStream = primitives.gcmDecrypt(fileKey.key, fileKey.iv)
   const meter = new Meter()
-  let again: { gcm: GcmEncryptStream; cipher: Uint8Array; plain: Uint8Array } | undefined
+  let again: GcmEncryptStream | undefined
   let updated = false
   return {
     get bytes() {
@@ -173,25 +182,21 @@ export function createFileDecryptor(fileKey: FileKey): FileDecryptor {
     updateInto(chunk, target, offset) {
       meter.take(chunk, target, offset)
       updated = true
-      gcm.updateInto(chunk, target, offset)
+      gcm.updateEach(chunk, (piece, at) => target.set(piece, offset + at))
+    },
+    updateEach(chunk, use) {
+      meter.take(chunk)
+      updated = true
+      gcm.updateEach(chunk, use)
     },
     replay(plaintext) {
       if (updated) throw new TypeError('replay comes before update')
       meter.take(plaintext)
-      again ??= {
-        gcm: primitives.gcmEncrypt(fileKey.key, fileKey.iv),
-        cipher: new Uint8Array(SCRATCH),
-        plain: new Uint8Array(SCRATCH),
-      }
-      for (let at = 0; at < plaintext.length; at += SCRATCH) {
-        const piece = plaintext.subarray(at, at + SCRATCH)
-        again.gcm.updateInto(piece, again.cipher, 0)
-        gcm.updateInto(again.cipher.subarray(0, piece.length), again.plain, 0)
-      }
+      again ??= primitives.gcmEncrypt(fileKey.key, fileKey.iv)
+      again.updateEach(plaintext, (ciphertext) => gcm.updateEach(ciphertext, drop))
     },
     final() {
       meter.end()
-      if (again !== undefined) wipe(again.plain)
       if (!gcm.final(fileKey.tag)) throw tampered()
     },
   }
@@ -211,17 +216,9 @@ export interface ContentVerifier {
 /** Decrypts only to verify: tells whether stored ciphertext is what a file key was made for, and gives no plaintext out. */
 export function createContentVerifier(fileKey: FileKey): ContentVerifier {
   const decryptor = createFileDecryptor(fileKey)
-  const scratch = new Uint8Array(SCRATCH)
   return {
-    update(ciphertext) {
-      for (let at = 0; at < ciphertext.length; at += SCRATCH) {
-        decryptor.updateInto(ciphertext.subarray(at, at + SCRATCH), scratch, 0)
-      }
-    },
-    final() {
-      wipe(scratch)
-      decryptor.final()
-    },
+    update: (ciphertext) => decryptor.updateEach(ciphertext, drop),
+    final: () => decryptor.final(),
   }
 }
 
@@ -239,17 +236,13 @@ export function createContentCheck(fileKey: FileKey): ContentCheck {
   assertUsable(fileKey)
   const gcm: GcmEncryptStream = primitives.gcmEncrypt(fileKey.key, fileKey.iv)
   const meter = new Meter()
-  const scratch = new Uint8Array(SCRATCH)
   return {
     update(plaintext) {
       meter.take(plaintext)
-      for (let at = 0; at < plaintext.length; at += SCRATCH) {
-        gcm.updateInto(plaintext.subarray(at, at + SCRATCH), scratch, 0)
-      }
+      gcm.updateEach(plaintext, drop)
     },
     matches() {
       meter.end()
-      wipe(scratch)
       return equal(gcm.final(), fileKey.tag)
     },
   }

@@ -63,7 +63,7 @@ export async function wrapFileKey(fileKey: FileKey, publicKey: PublicKey): Promi
   return { version: fileKeyVersion, key: new Uint8Array(key), iv: copy(fileKey.iv), tag: copy(fileKey.tag) }
 }
 
-/** Wraps between two turns of the event loop: about a millisecond of native work. */
+/** Wraps in flight at once: enough for all cores, and at most about a millisecond of work on the main thread. */
 const WRAPS_PER_TURN = 16
 
 /**
@@ -77,9 +77,10 @@ export async function wrapFileKeyForEach(
   publicKeys: readonly PublicKey[],
 ): Promise<WrappedFileKey[]> {
   const wrapped: WrappedFileKey[] = []
-  for (const publicKey of publicKeys) {
-    if (wrapped.length % WRAPS_PER_TURN === WRAPS_PER_TURN - 1) await primitives.pause()
-    wrapped.push(await wrapFileKey(fileKey, publicKey))
+  for (let at = 0; at < publicKeys.length; at += WRAPS_PER_TURN) {
+    if (at > 0) await primitives.pause()
+    const turn = publicKeys.slice(at, at + WRAPS_PER_TURN)
+    wrapped.push(...(await Promise.all(turn.map((publicKey) => wrapFileKey(fileKey, publicKey)))))
   }
   return wrapped
 }

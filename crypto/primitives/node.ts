@@ -54,10 +54,10 @@ function gcm(cipher: crypto.CipherGCM | crypto.DecipherGCM, aad: Uint8Array | un
   if (aad !== undefined) cipher.setAAD(aad)
   return {
     update: (chunk: Uint8Array): Uint8Array => plainView(cipher.update(chunk)),
-    updateInto(chunk: Uint8Array, target: Uint8Array, offset: number): void {
+    updateEach(chunk: Uint8Array, use: (piece: Uint8Array, offset: number) => void): void {
       for (let at = 0; at < chunk.length; at += SLICE) {
         const out = cipher.update(chunk.subarray(at, at + SLICE))
-        target.set(out, offset + at)
+        use(out, at)
         release(out)
       }
     },
@@ -94,19 +94,26 @@ function gcmDecrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmDecry
 const digest = (name: HashName, data: Uint8Array) => crypto.createHash(nodeName(name)).update(data).digest()
 const NO_LABEL = new Uint8Array(0)
 
+/** OpenSSL works on one operation per key object, so one import is one core, on the thread pool. */
+const IMPORTS = 4
+
+/** Imports a key several times; the function returned gives them in turn. */
+async function importInTurn(format: 'spki' | 'pkcs8', der: Uint8Array, hash: HashName, use: 'encrypt' | 'decrypt') {
+  const keys: crypto.webcrypto.CryptoKey[] = []
+  for (let i = 0; i < IMPORTS; i++) {
+    keys.push(await subtle.importKey(format, der, { name: 'RSA-OAEP', hash }, false, [use]))
+  }
+  let turn = 0
+  return () => keys[turn++ % IMPORTS]!
+}
+
 async function rsaWrapper(spki: Uint8Array, params: OaepParams): Promise<RsaWrapper> {
-  const key = crypto.createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' })
   const { hash, mgf1Hash, label = NO_LABEL } = params
   if (hash === mgf1Hash) {
-    const options = {
-      key,
-      padding: crypto.constants.RSA_PKCS1_OAEP_PADDING,
-      oaepHash: nodeName(hash),
-      // An empty label is the default, and costs nothing only when it is not named.
-      ...(label.length > 0 ? { oaepLabel: label } : {}),
-    }
-    return { wrap: async (plain) => crypto.publicEncrypt(options, plain) }
+    const keys = await importInTurn('spki', spki, hash, 'encrypt')
+    return { wrap: async (plain) => new Uint8Array(await subtle.encrypt({ name: 'RSA-OAEP', label }, keys(), plain)) }
   }
+  const key = crypto.createPublicKey({ key: Buffer.from(spki), format: 'der', type: 'spki' })
   const length = key.asymmetricKeyDetails!.modulusLength! / 8
   return {
     async wrap(plain) {
@@ -119,22 +126,12 @@ async function rsaWrapper(spki: Uint8Array, params: OaepParams): Promise<RsaWrap
   }
 }
 
-/** Imports of one private key used in turn: OpenSSL works on one operation per key object, so one import is one core. */
-const IMPORTS = 4
-
 async function rsaUnwrapper(pkcs8: Uint8Array, params: OaepParams): Promise<RsaUnwrapper> {
   const { hash, mgf1Hash, label = NO_LABEL } = params
   if (hash === mgf1Hash) {
-    const keys: crypto.webcrypto.CryptoKey[] = []
-    for (let i = 0; i < IMPORTS; i++) {
-      keys.push(await subtle.importKey('pkcs8', pkcs8, { name: 'RSA-OAEP', hash }, false, ['decrypt']))
-    }
-    let turn = 0
+    const keys = await importInTurn('pkcs8', pkcs8, hash, 'decrypt')
     return {
-      async unwrap(wrapped) {
-        const key = keys[turn++ % IMPORTS]!
-        return new Uint8Array(await subtle.decrypt({ name: 'RSA-OAEP', label }, key, wrapped))
-      },
+      unwrap: async (wrapped) => new Uint8Array(await subtle.decrypt({ name: 'RSA-OAEP', label }, keys(), wrapped)),
     }
   }
   const key = crypto.createPrivateKey({ key: Buffer.from(pkcs8), format: 'der', type: 'pkcs8' })

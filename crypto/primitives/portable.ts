@@ -88,7 +88,7 @@ function gcmEncrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmEncry
   }
   return {
     update,
-    updateInto: (chunk, target, offset) => target.set(update(chunk), offset),
+    updateEach: (chunk, use) => use(update(chunk), 0),
     final: () => state.tag(),
   }
 }
@@ -102,7 +102,7 @@ function gcmDecrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmDecry
   }
   return {
     update,
-    updateInto: (chunk, target, offset) => target.set(update(chunk), offset),
+    updateEach: (chunk, use) => use(update(chunk), 0),
     final: (tag) => equal(state.tag(), tag),
   }
 }

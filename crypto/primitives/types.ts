@@ -19,10 +19,10 @@ export interface GcmStream {
   /** Transforms a chunk of any length. The result belongs to the caller. */
   update(chunk: Uint8Array): Uint8Array
   /**
-   * Transforms `chunk` into `target` at `offset`; for bulk data this is the quick form, it leaves no garbage behind.
-   * `chunk` and `target` must not overlap.
+   * Transforms a chunk piece by piece; for bulk data this is the quick form, it leaves no garbage behind. `use` gets each
+   * piece with its offset in the chunk; its memory is given back when `use` returns.
    */
-  updateInto(chunk: Uint8Array, target: Uint8Array, offset: number): void
+  updateEach(chunk: Uint8Array, use: (piece: Uint8Array, offset: number) => void): void
 }
 
 export interface GcmEncryptStream extends GcmStream {

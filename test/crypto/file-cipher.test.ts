@@ -94,7 +94,7 @@ describe('content cipher', () => {
     )
   })
 
-  test('cuts of 1, 15, 16, 17 and 65,535 bytes, as chunks and into a target, with and without the output check', () => {
+  test('cuts of 1, 15, 16, 17 and 65,535 bytes, into a target and piece by piece, with and without the output check', () => {
     const plain = randomBytes(200_003)
     for (const step of [1, 15, 16, 17, 65_535, 65_536, 65_537]) {
       const part = plain.subarray(0, Math.min(plain.length, step * 2_000))
@@ -104,6 +104,14 @@ describe('content cipher', () => {
       feed(part, cuts, (chunk) => encryptor.updateInto(chunk, cipher, encryptor.bytes))
       const fileKey = encryptor.final()
       expect(Buffer.compare(decryptBytes(cipher, fileKey), part)).toBe(0)
+      const decryptor = createFileDecryptor(fileKey)
+      const back = new Uint8Array(part.length)
+      feed(cipher, cuts, (chunk) => {
+        const start = decryptor.bytes
+        decryptor.updateEach(chunk, (piece, offset) => back.set(piece, start + offset))
+      })
+      decryptor.final()
+      expect(Buffer.compare(back, part)).toBe(0)
     }
   })
 
@@ -199,37 +207,42 @@ describe('content cipher', () => {
 })
 
 describe('output check', () => {
-  test.each(['update', 'updateInto'] as const)('a flipped bit of the output is caught (%s)', async (method) => {
-    const plain = randomBytes(150_000)
-    const make = primitives.gcmEncrypt
-    const spy = vi.spyOn(primitives, 'gcmEncrypt').mockImplementation((key, iv) => {
-      const real = make(key, iv)
-      return {
-        ...real,
-        update(chunk) {
-          const out = real.update(chunk)
-          out[out.length >> 1]! ^= 4
-          return out
-        },
-        updateInto(chunk, target, offset) {
-          real.updateInto(chunk, target, offset)
-          target[offset + (chunk.length >> 1)]! ^= 4
-        },
+  test.each(['update', 'updateInto', 'updateEach'] as const)(
+    'a flipped bit of the output is caught (%s)',
+    async (method) => {
+      const plain = randomBytes(150_000)
+      const make = primitives.gcmEncrypt
+      const spy = vi.spyOn(primitives, 'gcmEncrypt').mockImplementation((key, iv) => {
+        const real = make(key, iv)
+        return {
+          ...real,
+          update(chunk) {
+            const out = real.update(chunk)
+            out[out.length >> 1]! ^= 4
+            return out
+          },
+          updateEach: (chunk, use) =>
+            real.updateEach(chunk, (piece, offset) => {
+              piece[piece.length >> 1]! ^= 4
+              use(piece, offset)
+            }),
+        }
+      })
+      try {
+        const run = (checkOutput: boolean) => {
+          const encryptor = createFileEncryptor({ checkOutput })
+          if (method === 'update') encryptor.update(plain)
+          else if (method === 'updateEach') encryptor.updateEach(plain, () => {})
+          else encryptor.updateInto(plain, new Uint8Array(plain.length), 0)
+          encryptor.final()
+        }
+        expect(await failure(() => run(true))).toBe('integrity OUTPUT_CHECK_FAILED')
+        expect(await failure(() => run(false))).toBe('nothing')
+      } finally {
+        spy.mockRestore()
       }
-    })
-    try {
-      const run = (checkOutput: boolean) => {
-        const encryptor = createFileEncryptor({ checkOutput })
-        if (method === 'update') encryptor.update(plain)
-        else encryptor.updateInto(plain, new Uint8Array(plain.length), 0)
-        encryptor.final()
-      }
-      expect(await failure(() => run(true))).toBe('integrity OUTPUT_CHECK_FAILED')
-      expect(await failure(() => run(false))).toBe('nothing')
-    } finally {
-      spy.mockRestore()
-    }
-  })
+    },
+  )
 })
 
 describe('verify, compare, resume', () => {
@@ -293,8 +306,8 @@ describe.skipIf(!native || process.env.SEALSYNC_FULL !== '1')('slow: more than 4
     const [cipher, plain] = [new Uint8Array(8 * MiB), new Uint8Array(8 * MiB)]
     const rounds = 520 // 4.06 GiB
     for (let round = 0; round < rounds; round++) {
-      encrypt.updateInto(zeros, cipher, 0)
-      decrypt.updateInto(cipher, plain, 0)
+      encrypt.updateEach(zeros, (piece, at) => cipher.set(piece, at))
+      decrypt.updateEach(cipher, (piece, at) => plain.set(piece, at))
       expect(Buffer.compare(plain, zeros)).toBe(0)
     }
     // The keystream of the last block, from its counter alone: GCM blocks are numbered from 2.

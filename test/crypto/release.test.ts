@@ -74,9 +74,9 @@ describe.skipIf(primitives.name !== 'native')('release of spent outputs (native 
     let peak = 0
     let resident = 0
     for (let done = 0; done < 1024 * MiB; done += source.length) {
-      encrypt.updateInto(source, target, 0)
+      encrypt.updateEach(source, (piece, at) => target.set(piece, at))
       peak = Math.max(peak, process.memoryUsage().arrayBuffers - base.arrayBuffers)
-      decrypt.updateInto(target, back, 0)
+      decrypt.updateEach(target, (piece, at) => back.set(piece, at))
       const { arrayBuffers, rss } = process.memoryUsage()
       peak = Math.max(peak, arrayBuffers - base.arrayBuffers)
       resident = Math.max(resident, rss - base.rss)
