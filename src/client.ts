@@ -5,16 +5,17 @@
 import { lookup } from 'node:dns/promises'
 import { isIP } from 'node:net'
 import type { Password } from '../crypto/index.ts'
-import type { Api } from './api/api.ts'
+import { ACCOUNT_PATH } from './api/account.ts'
+import { type Api, judgeAnswer } from './api/api.ts'
 import { type Clock, type Environment, systemClock, systemRandom, type Ui } from './environment.ts'
 import { SyncError } from './errors.ts'
 import { hostOf, parseBaseUrl, type Reach, reachOf } from './http/addresses.ts'
 import { withRetry } from './http/retry.ts'
 import type { Send } from './http/types.ts'
-import { createDialer } from './http/undici.ts'
+import { createDialer, type DialerOptions } from './http/undici.ts'
 import type { Authorizer } from './session/authorizer.ts'
-import { type GrantStore, memoryGrantStore } from './session/grant-store.ts'
-import { createSession, type Session } from './session/session.ts'
+import type { GrantStore } from './session/grant-store.ts'
+import { type RetryEvent, Session } from './session/index.ts'
 import { runDownload } from './sync/download-run.ts'
 import type { RunSummary } from './sync/outcome.ts'
 import type { DownloadOptions, RunEvent, UploadOptions } from './sync/run.ts'
@@ -29,10 +30,8 @@ export interface ClientOptions {
   readonly store?: GrantStore
   /** The encryption password; asked for at most once, when a key pair has to be unlocked. */
   readonly keyPassword?: () => Promise<Password>
-  /** PEM of additional certificate authorities. */
-  readonly ca?: string[]
-  /** Added to the User-Agent header. */
-  readonly userAgent?: string
+  /** How connections are made: proxy, authorities, pins, timeouts. */
+  readonly transport?: DialerOptions
   readonly environment?: Partial<Environment>
   readonly onEvent?: (event: RunEvent) => void
 }
@@ -61,6 +60,8 @@ async function reachOfHost(host: string): Promise<Reach> {
   return reaches.includes('private') ? 'private' : 'loopback'
 }
 
+const userAgent = (suffix: string | undefined) => `sealsync|${VERSION}${suffix === undefined ? '' : `|${suffix}`}`
+
 const noPassword = async (): Promise<Password> => {
   throw new SyncError('key', 'PASSWORD_NEEDED', 'The encryption password is needed to unlock the key pair', {
     hint: 'Give it with --key-password-file or --key-password-command.',
@@ -74,43 +75,35 @@ const noPassword = async (): Promise<Password> => {
  * @throws {SyncError} `URL_INVALID`, `URL_INSECURE`, `TLS_DISABLED`.
  */
 export function createClient(baseUrl: string, options: ClientOptions): Client {
-  if (process.env.NODE_TLS_REJECT_UNAUTHORIZED === '0') {
-    throw new SyncError('tls', 'TLS_DISABLED', 'NODE_TLS_REJECT_UNAUTHORIZED=0 would switch certificate checks off', {
-      hint: 'Unset it; name a private authority with --ca-file.',
-    })
-  }
-  const { origin } = parseBaseUrl(baseUrl)
   const clock = options.environment?.clock ?? systemClock
   const random = options.environment?.random ?? systemRandom
   const ui: Ui | undefined = options.environment?.ui
-  const userAgent = `sealsync|${VERSION}${options.userAgent === undefined ? '' : `|${options.userAgent}`}`
-  const common = { userAgent, ...(options.ca === undefined ? {} : { ca: options.ca }) }
-  const retry = {
-    clock,
-    random,
-    onRetry: (event: { label: string; attempt: number; delayMs: number; reason: string }) =>
-      options.onEvent?.({ type: 'retry', ...event }),
-  }
-
-  const dialer = createDialer(common)
-  const session = createSession({
-    origin,
-    authorizer: options.authorizer(origin),
-    store: options.store ?? memoryGrantStore(),
-    send: dialer.send,
-    sendRequests: withRetry(dialer.send, retry),
-    clock,
-    ...(ui === undefined ? {} : { ui }),
-  })
+  const transport = { ...options.transport, userAgent: userAgent(options.transport?.userAgent) }
+  const onRetry = (event: RetryEvent) => options.onEvent?.({ type: 'retry', ...event })
+  const { origin } = parseBaseUrl(baseUrl)
+  const session = Session.create(
+    baseUrl,
+    { ...options.authorizer(origin), judge: judgeAnswer },
+    {
+      transport,
+      clock,
+      random,
+      onRetry,
+      onWarning: (message) => options.onEvent?.({ type: 'warning', code: 'LOGIN', message }),
+      probe: ACCOUNT_PATH,
+      ...(options.store === undefined ? {} : { store: options.store }),
+      ...(ui === undefined ? {} : { ui }),
+    },
+  )
 
   let storage: Promise<ReturnType<typeof createDialer>> | undefined
   const storageSend: Send = async (request) => {
     storage ??= reachOfHost(hostOf(new URL(origin))).then((near) =>
-      createDialer({ ...common, allow: (reach) => reach === 'public' || near === 'loopback' || near === reach }),
+      createDialer({ ...transport, allow: (reach) => reach === 'public' || near === 'loopback' || near === reach }),
     )
     return (await storage).send(request)
   }
-  const api: Api = { origin, send: session.send, sendPlain: withRetry(storageSend, retry) }
+  const api: Api = { origin, send: session.send, sendPlain: withRetry(storageSend, { clock, random, onRetry }) }
   const keyring = createKeyring(api, options.keyPassword ?? noPassword)
   const context = { api, keyring, clock, random, onEvent: options.onEvent }
   return {
@@ -123,7 +116,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     download: (sources, target, how) => runDownload(context, sources, target, how),
     async close() {
       keyring.wipe()
-      await dialer.close()
+      await session.close()
       await (await storage)?.close()
     },
   }

@@ -40,11 +40,22 @@ export interface Random {
 
 export const systemRandom: Random = { next: () => globalThis.crypto.getRandomValues(new Uint32Array(1))[0]! / 2 ** 32 }
 
+/** What a person needs for a device login, as the server said it: show it through a filter. */
+export interface DeviceCode {
+  readonly userCode: string
+  readonly verificationUri: string
+  /** The same with the code in it. */
+  readonly verificationUriComplete?: string
+  readonly expiresInMs: number
+}
+
 /** Questions to a person. A part that has nobody to ask leaves the functions out. */
 export interface Ui {
   /** Opens, or shows, a login page. */
   openUrl(url: string): Promise<void>
-  /** Asks for a secret without echo; rejects when there is no terminal. */
+  /** Shows the code of a device login (RFC 8628 §3.3), and where to type it. */
+  showCode?(code: DeviceCode): Promise<void>
+  /** Asks for a secret without echo: a password, a one-time code. Rejects when there is no terminal. */
   askSecret(question: string): Promise<string>
 }
 

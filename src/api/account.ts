@@ -4,6 +4,9 @@ import { SyncError } from '../errors.ts'
 import { type Api, call, callFor } from './api.ts'
 import { type Account, parseAccount, parseRaw, parseRawList, parseSystemInfo, parseVersion } from './wire.ts'
 
+/** Below the server's address; needs a login and has no effects. */
+export const ACCOUNT_PATH = '/api/v4/user/account'
+
 export const getAccount = (api: Api, signal?: AbortSignal): Promise<Account> =>
   callFor(api, { method: 'GET', path: '/v4/user/account', signal }, parseAccount)
 

@@ -6,6 +6,7 @@
 import { type ErrorClass, SyncError } from '../errors.ts'
 import { retryAfterMs } from '../http/retry.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
+import type { Verdict } from '../session/authorizer.ts'
 import { parseErrorBody, parseJson } from './wire.ts'
 
 export interface Api {
@@ -15,6 +16,14 @@ export interface Api {
   readonly send: Send
   /** Without a grant: for upload and download tokens and presigned URLs. */
   readonly sendPlain: Send
+}
+
+/**
+ * What an answer of these servers says about a login. A 401 with −10006 means that this app or user may not do this at all:
+ * renewing would not help.
+ */
+export function judgeAnswer({ status, body }: HttpResponse): Verdict {
+  return status === 401 && !/"errorCode"\s*:\s*-10006\b/.test(Buffer.from(body).toString('latin1')) ? 'expired' : 'ok'
 }
 
 export interface Call {

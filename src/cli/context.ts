@@ -10,6 +10,7 @@ import { type GrantStore, openGrantStore } from '../session/grant-store.ts'
 import type { OAuthClient } from '../session/oauth.ts'
 import type { RunEvent } from '../sync/run.ts'
 import { openBrowser } from './browser.ts'
+import { display } from './display.ts'
 import { createOutput, type Output } from './output.ts'
 import { homeDirectory, loadProfile, type Profile } from './profile.ts'
 import { getSecret, prompt } from './secrets.ts'
@@ -132,6 +133,12 @@ export function terminalUi(output: Output, launch: boolean): Ui {
       else output.info('To log in, visit:')
       process.stderr.write(`${url}\n`)
     },
+    async showCode({ userCode, verificationUri, verificationUriComplete, expiresInMs }) {
+      const minutes = Math.max(1, Math.round(expiresInMs / 60_000))
+      output.info(`To log in, visit the first address on any device and type the code (within ${minutes} min):`)
+      process.stderr.write(`${display(verificationUri, 500)}\n${display(userCode, 60)}\n`)
+      if (verificationUriComplete !== undefined) process.stderr.write(`${display(verificationUriComplete, 500)}\n`)
+    },
     askSecret: prompt,
   }
 }
@@ -204,7 +211,7 @@ export async function connect(
     store,
     keyPassword: keyPassword(context, profile),
     onEvent: onEvent ?? ((event) => event.type === 'retry' && context.output.detail(`trying again: ${event.reason}`)),
-    ...(ca === undefined ? {} : { ca }),
+    ...(ca === undefined ? {} : { transport: { ca } }),
   })
   return { client, profile, store }
 }

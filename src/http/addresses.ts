@@ -65,9 +65,10 @@ export function parseForeignUrl(text: string, base?: string): URL {
 /**
  * Reads a server's base URL.
  *
+ * @param allow.path - Whether it may have a path (default: no).
  * @throws {SyncError} `URL_INVALID`; `URL_INSECURE` for http beyond 127.0.0.0/8 and ::1.
  */
-export function parseBaseUrl(text: string): URL {
+export function parseBaseUrl(text: string, allow: { path?: boolean } = {}): URL {
   let url: URL
   try {
     url = new URL(/^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `https://${text}`)
@@ -77,12 +78,18 @@ export function parseBaseUrl(text: string): URL {
       cause,
     })
   }
-  if ((url.protocol !== 'https:' && url.protocol !== 'http:') || url.username || url.password || url.search) {
+  if (
+    (url.protocol !== 'https:' && url.protocol !== 'http:') ||
+    url.username ||
+    url.password ||
+    url.search ||
+    url.hash
+  ) {
     throw new SyncError('usage', 'URL_INVALID', 'The server address must be a plain http(s) URL', {
       hint: 'Leave out user names, passwords and queries.',
     })
   }
-  if (url.pathname !== '/') {
+  if (url.pathname !== '/' && allow.path !== true) {
     throw new SyncError('usage', 'URL_INVALID', 'The server address must not have a path', {
       hint: `Use ${url.origin}`,
     })

@@ -1,40 +1,60 @@
 /**
- * The seam between the session and the ways to log in: four verbs, and grants as plain JSON that a store can keep. Each way
- * is one file in authorizers/ and knows nothing of the others.
+ * The seam between the session and the ways to log in, and grants as plain JSON that a store can keep. Each way is one file in
+ * authorizers/ and knows nothing of the others.
+ *
+ * Four verbs do the work: authorize, renew, sign, revoke. Two more ask questions that only the way itself can answer, because
+ * services disagree about them: `judge` (what does this answer say about the grant?) and `check` (does it still hold?).
  * @module
  */
 import type { Clock, Ui } from '../environment.ts'
-import type { HttpRequest, Send } from '../http/types.ts'
+import type { SyncError } from '../errors.ts'
+import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 
 /** What a login yields. */
 export interface Grant {
   /** Version of this record. */
   readonly v: 1
+  /** The token, or whatever takes its place: a consumer key, say. */
   readonly accessToken: string
   readonly refreshToken?: string
-  /** Wall-clock end of the access token, milliseconds since the epoch. */
-  readonly expiresAt: number
-  /** Lifetime the server announced, in milliseconds. */
-  readonly lifetimeMs: number
+  /** Wall-clock end of the access token, milliseconds since the epoch. Absent: no end is known. */
+  readonly expiresAt?: number
+  /** Lifetime the server announced, in milliseconds. Absent with `expiresAt`. */
+  readonly lifetimeMs?: number
+  /** Separated by spaces. */
   readonly scope?: string
+  /** What only the authorizer understands: ids and texts that belong to the tokens. */
+  readonly extra?: Readonly<Record<string, string>>
 }
 
 export interface AuthContext {
-  /** Without a grant and without repeating. */
+  /** Without a grant. For `authorize` without repeating; for `renew` and `revoke` it waits out a 429 or 503. */
   readonly send: Send
   readonly clock: Clock
   readonly ui?: Ui
   readonly signal?: AbortSignal
+  /** For what somebody should know although the login goes on: a scope that was narrowed, say. */
+  readonly warn?: (message: string) => void
 }
+
+/**
+ * What an answer says about the grant: `ok`, nothing; `expired`, renew it and send again once; `sign-again`, the same grant is
+ * good but the stamp was not (a clock, say), send again once. An error ends the request.
+ */
+export type Verdict = 'ok' | 'expired' | 'sign-again' | SyncError
 
 export interface Authorizer {
   readonly name: string
   /** Obtains a first grant; may ask the user through `context.ui`. */
   authorize(context: AuthContext): Promise<Grant>
-  /** Extends a grant without the user. Absent or refused: somebody has to log in again. */
+  /** Extends a grant without the user. Absent or refused (`GRANT_REFUSED`): somebody has to log in again. */
   renew?(grant: Grant, context: AuthContext): Promise<Grant>
-  /** Stamps one request. Default: `Authorization: Bearer`. */
+  /** Stamps one request, the bytes of which do not change afterwards. Default: `Authorization: Bearer`. */
   sign?(request: HttpRequest, grant: Grant, context: AuthContext): HttpRequest | Promise<HttpRequest>
   /** Ends the grant at the server (logout). */
   revoke?(grant: Grant, context: AuthContext): Promise<void>
+  /** Reads an answer to a stamped request. Default: 401 is `expired`, a 403 for a missing scope is `SCOPE_MISSING`. */
+  judge?(response: HttpResponse): Verdict
+  /** Asks the server whether the grant holds (RFC 7662, say). Default: the session sends its probe. */
+  check?(grant: Grant, context: AuthContext): Promise<boolean>
 }

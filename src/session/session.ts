@@ -4,9 +4,10 @@
  * @module
  */
 import type { Clock, Ui } from '../environment.ts'
-import { SyncError } from '../errors.ts'
-import type { HttpRequest, Send } from '../http/types.ts'
-import type { AuthContext, Authorizer, Grant } from './authorizer.ts'
+import { cancelled, SyncError } from '../errors.ts'
+import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
+import type { AuthContext, Authorizer, Grant, Verdict } from './authorizer.ts'
+import { readGrant, type SessionDump } from './grant.ts'
 import type { GrantStore } from './grant-store.ts'
 
 export interface SessionOptions {
@@ -14,32 +15,82 @@ export interface SessionOptions {
   readonly origin: string
   readonly authorizer: Authorizer
   readonly store: GrantStore
-  /** For tokens: without repeating. */
+  /** For logins: without repeating, because accounts get locked. */
   readonly send: Send
-  /** For requests: may repeat. Default: `send`. */
+  /** For everything else: may repeat. Default: `send`. */
   readonly sendRequests?: Send
   readonly clock: Clock
   readonly ui?: Ui
+  /** URL for `check({ online: true })` where the authorizer cannot ask: any that needs a login. Default: the origin. */
+  readonly probe?: string
+  readonly onWarning?: (message: string) => void
 }
 
-export interface Session {
+/** How a login stands. */
+export interface SessionCheck {
+  readonly valid: boolean
+  /** `missing`: there is none; `expired`: no way to renew it; `refused`: the server says so. */
+  readonly reason?: 'missing' | 'expired' | 'refused'
+  readonly expiresAt?: number
+  readonly scope?: string
+}
+
+/** The part of a session that deals with grants; requests.ts adds the convenient calls. */
+export interface GrantSession {
   readonly origin: string
   /** Sends with the grant's stamp; requests to other origins go out as they are. */
   readonly send: Send
+  /** Sends without a stamp, for public calls. */
+  readonly sendPlain: Send
   /** Logs in now, whatever the store holds. */
   login(signal?: AbortSignal): Promise<void>
+  /** Takes a grant that was obtained elsewhere, and stores it. */
+  adopt(grant: Grant): Promise<void>
   /** Revokes at the server and forgets here; forgets here even when the server cannot be reached, and then throws. */
   logout(signal?: AbortSignal): Promise<void>
+  /** Renews now, for every process that shares the store. */
+  renew(signal?: AbortSignal): Promise<void>
   /** True when a grant is stored. */
   hasGrant(): Promise<boolean>
+  /** By expiry, or with `online` by asking the server. Does not log in. */
+  check(options?: { readonly online?: boolean; readonly signal?: AbortSignal }): Promise<SessionCheck>
+  /**
+   * The login as plain JSON, for another machine. Tokens that rotate are for one owner: forget them here, or there.
+   *
+   * @throws {SyncError} `LOGIN_NEEDED` when there is none.
+   */
+  dump(): Promise<SessionDump>
 }
 
 const MARGIN_MS = 60_000
 
-const loginNeeded = (message: string) =>
-  new SyncError('auth', 'LOGIN_NEEDED', message, { hint: 'Log in first: sync login URL' })
+const loginNeeded = (message: string, cause?: unknown) =>
+  new SyncError('auth', 'LOGIN_NEEDED', message, { hint: 'Log in first: sync login URL', cause })
 
-export function createSession(options: SessionOptions): Session {
+/** RFC 6750 §3.1: a 401 is about the token, a 403 with this error about its scope. */
+function judgeBearer({ status, headers }: HttpResponse): Verdict {
+  if (status === 401) return 'expired'
+  if (status === 403 && /\berror="?insufficient_scope\b/.test(headers['www-authenticate'] ?? '')) {
+    return new SyncError('auth', 'SCOPE_MISSING', 'The login does not cover this', {
+      status,
+      hint: 'Log in again with the scope that is needed.',
+    })
+  }
+  return 'ok'
+}
+
+/** Waits for `work`, or until the caller gives up; the work itself goes on for those who still wait. */
+function orGiveUp<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work
+  return new Promise((resolve, reject) => {
+    const give = () => reject(cancelled(signal))
+    if (signal.aborted) return give()
+    signal.addEventListener('abort', give, { once: true })
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', give))
+  })
+}
+
+export function createGrantSession(options: SessionOptions): GrantSession {
   const { origin, authorizer, store, clock } = options
   const requests = options.sendRequests ?? options.send
   let current: { grant: Grant; endsAt: number } | undefined
@@ -47,21 +98,23 @@ export function createSession(options: SessionOptions): Session {
   /** Its renewal failed on the way. The next and last try waits for its end: the server may have spent the refresh token. */
   let kept: Grant | undefined
 
-  const context = (signal?: AbortSignal): AuthContext => ({
-    send: options.send,
+  const context = (send: Send, signal?: AbortSignal): AuthContext => ({
+    send,
     clock,
     ...(options.ui === undefined ? {} : { ui: options.ui }),
     ...(signal === undefined ? {} : { signal }),
+    ...(options.onWarning === undefined ? {} : { warn: options.onWarning }),
   })
 
   // Lifetimes run on the monotonic clock; the wall clock only bridges restarts.
   function adopt(grant: Grant): Grant {
-    const left = Math.min(grant.lifetimeMs, grant.expiresAt - clock.now())
+    const lifetime = grant.lifetimeMs ?? Number.POSITIVE_INFINITY
+    const left = Math.min(lifetime, (grant.expiresAt ?? Number.POSITIVE_INFINITY) - clock.now())
     current = { grant, endsAt: clock.monotonic() + left }
     return grant
   }
 
-  const margin = (grant: Grant) => Math.min(MARGIN_MS, grant.lifetimeMs / 2)
+  const margin = (grant: Grant) => Math.min(MARGIN_MS, (grant.lifetimeMs ?? Number.POSITIVE_INFINITY) / 2)
   const isFresh = () => current !== undefined && clock.monotonic() < current.endsAt - margin(current.grant)
   const isAlive = () => current !== undefined && clock.monotonic() < current.endsAt
 
@@ -69,11 +122,14 @@ export function createSession(options: SessionOptions): Session {
   async function renewNow(stale: Grant): Promise<Grant> {
     return store.exclusive(async () => {
       const stored = await store.load()
-      if (stored === undefined) throw loginNeeded('The login is gone: somebody logged out')
+      if (stored === undefined) {
+        current = undefined
+        throw loginNeeded('The login is gone: somebody logged out')
+      }
       if (stored.accessToken !== stale.accessToken) return adopt(stored)
       if (authorizer.renew === undefined) throw loginNeeded('The login has expired')
       try {
-        const next = await authorizer.renew(stored, context())
+        const next = await authorizer.renew(stored, context(requests))
         await store.save(next)
         return adopt(next)
       } catch (error) {
@@ -82,31 +138,39 @@ export function createSession(options: SessionOptions): Session {
           if (again !== undefined && again.refreshToken !== stored.refreshToken) return adopt(again)
           await store.clear()
           current = undefined
-          throw loginNeeded('The login has expired')
+          throw loginNeeded('The login has expired', error)
         }
         throw error
       }
     })
   }
 
-  /** However many callers wait, one renewal runs. */
-  function renew(stale: Grant): Promise<Grant> {
-    renewal ??= renewNow(stale).finally(() => {
-      renewal = undefined
-    })
-    return renewal
+  /** However many callers wait, one renewal runs; it outlives a caller that gives up, so that its outcome is stored. */
+  function renew(stale: Grant, signal?: AbortSignal): Promise<Grant> {
+    if (renewal === undefined) {
+      renewal = renewNow(stale).finally(() => {
+        renewal = undefined
+      })
+      renewal.catch(() => {}) // reported to those who wait
+    }
+    return orGiveUp(renewal, signal)
   }
 
-  async function grant(): Promise<Grant> {
+  async function load(): Promise<{ grant: Grant; endsAt: number } | undefined> {
     if (current === undefined) {
       const stored = await store.load()
-      if (stored === undefined) throw loginNeeded('Not logged in')
-      if (current === undefined) adopt(stored)
+      if (stored !== undefined && current === undefined) adopt(stored)
     }
-    const { grant } = current!
+    return current
+  }
+
+  async function usable(signal?: AbortSignal): Promise<Grant> {
+    const loaded = await load()
+    if (loaded === undefined) throw loginNeeded('Not logged in')
+    const { grant } = loaded
     if (isFresh() || (kept === grant && isAlive())) return grant
     try {
-      return await renew(grant)
+      return await renew(grant, signal)
     } catch (error) {
       // The answer may be lost while the old token is still good for a moment.
       const outage = error instanceof SyncError && ['network', 'server', 'rate_limit'].includes(error.class)
@@ -119,40 +183,97 @@ export function createSession(options: SessionOptions): Session {
   }
 
   async function stamp(request: HttpRequest, grant: Grant): Promise<HttpRequest> {
-    if (authorizer.sign) return authorizer.sign(request, grant, context(request.signal))
+    if (authorizer.sign) return authorizer.sign(request, grant, context(requests, request.signal))
     return { ...request, headers: { ...request.headers, authorization: `Bearer ${grant.accessToken}` } }
+  }
+
+  const judge = (response: HttpResponse) => (authorizer.judge ?? judgeBearer)(response)
+
+  /** Sends with `grant`; an error verdict is thrown. */
+  async function attempt(request: HttpRequest, grant: Grant) {
+    const response = await requests(await stamp(request, grant))
+    const verdict = judge(response)
+    if (verdict instanceof SyncError) throw verdict
+    return { response, verdict }
+  }
+
+  async function send(request: HttpRequest): Promise<HttpResponse> {
+    if (new URL(request.url).origin !== origin) return requests(request)
+    const first = await usable(request.signal)
+    const { response, verdict } = await attempt(request, first)
+    if (verdict === 'ok') return response
+    if (verdict === 'sign-again') return (await attempt(request, first)).response
+    const next = current?.grant === first ? await renew(first, request.signal) : await usable(request.signal)
+    return (await attempt(request, next)).response
+  }
+
+  async function keep(grant: Grant): Promise<void> {
+    await store.exclusive(() => store.save(grant))
+    adopt(grant)
+  }
+
+  /** What the server says: from the authorizer, else by a request that needs a login. */
+  async function holds(signal: AbortSignal | undefined): Promise<boolean> {
+    if (authorizer.check !== undefined) return authorizer.check(await usable(signal), context(requests, signal))
+    const url = new URL(options.probe ?? '/', origin).href
+    const { status } = await send({ method: 'GET', url, label: 'check', ...(signal && { signal }) })
+    return status !== 401
   }
 
   return {
     origin,
-    async send(request) {
-      if (new URL(request.url).origin !== origin) return requests(request)
-      const first = await grant()
-      const response = await requests(await stamp(request, first))
-      if (response.status !== 401 || isForbidden(response.body)) return response
-      const next = current?.grant === first ? await renew(first) : await grant()
-      return requests(await stamp(request, next))
-    },
+    send,
+    sendPlain: requests,
     async login(signal) {
-      const fresh = await authorizer.authorize(context(signal))
-      await store.exclusive(() => store.save(fresh))
-      adopt(fresh)
+      await keep(await authorizer.authorize(context(options.send, signal)))
+    },
+    async adopt(grant) {
+      const read = readGrant(grant)
+      if (read === undefined) throw new SyncError('usage', 'GRANT_INVALID', 'This is not a grant')
+      await keep(read)
     },
     async logout(signal) {
       // Under the lock, so that a renewal that is under way does not leave a newer grant behind.
       await store.exclusive(async () => {
         const stored = await store.load()
         try {
-          if (stored !== undefined) await authorizer.revoke?.(stored, context(signal))
+          if (stored !== undefined) await authorizer.revoke?.(stored, context(requests, signal))
         } finally {
           await store.clear()
           current = undefined
         }
       })
     },
+    async renew(signal) {
+      const loaded = await load()
+      if (loaded === undefined) throw loginNeeded('Not logged in')
+      await renew(loaded.grant, signal)
+    },
     hasGrant: async () => (await store.load()) !== undefined,
+    async check({ online = false, signal } = {}) {
+      const loaded = await load()
+      if (loaded === undefined) return { valid: false, reason: 'missing' }
+      if (!isAlive() && authorizer.renew === undefined) return { valid: false, reason: 'expired' }
+      if (online) {
+        try {
+          if (!(await holds(signal))) return { valid: false, reason: 'refused' }
+        } catch (error) {
+          // An outage says nothing about the login, so it stays an error.
+          if (error instanceof SyncError && error.class === 'auth') return { valid: false, reason: 'refused' }
+          throw error
+        }
+      }
+      const { expiresAt, scope } = (current ?? loaded).grant
+      return {
+        valid: true,
+        ...(expiresAt === undefined ? {} : { expiresAt }),
+        ...(scope === undefined ? {} : { scope }),
+      }
+    },
+    async dump() {
+      const grant = await store.load()
+      if (grant === undefined) throw loginNeeded('Not logged in')
+      return { type: 'sealsync-session', v: 1, origin, method: authorizer.name, grant }
+    },
   }
 }
-
-/** A 401 with −10006 means that this app or user may not do this at all: renewing would not help. */
-const isForbidden = (body: Uint8Array) => /"errorCode"\s*:\s*-10006\b/.test(Buffer.from(body).toString('latin1'))

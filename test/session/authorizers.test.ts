@@ -102,7 +102,7 @@ describe('token answers', () => {
     })
     const way = passwordAuthorizer(server.origin, { userName: 'u', password: async () => `${CANARY}-pw` })
     const grant = await way.authorize(contextOf(dialer(), clock))
-    expect(grant.expiresAt).toBe(clock.now() + grant.lifetimeMs)
+    expect(grant.expiresAt).toBe(clock.now() + grant.lifetimeMs!)
     return grant
   }
   const good = { access_token: `${CANARY}-a`, refresh_token: `${CANARY}-r`, token_type: 'bearer', expires_in: 3600 }

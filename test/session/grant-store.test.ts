@@ -136,7 +136,7 @@ test('eight processes share one rotating refresh token: one renewal per expiry',
      import { createDialer } from './src/http/undici.ts'
      import { authorizationCodeAuthorizer } from './src/session/authorizers/authorization-code.ts'
      import { fileGrantStore } from './src/session/grant-store.ts'
-     import { createSession } from './src/session/session.ts'`,
+     import { createGrantSession } from './src/session/session.ts'`,
     `const [origin, path] = process.argv.slice(2)
      const start = Number(process.argv[4])
      let moved = 0
@@ -148,7 +148,7 @@ test('eight processes share one rotating refresh token: one renewal per expiry',
        token = request.headers.authorization
        return { status: 200, headers: {}, body: new Uint8Array() }
      }
-     const session = createSession({
+     const session = createGrantSession({
        origin, send, clock, authorizer: authorizationCodeAuthorizer(origin), store: fileGrantStore(path, clock),
      })
      say('ready')

@@ -1,13 +1,14 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { judgeAnswer } from '../../src/api/api.ts'
 import { type Clock, systemClock } from '../../src/environment.ts'
 import { SyncError } from '../../src/errors.ts'
 import { withRetry } from '../../src/http/retry.ts'
 import type { Authorizer, Grant } from '../../src/session/authorizer.ts'
 import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
 import { fileGrantStore, type GrantStore, memoryGrantStore } from '../../src/session/grant-store.ts'
-import { createSession } from '../../src/session/session.ts'
+import { createGrantSession } from '../../src/session/session.ts'
 import { type FakeClock, fakeClock, settle, steadyRandom } from '../support/clock.ts'
 import { freshDirectory } from '../support/files.ts'
 import { expectNoSecret, grantOf, tokenServer } from '../support/oauth.ts'
@@ -25,7 +26,7 @@ async function world(options: { store?: GrantStore; accepts?: (token: string) =>
   })
   const send = dialer()
   const store = options.store ?? memoryGrantStore(grantOf(clock, '0'))
-  const session = createSession({
+  const session = createGrantSession({
     origin: api.origin,
     authorizer: passwordAuthorizer(auth.origin, { userName: 'ann', password: async () => `${CANARY}-password` }),
     store,
@@ -197,9 +198,12 @@ describe('401', () => {
     const clock = fakeClock()
     const auth = await tokenServer()
     const api = await httpServer((_request, response) => response.writeHead(401).end(body))
-    const session = createSession({
+    const session = createGrantSession({
       origin: api.origin,
-      authorizer: passwordAuthorizer(auth.origin, { userName: 'a', password: async () => 'b' }),
+      authorizer: {
+        ...passwordAuthorizer(auth.origin, { userName: 'a', password: async () => 'b' }),
+        judge: judgeAnswer,
+      },
       store: memoryGrantStore(grantOf(clock, '0')),
       send: dialer(),
       clock,
@@ -307,12 +311,18 @@ describe('the refresh token is refused or its answer lost', () => {
     expect(tries).toBe(2)
   })
 
-  test('renewals are not repeated by the wrapper that repeats requests', async () => {
+  test.each([
+    ['a busy token endpoint did nothing, and is asked again', 503, 5],
+    ['an answer from a gateway may hide a renewal that happened, and is not', 502, 1],
+    ['nor is one that got lost', undefined, 1],
+  ])('%s (%s): %s request(s)', async (_name, status, requests) => {
     const clock = fakeClock()
-    const auth = await tokenServer((_form, response) => response.writeHead(503).end())
+    const auth = await tokenServer((_form, response) =>
+      status === undefined ? response.destroy() : response.writeHead(status).end(),
+    )
     const api = await httpServer((_request, response) => response.end())
     const send = dialer()
-    const session = createSession({
+    const session = createGrantSession({
       origin: api.origin,
       authorizer: passwordAuthorizer(auth.origin, { userName: 'a', password: async () => 'b' }),
       store: memoryGrantStore(grantOf(clock, '0', 0)),
@@ -320,8 +330,9 @@ describe('the refresh token is refused or its answer lost', () => {
       sendRequests: withRetry(send, { clock, random: steadyRandom() }),
       clock,
     })
-    expect(await errorOf(session.send({ method: 'GET', url: api.origin }))).toMatchObject({ class: 'server' })
-    expect(auth.tokenCalls).toHaveLength(1)
+    const error = await errorOf(session.send({ method: 'GET', url: api.origin }))
+    expect(error).toMatchObject({ class: status === undefined ? 'network' : 'server' })
+    expect(auth.tokenCalls).toHaveLength(requests)
   })
 })
 
@@ -333,7 +344,7 @@ describe('two processes, one store', () => {
     const auth = await tokenServer()
     const api = await httpServer((_request, response) => response.end())
     const open = () =>
-      createSession({
+      createGrantSession({
         origin: api.origin,
         authorizer: passwordAuthorizer(auth.origin, { userName: 'a', password: async () => 'b' }),
         store: fileGrantStore(path, systemClock),
@@ -404,7 +415,7 @@ describe('login and logout', () => {
     const clock = fakeClock()
     const down = await httpServer((_request, response) => response.destroy())
     const store = memoryGrantStore(grantOf(clock, CANARY))
-    const session = createSession({
+    const session = createGrantSession({
       origin: down.origin,
       authorizer: passwordAuthorizer(down.origin, { userName: 'a', password: async () => 'b' }),
       store,
@@ -457,7 +468,13 @@ test('an authorizer may stamp in its own way', async () => {
     authorize: async () => grantOf(clock, 'own'),
     sign: (request, grant: Grant) => ({ ...request, headers: { ...request.headers, 'x-own': grant.accessToken } }),
   }
-  const session = createSession({ origin: api.origin, authorizer, store: memoryGrantStore(), send: dialer(), clock })
+  const session = createGrantSession({
+    origin: api.origin,
+    authorizer,
+    store: memoryGrantStore(),
+    send: dialer(),
+    clock,
+  })
   await session.login()
   await session.send({ method: 'GET', url: api.origin, headers: { 'x-kept': 'yes' } })
   expect(api.seen[0]?.headers).toMatchObject({ 'x-own': 'access-own', 'x-kept': 'yes' })
@@ -467,7 +484,17 @@ test('an authorizer may stamp in its own way', async () => {
 test('a damaged store means: log in', async () => {
   const path = join(await freshDirectory(), 'grant.json')
   const made = await world({ store: fileGrantStore(path, fakeClock()) })
-  for (const content of ['', '{', 'null', '[]', '{"v":2}', '{"v":1,"accessToken":"a"}', `"${CANARY}"`, '\0\0']) {
+  for (const content of [
+    '',
+    '{',
+    'null',
+    '[]',
+    '{"v":2}',
+    '{"v":1,"accessToken":"a","expiresAt":1}',
+    '{"v":1,"accessToken":"a\\nb"}',
+    `"${CANARY}"`,
+    '\0\0',
+  ]) {
     await writeFile(path, content, { mode: 0o600 })
     const error = await errorOf(made.call())
     expect(error).toMatchObject(loginNeeded)

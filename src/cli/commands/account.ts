@@ -63,7 +63,7 @@ export async function login(context: Context, url: string): Promise<void> {
     }),
     store: memory,
     environment: { ui: terminalUi(output, options.browser !== false) },
-    ...(ca === undefined ? {} : { ca }),
+    ...(ca === undefined ? {} : { transport: { ca } }),
   })
   try {
     await client.session.login(context.signal)
