@@ -69,13 +69,16 @@ export interface RetryOptions {
   onRetry?(event: { label: string; attempt: number; delayMs: number; reason: string }): void
 }
 
-/** Wraps a `Send` with repeating. All requests through one wrapper share the `Retry-After` gate and the budget. */
-export function withRetry(send: Send, options: RetryOptions): Send {
+/** Wraps a `Send` with repeating. */
+export type Retry = (send: Send) => Send
+
+/** Makes a wrapper. All requests through what it wraps share the `Retry-After` gate and the budget. */
+export function createRetry(options: RetryOptions): Retry {
   const { clock, random } = options
   let notBefore = 0
   let requests = 0
   let retries = 0
-  return async (request) => {
+  return (send) => async (request) => {
     requests++
     for (let attempt = 1; ; attempt++) {
       // Once more after each wait: another request may have moved the gate meanwhile.
@@ -105,3 +108,5 @@ export function withRetry(send: Send, options: RetryOptions): Send {
     }
   }
 }
+
+export const withRetry = (send: Send, options: RetryOptions): Send => createRetry(options)(send)

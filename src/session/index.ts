@@ -5,7 +5,7 @@
 import { type Clock, type Random, systemClock, systemRandom, type Ui } from '../environment.ts'
 import { SyncError } from '../errors.ts'
 import { parseBaseUrl } from '../http/addresses.ts'
-import { withRetry } from '../http/retry.ts'
+import { createRetry } from '../http/retry.ts'
 import { createDialer, type DialerOptions } from '../http/undici.ts'
 import type { Authorizer } from './authorizer.ts'
 import { parseDump, type SessionDump } from './grant.ts'
@@ -84,7 +84,7 @@ function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettin
     authorizer,
     store: settings.store ?? memoryGrantStore(),
     send: dialer.send,
-    sendRequests: withRetry(dialer.send, {
+    retry: createRetry({
       clock,
       random: settings.random ?? systemRandom,
       ...(onRetry === undefined ? {} : { onRetry }),

@@ -5,6 +5,7 @@
  */
 import type { Clock, Ui } from '../environment.ts'
 import { cancelled, SyncError } from '../errors.ts'
+import type { Retry } from '../http/retry.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 import type { AuthContext, Authorizer, Grant, Verdict } from './authorizer.ts'
 import { readGrant, type SessionDump } from './grant.ts'
@@ -17,8 +18,8 @@ export interface SessionOptions {
   readonly store: GrantStore
   /** For logins: without repeating, because accounts get locked. */
   readonly send: Send
-  /** For everything else: may repeat. Default: `send`. */
-  readonly sendRequests?: Send
+  /** Adds repeating, for everything but logins. Default: none. */
+  readonly retry?: Retry
   readonly clock: Clock
   readonly ui?: Ui
   /** URL for `check({ online: true })` where the authorizer cannot ask: any that needs a login. Default: the origin. */
@@ -79,6 +80,15 @@ function judgeBearer({ status, headers }: HttpResponse): Verdict {
   return 'ok'
 }
 
+/** Takes a failed renewal past the wrapper that repeats requests: a refresh token must not be sent again and again. */
+class NoGrant extends Error {
+  readonly reason: unknown
+  constructor(reason: unknown) {
+    super('no grant')
+    this.reason = reason
+  }
+}
+
 /** Waits for `work`, or until the caller gives up; the work itself goes on for those who still wait. */
 function orGiveUp<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return work
@@ -92,7 +102,8 @@ function orGiveUp<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise
 
 export function createGrantSession(options: SessionOptions): GrantSession {
   const { origin, authorizer, store, clock } = options
-  const requests = options.sendRequests ?? options.send
+  const retry = options.retry ?? ((send) => send)
+  const requests = retry(options.send)
   let current: { grant: Grant; endsAt: number } | undefined
   let renewal: Promise<Grant> | undefined
   /** Its renewal failed on the way. The next and last try waits for its end: the server may have spent the refresh token. */
@@ -120,6 +131,9 @@ export function createGrantSession(options: SessionOptions): GrantSession {
 
   /** Under the store's lock: take what another process has renewed, else renew and store before use. */
   async function renewNow(stale: Grant): Promise<Grant> {
+    // A look without the lock first: of many processes that meet the end, only the first few have to queue.
+    const newer = await store.load()
+    if (newer !== undefined && newer.accessToken !== stale.accessToken) return adopt(newer)
     return store.exclusive(async () => {
       const stored = await store.load()
       if (stored === undefined) {
@@ -189,22 +203,34 @@ export function createGrantSession(options: SessionOptions): GrantSession {
 
   const judge = (response: HttpResponse) => (authorizer.judge ?? judgeBearer)(response)
 
-  /** Sends with `grant`; an error verdict is thrown. */
-  async function attempt(request: HttpRequest, grant: Grant) {
-    const response = await requests(await stamp(request, grant))
-    const verdict = judge(response)
-    if (verdict instanceof SyncError) throw verdict
-    return { response, verdict }
+  /**
+   * Sends with the stamp of the grant in force, a fresh one for each repetition: a signature may carry the time, and the grant
+   * may have been renewed during the wait.
+   */
+  async function attempt(request: HttpRequest) {
+    let used: Grant | undefined
+    const stamped: Send = async (plain) => {
+      used = await usable(request.signal).catch((error) => {
+        throw new NoGrant(error)
+      })
+      return options.send(await stamp(plain, used))
+    }
+    try {
+      const response = await retry(stamped)(request)
+      const verdict = judge(response)
+      if (verdict instanceof SyncError) throw verdict
+      return { response, verdict, used: used! }
+    } catch (error) {
+      throw error instanceof NoGrant ? error.reason : error
+    }
   }
 
   async function send(request: HttpRequest): Promise<HttpResponse> {
     if (new URL(request.url).origin !== origin) return requests(request)
-    const first = await usable(request.signal)
-    const { response, verdict } = await attempt(request, first)
+    const { response, verdict, used } = await attempt(request)
     if (verdict === 'ok') return response
-    if (verdict === 'sign-again') return (await attempt(request, first)).response
-    const next = current?.grant === first ? await renew(first, request.signal) : await usable(request.signal)
-    return (await attempt(request, next)).response
+    if (verdict === 'expired' && current?.grant === used) await renew(used, request.signal)
+    return (await attempt(request)).response
   }
 
   async function keep(grant: Grant): Promise<void> {
@@ -217,6 +243,9 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     if (authorizer.check !== undefined) return authorizer.check(await usable(signal), context(requests, signal))
     const url = new URL(options.probe ?? '/', origin).href
     const { status } = await send({ method: 'GET', url, label: 'check', ...(signal && { signal }) })
+    if (status >= 500 || status === 429) {
+      throw new SyncError('server', 'SERVER', `The server cannot say now (${status})`, { status, retryable: true })
+    }
     return status !== 401
   }
 

@@ -1,14 +1,17 @@
-import { chmod, readdir, stat, writeFile } from 'node:fs/promises'
+import { chmod, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/environment.ts'
-import { authorizationCodeAuthorizer } from '../../src/session/authorizers/authorization-code.ts'
-import { fileGrantStore, memoryGrantStore, openGrantStore } from '../../src/session/grant-store.ts'
+import {
+  encryptedFileGrantStore,
+  fileGrantStore,
+  memoryGrantStore,
+  openGrantStore,
+} from '../../src/session/grant-store.ts'
 import { fakeClock } from '../support/clock.ts'
-import { buildScript, freshDirectory, runScript } from '../support/files.ts'
-import { browse, contextOf, grantOf } from '../support/oauth.ts'
-import { startProvider } from '../support/provider.ts'
-import { dialer, errorOf } from '../support/servers.ts'
+import { freshDirectory } from '../support/files.ts'
+import { expectNoSecret, grantOf } from '../support/oauth.ts'
+import { errorOf } from '../support/servers.ts'
 
 const clock = fakeClock()
 
@@ -125,72 +128,64 @@ test.skipIf(process.platform !== 'linux')(
   },
 )
 
-test('eight processes share one rotating refresh token: one renewal per expiry', async () => {
-  const directory = await freshDirectory()
-  const path = join(directory, 'store', 'grant.json')
-  const provider = await startProvider()
-  // The children's clock stands still and is moved for each round, so that all see the end at the same time.
-  const script = await buildScript(
-    directory,
-    `import { systemClock } from './src/environment.ts'
-     import { createDialer } from './src/http/undici.ts'
-     import { authorizationCodeAuthorizer } from './src/session/authorizers/authorization-code.ts'
-     import { fileGrantStore } from './src/session/grant-store.ts'
-     import { createGrantSession } from './src/session/session.ts'`,
-    `const [origin, path] = process.argv.slice(2)
-     const start = Number(process.argv[4])
-     let moved = 0
-     const clock = { now: () => start + moved, monotonic: () => moved, sleep: systemClock.sleep }
-     const dialer = createDialer()
-     let token
-     const send = async (request) => {
-       if (!request.url.includes('/api/')) return dialer.send(request)
-       token = request.headers.authorization
-       return { status: 200, headers: {}, body: new Uint8Array() }
-     }
-     const session = createGrantSession({
-       origin, send, clock, authorizer: authorizationCodeAuthorizer(origin), store: fileGrantStore(path, clock),
-     })
-     say('ready')
-     for await (const data of process.stdin) for (const round of data.toString().trim().split('\\n')) {
-       if (round === 'end') process.exit(0)
-       moved = Number(round)
-       await session.send({ method: 'GET', url: origin + '/api/x' })
-       say(token)
-     }`,
-  )
-  const send = dialer()
-  const ui = {
-    openUrl: async (url: string) => {
-      const back = await browse(url, { login: 'ann', password: 'any' }, (at) => at.includes('/callback'))
-      void fetch(back)
-    },
-    askSecret: () => Promise.reject(new Error('not asked')),
-  }
-  const start = Date.now()
-  const still = { ...systemClock, now: () => start }
-  const grant = await authorizationCodeAuthorizer(provider.origin).authorize(contextOf(send, still, ui))
-  await fileGrantStore(path, still).save(grant)
-  expect(provider.granted).toEqual(['authorization_code'])
+describe('the encrypted file', () => {
+  const secret = (text: string) => async () => Buffer.from(text)
+  const grant = { ...grantOf(clock, 'canary-5d1'), scope: 'all', extra: { uid: 'canary-uid' } }
 
-  const children = Array.from({ length: 8 }, () => runScript(script, [provider.origin, path, String(start)]))
-  for (const child of children) expect(await child.first).toBe('ready')
-  const rounds = 4
-  for (let round = 1; round <= rounds; round++) {
-    // Each token lives an hour from the moment of its renewal on the children's clock.
-    const at = round * 3_600_000
-    for (const child of children) child.tell(`${at}\n`)
-    await expect.poll(() => provider.granted.length, { timeout: 10_000 }).toBeGreaterThanOrEqual(1 + round)
-    await Promise.all(children.map((child) => child.until(1 + round)))
-  }
-  for (const child of children) child.tell('end\n')
-  const tokens = await Promise.all(children.map((child) => child.lines))
-  for (const lines of tokens) {
-    expect(lines).toHaveLength(1 + rounds)
-    // Everybody used the token that the one renewal of the round brought.
-    expect(lines).toEqual(tokens[0])
-  }
-  expect(new Set(tokens[0]).size).toBe(1 + rounds)
-  expect(provider.granted).toEqual(['authorization_code', ...Array(rounds).fill('refresh_token')])
-  expect(provider.revoked()).toBe(0)
+  test('opens with its key only, and shows nothing without it', async () => {
+    const path = join(await freshDirectory(), 'grant.enc')
+    await encryptedFileGrantStore(path, secret('one'), systemClock).save(grant)
+    expect((await stat(path)).mode & 0o777).toBe(0o600)
+    const first = await readFile(path)
+    expect(first.includes('canary')).toBe(false)
+    const store = encryptedFileGrantStore(path, secret('one'), systemClock)
+    expect(await store.load()).toEqual(grant)
+    await store.save(grant)
+    const second = await readFile(path)
+    // The same salt, so that the key is stretched once; a nonce is never used twice.
+    expect(second.subarray(0, 32)).toEqual(first.subarray(0, 32))
+    expect(second.subarray(32, 44)).not.toEqual(first.subarray(32, 44))
+    const error = await errorOf(encryptedFileGrantStore(path, secret('two'), systemClock).load())
+    expect(error).toMatchObject({ class: 'auth', code: 'STORE_KEY_WRONG' })
+    expectNoSecret(error, 'canary')
+    await store.clear()
+    expect(await store.load()).toBeUndefined()
+  })
+
+  test('every altered byte is noticed', async () => {
+    const path = join(await freshDirectory(), 'grant.enc')
+    let asked = 0
+    const store = encryptedFileGrantStore(
+      path,
+      async () => {
+        asked++
+        return Buffer.from('one')
+      },
+      systemClock,
+    )
+    await store.save(grant)
+    const whole = await readFile(path)
+    for (const at of [0, 15, 16, 31, 32, 43, 44, 60, whole.length - 17, whole.length - 1]) {
+      const altered = Buffer.from(whole)
+      altered[at]! ^= 1
+      await writeFile(path, altered, { mode: 0o600 })
+      expect((await errorOf(store.load())).code, `byte ${at}`).toBe(at < 16 ? 'STORE_DAMAGED' : 'STORE_KEY_WRONG')
+    }
+    for (const length of [0, 1, 16, 59, whole.length - 1]) {
+      await writeFile(path, whole.subarray(0, length), { mode: 0o600 })
+      expect((await errorOf(store.load())).code, `${length} bytes`).toMatch(/^STORE_(DAMAGED|KEY_WRONG)$/)
+    }
+    expect(asked).toBe(1)
+  })
+
+  test('is chosen by its key, and says what is missing without it', async () => {
+    const directory = await freshDirectory()
+    const opened = await openGrantStore({ directory, account: 'a', clock: systemClock, key: secret('one') })
+    expect(opened.kind).toBe('encrypted')
+    await opened.store.save(grant)
+    const again = await openGrantStore({ directory, account: 'a', clock: systemClock, kind: 'encrypted' })
+    expect(await errorOf(again.store.load())).toMatchObject({ code: 'STORE_KEY_MISSING' })
+    const empty = await openGrantStore({ directory, account: 'a', clock: systemClock, key: secret('') })
+    expect(await errorOf(empty.store.load())).toMatchObject({ class: 'usage', code: 'STORE_KEY_EMPTY' })
+  })
 })

@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { judgeAnswer } from '../../src/api/api.ts'
 import { type Clock, systemClock } from '../../src/environment.ts'
 import { SyncError } from '../../src/errors.ts'
-import { withRetry } from '../../src/http/retry.ts'
+import { createRetry } from '../../src/http/retry.ts'
 import type { Authorizer, Grant } from '../../src/session/authorizer.ts'
 import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
 import { fileGrantStore, type GrantStore, memoryGrantStore } from '../../src/session/grant-store.ts'
@@ -327,7 +327,7 @@ describe('the refresh token is refused or its answer lost', () => {
       authorizer: passwordAuthorizer(auth.origin, { userName: 'a', password: async () => 'b' }),
       store: memoryGrantStore(grantOf(clock, '0', 0)),
       send,
-      sendRequests: withRetry(send, { clock, random: steadyRandom() }),
+      retry: createRetry({ clock, random: steadyRandom() }),
       clock,
     })
     const error = await errorOf(session.send({ method: 'GET', url: api.origin }))
