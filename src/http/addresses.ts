@@ -40,10 +40,49 @@ for (const [net, bits] of [
 /** How far from us an IP address is. */
 export type Reach = 'loopback' | 'private' | 'public'
 
+/** The 16 bytes of an IPv6 address; its zone counts for nothing. */
+export function ipv6Bytes(address: string): Uint8Array {
+  // The URL standard has one way to write an address: hexadecimal, also where a dotted IPv4 address stood.
+  const [head = '', tail] = new URL(`http://[${address.replace(/%.*$/, '')}]`).hostname.slice(1, -1).split('::')
+  const groups = (text: string) => (text === '' ? [] : text.split(':'))
+  const [left, right] = [groups(head), groups(tail ?? '')]
+  const all = [...left, ...Array(8 - left.length - right.length).fill('0'), ...right]
+  return Uint8Array.from(all.flatMap((group) => [Number.parseInt(group, 16) >> 8, Number.parseInt(group, 16) & 255]))
+}
+
+/** Prefixes of addresses that hold an IPv4 address: where they begin, how many bytes they have. */
+const EMBEDDING: readonly (readonly [prefix: string, length: number])[] = [
+  ['::ffff:0:0', 12], // mapped, RFC 4291 §2.5.5.2
+  ['::ffff:0:0:0', 12], // translated, RFC 7915
+  ['64:ff9b::', 12], // NAT64, RFC 6052 §2.1
+  ['2002::', 2], // 6to4, RFC 3056 §2
+]
+
+/** The IPv4 address that a gateway, or our own system, makes of this IPv6 address. */
+function embeddedIpv4(address: string): string | undefined {
+  const bytes = ipv6Bytes(address)
+  for (const [prefix, length] of EMBEDDING) {
+    const begin = ipv6Bytes(prefix)
+    if (bytes.subarray(0, length).every((byte, at) => byte === begin[at])) {
+      return bytes.subarray(length, length + 4).join('.')
+    }
+  }
+  return undefined
+}
+
+/** How far an IP address is; an IPv6 address that stands for an IPv4 one is as far as that one. */
 export function reachOf(address: string): Reach {
-  const family = isIP(address) === 6 ? 'ipv6' : 'ipv4'
-  if (loopback.check(address, family)) return 'loopback'
-  return nonPublic.check(address, family) ? 'private' : 'public'
+  const family = isIP(address)
+  const ipv4 = family === 6 ? embeddedIpv4(address) : undefined
+  if (ipv4 !== undefined) return reachOf(ipv4)
+  if (isLoopback(address)) return 'loopback'
+  return nonPublic.check(address, family === 6 ? 'ipv6' : 'ipv4') ? 'private' : 'public'
+}
+
+/** Whether a host is a literal address of this machine. Unlike `reachOf`, not one that a gateway would translate into it. */
+export function isLoopback(host: string): boolean {
+  const family = isIP(host)
+  return family !== 0 && loopback.check(host, family === 6 ? 'ipv6' : 'ipv4')
 }
 
 /** The host of a URL without the brackets of an IPv6 literal. */
@@ -101,8 +140,7 @@ export function parseBaseUrl(text: string, allow: { path?: boolean } = {}): URL 
 /** Plain http only to a literal loopback address: a name could resolve to anything. */
 export function checkScheme(url: URL): void {
   if (url.protocol === 'https:') return
-  const host = hostOf(url)
-  if (url.protocol !== 'http:' || isIP(host) === 0 || reachOf(host) !== 'loopback') {
+  if (url.protocol !== 'http:' || !isLoopback(hostOf(url))) {
     throw new SyncError('tls', 'URL_INSECURE', 'Refusing to talk to this server without TLS', {
       hint: 'Use https; plain http is for 127.0.0.1 and [::1] only.',
     })

@@ -1,154 +1,119 @@
 /**
- * The one `Send` that dials. Connection limits, timeouts, address rules and the translation of failures live here; repeating
- * is retry.ts.
+ * The one `Send` that dials. How connections are made is in connect.ts, and which options there are in options.ts; here are
+ * the requests: limits, timeouts, caps. Repeating is retry.ts.
  * @module
  */
-import { lookup as dnsLookup, type LookupAddress, type LookupOptions } from 'node:dns'
-import { isIP } from 'node:net'
-import { rootCertificates } from 'node:tls'
 import { Agent, type Dispatcher } from 'undici'
-import { cancelled, SyncError, systemCode } from '../errors.ts'
-import { checkScheme, hostOf, parseForeignUrl, type Reach, reachOf } from './addresses.ts'
+import { cancelled, SyncError } from '../errors.ts'
+import { checkScheme, parseForeignUrl } from './addresses.ts'
+import { createConnect } from './connect.ts'
+import { wireError } from './failures.ts'
+import { type DialerOptions, parseTransport, type Transport } from './options.ts'
 import type { HttpRequest, HttpResponse, Send } from './types.ts'
 
-/** Largest JSON answer read, in bytes; error answers are cut at 64 KiB. */
-const MAX_BODY = 16 * 1024 * 1024
-const MAX_ERROR_BODY = 64 * 1024
+export type { ClientCertificate, DialerOptions } from './options.ts'
+
 const MAX_HEADERS = 32 * 1024
 const MAX_URL = 8 * 1024
 
-export interface DialerOptions {
-  /** Connections per origin. Default 16. */
-  connections?: number
-  connectTimeoutMs?: number
-  headersTimeoutMs?: number
-  /** Longest pause inside a body. */
-  bodyTimeoutMs?: number
-  /** Bodies that stay below 1 KiB/s over this much waiting count as stalled. Default 2 minutes. */
-  stallMs?: number
-  /** PEM of additional certificate authorities. */
-  ca?: string[]
-  userAgent?: string
-  /** Addresses this dialer may connect to; checked on the address actually used. Default: all. */
-  allow?: (reach: Reach) => boolean
-}
-
-const TLS_CODES = /^(ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$)/
-
-const refused = (host: string) =>
-  new SyncError('safety', 'ADDRESS_REFUSED', `Refusing to connect to ${host}: not a public address`, {
-    hint: 'The server named a storage address inside a private network.',
-  })
-
-function codeOf(error: unknown): string {
-  let at = error
-  for (let depth = 0; at instanceof Error && depth < 5; depth++) {
-    const code = systemCode(at)
-    if (code !== undefined) return code
-    at = at instanceof AggregateError ? at.errors[0] : at.cause
-  }
-  return 'UNKNOWN'
-}
-
-/** Turns a failure of the wire into one of ours. */
-function wireError(error: unknown, request: HttpRequest): unknown {
-  if (request.signal?.aborted) return cancelled(request.signal)
-  if (error instanceof SyncError) return error
-  if (error instanceof Error && error.cause instanceof SyncError) return error.cause
-  const code = codeOf(error)
-  const where = `${request.method} ${request.label ?? new URL(request.url).host}`
-  if (TLS_CODES.test(code)) {
-    return new SyncError('tls', 'TLS_FAILED', `No secure connection for ${where} (${code})`, {
-      hint: 'Check the server name and certificate; a private authority is named with --ca-file.',
-      cause: error,
-    })
-  }
-  return new SyncError('network', 'NETWORK', `No answer to ${where} (${code})`, {
-    hint: 'Check the address and the network, then run again.',
-    retryable: true,
-    cause: error,
-  })
-}
-
-function connector(allow: (reach: Reach) => boolean) {
-  return {
-    lookup(
-      host: string,
-      options: LookupOptions,
-      done: (error: Error | null, address: string | LookupAddress[], family?: number) => void,
-    ): void {
-      dnsLookup(host, { ...options, all: true }, (error, found) => {
-        if (error) return done(error, [])
-        const usable = found.filter(({ address }) => allow(reachOf(address)))
-        if (usable.length === 0) return done(refused(host), [])
-        if (options.all) done(null, usable)
-        else done(null, usable[0]!.address, usable[0]!.family)
-      })
-    },
-  }
-}
-
-/** Makes a dialer with its own connections. `close` lets them end. */
+/**
+ * Makes a dialer with its own connections. `close` lets them end.
+ *
+ * @throws {SyncError} class `usage` for options that cannot be used, all of them at once; see `parseTransport`.
+ */
 export function createDialer(options: DialerOptions = {}): { send: Send; close(): Promise<void> } {
-  const allow = options.allow ?? (() => true)
-  const agent = new Agent({
-    connections: options.connections ?? 16,
-    pipelining: 1,
-    keepAliveTimeout: 20_000,
-    headersTimeout: options.headersTimeoutMs ?? 60_000,
-    bodyTimeout: options.bodyTimeoutMs ?? 60_000,
+  const transport = parseTransport(options)
+  const agent = createAgent(transport)
+  return { send: (request) => dial(agent, transport, request), close: () => agent.close() }
+}
+
+function createAgent(transport: Transport): Agent {
+  const { keepAliveMs = 20_000 } = transport
+  const connect = createConnect(transport)
+  return new Agent({
+    connections: transport.connections,
+    // 0 asks the server to close after each answer.
+    pipelining: keepAliveMs === 0 ? 0 : 1,
+    keepAliveTimeout: Math.max(1, keepAliveMs),
+    // A server may announce more time than was asked for here.
+    ...(transport.keepAliveMs === undefined ? {} : { keepAliveMaxTimeout: Math.max(1, keepAliveMs) }),
+    headersTimeout: transport.headersTimeoutMs,
+    bodyTimeout: transport.bodyTimeoutMs,
     maxHeaderSize: MAX_HEADERS,
-    connect: {
-      timeout: options.connectTimeoutMs ?? 10_000,
-      ...connector(allow),
-      ...(options.ca === undefined ? {} : { ca: [...rootCertificates, ...options.ca] }),
-      minVersion: 'TLSv1.2',
-      rejectUnauthorized: true,
+    connect: ({ protocol, host }, done) => {
+      connect(new URL(`${protocol}//${host}`)).then(
+        (socket) => done(null, socket),
+        (error) => done(error, null),
+      )
     },
   })
-  const config: Dialing = {
-    agent,
-    allow,
-    userAgent: options.userAgent,
-    stallMs: options.stallMs ?? 120_000,
-    checked: new Set(),
+}
+
+interface Deadline {
+  readonly request: HttpRequest
+  readonly end: () => void
+}
+
+/** Puts an end to the whole request, its body included; `end` must be called when it is over. */
+function withDeadline(request: HttpRequest, totalTimeoutMs: number | undefined): Deadline {
+  if (totalTimeoutMs === undefined) return { request, end: () => {} }
+  const { signal } = request
+  const stop = new AbortController()
+  const forward = () => stop.abort(signal?.reason)
+  const timer = setTimeout(() => stop.abort(tooLong(totalTimeoutMs)), totalTimeoutMs)
+  signal?.addEventListener('abort', forward, { once: true })
+  const end = () => {
+    clearTimeout(timer)
+    signal?.removeEventListener('abort', forward)
   }
-  return { send: (request) => dial(config, request), close: () => agent.close() }
+  return { request: { ...request, signal: stop.signal }, end }
 }
 
-interface Dialing {
-  readonly agent: Agent
-  readonly allow: (reach: Reach) => boolean
-  readonly userAgent: string | undefined
-  readonly stallMs: number
-  /** Origins that passed: a run makes thousands of requests to a few. */
-  readonly checked: Set<string>
-}
+const tooLong = (ms: number) =>
+  new SyncError('network', 'TIMEOUT_TOTAL', `The request took longer than ${ms} ms`, {
+    hint: 'Check the network, or allow more with totalTimeoutMs.',
+    retryable: true,
+  })
 
-/** A name is checked by its addresses, when they are looked up for a connection. */
-function checkOrigin({ allow, checked }: Dialing, url: URL): void {
-  if (checked.has(url.origin)) return
+async function dial(agent: Agent, transport: Transport, asked: HttpRequest): Promise<HttpResponse> {
+  if (asked.signal?.aborted) throw cancelled(asked.signal)
+  const url = parseForeignUrl(asked.url)
   checkScheme(url)
-  const host = hostOf(url)
-  if (isIP(host) !== 0 && !allow(reachOf(host))) throw refused(host)
-  if (checked.size < 1_000) checked.add(url.origin)
+  if (url.href.length > MAX_URL) throw new SyncError('limit', 'URL_TOO_LONG', 'The URL is longer than 8 KiB')
+  const { request, end } = withDeadline(asked, transport.totalTimeoutMs)
+  let streams = false
+  try {
+    const answer = await ask(agent, transport, request, url)
+    const headers = joined(answer)
+    const status = answer.statusCode
+    const ok = status >= 200 && status < 300
+    const encoding = headers['content-encoding']
+    if (encoding !== undefined && encoding !== 'identity') {
+      // A body that is here already still says that it was cut off; nobody would listen.
+      answer.body.on('error', () => {}).destroy()
+      throw new SyncError('server', 'ENCODING_UNEXPECTED', 'The server sent an encoded body that nobody asked for')
+    }
+    streams = ok && request.stream === true
+    if (streams) {
+      return { status, headers, body: new Uint8Array(0), stream: readStream(answer.body, request, transport, end) }
+    }
+    return { status, headers, body: await readBody(answer.body, request, transport, ok) }
+  } finally {
+    if (!streams) end()
+  }
 }
 
-async function dial(config: Dialing, request: HttpRequest): Promise<HttpResponse> {
-  const { agent, userAgent, stallMs } = config
-  if (request.signal?.aborted) throw cancelled(request.signal)
-  const url = parseForeignUrl(request.url)
-  checkOrigin(config, url)
-  if (url.href.length > MAX_URL) throw new SyncError('limit', 'URL_TOO_LONG', 'The URL is longer than 8 KiB')
-  let answer: Dispatcher.ResponseData
+async function ask(agent: Agent, transport: Transport, request: HttpRequest, url: URL) {
+  const { userAgent, headers, isOwn } = transport
   try {
-    answer = await agent.request({
+    return await agent.request({
       origin: url.origin,
       path: url.pathname + url.search,
       method: request.method,
       headers: {
         'accept-encoding': 'identity',
         ...(userAgent === undefined ? {} : { 'user-agent': userAgent }),
+        ...(isOwn(url.origin) ? headers : {}),
         ...request.headers,
       },
       body: request.body ?? null,
@@ -157,21 +122,15 @@ async function dial(config: Dialing, request: HttpRequest): Promise<HttpResponse
   } catch (error) {
     throw wireError(error, request)
   }
+}
+
+/** Headers without a prototype, repeated ones joined. */
+function joined(answer: Dispatcher.ResponseData): Record<string, string> {
   const headers: Record<string, string> = Object.create(null)
   for (const [name, value] of Object.entries(answer.headers)) {
     if (value !== undefined) headers[name] = Array.isArray(value) ? value.join(', ') : value
   }
-  const status = answer.statusCode
-  const ok = status >= 200 && status < 300
-  const encoding = headers['content-encoding']
-  if (encoding !== undefined && encoding !== 'identity') {
-    answer.body.destroy()
-    throw new SyncError('server', 'ENCODING_UNEXPECTED', `The server sent content encoding "${encoding}" unasked`)
-  }
-  if (ok && request.stream) {
-    return { status, headers, body: new Uint8Array(0), stream: readStream(answer.body, request, stallMs) }
-  }
-  return { status, headers, body: await readBody(answer.body, request, stallMs, ok) }
+  return headers
 }
 
 type Body = Dispatcher.ResponseData['body']
@@ -197,22 +156,28 @@ const stalled = () =>
     retryable: true,
   })
 
-async function* readStream(body: Body, request: HttpRequest, stallMs: number): AsyncGenerator<Uint8Array> {
+async function* readStream(
+  body: Body,
+  request: HttpRequest,
+  { stallMs }: Transport,
+  end: () => void,
+): AsyncGenerator<Uint8Array> {
   try {
     yield* flowing(body, stallMs)
   } catch (error) {
     throw wireError(error, request)
   } finally {
+    end()
     body.destroy()
   }
 }
 
-async function readBody(body: Body, request: HttpRequest, stallMs: number, strict: boolean): Promise<Uint8Array> {
-  const limit = strict ? MAX_BODY : MAX_ERROR_BODY
+async function readBody(body: Body, request: HttpRequest, transport: Transport, strict: boolean): Promise<Uint8Array> {
+  const limit = strict ? transport.maxBodyBytes : transport.maxErrorBytes
   const chunks: Uint8Array[] = []
   let length = 0
   try {
-    for await (const chunk of flowing(body, stallMs)) {
+    for await (const chunk of flowing(body, transport.stallMs)) {
       chunks.push(chunk)
       length += chunk.length
       if (length <= limit) continue
@@ -224,5 +189,5 @@ async function readBody(body: Body, request: HttpRequest, stallMs: number, stric
   } finally {
     body.destroy()
   }
-  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks).subarray(0, limit)
+  return (chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)).subarray(0, limit)
 }

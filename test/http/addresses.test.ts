@@ -1,5 +1,13 @@
 import { describe, expect, test } from 'vitest'
-import { checkScheme, hostOf, parseBaseUrl, parseForeignUrl, reachOf } from '../../src/http/addresses.ts'
+import {
+  checkScheme,
+  hostOf,
+  ipv6Bytes,
+  isLoopback,
+  parseBaseUrl,
+  parseForeignUrl,
+  reachOf,
+} from '../../src/http/addresses.ts'
 
 test.each([
   ['127.0.0.1', 'loopback'],
@@ -38,8 +46,36 @@ test.each([
   ['128.0.0.1', 'public'],
   ['2001:4860:4860::8888', 'public'],
   ['::ffff:8.8.8.8', 'public'],
+  ['64:ff9b::10.0.0.1', 'private'],
+  ['64:ff9b::a9fe:a9fe', 'private'],
+  ['64:FF9B::c0a8:1', 'private'],
+  ['64:ff9b::c0a8:1%eth0', 'private'],
+  ['0064:ff9b:0000:0000:0000:0000:7f00:0001', 'loopback'],
+  ['64:ff9b::8.8.8.8', 'public'],
+  ['64:ff9b:1::8.8.8.8', 'private'],
+  ['64:ff9c::10.0.0.1', 'public'],
+  ['::ffff:0:192.168.1.1', 'private'],
+  ['2002:a00:1::1', 'private'],
+  ['2002:808:808::1', 'public'],
 ] as const)('%s is %s', (address, reach) => {
   expect(reachOf(address)).toBe(reach)
+})
+
+test.each([
+  ['::', '00000000000000000000000000000000'],
+  ['::1', '00000000000000000000000000000001'],
+  ['1::', '00010000000000000000000000000000'],
+  ['2001:db8::8:800:200c:417a', '20010db80000000000080800200c417a'],
+  ['::ffff:129.144.52.38', '00000000000000000000ffff81903426'],
+  ['fe80::1%lo0', 'fe800000000000000000000000000001'],
+])('the bytes of %s (RFC 4291 §2.2)', (address, hex) => {
+  expect(Buffer.from(ipv6Bytes(address)).toString('hex')).toBe(hex)
+})
+
+test('an address that a gateway would turn into loopback is not this machine', () => {
+  expect(['127.0.0.1', '::1', '::ffff:127.0.0.1'].map(isLoopback)).toEqual([true, true, true])
+  expect(['64:ff9b::7f00:1', '2002:7f00:1::', 'localhost', '10.0.0.1'].map(isLoopback)).toEqual(Array(4).fill(false))
+  expect(() => parseBaseUrl('http://[64:ff9b::7f00:1]')).toThrow(expect.objectContaining({ code: 'URL_INSECURE' }))
 })
 
 describe('the server address', () => {

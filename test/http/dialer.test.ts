@@ -415,27 +415,27 @@ describe.skipIf(!hasOpenssl)('TLS (needs openssl)', () => {
     )
     return { cert: readFileSync(cert, 'utf8'), key: readFileSync(key, 'utf8') }
   }
-  const tlsFailure = { class: 'tls', code: 'TLS_FAILED', retryable: false }
+  const tlsFailure = (code: string) => ({ class: 'tls', code, retryable: false })
 
   test('an unknown authority is refused at the first try; named, it is accepted', async () => {
     const tls = await certificate()
     const server = await httpServer((_request, response) => response.end('secret'), tls)
-    expect(await errorOf(retrying(dialer())(get(server)))).toMatchObject(tlsFailure)
+    expect(await errorOf(retrying(dialer())(get(server)))).toMatchObject(tlsFailure('CERT_UNTRUSTED'))
     expect(server.connections()).toBe(1)
     expect(server.seen).toHaveLength(0)
     expect(text((await dialer({ ca: [tls.cert] })(get(server))).body)).toBe('secret')
   })
 
-  test('the wrong name, the wrong authority, an old certificate', async () => {
+  test('the wrong name, the wrong authority', async () => {
     const [other, mine] = [await certificate('DNS:elsewhere.test'), await certificate()]
-    const cases: [{ cert: string; key: string }, string[]][] = [
-      [other, [other.cert]],
-      [mine, [other.cert]],
+    const cases: [{ cert: string; key: string }, string[], string][] = [
+      [other, [other.cert], 'CERT_NAME'],
+      [mine, [other.cert], 'CERT_UNTRUSTED'],
     ]
-    for (const [tls, ca] of cases) {
+    for (const [tls, ca, code] of cases) {
       const server = await httpServer((_request, response) => response.end(), tls)
       const send = retrying(dialer({ ca }))
-      expect(await errorOf(send(get(server)))).toMatchObject(tlsFailure)
+      expect(await errorOf(send(get(server)))).toMatchObject(tlsFailure(code))
       expect(server.connections()).toBe(1)
       expect(server.seen).toHaveLength(0)
     }
@@ -444,7 +444,7 @@ describe.skipIf(!hasOpenssl)('TLS (needs openssl)', () => {
   test('a server without TLS behind https', async () => {
     const server = await httpServer((_request, response) => response.end())
     const url = server.origin.replace('http:', 'https:')
-    expect(await errorOf(dialer()({ method: 'GET', url }))).toMatchObject(tlsFailure)
+    expect(await errorOf(dialer()({ method: 'GET', url }))).toMatchObject(tlsFailure('TLS_FAILED'))
   })
 
   test('TLS 1.1 is too old', async () => {
@@ -461,7 +461,7 @@ describe.skipIf(!hasOpenssl)('TLS (needs openssl)', () => {
     const { port } = server.address() as { port: number }
     try {
       const error = await errorOf(dialer({ ca: [tls.cert] })({ method: 'GET', url: `https://127.0.0.1:${port}/` }))
-      expect(error).toMatchObject(tlsFailure)
+      expect(error).toMatchObject(tlsFailure('TLS_VERSION'))
     } finally {
       server.close()
     }

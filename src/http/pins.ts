@@ -1,0 +1,55 @@
+/**
+ * Pinned server keys: hashes of the public key in a server's own certificate (RFC 7469 §2.4), asked for on top of the usual
+ * verification.
+ * @module
+ */
+import { createHash, type X509Certificate } from 'node:crypto'
+import { TLSSocket } from 'node:tls'
+import { SyncError } from '../errors.ts'
+
+/** A pin as it is written: `sha256/` and 32 bytes in base64. */
+export function isPin(text: unknown): text is string {
+  if (typeof text !== 'string' || !text.startsWith('sha256/')) return false
+  const hash = Buffer.from(text.slice(7), 'base64')
+  return hash.length === 32 && hash.toString('base64') === text.slice(7)
+}
+
+/** The pin of a certificate: SHA-256 of its SubjectPublicKeyInfo (DER). */
+export function pinOf(certificate: X509Certificate): string {
+  const key = certificate.publicKey.export({ type: 'spki', format: 'der' })
+  return `sha256/${createHash('sha256').update(key).digest('base64')}`
+}
+
+/**
+ * Compares the key that the server has just proven with the pins. Call it when the handshake is done and nothing is sent yet.
+ *
+ * @throws {SyncError} `PIN_MISMATCH`.
+ */
+export function checkPin(socket: unknown, pins: ReadonlySet<string>): void {
+  const certificate = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined
+  if (certificate !== undefined && pins.has(pinOf(certificate))) return
+  throw new SyncError('tls', 'PIN_MISMATCH', 'The server has a key that is not among the pinned ones', {
+    hint: 'Somebody may be in between. If the server has a new key, compare it with its operator, then change the pins.',
+  })
+}
+
+/** A certificate that a server presented. All texts but `pin` are its own: show them through a filter. */
+export interface ServerPin {
+  readonly pin: string
+  readonly subject: string
+  readonly issuer: string
+  /** End of its validity, as in the certificate. */
+  readonly validTo: string
+}
+
+/** The chain behind a connection: the server's own certificate first, the authority last. At most 10. */
+export function chainPins(socket: TLSSocket): ServerPin[] {
+  const chain: ServerPin[] = []
+  let at = socket.getPeerX509Certificate()
+  while (at !== undefined && chain.length < 10) {
+    chain.push({ pin: pinOf(at), subject: at.subject, issuer: at.issuer, validTo: at.validTo })
+    const next: X509Certificate | undefined = at.issuerCertificate
+    at = next?.fingerprint256 === at.fingerprint256 ? undefined : next
+  }
+  return chain
+}
