@@ -15,13 +15,15 @@ import type { Send } from './http/types.ts'
 import { createDialer, type DialerOptions } from './http/undici.ts'
 import type { Authorizer } from './session/authorizer.ts'
 import type { GrantStore } from './session/grant-store.ts'
-import { type RetryEvent, Session } from './session/index.ts'
+import { type RetryEvent, Session } from './session/open.ts'
 import { runDownload } from './sync/download-run.ts'
 import type { RunSummary } from './sync/outcome.ts'
 import type { DownloadOptions, RunEvent, UploadOptions } from './sync/run.ts'
 import { runUpload } from './sync/upload-run.ts'
 import { createKeyring, type Keyring } from './transfer/keyring.ts'
 import { VERSION } from './version.ts'
+
+export { parseBaseUrl } from './http/addresses.ts'
 
 export interface ClientOptions {
   /** How to log in. */
@@ -60,8 +62,6 @@ async function reachOfHost(host: string): Promise<Reach> {
   return reaches.includes('private') ? 'private' : 'loopback'
 }
 
-const userAgent = (suffix: string | undefined) => `sealsync|${VERSION}${suffix === undefined ? '' : `|${suffix}`}`
-
 const noPassword = async (): Promise<Password> => {
   throw new SyncError('key', 'PASSWORD_NEEDED', 'The encryption password is needed to unlock the key pair', {
     hint: 'Give it with --key-password-file or --key-password-command.',
@@ -78,9 +78,9 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   const clock = options.environment?.clock ?? systemClock
   const random = options.environment?.random ?? systemRandom
   const ui: Ui | undefined = options.environment?.ui
-  const transport = { ...options.transport, userAgent: userAgent(options.transport?.userAgent) }
-  const onRetry = (event: RetryEvent) => options.onEvent?.({ type: 'retry', ...event })
   const { origin } = parseBaseUrl(baseUrl)
+  const transport = { userAgent: `sealsync|${VERSION}`, ownOrigins: [origin], ...options.transport }
+  const onRetry = (event: RetryEvent) => options.onEvent?.({ type: 'retry', ...event })
   const session = Session.create(
     baseUrl,
     { ...options.authorizer(origin), judge: judgeAnswer },

@@ -46,7 +46,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   local: LEAVES,
   http: ['http', ...LEAVES],
   session: ['session', 'http', 'srp', ...LEAVES],
-  srp: ['crypto', 'errors'],
+  srp: ['srp', 'errors'],
   api: ['api', 'session', 'http', 'crypto', ...LEAVES],
   transfer: ['transfer', 'api', 'http', 'crypto', ...LEAVES],
   sync: ['sync', 'transfer', 'api', 'crypto', ...LEAVES],

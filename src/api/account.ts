@@ -7,6 +7,9 @@ import { type Account, parseAccount, parseRaw, parseRawList, parseSystemInfo, pa
 /** Below the server's address; needs a login and has no effects. */
 export const ACCOUNT_PATH = '/api/v4/user/account'
 
+/** Below the server's address; public. */
+export const VERSION_PATH = '/api/v4/public/software/version'
+
 export const getAccount = (api: Api, signal?: AbortSignal): Promise<Account> =>
   callFor(api, { method: 'GET', path: '/v4/user/account', signal }, parseAccount)
 

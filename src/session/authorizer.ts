@@ -54,7 +54,7 @@ export interface Authorizer {
   /** Ends the grant at the server (logout). */
   revoke?(grant: Grant, context: AuthContext): Promise<void>
   /** Reads an answer to a stamped request. Default: 401 is `expired`, a 403 for a missing scope is `SCOPE_MISSING`. */
-  judge?(response: HttpResponse): Verdict
+  judge?(response: HttpResponse, request: HttpRequest): Verdict
   /** Asks the server whether the grant holds (RFC 7662, say). Default: the session sends its probe. */
   check?(grant: Grant, context: AuthContext): Promise<boolean>
 }

@@ -105,6 +105,7 @@ const MEANINGS: Readonly<Record<number, readonly [ErrorClass, string, string]>> 
   410: ['not_found', 'GONE', 'found nothing there any more'],
   413: ['limit', 'TOO_LARGE', 'sent more than the server takes'],
   429: ['rate_limit', 'RATE_LIMITED', 'came too often'],
+  460: ['not_found', 'GONE', 'found nothing there any more'],
   507: ['quota', 'QUOTA', 'found no space left'],
 })
 

@@ -80,7 +80,10 @@ function judgeBearer({ status, headers }: HttpResponse): Verdict {
   return 'ok'
 }
 
-/** Takes a failed renewal past the wrapper that repeats requests: a refresh token must not be sent again and again. */
+/**
+ * Takes a failed renewal or signature past the wrapper that repeats requests: a refresh token must not be sent again and
+ * again, and what a signature asks for was repeated already.
+ */
 class NoGrant extends Error {
   readonly reason: unknown
   constructor(reason: unknown) {
@@ -201,8 +204,6 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     return { ...request, headers: { ...request.headers, authorization: `Bearer ${grant.accessToken}` } }
   }
 
-  const judge = (response: HttpResponse) => (authorizer.judge ?? judgeBearer)(response)
-
   /**
    * Sends with the stamp of the grant in force, a fresh one for each repetition: a signature may carry the time, and the grant
    * may have been renewed during the wait.
@@ -210,14 +211,15 @@ export function createGrantSession(options: SessionOptions): GrantSession {
   async function attempt(request: HttpRequest) {
     let used: Grant | undefined
     const stamped: Send = async (plain) => {
-      used = await usable(request.signal).catch((error) => {
+      const noGrant = (error: unknown) => {
         throw new NoGrant(error)
-      })
-      return options.send(await stamp(plain, used))
+      }
+      used = await usable(request.signal).catch(noGrant)
+      return options.send(await stamp(plain, used).catch(noGrant))
     }
     try {
       const response = await retry(stamped)(request)
-      const verdict = judge(response)
+      const verdict = authorizer.judge?.(response, request) ?? judgeBearer(response)
       if (verdict instanceof SyncError) throw verdict
       return { response, verdict, used: used! }
     } catch (error) {
@@ -230,7 +232,15 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     const { response, verdict, used } = await attempt(request)
     if (verdict === 'ok') return response
     if (verdict === 'expired' && current?.grant === used) await renew(used, request.signal)
-    return (await attempt(request)).response
+    const again = await attempt(request)
+    if (again.verdict === 'sign-again') {
+      const { status } = again.response
+      throw new SyncError('auth', 'SIGNATURE_REFUSED', 'The server does not accept how requests are signed', {
+        status,
+        hint: 'Check the keys of the application and the clock of this machine.',
+      })
+    }
+    return again.response
   }
 
   async function keep(grant: Grant): Promise<void> {

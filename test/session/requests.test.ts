@@ -194,7 +194,7 @@ describe('repetition', () => {
       authorizer,
     )
     expect(await session.get('/a')).toEqual({})
-    expect(await errorOf(session.get('/a'))).toMatchObject({ code: 'BAD_REQUEST' })
+    expect(await errorOf(session.get('/a'))).toMatchObject({ class: 'auth', code: 'SIGNATURE_REFUSED' })
     expect(api.seen).toHaveLength(4)
   })
 

@@ -1,11 +1,18 @@
 /** What the session tests share: a small OAuth server under control, grants, and a browser made of plain requests. */
 import type { ServerResponse } from 'node:http'
 import { inspect } from 'node:util'
-import { expect } from 'vitest'
+import { expect, onTestFinished } from 'vitest'
 import type { Clock, Ui } from '../../src/environment.ts'
 import type { Send } from '../../src/http/types.ts'
+import { addUser, startServer } from '../../src/server/index.ts'
 import type { AuthContext, Grant } from '../../src/session/authorizer.ts'
-import { httpServer, json, type Seen, type TestServer } from './servers.ts'
+import {
+  type AuthorizationCodeOptions,
+  authorizationCodeAuthorizer,
+} from '../../src/session/authorizers/authorization-code.ts'
+import { fakeClock } from './clock.ts'
+import { freshDirectory } from './files.ts'
+import { dialer, httpServer, json, type Seen, type TestServer } from './servers.ts'
 
 export const grantOf = (clock: Clock, name: string, lifetimeMs = 3_600_000): Grant => ({
   v: 1,
@@ -116,3 +123,50 @@ const unescapeHtml = (text: string) =>
     .replaceAll('&lt;', '<')
     .replaceAll('&gt;', '>')
     .replaceAll('&amp;', '&')
+
+/** The embedded server with one account: ann, `canary-51c0d-pw`. */
+export async function embedded() {
+  const dataDir = await freshDirectory()
+  await addUser(dataDir, { name: 'ann', password: 'canary-51c0d-pw' })
+  const server = await startServer({ dataDir })
+  onTestFinished(() => server.close())
+  return server.url
+}
+
+/** Whether the embedded server takes the token. */
+export const works = async (url: string, grant: Grant) => {
+  const headers = { authorization: `Bearer ${grant.accessToken}` }
+  return (await dialer()({ method: 'GET', url: `${url}/api/v4/user/account`, headers })).status === 200
+}
+
+/** Starts a login and hands out its URL once the browser would open. */
+export async function startCodeLogin(
+  origin: string,
+  options: AuthorizationCodeOptions = {},
+  more: { signal?: AbortSignal } = {},
+) {
+  const clock = fakeClock('manual')
+  let show: (url: URL) => void = () => {}
+  const shown = new Promise<URL>((resolve) => {
+    show = resolve
+  })
+  const ui = {
+    openUrl: async (url: string) => show(new URL(url)),
+    askSecret: () => Promise.reject(new Error('nobody asks')),
+  }
+  let state = 'running'
+  const grant = authorizationCodeAuthorizer(origin, { client: { id: 'sealsync' }, ...options })
+    .authorize(contextOf(dialer(), clock, ui, more.signal))
+    .finally(() => {
+      state = 'done'
+    })
+  grant.catch(() => {})
+  const url = await Promise.race([shown, grant.then(() => Promise.reject(new Error('no browser')))])
+  const redirect = new URL(url.searchParams.get('redirect_uri')!)
+  const back = (query: Record<string, string> | [string, string][], path = redirect.pathname) => {
+    const target = new URL(path, redirect)
+    target.search = new URLSearchParams(query).toString()
+    return target.href
+  }
+  return { clock, grant, url, redirect, back, stateOf: () => state, secret: url.searchParams.get('state')! }
+}

@@ -2,51 +2,68 @@
  * Resource owner password grant (RFC 6749 §4.3): only when somebody asks for it, for scripts on servers that allow it.
  * @module
  */
-import * as oauth from 'oauth4webapi'
-import type { Authorizer } from '../authorizer.ts'
-import {
-  clientAuth,
-  defaultServer,
-  type OAuthClient,
-  oauthError,
-  refreshGrant,
-  requestOptions,
-  revokeGrant,
-  SCRIPTING_CLIENT,
-  toGrant,
-} from '../oauth.ts'
+import { SyncError } from '../../errors.ts'
+import type { AuthContext, Authorizer } from '../authorizer.ts'
+import { type OAuthClient, SCRIPTING_CLIENT } from '../oauth/client.ts'
+import { errorCodeOf, oauthError } from '../oauth/errors.ts'
+import { askToken, grantVerbs } from '../oauth/exchange.ts'
+import { defaultServer, type ServerOptions, serverFinder } from '../oauth/server.ts'
 
-export interface PasswordOptions {
+export interface PasswordOptions extends ServerOptions {
   readonly userName: string
   /** Asked for once per login. A wrong password is never sent twice: accounts get locked. */
   password(): Promise<string>
   /** Default: the scripting client with its empty secret. */
   readonly client?: OAuthClient
+  readonly scope?: string
+  /** Read the server's metadata. Default: only the usual paths, or `endpoints`. */
+  readonly metadata?: boolean
+  /** Asks for a one-time code; only called when the server wants one, once per login. Empty: the login ends. */
+  readonly code?: () => Promise<string>
+  /** Form field for that code. Default `otp`. */
+  readonly codeParameter?: string
+  /** Error code with which the server says that the password was right and a one-time code is missing. Default `mfa_required`. */
+  readonly codeError?: string
 }
 
+/**
+ * Logs in with user name and password.
+ *
+ * @param origin - `https://HOST` of the authorization server.
+ * @throws {TypeError} when `codeError` is `invalid_grant`: a wrong password would be sent twice.
+ */
 export function passwordAuthorizer(origin: string, options: PasswordOptions): Authorizer {
-  const client = options.client ?? SCRIPTING_CLIENT
-  const server = defaultServer(origin)
+  const { client = SCRIPTING_CLIENT, scope, codeParameter = 'otp', codeError = 'mfa_required' } = options
+  if (codeError === 'invalid_grant') throw new TypeError('invalid_grant is what servers say to a wrong password')
+  const found = serverFinder(origin, options)
+  const useMetadata = options.metadata === true || options.endpoints !== undefined
+  const locate = async (context: AuthContext) => ({
+    server: useMetadata ? (await found(context)).server : defaultServer(origin),
+    client,
+  })
   return {
     name: 'password',
     async authorize(context) {
-      const parameters = { username: options.userName, password: await options.password() }
+      const { server } = await locate(context)
+      const credentials = { username: options.userName, password: await options.password() }
+      const what = 'The login'
+      const ask = (parameters: Record<string, string>) =>
+        askToken({ server, client, context, what, grantType: 'password', parameters, scope })
       try {
-        const id = { client_id: client.id }
-        const answer = await oauth.genericTokenEndpointRequest(
-          server,
-          id,
-          clientAuth(client),
-          'password',
-          parameters,
-          requestOptions(context.send, context.signal),
-        )
-        return toGrant(await oauth.processGenericTokenEndpointResponse(server, id, answer), context)
+        return await ask(credentials).catch(async (error) => {
+          if (options.code === undefined || errorCodeOf(error) !== codeError) throw error
+          return ask({ ...credentials, [codeParameter]: await readCode(options.code) })
+        })
       } catch (error) {
-        throw oauthError(error, 'The login')
+        throw oauthError(error, what)
       }
     },
-    renew: (grant, context) => refreshGrant(server, client, grant, context),
-    revoke: (grant, context) => revokeGrant(server, client, grant, context),
+    ...grantVerbs(locate, options),
   }
+}
+
+async function readCode(code: () => Promise<string>): Promise<string> {
+  const text = (await code()).trim()
+  if (text === '') throw new SyncError('auth', 'CODE_MISSING', 'The server wants a one-time code and there is none')
+  return text
 }

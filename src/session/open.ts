@@ -1,0 +1,115 @@
+/**
+ * Opens sessions: the transport, repeating, the life of the grant and the convenient calls, wired together.
+ * @module
+ */
+import { type Clock, type Random, systemClock, systemRandom, type Ui } from '../environment.ts'
+import { SyncError } from '../errors.ts'
+import { parseBaseUrl } from '../http/addresses.ts'
+import { createRetry } from '../http/retry.ts'
+import { createDialer, type DialerOptions } from '../http/undici.ts'
+import type { Authorizer } from './authorizer.ts'
+import { parseDump, type SessionDump } from './grant.ts'
+import { type GrantStore, memoryGrantStore } from './grant-store.ts'
+import { createRequests, type Requests } from './requests.ts'
+import { createGrantSession, type GrantSession } from './session.ts'
+
+export { readServerPins } from '../http/connect.ts'
+export type { ServerPin } from '../http/pins.ts'
+export { proxyFromEnvironment } from '../http/proxy.ts'
+export type { DialerOptions as TransportOptions } from '../http/undici.ts'
+
+export interface RetryEvent {
+  readonly label: string
+  readonly attempt: number
+  readonly delayMs: number
+  readonly reason: string
+}
+
+export interface SessionSettings {
+  /** Where the login is kept. Default: memory. */
+  readonly store?: GrantStore
+  /** How connections are made: proxy, authorities, pins, timeouts. */
+  readonly transport?: DialerOptions
+  readonly ui?: Ui
+  /** Path for `check({ online: true })` where the way to log in cannot ask by itself. Default: the base URL. */
+  readonly probe?: string
+  readonly onWarning?: (message: string) => void
+  readonly onRetry?: (event: RetryEvent) => void
+  readonly clock?: Clock
+  /** For jitter only. */
+  readonly random?: Random
+}
+
+/** A login and everything that is sent with it. Nothing secret shows in `JSON.stringify` or `util.inspect`. */
+export interface Session extends GrantSession, Requests {
+  readonly baseUrl: string
+  /** Closes connections; the login stays in its store. */
+  close(): Promise<void>
+}
+
+/**
+ * Opens a session. Nothing is sent before the first call.
+ *
+ * @param baseUrl - `https://HOST` or `https://HOST/PATH`; plain http for literal loopback addresses only.
+ * @throws {SyncError} `URL_INVALID`, `URL_INSECURE`, `TLS_DISABLED`.
+ */
+function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettings = {}): Session {
+  if (process.env.NODE_TLS_REJECT_UNAUTHORIZED === '0') {
+    throw new SyncError('tls', 'TLS_DISABLED', 'NODE_TLS_REJECT_UNAUTHORIZED=0 would switch certificate checks off', {
+      hint: 'Unset it; name a private authority with --ca-file.',
+    })
+  }
+  const { origin, href } = parseBaseUrl(baseUrl, { path: true })
+  const clock = settings.clock ?? systemClock
+  const dialer = createDialer({ ownOrigins: [origin], ...settings.transport })
+  const { ui, probe, onWarning, onRetry } = settings
+  const grants = createGrantSession({
+    origin,
+    authorizer,
+    store: settings.store ?? memoryGrantStore(),
+    send: dialer.send,
+    retry: createRetry({
+      clock,
+      random: settings.random ?? systemRandom,
+      ...(onRetry === undefined ? {} : { onRetry }),
+    }),
+    clock,
+    probe: probe === undefined ? href : href.replace(/\/+$/, '') + probe,
+    ...(ui === undefined ? {} : { ui }),
+    ...(onWarning === undefined ? {} : { onWarning }),
+  })
+  return Object.freeze({
+    ...grants,
+    ...createRequests(href, grants.send, grants.sendPlain, () => clock.now()),
+    baseUrl: href,
+    close: () => dialer.close(),
+  })
+}
+
+/**
+ * Opens a session with a login that was dumped elsewhere, and stores it.
+ *
+ * @param dump - What `dump()` returned, or its JSON.
+ * @param authorizer - Of the kind that made it.
+ * @throws {SyncError} `SESSION_INVALID`; `SESSION_OTHER_SERVER` when it belongs to another server than `baseUrl`;
+ * `SESSION_OTHER_METHOD` when another kind of authorizer made it.
+ */
+async function load(
+  dump: SessionDump | string,
+  baseUrl: string,
+  authorizer: Authorizer,
+  settings?: SessionSettings,
+): Promise<Session> {
+  const { origin, method, grant } = parseDump(dump)
+  if (new URL(origin).origin !== parseBaseUrl(baseUrl, { path: true }).origin) {
+    throw new SyncError('usage', 'SESSION_OTHER_SERVER', 'The exported session belongs to another server')
+  }
+  if (method !== authorizer.name) {
+    throw new SyncError('usage', 'SESSION_OTHER_METHOD', 'The exported session was made by another way to log in')
+  }
+  const session = create(baseUrl, authorizer, settings)
+  await session.adopt(grant)
+  return session
+}
+
+export const Session = Object.freeze({ create, load })
