@@ -1,171 +1,100 @@
 /**
- * Content on disk: part files below `DIR/blobs`, and the streams in and out of them. A node's content is an ordered
- * list of segments of such files, so finishing an upload copies nothing. Which content is alive is the store's business.
+ * The seam between the server and its storages: what a storage does for content on its way in, on its way out, and when
+ * nobody refers to it any more. The server's own disk is in disk-blobs.ts, an object store in s3/blobs.ts.
  * @module
  */
-import { createHash, type Hash, randomBytes } from 'node:crypto'
-import { mkdirSync } from 'node:fs'
-import { type FileHandle, open, readdir, unlink } from 'node:fs/promises'
-import { join } from 'node:path'
-import type { Segment } from './records.ts'
+import { badRequest } from './errors.ts'
+import type { ContentRecord, Segment } from './records.ts'
+import type { Tx } from './store.ts'
 
-const READ_SIZE = 256 * 1024
+/** Fewest bytes of a part that is not the last. */
+const MIN_PART = 5 * 1024 * 1024
 
-/** A body that was received in full. */
-export interface Received {
-  segment: Segment
+/** Content that is complete and safe from a crash, though nothing refers to it yet. */
+export interface FinishedContent {
+  segments: Segment[]
+  size: number
+  /** MD5 in hex, where it is known. */
+  hash: string | undefined
+}
+
+/** A part as the client names it when it finishes a direct upload. */
+export interface NamedPart {
+  number: number
+  /** Perhaps with quotes. */
+  etag: string
+}
+
+/** What arrived by one request. */
+export interface Receipt {
   size: number
   /** MD5 of the body, in hex. */
   md5: string
-  /** Resolves once the bytes are on disk; rejects if that failed. */
-  synced: Promise<void>
 }
 
-export class Blobs {
-  readonly #dir: string
-  #dirSync: { running: Promise<void>; next: Promise<void> | undefined } | undefined
-
-  constructor(dataDir: string) {
-    this.#dir = join(dataDir, 'blobs')
-    mkdirSync(this.#dir, { recursive: true, mode: 0o700 })
-  }
-
+/** Content of one upload on its way in. Ends with `claim` or `discard`. */
+export interface Incoming {
+  /** Where the client puts one part of exactly `size` bytes. */
+  partUrl(part: number, size: number, baseUrl: string): string
   /**
-   * Stores one body. Up to `inlineLimit` bytes stay in memory, to be kept in the metadata store; more goes to a file.
+   * Takes one part from a URL of this server; sending it again replaces it.
    *
-   * @param contentId - Starts the name of the file, so that orphans can be told from live content.
-   * @param observe - Sees every chunk, in order.
-   * @throws whatever the source throws; nothing is left behind then.
+   * @param isWanted - Asked at the end: bytes for an upload that ended meanwhile are dropped, which throws.
    */
-  async receive(
-    contentId: string,
-    source: AsyncIterable<Uint8Array>,
-    inlineLimit: number,
-    observe?: (chunk: Uint8Array) => void,
-  ): Promise<Received> {
-    const hash = createHash('md5')
-    const early: Uint8Array[] = []
-    let size = 0
-    let file: { name: string; handle: FileHandle } | undefined
-    try {
-      for await (const chunk of source) {
-        hash.update(chunk)
-        observe?.(chunk)
-        size += chunk.length
-        if (file === undefined && size <= inlineLimit) {
-          early.push(chunk)
-          continue
-        }
-        if (file === undefined) {
-          file = await this.#create(contentId)
-          for (const waiting of early.splice(0)) await file.handle.appendFile(waiting)
-        }
-        await file.handle.appendFile(chunk)
-      }
-    } catch (error) {
-      if (file !== undefined) await this.#abandon(file)
-      throw error
-    }
-    return { ...settle(file, early, size), size, md5: hexOf(hash) }
-  }
-
-  async #create(contentId: string): Promise<{ name: string; handle: FileHandle }> {
-    const name = `${contentId}-${randomBytes(6).toString('hex')}`
-    return { name, handle: await open(join(this.#dir, name), 'wx', 0o600) }
-  }
-
-  async #abandon(file: { name: string; handle: FileHandle }): Promise<void> {
-    await file.handle.close().catch(() => undefined)
-    await unlink(join(this.#dir, file.name)).catch(() => undefined)
-  }
-
-  /** Makes the names of all files written so far durable. Calls that come together share one flush. */
-  syncNames(): Promise<void> {
-    const state = this.#dirSync
-    if (state === undefined) {
-      const running = this.#syncOnce().finally(() => {
-        this.#dirSync = undefined
-      })
-      this.#dirSync = { running, next: undefined }
-      return running
-    }
-    // The flush under way may have begun before our file was there, so wait for the one after it.
-    state.next ??= state.running.catch(() => undefined).then(() => this.syncNames())
-    return state.next
-  }
-
-  async #syncOnce(): Promise<void> {
-    const dir = await open(this.#dir, 'r')
-    try {
-      await dir.sync()
-    } finally {
-      await dir.close()
-    }
-  }
-
-  /** Removes the files of content that nothing refers to. Best effort: the start-up sweep catches the rest. */
-  discard(segments: readonly Segment[]): void {
-    for (const name of new Set(segments.map((segment) => segment.file))) {
-      if (name !== undefined) unlink(join(this.#dir, name)).catch(() => undefined)
-    }
-  }
-
-  /** Removes every file that `isLive` does not claim, given content id and file name. */
-  async sweep(isLive: (contentId: string, name: string) => boolean): Promise<number> {
-    let removed = 0
-    for (const name of await readdir(this.#dir)) {
-      if (isLive(name.slice(0, name.indexOf('-')), name)) continue
-      await unlink(join(this.#dir, name))
-      removed++
-    }
-    return removed
-  }
-
-  /** Bytes `start` to `end` (exclusive) of content. */
-  async *read(segments: readonly Segment[], start: number, end: number): AsyncGenerator<Uint8Array> {
-    let at = 0
-    for (const segment of segments) {
-      const from = Math.max(start - at, 0)
-      const to = Math.min(end - at, segment.size)
-      at += segment.size
-      if (from >= to) continue
-      if (segment.data !== undefined) yield segment.data.subarray(segment.offset + from, segment.offset + to)
-      else if (segment.file !== undefined) yield* this.#readFile(segment.file, segment.offset + from, to - from)
-    }
-  }
-
-  async *#readFile(name: string, offset: number, length: number): AsyncGenerator<Uint8Array> {
-    const handle = await open(join(this.#dir, name), 'r')
-    try {
-      for (let done = 0; done < length; ) {
-        const buffer = Buffer.allocUnsafeSlow(Math.min(READ_SIZE, length - done))
-        const { bytesRead } = await handle.read(buffer, 0, buffer.length, offset + done)
-        if (bytesRead === 0) throw new Error('Content file is shorter than recorded')
-        done += bytesRead
-        yield buffer.subarray(0, bytesRead)
-      }
-    } finally {
-      await handle.close()
-    }
-  }
+  putPart(number: number, body: AsyncIterable<Uint8Array>, isWanted: () => boolean): Promise<Receipt>
+  /**
+   * Takes one chunk of a classic upload.
+   *
+   * @param start - Where to write it; undefined, or a place beyond the end, means to append.
+   */
+  putChunk(start: number | undefined, body: AsyncIterable<Uint8Array>, isWanted: () => boolean): Promise<Receipt>
+  /** Content from the parts that the client names; -80045 or -80046 when they are not what is there. */
+  fromParts(parts: readonly NamedPart[]): Promise<FinishedContent>
+  /** Content from all chunks. */
+  fromChunks(): Promise<FinishedContent>
+  /** Inside the unit of work that makes the content visible. What is no part of it is removed after the commit. */
+  claim(tx: Tx, content: FinishedContent): void
+  /** Removes everything received. Does not wait for it. */
+  discard(): void
 }
 
-function settle(
-  file: { name: string; handle: FileHandle } | undefined,
-  early: readonly Uint8Array[],
-  size: number,
-): { segment: Segment; synced: Promise<void> } {
-  if (file === undefined) {
-    // Copied, because the chunks may be slices of larger network buffers.
-    return { segment: { data: Uint8Array.from(Buffer.concat(early)), offset: 0, size }, synced: Promise.resolve() }
-  }
-  const { handle } = file
-  const synced = handle.datasync().finally(() => handle.close())
-  // Reported when the upload is finished; an abandoned one need not care.
-  synced.catch(() => undefined)
-  return { segment: { file: file.name, offset: 0, size }, synced }
+export interface BlobStore {
+  /** Content comes by presigned URLs only, never through this server. */
+  readonly isDirectOnly: boolean
+  /** Hosts of presigned URLs, where they are not this server. */
+  readonly hosts: readonly string[]
+  /** Prepares for the content of one upload. The id becomes that of the content. */
+  open(uploadId: string): Promise<Incoming>
+  /** Bytes `start` to `end` (exclusive) of content. Resolves once they can be had. */
+  read(segments: readonly Segment[], start: number, end: number): Promise<AsyncIterable<Uint8Array>>
+  /** A URL where clients can read this content without the server, if there is one. */
+  contentUrl(content: ContentRecord, lifetimeS: number): string | undefined
+  /** Inside the unit of work that drops the last reference; the bytes go after the commit. */
+  release(tx: Tx, contentId: string, segments: readonly Segment[]): void
+  /** At start-up, before the first upload: removes what nothing refers to. */
+  recover(): Promise<void>
+  /** Now and then: removes what could not be removed before. */
+  sweep(): Promise<void>
+  close(): Promise<void>
 }
 
-export function hexOf(hash: Hash): string {
-  return hash.digest('hex')
+/** ETags travel in quotes, in headers, documents and what clients repeat; they are kept without. */
+export const bareEtag = (etag: string): string => etag.replaceAll('"', '')
+
+/** Checks the parts that a client names against those received, and answers the latter in order. */
+export function matchParts<P extends { etag: string; size: number }>(
+  named: readonly NamedPart[],
+  received: ReadonlyMap<number, P>,
+): P[] {
+  let last = 0
+  return named.map(({ number, etag }, index) => {
+    const part = received.get(number)
+    if (part === undefined || part.etag.toLowerCase() !== bareEtag(etag).toLowerCase()) {
+      throw badRequest(-80045, 'Invalid ETag')
+    }
+    if (number <= last) throw badRequest(-80045, 'Parts must be in ascending order')
+    if (index < named.length - 1 && part.size < MIN_PART) throw badRequest(-80046, 'Part is too small')
+    last = number
+    return part
+  })
 }

@@ -5,7 +5,7 @@
  */
 import type { IncomingMessage } from 'node:http'
 import { Access } from './access.ts'
-import type { Blobs } from './blobs.ts'
+import type { BlobStore } from './blobs.ts'
 import { ApiError, badRequest, nodeNotFound, unauthorized } from './errors.ts'
 import type { Grants } from './grants.ts'
 import type { ListingCache } from './listing.ts'
@@ -22,16 +22,17 @@ const MAX_FORM = 64 * 1024
 /** What handlers work with; one per server. */
 export interface App {
   store: Store
-  blobs: Blobs
+  blobs: BlobStore
   grants: Grants
   uploads: Uploads
   signer: Signer
   listings: ListingCache
   storage: 'classic' | 's3'
-  /** Lifetimes of presigned part URLs and of download URLs. */
-  partUrlLifetimeS: number
+  /** Lifetime of download URLs. */
   downloadUrlLifetimeS: number
   now(): number
+  /** For what the operator should know and no answer can say. */
+  onError(error: unknown): void
 }
 
 export interface Reply {

@@ -72,7 +72,9 @@ async function serve(
       return
     }
     reply = errorReply(error)
-    if (reply.status >= 500 && !(error instanceof ApiError)) options.onError?.(error)
+    // A cause is what the operator should know and the client need not.
+    const isNews = !(error instanceof ApiError) || error.cause !== undefined
+    if (reply.status >= 500 && isNews) options.onError?.(error)
   }
   if (fault !== undefined && 'loseAnswer' in fault) {
     res.destroy()

@@ -54,10 +54,12 @@ export interface DeletedRecord extends NodeRecord {
   parentPath: string
 }
 
-/** A piece of content: a range of a blob file, or bytes kept right here when they are few. */
+/** A piece of content: a range of a blob file, bytes kept right here when they are few, or a whole object of a store. */
 export interface Segment {
   file?: string
   data?: Uint8Array
+  /** Id in the object store. */
+  object?: string
   offset: number
   size: number
 }
@@ -67,6 +69,14 @@ export interface ContentRecord {
   size: number
   /** Number of file nodes, live or deleted, that use it. */
   refs: number
+}
+
+/** What may be at the object store under a content id that no content record claims: it is to be removed. */
+export interface StrayRecord {
+  /** Of the multipart upload; absent as long as it is not known. */
+  uploadId?: string
+  /** Content that was deleted: there is no multipart upload. */
+  isWhole?: true
 }
 
 export interface UserRecord {

@@ -7,8 +7,9 @@ import { createServer, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import { SyncError } from '../../crypto/errors.ts'
-import { Blobs } from './blobs.ts'
+import type { BlobStore } from './blobs.ts'
 import type { App, Handler } from './call.ts'
+import { DiskBlobs } from './disk-blobs.ts'
 import { FaultPlan, type FaultRule } from './faults.ts'
 import { Grants } from './grants.ts'
 import { hostFilter, isLoopback } from './hosts.ts'
@@ -18,6 +19,9 @@ import { createListener } from './plumbing.ts'
 import type { Recorder } from './recorder.ts'
 import { Router } from './router.ts'
 import { addRoutes } from './routes/index.ts'
+import { S3Blobs } from './s3/blobs.ts'
+import type { S3Options } from './s3/client.ts'
+import { ObjectStore } from './s3/objects.ts'
 import { Signer } from './signing.ts'
 import { openStore, type Store } from './store.ts'
 import { Uploads } from './uploads.ts'
@@ -31,6 +35,8 @@ export interface ServerOptions {
   host?: string
   /** `s3`: clients send parts to presigned URLs. `classic` (default): chunks through the API. */
   storage?: 'classic' | 's3'
+  /** An object store for content, to which clients then talk directly; goes with `storage: 's3'`. Default: `dataDir`. */
+  s3?: S3Options
   /** PEM texts. */
   tls?: { cert: string | Buffer; key: string | Buffer }
   /** Host names served besides loopback names and `host`. */
@@ -64,7 +70,8 @@ const SWEEP_MS = 600_000
  * Starts a server on a data directory.
  *
  * @throws {SyncError} `TLS_REQUIRED` beyond loopback without a certificate; `SERVER_RUNNING` when the directory is in
- * use; `CANNOT_LISTEN` when the address is not to be had.
+ * use; `CANNOT_LISTEN` when the address is not to be had; `S3_OPTIONS`, `S3_BUCKET_MISSING`, `S3_REFUSED`,
+ * `S3_UNREACHABLE` and `S3_NEEDED` about the object store.
  */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const host = options.host ?? '127.0.0.1'
@@ -79,6 +86,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const store = await openStore(options.dataDir)
     undo.unshift(() => store.close())
     const app = await createApp(store, options)
+    undo.unshift(() => app.blobs.close())
     const faults = new FaultPlan(options.faults)
     const router = new Router<Handler>()
     addRoutes(router)
@@ -100,6 +108,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const close = async (): Promise<void> => {
       clearInterval(sweeper)
       await shutDown(server, sockets)
+      await app.blobs.close()
       await store.close()
       release()
     }
@@ -119,31 +128,62 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 async function createApp(store: Store, options: ServerOptions): Promise<App> {
   const clock = options.clock ?? Date
   const now = (): number => clock.now()
-  const blobs = new Blobs(options.dataDir)
-  // Whatever no content record claims belonged to uploads that a crash or a stop cut short.
-  await blobs.sweep((contentId, name) => {
-    const content = store.contents.get(contentId)
-    return content?.segments.some((segment) => segment.file === name) === true
-  })
+  const signer = new Signer(await store.secret())
+  const blobs = await openBlobs(store, options, signer, now)
   const app: App = {
     store,
     blobs,
     grants: new Grants(store, now, options.accessTokenLifetimeS ?? 28_800),
     uploads: new Uploads(store, blobs, now),
-    signer: new Signer(await store.secret()),
+    signer,
     listings: new ListingCache(),
-    storage: options.storage ?? 'classic',
-    partUrlLifetimeS: options.urlLifetimeS ?? 900,
+    storage: options.s3 === undefined ? (options.storage ?? 'classic') : 's3',
     downloadUrlLifetimeS: options.urlLifetimeS ?? 3600,
     now,
+    onError: (error) => options.onError?.(error),
   }
   await sweep(app)
   return app
 }
 
+/** The storage that was asked for, with nothing left in it that nobody refers to. */
+async function openBlobs(store: Store, options: ServerOptions, signer: Signer, now: () => number): Promise<BlobStore> {
+  const partUrlLifetimeS = options.urlLifetimeS ?? 900
+  const disk = new DiskBlobs(options.dataDir, store, signer, now, partUrlLifetimeS)
+  if (options.s3 === undefined) {
+    if (usesObjects(store)) {
+      throw new SyncError('usage', 'S3_NEEDED', 'Content of this data directory is in an object store', {
+        hint: 'Name it with --storage s3 --s3-endpoint URL --s3-bucket NAME.',
+      })
+    }
+    await disk.recover()
+    return disk
+  }
+  const objects = new ObjectStore(options.s3, now)
+  const blobs = new S3Blobs(store, objects, { before: disk, partUrlLifetimeS, onError: options.onError })
+  try {
+    await objects.check()
+    await store.write((tx) => tx.put(store.meta, 'objects', 1))
+    await blobs.recover()
+  } catch (error) {
+    await blobs.close()
+    throw error
+  }
+  return blobs
+}
+
+function usesObjects(store: Store): boolean {
+  // Spares others the walk through all contents.
+  if (store.meta.get('objects') === undefined) return false
+  if (store.strays.getCount() > 0) return true
+  for (const { value } of store.contents.getRange({})) if (value.segments[0]?.object !== undefined) return true
+  return false
+}
+
 async function sweep(app: App): Promise<void> {
   await app.grants.sweep()
   await app.uploads.sweep()
+  await app.blobs.sweep()
 }
 
 /** Timeouts: bodies may take as long as they need, but silence ends a connection. */

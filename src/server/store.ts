@@ -1,6 +1,6 @@
 /**
  * The metadata store: one LMDB environment with a table per kind of record, and grouped durable transactions. What the
- * records mean is up to the modules that use them; content lives in blobs.ts.
+ * records mean is up to the modules that use them; content lives behind blobs.ts.
  * @module
  */
 import { randomBytes } from 'node:crypto'
@@ -14,6 +14,7 @@ import type {
   FinishedUpload,
   KeyPairRecord,
   NodeRecord,
+  StrayRecord,
   TokenRecord,
   UserRecord,
 } from './records.ts'
@@ -87,6 +88,8 @@ export class Store {
   readonly members: Database<number, [number, number]>
   readonly memberships: Database<number, [number, number]>
   readonly contents: Database<ContentRecord, string>
+  /** Content id to what has to be removed at the object store, unless an upload under way claims it. */
+  readonly strays: Database<StrayRecord, string>
   /** [file, user, key pair version] and [user, key pair version, file]. */
   readonly fileKeys: Database<FileKeyRecord, [number, number, string]>
   readonly userFileKeys: Database<number, [number, string, number]>
@@ -117,6 +120,7 @@ export class Store {
     this.members = table('members')
     this.memberships = table('memberships')
     this.contents = table('contents')
+    this.strays = table('strays')
     this.fileKeys = table('fileKeys')
     this.userFileKeys = table('userFileKeys')
     this.encryptedFiles = table('encryptedFiles')

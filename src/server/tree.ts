@@ -4,7 +4,7 @@
  * Permissions are checked by the callers.
  * @module
  */
-import type { Blobs } from './blobs.ts'
+import type { BlobStore } from './blobs.ts'
 import { ApiError } from './errors.ts'
 import { type DeletedRecord, FILE, FOLDER, type NodeRecord, type NodeType, ROOM } from './records.ts'
 import type { Store, Tx } from './store.ts'
@@ -13,7 +13,7 @@ import type { ConflictStrategy } from './validate.ts'
 /** What every change needs to know: where to write, who does it, and when. */
 export interface Change {
   store: Store
-  blobs: Blobs
+  blobs: BlobStore
   tx: Tx
   userId: number
   now: number
@@ -289,7 +289,7 @@ function releaseContent(change: Change, contentId: string): void {
     return
   }
   tx.remove(store.contents, contentId)
-  tx.afterCommit(() => blobs.discard(content.segments))
+  blobs.release(tx, contentId, content.segments)
 }
 
 /** Copies a file or folder below `target`: same content, same file keys, new ids. */

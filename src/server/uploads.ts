@@ -1,25 +1,21 @@
 /**
- * Upload channels: what a client opened to send one file, the bytes received so far, and the step that turns them into
- * a node. Channels live in memory and end with the process; a finished upload is durable, and its outcome can be asked
- * for later. HTTP is left to the routes.
+ * Upload channels: what a client opened to send one file, and the step that turns it into a node. Channels live in memory
+ * and end with the process; a finished upload is durable, and its outcome can be asked for later. The bytes are the
+ * business of the storage, HTTP that of the routes.
  * @module
  */
 import { randomBytes } from 'node:crypto'
 import { Access, CREATE, DELETE } from './access.ts'
-import type { Blobs, Received } from './blobs.ts'
+import type { BlobStore, FinishedContent, Incoming, Receipt } from './blobs.ts'
 import { ApiError, badRequest, forbidden } from './errors.ts'
-import { FILE, type FileKeyRecord, type NodeRecord, ROOM, type Segment } from './records.ts'
+import { FILE, type FileKeyRecord, type NodeRecord, ROOM } from './records.ts'
 import type { Store } from './store.ts'
 import { type Change, createNode, settleName } from './tree.ts'
 import { type ConflictStrategy, keyVersionOf, MAX_ENCRYPTED_SIZE } from './validate.ts'
 
-/** Content up to this size is kept in the metadata store, where one flush serves many files. */
-const INLINE_LIMIT = 16 * 1024
-const MIN_PART = 5 * 1024 * 1024
 const IDLE_MS = 24 * 3_600_000
 const OUTCOME_MS = 7 * 86_400_000
 const MAX_CHANNELS = 20_000
-const MD5_OF_NOTHING = 'd41d8cd98f00b204e9800998ecf8427e'
 
 export interface NewUpload {
   userId: number
@@ -30,24 +26,12 @@ export interface NewUpload {
   attributes: Partial<NodeRecord>
 }
 
-interface Part {
-  etag: string
-  received: Received
-}
-
 export interface Channel extends NewUpload {
   id: string
   status: 'transfer' | 'finishing' | 'error'
   error?: ApiError
   lastUsed: number
-  inlineBytes: number
-  parts: Map<number, Part>
-  /** Classic route: content in order. */
-  segments: Segment[]
-  length: number
-  synced: Promise<void>[]
-  /** MD5 of the content, while it is a single chunk. */
-  hash: string | undefined
+  incoming: Incoming
 }
 
 export interface FinishRequest {
@@ -63,32 +47,25 @@ const closed = (): ApiError => new ApiError(400, -20503, 'Upload channel is clos
 
 export class Uploads {
   readonly #store: Store
-  readonly #blobs: Blobs
+  readonly #blobs: BlobStore
   readonly #now: () => number
   readonly #channels = new Map<string, Channel>()
 
-  constructor(store: Store, blobs: Blobs, now: () => number) {
+  constructor(store: Store, blobs: BlobStore, now: () => number) {
     this.#store = store
     this.#blobs = blobs
     this.#now = now
   }
 
-  open(request: NewUpload): Channel {
+  /** @throws {ApiError} 400 -90033 when content must go to the object store directly; what that store says. */
+  async open(request: NewUpload): Promise<Channel> {
     if (this.#channels.size >= MAX_CHANNELS)
       throw new ApiError(429, undefined, 'Too many open uploads', { 'Retry-After': '5' })
-    const channel: Channel = {
-      ...request,
-      id: randomBytes(16).toString('hex'),
-      status: 'transfer',
-      lastUsed: this.#now(),
-      inlineBytes: 0,
-      parts: new Map(),
-      segments: [],
-      length: 0,
-      synced: [],
-      hash: MD5_OF_NOTHING,
-    }
-    this.#channels.set(channel.id, channel)
+    if (this.#blobs.isDirectOnly && !request.direct) throw badRequest(-90033, 'Direct upload is mandatory')
+    const id = randomBytes(16).toString('hex')
+    const incoming = await this.#blobs.open(id)
+    const channel: Channel = { ...request, id, status: 'transfer', lastUsed: this.#now(), incoming }
+    this.#channels.set(id, channel)
     return channel
   }
 
@@ -116,110 +93,50 @@ export class Uploads {
 
   cancel(channel: Channel): void {
     this.#channels.delete(channel.id)
-    this.#blobs.discard(channel.segments)
-    for (const part of channel.parts.values()) this.#blobs.discard([part.received.segment])
+    channel.incoming.discard()
   }
 
-  #inlineRoom(channel: Channel): number {
-    return Math.max(0, INLINE_LIMIT - channel.inlineBytes)
+  #isOpen(channel: Channel): boolean {
+    return this.#channels.get(channel.id) === channel && channel.status !== 'finishing'
   }
 
-  /** Stores one part of a direct upload; sending a part again replaces it. Answers its ETag without quotes. */
+  /** Takes one part of a direct upload at a URL of this server. Answers its ETag without quotes. */
   async putPart(channel: Channel, number: number, body: AsyncIterable<Uint8Array>): Promise<string> {
-    const received = await this.#blobs.receive(channel.id, body, this.#inlineRoom(channel))
-    if (this.#channels.get(channel.id) !== channel || channel.status === 'finishing') {
-      this.#blobs.discard([received.segment])
-      throw notFound()
-    }
-    const before = channel.parts.get(number)
-    if (before !== undefined) this.#blobs.discard([before.received.segment])
-    if (received.segment.data !== undefined) channel.inlineBytes += received.size
-    channel.parts.set(number, { etag: received.md5, received })
-    return received.md5
+    return (await channel.incoming.putPart(number, body, () => this.#isOpen(channel))).md5
   }
 
-  /**
-   * Stores one chunk of a classic upload.
-   *
-   * @param start - Where to write it; undefined, or a place beyond the end, means to append.
-   */
-  async putChunk(channel: Channel, start: number | undefined, body: AsyncIterable<Uint8Array>): Promise<Received> {
-    const received = await this.#blobs.receive(channel.id, body, this.#inlineRoom(channel))
-    if (this.#channels.get(channel.id) !== channel || channel.status === 'finishing') {
-      this.#blobs.discard([received.segment])
-      throw notFound()
-    }
-    if (received.segment.data !== undefined) channel.inlineBytes += received.size
-    if (received.size === 0) {
-      this.#blobs.discard([received.segment])
-      return received
-    }
-    channel.synced.push(received.synced)
-    const at = start === undefined || start > channel.length ? channel.length : start
-    const before = channel.segments
-    channel.segments = [...slice(before, 0, at), received.segment, ...slice(before, at + received.size, channel.length)]
-    const live = new Set(channel.segments.map((segment) => segment.file))
-    this.#blobs.discard(before.filter((segment) => !live.has(segment.file)))
-    channel.hash = before.length === 0 ? received.md5 : undefined
-    channel.length = Math.max(channel.length, at + received.size)
-    return received
-  }
-
-  /** Content of a direct upload from the list of parts the client names; checks ETags and sizes. */
-  partsContent(channel: Channel, list: readonly { number: number; etag: string }[]): FinishedContent {
-    const segments: Segment[] = []
-    const synced: Promise<void>[] = []
-    let size = 0
-    let last = 0
-    for (const [index, { number, etag }] of list.entries()) {
-      const part = channel.parts.get(number)
-      if (part === undefined || part.etag !== etag.replaceAll('"', '').toLowerCase())
-        throw badRequest(-80045, 'Invalid ETag')
-      if (number <= last) throw badRequest(-80045, 'Parts must be in ascending order')
-      if (index < list.length - 1 && part.received.size < MIN_PART) throw badRequest(-80046, 'Part is too small')
-      last = number
-      size += part.received.size
-      synced.push(part.received.synced)
-      if (part.received.size > 0) segments.push(part.received.segment)
-    }
-    const only = list.length === 1 ? channel.parts.get(list[0]?.number ?? 0) : undefined
-    return { segments, size, synced, hash: only?.etag }
-  }
-
-  chunksContent(channel: Channel): FinishedContent {
-    return { segments: channel.segments, size: channel.length, synced: channel.synced, hash: channel.hash }
+  /** Takes one chunk of a classic upload; see `Incoming.putChunk`. */
+  putChunk(channel: Channel, start: number | undefined, body: AsyncIterable<Uint8Array>): Promise<Receipt> {
+    return channel.incoming.putChunk(start, body, () => this.#isOpen(channel))
   }
 
   /**
    * Turns a channel into a node. Resolves once the node is durable. When it is refused, the channel stays open, so that
    * the client can finish it differently.
+   *
+   * @param collect - Makes content of what has been received.
    */
-  async finish(channel: Channel, content: FinishedContent, request: FinishRequest): Promise<number> {
+  async finish(
+    channel: Channel,
+    collect: (incoming: Incoming) => Promise<FinishedContent>,
+    request: FinishRequest,
+  ): Promise<number> {
     channel.status = 'finishing'
     try {
-      await Promise.all(content.synced)
-      if (content.segments.some((segment) => segment.file !== undefined)) await this.#blobs.syncNames()
+      const content = await collect(channel.incoming)
       const nodeId = await this.#store.write((tx) => {
         const now = this.#now()
         const change: Change = { store: this.#store, blobs: this.#blobs, tx, userId: channel.userId, now }
-        return commitUpload(change, channel, content, request)
+        const id = commitUpload(change, channel, content, request)
+        channel.incoming.claim(tx, content)
+        return id
       })
-      this.#dropUnused(channel, content.segments)
       this.#channels.delete(channel.id)
       return nodeId
     } catch (error) {
       channel.status = 'transfer'
       throw error
     }
-  }
-
-  /** Bytes that were received but are not part of the finished content. */
-  #dropUnused(channel: Channel, used: readonly Segment[]): void {
-    const live = new Set(used.map((segment) => segment.file))
-    for (const part of channel.parts.values()) {
-      if (!live.has(part.received.segment.file)) this.#blobs.discard([part.received.segment])
-    }
-    this.#blobs.discard(channel.segments.filter((segment) => !live.has(segment.file)))
   }
 
   /** Drops channels that nobody has used for a day, and forgets old outcomes. */
@@ -234,26 +151,6 @@ export class Uploads {
       for (const { key } of old) tx.remove(this.#store.finished, key)
     })
   }
-}
-
-export interface FinishedContent {
-  segments: Segment[]
-  size: number
-  synced: Promise<void>[]
-  hash: string | undefined
-}
-
-/** The parts of `segments` between two offsets. */
-function slice(segments: readonly Segment[], start: number, end: number): Segment[] {
-  const result: Segment[] = []
-  let at = 0
-  for (const segment of segments) {
-    const from = Math.max(start - at, 0)
-    const to = Math.min(end - at, segment.size)
-    if (from < to) result.push({ ...segment, offset: segment.offset + from, size: to - from })
-    at += segment.size
-  }
-  return result
 }
 
 function commitUpload(change: Change, channel: Channel, content: FinishedContent, request: FinishRequest): number {

@@ -1,6 +1,7 @@
 /**
  * Downloads: handing out a URL, and serving content from it with ranges. The URL is reusable and needs no login; the
- * rights of the user it was made for are looked at each time.
+ * rights of the user it was made for are looked at each time. Content in an object store has a presigned URL there
+ * instead, good until it runs out.
  * @module
  */
 import { Access, READ } from '../access.ts'
@@ -20,10 +21,12 @@ function createUrl(call: Call): Reply {
   const { app, user, access } = call
   const file = fileOf(access, call.id('id', fileNotFound))
   const token = app.signer.downloadToken(file.id, user.id, app.now() + app.downloadUrlLifetimeS * 1000)
-  return ok({ downloadUrl: `${call.baseUrl}/api/v4/downloads/${token}`, token })
+  const record = app.store.contents.get(file.contentId ?? '')
+  const elsewhere = record && app.blobs.contentUrl(record, app.downloadUrlLifetimeS)
+  return ok({ downloadUrl: elsewhere ?? `${call.baseUrl}/api/v4/downloads/${token}`, token })
 }
 
-function byToken(call: Call): Reply {
+function byToken(call: Call): Promise<Reply> {
   const { app } = call
   const allowed = app.signer.readDownloadToken(call.param('token'), app.now())
   if (allowed === undefined || !app.store.users.doesExist(allowed.userId)) {
@@ -47,7 +50,7 @@ function parseRange(header: string | undefined, size: number): { start: number; 
   return { start, end: to === '' ? size : Math.min(Number(to) + 1, size) }
 }
 
-function content(call: Call, file: NodeRecord): Reply {
+async function content(call: Call, file: NodeRecord): Promise<Reply> {
   const { store, blobs } = call.app
   const record = store.contents.get(file.contentId ?? '')
   if (record === undefined) throw fileNotFound()
@@ -61,14 +64,11 @@ function content(call: Call, file: NodeRecord): Reply {
   if (range === 'bad') {
     throw new ApiError(416, undefined, 'Range cannot be satisfied', { 'Content-Range': `bytes */${record.size}` })
   }
-  if (range === 'none') {
-    return {
-      status: 200,
-      headers: { ...headers, 'Content-Length': record.size },
-      stream: blobs.read(record.segments, 0, record.size),
-    }
-  }
-  const { start, end } = range
+  const { start, end } = range === 'none' ? { start: 0, end: record.size } : range
+  // A request for the headers alone must not start a stream that nobody reads.
+  const wanted = call.method === 'HEAD' ? start : end
+  const stream = await blobs.read(record.segments, start, wanted)
+  if (range === 'none') return { status: 200, headers: { ...headers, 'Content-Length': record.size }, stream }
   return {
     status: 206,
     headers: {
@@ -76,11 +76,11 @@ function content(call: Call, file: NodeRecord): Reply {
       'Content-Length': end - start,
       'Content-Range': `bytes ${start}-${end - 1}/${record.size}`,
     },
-    stream: blobs.read(record.segments, start, end),
+    stream,
   }
 }
 
-const byLogin = (call: Call): Reply => content(call, fileOf(call.access, call.id('id', fileNotFound)))
+const byLogin = (call: Call): Promise<Reply> => content(call, fileOf(call.access, call.id('id', fileNotFound)))
 
 export const downloadRoutes: RouteTable = {
   'POST /v4/nodes/files/:id/downloads': createUrl,

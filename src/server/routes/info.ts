@@ -39,8 +39,8 @@ export const infoRoutes: RouteTable = {
     ok({
       languageDefault: 'en-US',
       hideLoginInputFields: false,
-      s3Hosts: [],
-      s3EnforceDirectUpload: false,
+      s3Hosts: app.blobs.hosts,
+      s3EnforceDirectUpload: app.blobs.isDirectOnly,
       useS3Storage: app.storage === 's3',
       authMethods: [{ name: 'basic', isEnabled: true, priority: 1 }],
     }),
@@ -64,10 +64,10 @@ export const infoRoutes: RouteTable = {
     uploadShareDefaultExpirationPeriod: 0,
     fileDefaultExpirationPeriod: 0,
   })),
-  'GET /v4/config/info/infrastructure': forUsers(() => ({
+  'GET /v4/config/info/infrastructure': forUsers(({ app }) => ({
     smsConfigEnabled: false,
     mediaServerConfigEnabled: false,
-    s3EnforceDirectUpload: false,
+    s3EnforceDirectUpload: app.blobs.isDirectOnly,
     isDracoonCloud: false,
   })),
   'GET /v4/config/info/policies/algorithms': forUsers(() => ALGORITHMS),

@@ -1,5 +1,5 @@
 /**
- * The part store behind presigned URLs. It knows no logins: the signature in the URL is the permission. Errors are XML.
+ * The built-in part store behind presigned URLs. It knows no logins: the signature in the URL is the permission. Errors are XML.
  * @module
  */
 import type { Call, Reply } from '../call.ts'

@@ -1,6 +1,6 @@
 /**
  * Uploads: opening a channel, presigned part URLs, classic chunks, finishing, status. The bytes and the commit are the
- * business of ../uploads.ts; presigned URLs lead to storage.ts.
+ * business of ../uploads.ts; presigned URLs lead to storage.ts or to an object store.
  * @module
  */
 import { Access, CREATE } from '../access.ts'
@@ -42,7 +42,7 @@ async function open(call: Call): Promise<Reply> {
   checkPathLength(access.pathOf(parent.id) ?? '', name)
   checkEncryption(call, parent, size)
   checkQuota(app.store, parent, size ?? 0)
-  const channel = app.uploads.open({
+  const channel = await app.uploads.open({
     userId: user.id,
     parentId: parent.id,
     name,
@@ -75,13 +75,9 @@ async function partUrls(call: Call): Promise<Reply> {
   const first = requiredInteger(body, 'firstPartNumber')
   const last = requiredInteger(body, 'lastPartNumber')
   if (first < 1 || last < first || last > MAX_PARTS) throw badRequest(-80001, 'Invalid part numbers')
-  const now = app.now()
   const urls = Array.from({ length: last - first + 1 }, (_, index) => {
-    const part = first + index
-    return {
-      url: `${baseUrl}${app.signer.partUrl({ uploadId: channel.id, part, size }, now, app.partUrlLifetimeS)}`,
-      partNumber: part,
-    }
+    const partNumber = first + index
+    return { url: channel.incoming.partUrl(partNumber, size, baseUrl), partNumber }
   })
   return created({ urls })
 }
@@ -116,12 +112,13 @@ async function finishDirect(call: Call): Promise<Reply> {
     return { number: requiredInteger(fields, 'partNumber'), etag: optionalString(fields, 'partEtag') ?? '' }
   })
   const request = finishRequest(body)
-  const finishing = uploads.finish(channel, uploads.partsContent(channel, parts), request)
+  const finishing = uploads.finish(channel, (incoming) => incoming.fromParts(parts), request)
   let answered = false
   finishing.catch((error: unknown) => {
     if (!answered) return
     channel.status = 'error'
     channel.error = error instanceof ApiError ? error : new ApiError(500, undefined, 'Unexpected error')
+    if (channel.error.status >= 500) call.app.onError(error)
   })
   let timer: NodeJS.Timeout | undefined
   const patience = new Promise<void>((resolve) => {
@@ -182,7 +179,7 @@ async function finishClassic(call: Call): Promise<Reply> {
   const request = finishRequest(await call.json())
   // A second look: the channel may have been finished while the body was on its way.
   app.uploads.get(channel.id)
-  const nodeId = await app.uploads.finish(channel, app.uploads.chunksContent(channel), request)
+  const nodeId = await app.uploads.finish(channel, (incoming) => incoming.fromChunks(), request)
   const node = app.store.nodes.get(nodeId)
   if (node === undefined) throw new ApiError(404, -41000, 'Node not found')
   return created(fullNodeView(app.store, node, new Access(app.store, channel.userId)))
