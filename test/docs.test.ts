@@ -60,7 +60,7 @@ test('the code in the README compiles against the package', async () => {
   const base = mkdtempSync(join(ROOT, 'node_modules', '.readme-'))
   try {
     const snippets = blocks('ts')
-    expect(snippets.length).toBe(2)
+    expect(snippets.length).toBe(5)
     snippets.forEach((text, index) => {
       writeFileSync(join(base, `snippet${index}.ts`), `${text}\nexport {}\n`)
     })
@@ -75,7 +75,11 @@ test('the code in the README compiles against the package', async () => {
           skipLibCheck: true,
           types: ['node'],
           typeRoots: ['../@types'],
-          paths: { sealsync: ['../../dist/src/index.d.ts'], 'sealsync/crypto': ['../../dist/crypto/index.d.ts'] },
+          paths: {
+            sealsync: ['../../dist/src/index.d.ts'],
+            'sealsync/crypto': ['../../dist/crypto/index.d.ts'],
+            'sealsync/session': ['../../dist/src/session/index.d.ts'],
+          },
         },
         include: ['*.ts'],
       }),

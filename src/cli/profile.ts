@@ -1,28 +1,27 @@
 /**
- * What a login leaves for later commands: server, client and where the grant is kept; never a secret. Settings in it are the
- * last but one place that options are looked for (flag, `SEALSYNC_*`, profile, default).
+ * What a login leaves for later commands: server, account, way to log in and where the grant is kept; never a secret. Settings
+ * in it come after flags, environment and project file.
  * @module
  */
-import { unlink } from 'node:fs/promises'
+import { readdir, rename, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import envPaths from 'env-paths'
-import { SyncError, systemCode } from '../errors.ts'
+import { localError, SyncError, systemCode } from '../errors.ts'
 import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
 import type { StoreKind } from '../session/grant-store.ts'
+import { isMethod, type MethodName } from './methods.ts'
 
 export interface Profile {
   readonly v: 1
   readonly server: string
   readonly user: string
   readonly userId: number
-  readonly method: 'password' | 'browser'
-  readonly clientId?: string
-  readonly clientSecretFile?: string
-  readonly redirectUri?: string
-  readonly caFile?: string
+  readonly method: MethodName
+  /** What the method needs besides, by the names of the flags: ids and names of files. */
+  readonly login?: Readonly<Record<string, string>>
   readonly store: StoreKind
-  /** Defaults for options of other commands, by their long names: `{"jobs": 4, "key-password-file": "/etc/…"}`. */
-  readonly options?: Readonly<Record<string, string | number | boolean>>
+  /** Settings of other commands, by their names: `{"jobs": 4, "key-password-file": "/etc/…"}`. */
+  readonly options?: Readonly<Record<string, string | number | boolean | readonly string[]>>
 }
 
 /** The directory of everything this program keeps for its user. */
@@ -41,23 +40,44 @@ const damaged = (path: string, cause?: unknown) =>
     cause,
   })
 
-function parseProfile(text: string, path: string): Profile {
-  let value: Record<string, unknown>
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+export function parseProfile(text: string, path: string): Profile {
+  let value: unknown
   try {
     value = JSON.parse(text)
   } catch (cause) {
     throw damaged(path, cause)
   }
+  if (!isRecord(value)) throw damaged(path)
+  const { v, server, user, userId, method, store } = value
   const right =
-    value !== null &&
-    value.v === 1 &&
-    typeof value.server === 'string' &&
-    typeof value.user === 'string' &&
-    Number.isSafeInteger(value.userId) &&
-    (value.method === 'password' || value.method === 'browser') &&
-    (value.store === 'keyring' || value.store === 'file')
+    v === 1 &&
+    typeof server === 'string' &&
+    typeof user === 'string' &&
+    Number.isSafeInteger(userId) &&
+    isMethod(method) &&
+    ['keyring', 'file', 'encrypted'].includes(store as string) &&
+    (value.login === undefined || isRecord(value.login)) &&
+    (value.options === undefined || isRecord(value.options))
   if (!right) throw damaged(path)
-  return value as unknown as Profile
+  // Earlier profiles kept these beside each other.
+  const { clientId, clientSecretFile, redirectUri, caFile, login, options, ...rest } = value
+  const texts = {
+    'client-id': clientId,
+    'client-secret-file': clientSecretFile,
+    'redirect-uri': redirectUri,
+    ...(login ?? {}),
+  }
+  const all = { ...(caFile === undefined ? {} : { 'ca-file': caFile }), ...(options ?? {}) }
+  return {
+    ...(rest as unknown as Profile),
+    login: Object.fromEntries(
+      Object.entries(texts).filter((entry): entry is [string, string] => typeof entry[1] === 'string'),
+    ),
+    options: all as NonNullable<Profile['options']>,
+  }
 }
 
 /** @returns `undefined` when there is no such profile. */
@@ -67,11 +87,38 @@ export async function loadProfile(name: string): Promise<Profile | undefined> {
   return bytes === undefined ? undefined : parseProfile(Buffer.from(bytes).toString('utf8'), path)
 }
 
+/** Settings that a profile keeps; a damaged one has none here, and says so when it is used. */
+export const profileOptions = async (name: string): Promise<Profile['options']> =>
+  (await loadProfile(name).catch(() => undefined))?.options
+
 export const saveProfile = (name: string, profile: Profile): Promise<void> =>
   writePrivateFile(pathOf(name), `${JSON.stringify(profile, null, 2)}\n`)
 
 export async function deleteProfile(name: string): Promise<void> {
   await unlink(pathOf(name)).catch((error) => {
-    if (systemCode(error) !== 'ENOENT') throw error
+    if (systemCode(error) !== 'ENOENT') throw localError(error, `remove the profile ${name}`)
   })
 }
+
+/** Names of all profiles, sorted. */
+export async function listProfiles(): Promise<string[]> {
+  const names = await readdir(homeDirectory()).catch((error) => {
+    if (systemCode(error) === 'ENOENT') return []
+    throw localError(error, 'list the profiles')
+  })
+  return names.flatMap((name) => /^profile-(.+)\.json$/.exec(name)?.[1] ?? []).sort()
+}
+
+/** @throws {SyncError} `PROFILE_MISSING`, `PROFILE_EXISTS`. */
+export async function renameProfile(from: string, to: string): Promise<void> {
+  if ((await loadProfile(from)) === undefined) throw profileMissing(from)
+  if ((await listProfiles()).includes(checkName(to))) {
+    throw new SyncError('usage', 'PROFILE_EXISTS', `There is a profile ${to} already`)
+  }
+  await rename(pathOf(from), pathOf(to)).catch((error) => {
+    throw localError(error, `rename the profile ${from}`)
+  })
+}
+
+export const profileMissing = (name: string) =>
+  new SyncError('usage', 'PROFILE_MISSING', `There is no profile ${name}`, { hint: 'See them with: sync profile list' })

@@ -2,9 +2,11 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { cancelled, SyncError, toSyncError } from '../errors.ts'
 import { VERSION } from '../version.ts'
-import { type Context, createContext } from './context.ts'
+import { type Context, createContext, outputOf, requireSettings } from './context.ts'
 import { EXIT, exitCodeOf, signalExit } from './exit-codes.ts'
+import { LOGIN_OPTIONS, METHODS } from './methods.ts'
 import { createOutput } from './output.ts'
+import { SETTINGS, variableOf } from './settings.ts'
 
 const EXIT_TABLE = `
 Exit codes: 0 done · 1 bug · 2 usage or configuration · 3 some entries failed · 4 login needed · 5 network or server,
@@ -33,17 +35,19 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
   let exitCode = 0
   /** Wires a command to its action; whatever it throws becomes a message and an exit code. */
   const run =
-    (load: () => Promise<Action>) =>
+    (load: () => Promise<Action>, how: { withProblems?: boolean } = {}) =>
     async (...args: unknown[]): Promise<void> => {
       const command = args.at(-1) as Command
-      const context = createContext(command, signal)
+      const output = outputOf(command.optsWithGlobals())
       try {
+        const context = await createContext(command, signal)
+        if (!how.withProblems) requireSettings(context)
         const action = (await load()) as (context: Context, ...rest: unknown[]) => Promise<number | undefined>
         exitCode = (await action(context, ...args.slice(0, -2))) ?? 0
       } catch (thrown) {
         const error = toSyncError(signal.aborted ? cancelled(signal) : thrown)
         exitCode = error.class === 'cancelled' ? signalExit(error) : exitCodeOf(error)
-        context.output.error(error, exitCode)
+        output.error(error, exitCode)
       }
     }
 
@@ -62,7 +66,27 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
   return exitCode
 }
 
-type Run = (load: () => Promise<Action>) => (...args: unknown[]) => Promise<void>
+/** The options of settings, by their table. */
+function settingOptions(target: Command, names: readonly string[], group?: string): Command {
+  for (const name of names) {
+    const { kind, argument, summary, choices, fallback } = SETTINGS.find((spec) => spec.name === name)!
+    const isMany = kind === 'list' || kind === 'files'
+    const short = name === 'jobs' ? '-j, ' : ''
+    const value = kind === 'flag' ? '' : ` <${choices?.join('|') ?? argument}>`
+    const notes = [
+      ...(isMany ? ['may be repeated'] : []),
+      ...(fallback === undefined ? [] : [`default ${fallback}`]),
+      `env ${variableOf(name)}`,
+    ].join(', ')
+    const option = new Option(`${short}--${name}${value}`, `${summary} (${notes})`)
+    // Not a variadic option: that would swallow the arguments behind it.
+    if (isMany) option.argParser(collect)
+    target.addOption(group === undefined ? option : option.helpGroup(group))
+  }
+  return target
+}
+
+type Run = (load: () => Promise<Action>, how?: { withProblems?: boolean }) => (...args: unknown[]) => Promise<void>
 
 /** A command with the options that all have. */
 function command(parent: Command, usage: string, summary: string): Command {
@@ -72,26 +96,24 @@ function command(parent: Command, usage: string, summary: string): Command {
     .option('--json', 'print results as JSON, one object per line')
     .option('-q, --quiet', 'only results, warnings and errors')
     .option('-v, --verbose', 'say more')
-    .addOption(new Option('--profile <name>', 'which login to use').env('SEALSYNC_PROFILE').default('default'))
+    .addOption(new Option('--profile <name>', 'which login to use (env SEALSYNC_PROFILE)'))
 }
 
-const keyPasswordOptions = (target: Command) =>
-  target
-    .addOption(
-      new Option('--key-password-file <file>', 'file that holds the encryption password').env(
-        'SEALSYNC_KEY_PASSWORD_FILE',
-      ),
-    )
-    .addOption(
-      new Option('--key-password-command <command>', 'program that prints the encryption password').env(
-        'SEALSYNC_KEY_PASSWORD_COMMAND',
-      ),
-    )
+const allSettings = (target: Command): Command =>
+  settingOptions(
+    target,
+    SETTINGS.map(({ name }) => name).filter((name) => name !== 'profile'),
+  )
 
-const caOption = () =>
-  new Option('--ca-file <file>', 'PEM file of an additional certificate authority').env('SEALSYNC_CA_FILE')
+const CONNECTION = SETTINGS.filter(({ connection }) => connection).map(({ name }) => name)
 
-const atLeastTwo = (value: string, previous: string[] | undefined): string[] => [...(previous ?? []), value]
+/** A command that talks to a server. */
+const remote = (parent: Command, usage: string, summary: string): Command =>
+  settingOptions(command(parent, usage, summary), [...CONNECTION, 'session-key-command'], 'Connection options:')
+
+const keyPasswordOptions = (target: Command) => settingOptions(target, ['key-password-file', 'key-password-command'])
+
+const collect = (value: string, previous: string[] | undefined): string[] => [...(previous ?? []), value]
 
 function createProgram(run: Run): Command {
   const program = new Command('sync')
@@ -102,46 +124,82 @@ function createProgram(run: Run): Command {
     .exitOverride()
     .enablePositionalOptions()
 
-  const login = command(program, 'login <url>', 'log in to a server and remember it')
-    .option('--user <name>', 'log in with user name and password instead of the browser')
-    .option('--password-file <file>', 'file that holds the account password')
-    .option('--password-command <command>', 'program that prints the account password')
-    .option('--no-browser', 'print the address of the login page instead of opening it')
-    .addOption(new Option('--client-id <id>', 'OAuth client').env('SEALSYNC_CLIENT_ID'))
-    .addOption(
-      new Option('--client-secret-file <file>', 'file that holds its secret').env('SEALSYNC_CLIENT_SECRET_FILE'),
-    )
-    .addOption(new Option('--redirect-uri <uri>', 'its registered redirect URI').env('SEALSYNC_REDIRECT_URI'))
-    .addOption(caOption())
+  const login = remote(program, 'login <url>', 'log in to a server and remember it').addOption(
+    new Option('--method <method>', 'how (default: by the other options, else browser)').choices(METHODS),
+  )
+  for (const { name, argument, summary, choices } of LOGIN_OPTIONS) {
+    const option = new Option(`--${name}${argument === undefined ? '' : ` <${argument}>`}`, summary)
+    if (argument !== undefined && name !== 'code') option.env(variableOf(name))
+    login.addOption(choices === undefined ? option : option.choices(choices))
+  }
+  settingOptions(login, ['session-store'])
   login.action(run(async () => (await import('./commands/account.ts')).login))
-  command(program, 'logout', 'revoke the login and forget it').action(
+  remote(program, 'logout', 'revoke the login and forget it').action(
     run(async () => (await import('./commands/account.ts')).logout),
   )
-  command(program, 'whoami', 'show who is logged in where').action(
+  remote(program, 'whoami', 'show who is logged in where').action(
     run(async () => (await import('./commands/account.ts')).whoami),
   )
 
+  const session = program.command('session').description('the login: look at it, renew it, move it')
+  remote(session, 'show', 'show how the login stands, without its tokens')
+    .option('--online', 'ask the server')
+    .action(run(async () => (await import('./commands/session.ts')).show))
+  remote(session, 'renew', 'renew the login now').action(run(async () => (await import('./commands/session.ts')).renew))
+  remote(session, 'export <file>', 'move the login into a file (- for standard output)')
+    .option('--keep', 'leave it here too; only for logins whose tokens do not rotate')
+    .action(run(async () => (await import('./commands/session.ts')).exportSession))
+  settingOptions(remote(session, 'import <file>', 'take over a login from a file (- for standard input)'), [
+    'session-store',
+  ]).action(run(async () => (await import('./commands/session.ts')).importSession))
+
+  const profile = program.command('profile').description('logins that are remembered, by name')
+  command(profile, 'list', 'list them').action(run(async () => (await import('./commands/profile.ts')).list))
+  command(profile, 'show [name]', 'show one').action(run(async () => (await import('./commands/profile.ts')).show))
+  command(profile, 'rename <from> <to>', 'give it another name').action(
+    run(async () => (await import('./commands/profile.ts')).rename),
+  )
+  command(profile, 'remove <name>', 'forget it here, without telling the server').action(
+    run(async () => (await import('./commands/profile.ts')).remove),
+  )
+
+  const config = program.command('config').description('settings and where they come from')
+  allSettings(command(config, 'show', 'show the settings in force'))
+    .option('--origin', 'also where each value comes from')
+    .action(run(async () => (await import('./commands/config.ts')).show, { withProblems: true }))
+  allSettings(command(config, 'check', 'check all settings files; silent when they are right')).action(
+    run(async () => (await import('./commands/config.ts')).check, { withProblems: true }),
+  )
+  command(config, 'path', 'show which files are looked at').action(
+    run(async () => (await import('./commands/config.ts')).path, { withProblems: true }),
+  )
+
+  remote(program, 'doctor [url]', 'check settings, connection, server and login, and say what is wrong')
+    .option('--pin', 'show the pins of the server’s keys; with --backup-pin also keep them in the profile')
+    .option('--backup-pin <pin>', 'pin of the key that the server will change to')
+    .action(run(async () => (await import('./commands/doctor.ts')).doctor, { withProblems: true }))
+
   const keys = program.command('keys').description('key pair and file keys')
-  keyPasswordOptions(command(keys, 'create', 'make an RSA-4096 key pair, locked with an encryption password')).action(
+  keyPasswordOptions(remote(keys, 'create', 'make an RSA-4096 key pair, locked with an encryption password')).action(
     run(async () => (await import('./commands/keys.ts')).create),
   )
-  command(keys, 'status', 'show the key pair and what is left to hand out').action(
+  remote(keys, 'status', 'show the key pair and what is left to hand out').action(
     run(async () => (await import('./commands/keys.ts')).status),
   )
-  keyPasswordOptions(command(keys, 'distribute', 'hand out file keys to members who lack them'))
+  keyPasswordOptions(remote(keys, 'distribute', 'hand out file keys to members who lack them'))
     .option('--room <path>', 'only in this room')
     .action(run(async () => (await import('./commands/keys.ts')).distribute))
 
-  keyPasswordOptions(command(keys, 'remember', 'keep the encryption password in the keyring of the system')).action(
+  keyPasswordOptions(remote(keys, 'remember', 'keep the encryption password in the keyring of the system')).action(
     run(async () => (await import('./commands/keys.ts')).remember),
   )
   command(keys, 'forget', 'remove it from there').action(run(async () => (await import('./commands/keys.ts')).forget))
 
   const room = program.command('room').description('rooms and their members')
-  command(room, 'create <path>', 'make an encrypted room: /NAME')
+  remote(room, 'create <path>', 'make an encrypted room: /NAME')
     .option('--plain', 'without encryption')
     .action(run(async () => (await import('./commands/remote.ts')).roomCreate))
-  command(room, 'members <path>', 'list, add or remove members')
+  remote(room, 'members <path>', 'list, add or remove members')
     .option('--add <user>', 'add a user')
     .addOption(
       new Option('--role <role>', 'what the added user may do').choices(['read', 'edit', 'admin']).default('edit'),
@@ -149,37 +207,33 @@ function createProgram(run: Run): Command {
     .option('--remove <user>', 'remove a user')
     .action(run(async () => (await import('./commands/remote.ts')).roomMembers))
 
-  command(program, 'ls [path]', 'list a room or folder')
+  remote(program, 'ls [path]', 'list a room or folder')
     .option('-l, --long', 'with kind, encryption, size and time')
     .action(run(async () => (await import('./commands/remote.ts')).ls))
-  command(program, 'mkdir <path>', 'make a folder')
+  remote(program, 'mkdir <path>', 'make a folder')
     .option('-p, --parents', 'also the folders above; no error if it exists')
     .action(run(async () => (await import('./commands/remote.ts')).mkdir))
-  command(program, 'rm <path...>', 'delete files (they go to the recycle bin)')
+  remote(program, 'rm <path...>', 'delete files (they go to the recycle bin)')
     .option('-r, --recursive', 'also rooms and folders with all they hold')
     .option('--force', 'also rooms')
     .action(run(async () => (await import('./commands/remote.ts')).rm))
-  command(program, 'stat <path>', 'show everything about a room, folder or file').action(
+  remote(program, 'stat <path>', 'show everything about a room, folder or file').action(
     run(async () => (await import('./commands/remote.ts')).stat),
   )
-  keyPasswordOptions(command(program, 'cat <path>', 'print a file after checking all of it')).action(
+  keyPasswordOptions(remote(program, 'cat <path>', 'print a file after checking all of it')).action(
     run(async () => (await import('./commands/remote.ts')).cat),
   )
 
-  transferOptions(command(program, 'upload', 'upload files and directories; never deletes'))
-    .argument('<paths...>', 'LOCAL... REMOTE', atLeastTwo)
+  transferOptions(remote(program, 'upload', 'upload files and directories; never deletes'), [
+    'part-size',
+    'require-encryption',
+  ])
+    .argument('<paths...>', 'LOCAL... REMOTE', collect)
     .usage('[options] LOCAL... REMOTE')
-    .addOption(new Option('--part-size <size>', 'bytes per part, at least 5M (default 8M)').env('SEALSYNC_PART_SIZE'))
-    .addOption(new Option('--require-encryption', 'refuse rooms without encryption').env('SEALSYNC_REQUIRE_ENCRYPTION'))
     .action(transferAction(run, async () => (await import('./commands/transfer.ts')).upload))
-  transferOptions(command(program, 'download', 'download files and folders; never deletes'))
-    .argument('<paths...>', 'REMOTE... LOCAL', atLeastTwo)
+  transferOptions(remote(program, 'download', 'download files and folders; never deletes'), ['on-conflict'])
+    .argument('<paths...>', 'REMOTE... LOCAL', collect)
     .usage('[options] REMOTE... LOCAL')
-    .addOption(
-      new Option('--on-conflict <action>', 'what to do with a local file that differs')
-        .choices(['keep', 'overwrite'])
-        .env('SEALSYNC_ON_CONFLICT'),
-    )
     .action(transferAction(run, async () => (await import('./commands/transfer.ts')).download))
 
   const serve = command(program, 'serve', 'run the embedded server')
@@ -188,6 +242,12 @@ function createProgram(run: Run): Command {
     .option('--host <host>', 'address to listen on (default 127.0.0.1); beyond loopback only with TLS')
     .option('--allow-host <name...>', 'further names that clients may use for it')
     .addOption(new Option('--storage <kind>', 'how content travels').choices(['classic', 's3']).default('classic'))
+    .option('--s3-endpoint <url>', 'with --storage s3: keep content in this object store instead of --data')
+    .option('--s3-bucket <name>', 'its bucket')
+    .option('--s3-region <name>', 'its region (default us-east-1)')
+    .option('--s3-access-key-file <file>', 'file with the access key (or SEALSYNC_S3_ACCESS_KEY)')
+    .option('--s3-secret-key-file <file>', 'file with the secret key (or SEALSYNC_S3_SECRET_KEY)')
+    .option('--s3-path-style', 'the bucket goes into the path, not into the host name')
     .option('--tls-cert <file>', 'PEM certificate')
     .option('--tls-key <file>', 'PEM private key')
     .option('--faults <file>', 'JSON plan of faults to inject, for tests')
@@ -201,11 +261,13 @@ function createProgram(run: Run): Command {
   return program
 }
 
-const transferOptions = (target: Command) =>
-  keyPasswordOptions(target)
-    .option('--contents', 'put what is in a directory into the target, not the directory itself')
-    .option('--checksum', 'compare contents, not size and time')
-    .addOption(new Option('-j, --jobs <n>', 'files in flight (default 16)').env('SEALSYNC_JOBS'))
+const transferOptions = (target: Command, names: readonly string[]) =>
+  settingOptions(
+    keyPasswordOptions(target)
+      .option('--contents', 'put what is in a directory into the target, not the directory itself')
+      .option('--checksum', 'compare contents, not size and time'),
+    ['jobs', ...names],
+  )
 
 /** Both transfers take a list whose last element is the target. */
 const transferAction =
@@ -217,5 +279,6 @@ const transferAction =
       const error = new InvalidArgumentError('a source and a target are needed')
       target.error(`error: ${error.message}`, { exitCode: EXIT.usage })
     }
-    return run(load)(...args)
+    // Wrong settings end in a summary, like everything else that can happen to a transfer.
+    return run(load, { withProblems: true })(...args)
   }

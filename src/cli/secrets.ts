@@ -9,15 +9,18 @@ import { localError, SyncError } from '../errors.ts'
 
 export interface SecretSources {
   readonly file?: string | undefined
+  /** The file is no text: nothing is cut off. */
+  readonly binary?: boolean
   readonly command?: string | undefined
   /** Account in the system's keyring. */
   readonly keyring?: string | undefined
   readonly variable?: 'SEALSYNC_PASSWORD' | 'SEALSYNC_KEY_PASSWORD'
-  readonly question: string
+  /** For a person; absent: nobody is asked. */
+  readonly question?: string
   /** Asks twice. */
   readonly confirm?: boolean
   /** Thrown when there is no source and nobody to ask. */
-  readonly missing: SyncError
+  readonly missing?: SyncError
 }
 
 const MAX_SECRET = 64 * 1024
@@ -44,7 +47,7 @@ async function readStandardInput(): Promise<Uint8Array> {
 }
 
 /** A regular file, or a pipe such as `<(…)`; `-` is standard input. */
-async function readSecretFile(path: string): Promise<Uint8Array> {
+async function readSecretFile(path: string, binary = false): Promise<Uint8Array> {
   if (path === '-') return readStandardInput()
   try {
     const handle = await open(path, 'r')
@@ -61,7 +64,7 @@ async function readSecretFile(path: string): Promise<Uint8Array> {
       const bytes = await handle.readFile()
       if (bytes.length > MAX_SECRET)
         throw new SyncError('usage', 'SECRET_TOO_LONG', `The secret file ${path} is too long`)
-      return trimLine(bytes)
+      return binary ? bytes : trimLine(bytes)
     } finally {
       await handle.close()
     }
@@ -131,7 +134,7 @@ async function runSecretCommand(text: string): Promise<Uint8Array> {
   })
 }
 
-const isInteractive = () => process.stdin.isTTY === true && process.stderr.isTTY === true
+export const isInteractive = () => process.stdin.isTTY === true && process.stderr.isTTY === true
 
 /** Asks without echo on the terminal. */
 export async function prompt(question: string): Promise<string> {
@@ -146,9 +149,22 @@ export async function prompt(question: string): Promise<string> {
   }
 }
 
+/** The first line of a file, or of standard input as soon as it is there. */
+export async function readCode(path: string): Promise<string> {
+  if (path !== '-') return Buffer.from(await readSecretFile(path)).toString('utf8')
+  const { createInterface } = await import('node:readline')
+  const lines = createInterface({ input: process.stdin, terminal: false })
+  try {
+    for await (const line of lines) return line
+  } finally {
+    lines.close()
+  }
+  throw new SyncError('auth', 'CODE_NEEDED', 'No code came from standard input')
+}
+
 /** Gets a secret from the first source that is there. */
 export async function getSecret(sources: SecretSources): Promise<Uint8Array> {
-  if (sources.file !== undefined) return readSecretFile(sources.file)
+  if (sources.file !== undefined) return readSecretFile(sources.file, sources.binary)
   if (sources.command !== undefined) return runSecretCommand(sources.command)
   if (sources.keyring !== undefined) {
     const { openSystemKeyring } = await import('../local/system-keyring.ts')
@@ -157,9 +173,12 @@ export async function getSecret(sources: SecretSources): Promise<Uint8Array> {
   }
   const value = fromEnvironment.get(sources.variable ?? '')
   if (value !== undefined) return Buffer.from(value, 'utf8')
-  if (!isInteractive()) throw sources.missing
-  const first = await prompt(sources.question)
-  if (sources.confirm && (await prompt(`${sources.question} (again)`)) !== first) {
+  const { question, missing } = sources
+  if (question === undefined || !isInteractive()) {
+    throw missing ?? new SyncError('usage', 'SECRET_MISSING', 'A secret is needed and was not given')
+  }
+  const first = await prompt(question)
+  if (sources.confirm && (await prompt(`${question} (again)`)) !== first) {
     throw new SyncError('usage', 'PASSWORDS_DIFFER', 'The two passwords are not the same')
   }
   return Buffer.from(first, 'utf8')

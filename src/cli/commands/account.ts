@@ -1,92 +1,87 @@
 /** login, logout, whoami. @module */
-import { resolve } from 'node:path'
 import { getAccount, getServerVersion } from '../../api/account.ts'
-import { createClient } from '../../client.ts'
+import { createClient, parseBaseUrl } from '../../client.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
-import { memoryGrantStore } from '../../session/grant-store.ts'
-import {
-  type Context,
-  connect,
-  createAuthorizer,
-  openStore,
-  readAuthorities,
-  readClient,
-  requireProfile,
-  setting,
-  terminalUi,
-  text,
-  withClient,
-} from '../context.ts'
+import { memoryGrantStore, type StoreKind } from '../../session/grant-store.ts'
+import { createAuthorizer } from '../authorizers.ts'
+import { connect, openStore, terminalUi, withClient } from '../connect.ts'
+import { type Context, requireProfile } from '../context.ts'
 import { display } from '../display.ts'
+import { chooseMethod, LOGIN_OPTIONS, type LoginChoice } from '../methods.ts'
 import { deleteProfile, loadProfile, type Profile, saveProfile } from '../profile.ts'
 import { getSecret } from '../secrets.ts'
+import { camelCase, SETTINGS } from '../settings.ts'
+import { transportOf } from '../transport.ts'
+
+/** The login options that were given, by flag name. */
+function givenOptions({ options }: Context): Record<string, string> {
+  const given: Record<string, string> = {}
+  for (const { name } of [...LOGIN_OPTIONS, { name: 'method' }]) {
+    const value = name === 'no-browser' ? options.browser === false || undefined : options[camelCase(name)]
+    if (value !== undefined && value !== '') given[name] = String(value)
+  }
+  return given
+}
+
+/** Connection settings given at the login hold for later commands too. */
+function connectionFlags({ settings }: Context): NonNullable<Profile['options']> {
+  const names = SETTINGS.filter(({ connection, name }) => connection && settings.isFlag(name)).map(({ name }) => name)
+  const pairs = settings.all.filter(({ name, value }) => names.includes(name) && value !== undefined)
+  return Object.fromEntries(
+    pairs.map(({ name, value }) => {
+      // Durations are kept in milliseconds inside; written, they need their unit.
+      const isTime = SETTINGS.some((spec) => spec.name === name && spec.kind === 'duration')
+      return [name, isTime ? `${value}ms` : value!]
+    }),
+  )
+}
+
+const askPassword = (user: string, values: LoginChoice['values']) => async () => {
+  const secret = await getSecret({
+    file: values['password-file'],
+    command: values['password-command'],
+    variable: 'SEALSYNC_PASSWORD',
+    question: `Password of ${display(user, 60)}`,
+    missing: new SyncError(
+      'auth',
+      'PASSWORD_NEEDED',
+      'The account password is needed, and there is no terminal to ask',
+      {
+        hint: 'Give it with --password-file.',
+      },
+    ),
+  })
+  return Buffer.from(secret).toString('utf8')
+}
 
 export async function login(context: Context, url: string): Promise<void> {
-  const { options, output } = context
-  const user = text(options, 'user')
-  const clientId = text(options, 'clientId')
-  const secretFile = text(options, 'clientSecretFile')
-  const redirectUri = text(options, 'redirectUri')
-  const caFile = text(options, 'caFile')
-  if (user === undefined && (text(options, 'passwordFile') ?? text(options, 'passwordCommand')) !== undefined) {
-    throw new SyncError('usage', 'USER_MISSING', '--password-file and --password-command need --user', {
-      hint: 'Without --user the login happens in the browser.',
-    })
-  }
-  const password = async () => {
-    const secret = await getSecret({
-      file: text(options, 'passwordFile'),
-      command: text(options, 'passwordCommand'),
-      variable: 'SEALSYNC_PASSWORD',
-      question: `Password of ${display(user ?? '', 60)}`,
-      missing: new SyncError(
-        'auth',
-        'PASSWORD_NEEDED',
-        'The account password is needed, and there is no terminal to ask',
-        {
-          hint: 'Give it with --password-file.',
-        },
-      ),
-    })
-    return Buffer.from(secret).toString('utf8')
-  }
-  const method: Profile['method'] = user === undefined ? 'browser' : 'password'
-  const ca = await readAuthorities(caFile)
+  const { output, settings, signal, profileName } = context
+  const { method, values, kept } = chooseMethod(givenOptions(context))
+  const { origin } = parseBaseUrl(url)
   const memory = memoryGrantStore()
-  const client = createClient(url, {
-    authorizer: await createAuthorizer({
-      method,
-      client: await readClient(clientId, secretFile),
-      redirectUri,
-      ...(user === undefined ? {} : { user }),
-      password,
-    }),
+  const user = values.user ?? ''
+  const client = createClient(origin, {
+    authorizer: await createAuthorizer(method, values, { password: askPassword(user, values) }),
     store: memory,
-    environment: { ui: terminalUi(output, options.browser !== false) },
-    ...(ca === undefined ? {} : { transport: { ca } }),
+    environment: { ui: terminalUi(output, values['no-browser'] === undefined, values.code) },
+    transport: await transportOf(settings, origin),
+    onEvent: (event) => event.type === 'warning' && output.warn(event.message),
   })
   try {
-    await client.session.login(context.signal)
-    const account = await getAccount(client.api, context.signal)
-    const previous = await loadProfile(context.profileName).catch(() => undefined)
-    const identity = {
-      server: client.origin,
-      user: account.userName,
-      ...(clientId === undefined ? {} : { clientId }),
-    }
-    const { store, kind } = await openStore(identity)
+    await client.session.login(signal)
+    const account = await getAccount(client.api, signal)
+    const previous = await loadProfile(profileName).catch(() => undefined)
+    const identity = { server: client.origin, user: account.userName, login: kept }
+    const { store, kind } = await openStore(identity, settings, settings.text('session-store') as StoreKind | undefined)
     const grant = await memory.load()
     if (grant !== undefined) await store.exclusive(() => store.save(grant))
-    await saveProfile(context.profileName, {
+    await saveProfile(profileName, {
       v: 1,
       ...identity,
       userId: account.id,
       method,
       store: kind,
-      ...(secretFile === undefined ? {} : { clientSecretFile: resolve(secretFile) }),
-      ...(redirectUri === undefined ? {} : { redirectUri }),
-      ...(caFile === undefined ? {} : { caFile: resolve(caFile) }),
-      ...(previous?.options === undefined ? {} : { options: previous.options }),
+      options: { ...previous?.options, ...connectionFlags(context) },
     })
     if (kind === 'file') output.warn(`no keyring found: the login is kept in plain text in ${store.place}`)
     output.result(`Logged in to ${client.origin} as ${display(account.userName)}`, {
@@ -94,6 +89,7 @@ export async function login(context: Context, url: string): Promise<void> {
       server: client.origin,
       user: account.userName,
       userId: account.id,
+      method,
       store: kind,
     })
   } finally {
@@ -125,51 +121,33 @@ export async function logout(context: Context): Promise<void> {
 }
 
 export async function whoami(context: Context): Promise<void> {
+  const { output, settings, signal, profileName } = context
   const profile = await requireProfile(context)
   await withClient(context, async (client) => {
-    const account = await getAccount(client.api, context.signal)
-    const version = await getServerVersion(client.api, context.signal).catch(() => undefined)
-    const place = (await openStore(profile, profile.store)).store.place
-    const keys = account.isEncryptionEnabled === true ? 'has a key pair' : 'no key pair yet (sync keys create)'
-    output(
-      context,
-      profile,
-      account.userName,
-      keys,
-      place,
-      version?.sdsServerVersion,
-      account.isEncryptionEnabled === true,
+    const account = await getAccount(client.api, signal)
+    const version = await getServerVersion(client.api, signal).catch(() => undefined)
+    const { place } = (await openStore(profile, settings, profile.store)).store
+    const hasKeyPair = account.isEncryptionEnabled === true
+    const serverVersion = version?.sdsServerVersion
+    output.result(
+      [
+        `user     ${display(account.userName)}`,
+        `server   ${profile.server}${serverVersion === undefined ? '' : ` (${display(serverVersion, 40)})`}`,
+        `keys     ${hasKeyPair ? 'has a key pair' : 'no key pair yet (sync keys create)'}`,
+        `login    by ${profile.method}, kept in ${place}`,
+        `profile  ${profileName}`,
+      ].join('\n'),
+      {
+        type: 'whoami',
+        user: account.userName,
+        userId: profile.userId,
+        server: profile.server,
+        serverVersion,
+        hasKeyPair,
+        method: profile.method,
+        store: profile.store,
+        profile: profileName,
+      },
     )
   })
-}
-
-function output(
-  context: Context,
-  profile: Profile,
-  user: string,
-  keys: string,
-  place: string,
-  serverVersion: string | undefined,
-  hasKeyPair: boolean,
-): void {
-  context.output.result(
-    [
-      `user     ${display(user)}`,
-      `server   ${profile.server}${serverVersion === undefined ? '' : ` (${display(serverVersion, 40)})`}`,
-      `keys     ${keys}`,
-      `login    kept in ${place}`,
-      `profile  ${context.profileName}`,
-    ].join('\n'),
-    {
-      type: 'whoami',
-      user,
-      userId: profile.userId,
-      server: profile.server,
-      serverVersion,
-      hasKeyPair,
-      store: profile.store,
-      profile: context.profileName,
-      caFile: setting(context, profile, 'ca-file'),
-    },
-  )
 }

@@ -21,7 +21,8 @@ import { createAtomicFile, makePrivateDirectory } from '../../local/atomic-file.
 import { escapeName } from '../../local/names.ts'
 import { ensureFolder, parseRemotePath, requireContainer, requireRemote } from '../../sync/remote-path.ts'
 import { downloadContent, openFileKey } from '../../transfer/download.ts'
-import { type Context, text, withClient } from '../context.ts'
+import { withClient } from '../connect.ts'
+import { type Context, text } from '../context.ts'
 import { display, showBytes } from '../display.ts'
 import { homeDirectory } from '../profile.ts'
 

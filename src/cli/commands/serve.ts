@@ -1,7 +1,8 @@
 /** serve and serve user: the embedded server. Its parts are loaded only here. @module */
 import { readFile } from 'node:fs/promises'
 import { SyncError } from '../../errors.ts'
-import { type Context, integerSetting, text } from '../context.ts'
+import type { S3Options } from '../../server/index.ts'
+import { type Context, integerOption, text } from '../context.ts'
 import { display } from '../display.ts'
 import { getSecret } from '../secrets.ts'
 
@@ -17,6 +18,42 @@ function requireData(context: Context): string {
   const data = text(context.options, 'data')
   if (data === undefined) throw new SyncError('usage', 'OPTION_MISSING', '--data DIR is needed')
   return data
+}
+
+/** A key of the object store, from a file or from the environment, which loses it. */
+async function s3Key(file: string | undefined, flag: string, variable: string): Promise<string> {
+  const value = process.env[variable] ?? ''
+  delete process.env[variable]
+  const missing = new SyncError('usage', 'OPTION_MISSING', `--s3-endpoint needs --${flag}`, {
+    hint: `Or set ${variable}.`,
+  })
+  if (file !== undefined) return Buffer.from(await getSecret({ file, question: '', missing })).toString('utf8')
+  if (value === '') throw missing
+  return value
+}
+
+/** The object store that was asked for, if any. */
+async function s3Options({ options }: Context): Promise<S3Options | undefined> {
+  const given = Object.keys(options).filter((name) => /^s3[A-Z]/.test(name))
+  const [endpoint, bucket, region] = ['s3Endpoint', 's3Bucket', 's3Region'].map((name) => text(options, name))
+  if (given.length === 0) return undefined
+  if (options.storage !== 's3' || endpoint === undefined || bucket === undefined) {
+    throw new SyncError('usage', 'OPTION_MISSING', '--storage s3, --s3-endpoint and --s3-bucket go together')
+  }
+  return {
+    endpoint,
+    bucket,
+    ...(region === undefined ? {} : { region }),
+    accessKeyId: await s3Key(text(options, 's3AccessKeyFile'), 's3-access-key-file', 'SEALSYNC_S3_ACCESS_KEY'),
+    secretAccessKey: await s3Key(text(options, 's3SecretKeyFile'), 's3-secret-key-file', 'SEALSYNC_S3_SECRET_KEY'),
+    pathStyle: options.s3PathStyle === true,
+  }
+}
+
+/** One line for an operator. */
+function errorLine(error: unknown): string {
+  const known = error instanceof Error ? (error.cause ?? error) : error
+  return known instanceof Error ? known.message : String(known)
 }
 
 export async function serve(context: Context): Promise<void> {
@@ -35,14 +72,17 @@ export async function serve(context: Context): Promise<void> {
   const faultsFile = text(options, 'faults')
   const faults = faultsFile === undefined ? undefined : parseFaultPlan(await readOption(faultsFile, 'faults'))
   const host = text(options, 'host')
+  const s3 = await s3Options(context)
   const server = await startServer({
     dataDir,
-    port: integerSetting(context, undefined, 'port', { min: 0, max: 65_535 }) ?? 0,
+    port: integerOption(options, 'port', { min: 0, max: 65_535 }) ?? 0,
     storage: options.storage === 's3' ? 's3' : 'classic',
+    ...(s3 === undefined ? {} : { s3 }),
     ...(host === undefined ? {} : { host }),
     ...(Array.isArray(options.allowHost) ? { allowedHosts: options.allowHost.map(String) } : {}),
     ...(tls === undefined ? {} : { tls }),
     ...(faults === undefined ? {} : { faults }),
+    onError: (error) => output.warn(errorLine(error)),
   })
   output.result(`Serving ${dataDir} at ${server.url}`, { url: server.url })
   output.info('Stop with Ctrl-C.')

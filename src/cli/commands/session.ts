@@ -1,0 +1,152 @@
+/** session show, renew, export, import: the login itself. @module */
+import { constants } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { SyncError } from '../../errors.ts'
+import { readPrivateFile, writePrivateFile } from '../../local/atomic-file.ts'
+import { parseDump, type SessionDump } from '../../session/grant.ts'
+import type { SessionCheck } from '../../session/session.ts'
+import { connect, openStore } from '../connect.ts'
+import type { Context } from '../context.ts'
+import { display, jsonLine } from '../display.ts'
+import { EXIT } from '../exit-codes.ts'
+import { deleteProfile, loadProfile, type Profile, parseProfile, saveProfile } from '../profile.ts'
+
+/** What an export holds: the dumped session, and the profile that goes with it. */
+interface Export extends SessionDump {
+  readonly profile: unknown
+}
+
+const REASONS: Readonly<Record<NonNullable<SessionCheck['reason']>, string>> = Object.freeze({
+  missing: 'there is no login',
+  expired: 'expired, and cannot be renewed without you',
+  refused: 'the server does not accept it any more',
+})
+
+export async function show(context: Context): Promise<number> {
+  const online = context.options.online === true
+  const { client, profile, store } = await connect(context)
+  try {
+    const check = await client.session.check({ online, signal: context.signal })
+    const expires = check.expiresAt === undefined ? undefined : new Date(check.expiresAt).toISOString()
+    const state = check.valid ? `valid${online ? ', says the server' : ''}` : REASONS[check.reason!]
+    context.output.result(
+      [
+        `login    ${state}`,
+        `server   ${profile.server}`,
+        `user     ${display(profile.user)}`,
+        `method   ${profile.method}`,
+        `kept in  ${store.place}`,
+        ...(expires === undefined ? [] : [`expires  ${expires} (renewed by itself)`]),
+        ...(check.scope === undefined ? [] : [`scope    ${display(check.scope, 200)}`]),
+      ].join('\n'),
+      {
+        type: 'session',
+        ...check,
+        expiresAt: expires,
+        server: profile.server,
+        user: profile.user,
+        method: profile.method,
+        store: profile.store,
+        profile: context.profileName,
+      },
+    )
+    return check.valid ? EXIT.done : EXIT.login
+  } finally {
+    await client.close()
+  }
+}
+
+export async function renew(context: Context): Promise<void> {
+  const { client } = await connect(context)
+  try {
+    await client.session.renew(context.signal)
+    const { expiresAt } = await client.session.check()
+    const until = expiresAt === undefined ? undefined : new Date(expiresAt).toISOString()
+    context.output.result(`Login renewed${until === undefined ? '' : ` until ${until}`}`, {
+      type: 'renewed',
+      expiresAt: until,
+    })
+  } finally {
+    await client.close()
+  }
+}
+
+/** Writes to standard output, or makes a private file that was not there before. */
+async function writeExport(file: string, text: string): Promise<void> {
+  if (file === '-') {
+    process.stdout.write(text)
+    return
+  }
+  const path = resolve(file)
+  const there = await open(path, constants.O_RDONLY).catch(() => undefined)
+  if (there !== undefined) {
+    await there.close()
+    throw new SyncError('usage', 'FILE_EXISTS', `${path} exists already`, { hint: 'Choose another file.' })
+  }
+  await writePrivateFile(path, text)
+}
+
+export async function exportSession(context: Context, file: string): Promise<void> {
+  const keep = context.options.keep === true
+  const { client, profile, store } = await connect(context)
+  try {
+    // Under the lock: no process may renew between the copy and the end of the original.
+    await store.exclusive(async () => {
+      const dump: Export = { ...(await client.session.dump()), profile }
+      await writeExport(file, `${jsonLine(dump).trimEnd()}\n`)
+      if (keep) return
+      await store.clear()
+      await deleteProfile(context.profileName)
+    })
+  } finally {
+    await client.close()
+  }
+  const where = file === '-' ? 'standard output' : resolve(file)
+  if (file !== '-')
+    context.output.result(`The login is in ${display(where)}`, { type: 'exported', file: where, kept: keep })
+  context.output.info(
+    keep
+      ? 'Both copies work only as long as the server’s refresh tokens do not rotate.'
+      : 'It is no longer here. Take it over elsewhere with: sync session import FILE; then remove the file.',
+  )
+}
+
+async function readExport(file: string): Promise<string> {
+  if (file === '-') {
+    const chunks: Buffer[] = []
+    for await (const chunk of process.stdin) chunks.push(Buffer.from(chunk))
+    return Buffer.concat(chunks).toString('utf8')
+  }
+  const bytes = await readPrivateFile(resolve(file))
+  if (bytes === undefined) throw new SyncError('usage', 'FILE_MISSING', `There is no file ${resolve(file)}`)
+  return Buffer.from(bytes).toString('utf8')
+}
+
+export async function importSession(context: Context, file: string): Promise<void> {
+  const { settings, output, profileName } = context
+  const text = await readExport(file)
+  const dump = parseDump(text)
+  const exported = (JSON.parse(text) as Export).profile
+  const profile: Profile = parseProfile(JSON.stringify(exported ?? null), 'in the export')
+  if (new URL(profile.server).origin !== dump.origin) {
+    throw new SyncError('usage', 'SESSION_INVALID', 'The exported session and its profile name different servers')
+  }
+  if ((await loadProfile(profileName).catch(() => undefined)) !== undefined) {
+    throw new SyncError('usage', 'PROFILE_EXISTS', `There is a login in profile ${profileName} already`, {
+      hint: 'Log out first, or choose another name with --profile.',
+    })
+  }
+  const kind = settings.text('session-store') as Profile['store'] | undefined
+  const { store, kind: chosen } = await openStore(profile, settings, kind)
+  await store.exclusive(() => store.save(dump.grant))
+  await saveProfile(profileName, { ...profile, store: chosen })
+  if (chosen === 'file') output.warn(`no keyring found: the login is kept in plain text in ${store.place}`)
+  output.result(`Took over the login to ${profile.server} as ${display(profile.user)}`, {
+    type: 'imported',
+    server: profile.server,
+    user: profile.user,
+    store: chosen,
+    profile: profileName,
+  })
+}

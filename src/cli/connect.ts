@@ -1,0 +1,103 @@
+/** Clients for the login of a profile, and where logins are kept. @module */
+import type { Client } from '../client.ts'
+import { systemClock, type Ui } from '../environment.ts'
+import { SyncError } from '../errors.ts'
+import type { GrantStore, StoreKind } from '../session/grant-store.ts'
+import type { RunEvent } from '../sync/run.ts'
+import { openBrowser } from './browser.ts'
+import { accountName, type Context, keyPassword, requireProfile } from './context.ts'
+import { display } from './display.ts'
+import type { Output } from './output.ts'
+import { homeDirectory, type Profile } from './profile.ts'
+import { getSecret, isInteractive, prompt, readCode } from './secrets.ts'
+import type { Settings } from './settings.ts'
+import { transportOf } from './transport.ts'
+
+/**
+ * A person at a terminal.
+ *
+ * @param codeFile - Where the code that the login page shows comes from instead of a prompt; `-` is standard input.
+ */
+export function terminalUi(output: Output, launch: boolean, codeFile?: string): Ui {
+  return {
+    async openUrl(url) {
+      const opened = launch && (await openBrowser(url))
+      if (opened) output.info('Waiting for the login in the browser. If it did not open, visit:')
+      else output.info('To log in, visit:')
+      process.stderr.write(`${url}\n`)
+    },
+    async showCode({ userCode, verificationUri, verificationUriComplete, expiresInMs }) {
+      const minutes = Math.max(1, Math.round(expiresInMs / 60_000))
+      output.info(`To log in, visit this address on any device and type the code, within ${minutes} min:`)
+      process.stderr.write(`${display(verificationUri, 500)}\n${display(userCode, 60)}\n`)
+      if (verificationUriComplete !== undefined) {
+        process.stderr.write(`or, with the code in it: ${display(verificationUriComplete, 500)}\n`)
+      }
+    },
+    async askSecret(question) {
+      if (codeFile !== undefined) return readCode(codeFile)
+      if (isInteractive()) return prompt(question)
+      throw new SyncError('auth', 'CODE_NEEDED', `${question}: there is no terminal to ask`, {
+        hint: 'A login that asks needs a terminal; a code can also come from --code FILE.',
+      })
+    },
+  }
+}
+
+/** Opens the place where the login of an account is kept; the best there is, unless a kind is given. */
+export async function openStore(
+  account: Pick<Profile, 'server' | 'user' | 'login'>,
+  settings: Settings,
+  kind?: StoreKind,
+): Promise<{ store: GrantStore; kind: StoreKind }> {
+  const command = settings.text('session-key-command')
+  const key = () => getSecret({ command })
+  const { openGrantStore } = await import('../session/grant-store.ts')
+  return openGrantStore({
+    directory: homeDirectory(),
+    account: accountName(account),
+    clock: systemClock,
+    ...(command === undefined ? {} : { key }),
+    ...(kind === undefined ? {} : { kind }),
+  })
+}
+
+/** A client for the stored login. */
+export async function connect(
+  context: Context,
+  onEvent?: (event: RunEvent) => void,
+): Promise<{ client: Client; profile: Profile; store: GrantStore }> {
+  const { settings, output } = context
+  const profile = await requireProfile(context)
+  const { store } = await openStore(profile, settings, profile.store)
+  const [{ createClient }, { createAuthorizer }] = await Promise.all([
+    import('../client.ts'),
+    import('./authorizers.ts'),
+  ])
+  const client = createClient(profile.server, {
+    authorizer: await createAuthorizer(profile.method, profile.login ?? {}),
+    store,
+    keyPassword: keyPassword(context, profile),
+    transport: await transportOf(settings, profile.server),
+    onEvent:
+      onEvent ??
+      ((event) => {
+        if (event.type === 'retry') output.detail(`trying again: ${event.reason}`)
+        if (event.type === 'warning') output.warn(event.message)
+      }),
+  })
+  return { client, profile, store }
+}
+
+/** Runs `work` with a client and closes it, whatever happens. */
+export async function withClient<T>(
+  context: Context,
+  work: (client: Client, profile: Profile) => Promise<T>,
+): Promise<T> {
+  const { client, profile } = await connect(context)
+  try {
+    return await work(client, profile)
+  } finally {
+    await client.close()
+  }
+}

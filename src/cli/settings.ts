@@ -1,0 +1,327 @@
+/**
+ * Settings and where they come from: flag, environment, project file, profile, user file, system file, default; the first that
+ * has one wins. One table says what there is; whatever is wrong, in any place, is reported together.
+ * @module
+ */
+import { readFile, stat } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
+import { parse as parseToml } from 'smol-toml'
+import { localError, SyncError, systemCode } from '../errors.ts'
+
+type Kind = 'text' | 'file' | 'files' | 'list' | 'integer' | 'size' | 'duration' | 'flag'
+
+export interface SettingSpec {
+  /** The long flag, and the key in files. */
+  readonly name: string
+  readonly kind: Kind
+  readonly summary: string
+  /** What its argument is called in the help. */
+  readonly argument?: string
+  readonly choices?: readonly string[]
+  readonly min?: number
+  readonly max?: number
+  readonly fallback?: string | number
+  /** May stand in the project file, which comes with the files of a project: nothing that leads a login astray. */
+  readonly project?: true
+  /** Concerns connections: kept in the profile when given at the login. */
+  readonly connection?: true
+}
+
+const MiB = 1024 * 1024
+
+export const SETTINGS: readonly SettingSpec[] = Object.freeze([
+  { name: 'profile', kind: 'text', summary: 'which login to use', argument: 'name', fallback: 'default', project: true },
+  { name: 'jobs', kind: 'integer', summary: 'files in flight', argument: 'n', min: 1, max: 64, fallback: 16, project: true },
+  { name: 'part-size', kind: 'size', summary: 'bytes per part', argument: 'size', min: 5 * MiB, max: 256 * MiB, project: true },
+  { name: 'require-encryption', kind: 'flag', summary: 'refuse rooms without encryption', project: true },
+  { name: 'on-conflict', kind: 'text', summary: 'what to do with a local file that differs', choices: ['keep', 'overwrite'], project: true },
+  { name: 'key-password-file', kind: 'file', summary: 'file that holds the encryption password', argument: 'file' },
+  { name: 'key-password-command', kind: 'text', summary: 'program that prints the encryption password', argument: 'command' },
+  { name: 'session-store', kind: 'text', summary: 'where a new login is kept', choices: ['keyring', 'file', 'encrypted'] },
+  { name: 'session-key-command', kind: 'text', summary: 'program that prints the key of an encrypted login', argument: 'command' },
+  { name: 'ca-file', kind: 'files', summary: 'PEM file of an additional certificate authority', argument: 'file', connection: true },
+  { name: 'client-cert', kind: 'file', summary: 'PEM certificate, or PKCS#12 file, of this client', argument: 'file', connection: true },
+  { name: 'client-key', kind: 'file', summary: 'PEM key of that certificate', argument: 'file', connection: true },
+  { name: 'client-key-password-file', kind: 'file', summary: 'file that holds the password of that key', argument: 'file', connection: true },
+  { name: 'pinned-key', kind: 'list', summary: 'accept only servers with one of these keys (sha256/BASE64); two or more, one as backup', argument: 'pin', connection: true },
+  { name: 'min-tls', kind: 'text', summary: 'lowest version of TLS', choices: ['1.2', '1.3'], fallback: '1.2', connection: true },
+  { name: 'proxy', kind: 'text', summary: 'http://, https://, socks5:// or socks5h:// URL, or none', argument: 'url', connection: true },
+  { name: 'proxy-user', kind: 'text', summary: 'user name for the proxy', argument: 'name', connection: true },
+  { name: 'proxy-password-file', kind: 'file', summary: 'file that holds the password for the proxy', argument: 'file', connection: true },
+  { name: 'proxy-except', kind: 'text', summary: 'hosts, .suffixes and networks to reach directly, with commas', argument: 'list', connection: true },
+  { name: 'bind-address', kind: 'text', summary: 'local address to connect from', argument: 'address', connection: true },
+  { name: 'ip', kind: 'text', summary: 'use IPv4 or IPv6 only', choices: ['4', '6'], connection: true },
+  { name: 'connect-timeout', kind: 'duration', summary: 'longest wait for a connection', argument: 'time', min: 100, max: 600_000, fallback: '10s', connection: true },
+  { name: 'headers-timeout', kind: 'duration', summary: 'longest wait for an answer to begin', argument: 'time', min: 100, max: 3_600_000, fallback: '60s', connection: true },
+  { name: 'idle-timeout', kind: 'duration', summary: 'longest pause inside an answer', argument: 'time', min: 100, max: 3_600_000, fallback: '60s', connection: true },
+  { name: 'total-timeout', kind: 'duration', summary: 'longest time for one request', argument: 'time', min: 1_000, max: 86_400_000, connection: true },
+  { name: 'keep-alive', kind: 'duration', summary: 'how long idle connections are kept; 0 for not at all', argument: 'time', min: 0, max: 600_000, fallback: '20s', connection: true },
+  { name: 'connections', kind: 'integer', summary: 'connections per server', argument: 'n', min: 1, max: 64, fallback: 16, connection: true },
+  { name: 'header', kind: 'list', summary: 'further header for every request: "Name: value"', argument: 'header', connection: true },
+  { name: 'user-agent', kind: 'text', summary: 'added to the User-Agent header', argument: 'text', connection: true },
+]) // biome-ignore format: a table
+
+const BY_NAME: ReadonlyMap<string, SettingSpec> = new Map(SETTINGS.map((spec) => [spec.name, spec]))
+
+export const variableOf = (name: string): string => `SEALSYNC_${name.toUpperCase().replaceAll('-', '_')}`
+export const camelCase = (name: string): string =>
+  name.replace(/-([a-z])/g, (_match, letter: string) => letter.toUpperCase())
+
+type Value = string | number | boolean | readonly string[]
+
+export interface Setting {
+  readonly name: string
+  readonly value: Value | undefined
+  /** For people: `--jobs`, `SEALSYNC_JOBS`, a file, `profile default`, `default`. */
+  readonly origin: string
+  /** What is wrong with it. Only the value in force counts: a flag helps over a broken file. */
+  readonly problem?: string
+}
+
+export interface Settings {
+  text(name: string): string | undefined
+  number(name: string): number | undefined
+  flag(name: string): boolean
+  list(name: string): readonly string[]
+  /** True when a flag gave it. */
+  isFlag(name: string): boolean
+  /** Everything, for `config show`. */
+  readonly all: readonly Setting[]
+}
+
+const SIZE_UNITS: Readonly<Record<string, number>> = { '': 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3 }
+const TIME_UNITS: Readonly<Record<string, number>> = { ms: 1, '': 1_000, s: 1_000, m: 60_000, h: 3_600_000 }
+
+function parseSize(text: string): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?$/i.exec(text.trim())
+  const bytes = match === null ? Number.NaN : Math.round(Number(match[1]) * SIZE_UNITS[match[2]!.toUpperCase()]!)
+  return Number.isSafeInteger(bytes) ? bytes : undefined
+}
+
+function parseDuration(text: string): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h|)$/.exec(text.trim())
+  return match === null ? undefined : Math.round(Number(match[1]) * TIME_UNITS[match[2]!]!)
+}
+
+function parseFlag(value: unknown): boolean | undefined {
+  if (typeof value === 'boolean') return value
+  const text = String(value).toLowerCase()
+  if (['1', 'true', 'yes', 'on'].includes(text)) return true
+  return ['0', 'false', 'no', 'off'].includes(text) ? false : undefined
+}
+
+const inRange = ({ min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY }: SettingSpec, value: number) =>
+  value >= min && value <= max
+
+const bytesText = (bytes: number) => (bytes % MiB === 0 ? `${bytes / MiB}M` : String(bytes))
+const timeText = (ms: number) => (ms % 1_000 === 0 ? `${ms / 1_000}s` : `${ms}ms`)
+
+/** A value as people write it. */
+export function showValue({ name, value }: Setting): string {
+  const { kind } = BY_NAME.get(name)!
+  if (value === undefined) return '-'
+  if (Array.isArray(value)) return value.join(', ')
+  if (kind === 'size') return bytesText(Number(value))
+  return kind === 'duration' ? timeText(Number(value)) : String(value)
+}
+
+/** The value in its normal form, or what it should have been. */
+function readValue(spec: SettingSpec, raw: unknown, base: string): { value: Value } | { wanted: string } {
+  const scalar = typeof raw === 'string' || typeof raw === 'number' || typeof raw === 'boolean'
+  const text = scalar ? String(raw) : undefined
+  const texts = Array.isArray(raw) && raw.every((one) => typeof one === 'string') ? (raw as string[]) : undefined
+  switch (spec.kind) {
+    case 'flag': {
+      const value = scalar ? parseFlag(raw) : undefined
+      return value === undefined ? { wanted: 'true or false' } : { value }
+    }
+    case 'integer': {
+      const ok = text !== undefined && /^\d+$/.test(text) && inRange(spec, Number(text))
+      return ok ? { value: Number(text) } : { wanted: `a whole number from ${spec.min} to ${spec.max}` }
+    }
+    case 'size': {
+      const value = text === undefined ? undefined : parseSize(text)
+      const ok = value !== undefined && inRange(spec, value)
+      return ok ? { value } : { wanted: `a size such as 8M, from ${bytesText(spec.min!)} to ${bytesText(spec.max!)}` }
+    }
+    case 'duration': {
+      const value = text === undefined ? undefined : parseDuration(text)
+      const ok = value !== undefined && inRange(spec, value)
+      const range = `from ${timeText(spec.min!)} to ${timeText(spec.max!)}`
+      return ok ? { value } : { wanted: `a time such as 30s or 2m, ${range}` }
+    }
+    case 'list':
+    case 'files': {
+      const list = texts ?? (text === undefined ? undefined : [text])
+      if (list === undefined) return { wanted: 'a text, or a list of texts' }
+      return { value: spec.kind === 'files' ? list.map((path) => resolvePath(base, path)) : list }
+    }
+    default:
+      if (text === undefined || typeof raw === 'boolean') return { wanted: 'a text' }
+      if (spec.choices !== undefined && !spec.choices.includes(text)) {
+        return { wanted: `one of ${spec.choices.join(', ')}` }
+      }
+      return { value: spec.kind === 'file' ? resolvePath(base, text) : text }
+  }
+}
+
+/** `-` is standard input; everything else is relative to where it was written. */
+const resolvePath = (base: string, path: string) => (path === '-' ? path : resolve(base, path))
+
+/** One place that settings come from. */
+interface Layer {
+  readonly origin: (name: string) => string
+  readonly values: Readonly<Record<string, unknown>>
+  /** Relative paths start here. */
+  readonly base: string
+  readonly isProject?: boolean
+}
+
+/** Reads a settings file; others must not be able to write it. */
+async function readFileLayer(path: string, isProject: boolean, problems: string[]): Promise<Layer | undefined> {
+  let text: string
+  try {
+    const info = await stat(path)
+    if (process.platform !== 'win32') {
+      const trusted = info.uid === process.getuid?.() || info.uid === 0
+      if (!trusted || (info.mode & 0o022) !== 0) {
+        problems.push(`${path} can be changed by other users (chmod go-w, or remove it)`)
+        return undefined
+      }
+    }
+    text = await readFile(path, 'utf8')
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return undefined
+    const wrapped = localError(error, `read ${path}`)
+    problems.push(wrapped instanceof Error ? wrapped.message : String(wrapped))
+    return undefined
+  }
+  try {
+    return { origin: () => path, values: parseToml(text), base: dirname(path), isProject }
+  } catch (error) {
+    // The parser quotes the line; settings hold no secrets, but the first line of its message is enough.
+    problems.push(`${path}: ${error instanceof Error ? error.message.split('\n')[0] : 'not TOML'}`)
+    return undefined
+  }
+}
+
+export interface SettingSources {
+  /** Values of flags, by their names in camel case. */
+  readonly flags: Readonly<Record<string, unknown>>
+  readonly environment: Readonly<Record<string, string | undefined>>
+  /** Where the project file is looked for. */
+  readonly directory: string
+  /** Where the user's file is. */
+  readonly home: string
+  /** Gets the options of the profile with this name. */
+  readonly profile: (name: string) => Promise<Readonly<Record<string, unknown>> | undefined>
+}
+
+export const PROJECT_FILE = 'sealsync.toml'
+export const USER_FILE = 'config.toml'
+const SYSTEM_FILE = '/etc/sealsync/config.toml'
+
+/** The files that are looked at, in order. */
+export const settingFiles = (sources: Pick<SettingSources, 'directory' | 'home' | 'environment'>) => ({
+  project: join(sources.directory, PROJECT_FILE),
+  user: join(sources.home, USER_FILE),
+  system: sources.environment.SEALSYNC_SYSTEM_CONFIG || SYSTEM_FILE,
+})
+
+const known = (values: Readonly<Record<string, unknown>>, key: (name: string) => string) =>
+  Object.fromEntries(
+    SETTINGS.map(({ name }) => [name, values[key(name)]] as const).filter(
+      ([, value]) => value !== undefined && value !== '',
+    ),
+  )
+
+/** Names that somebody may have meant. */
+const similar = (name: string) =>
+  SETTINGS.find((spec) => spec.name.replaceAll('-', '') === name.toLowerCase().replace(/[-_]/g, ''))?.name
+
+/** Reads one layer; keys that must not be there are added to `problems`. */
+function readLayer(layer: Layer, problems: string[]): Map<string, Setting> {
+  const found = new Map<string, Setting>()
+  for (const [name, raw] of Object.entries(layer.values)) {
+    const spec = BY_NAME.get(name)
+    const origin = layer.origin(name)
+    if (spec === undefined) {
+      const meant = similar(name)
+      problems.push(
+        `${origin}: there is no setting "${name}"${meant === undefined ? '' : `; did you mean "${meant}"?`}`,
+      )
+    } else if (layer.isProject && !spec.project) {
+      problems.push(`${origin}: "${name}" must not be set by a project; put it into the user's file`)
+    } else {
+      const read = readValue(spec, raw, layer.base)
+      if ('wanted' in read) {
+        const where = origin === `--${name}` ? '' : `${origin}: `
+        found.set(name, { name, value: undefined, origin, problem: `${where}--${name} takes ${read.wanted}` })
+      } else {
+        found.set(name, { name, value: read.value, origin })
+      }
+    }
+  }
+  return found
+}
+
+/**
+ * Reads all places.
+ *
+ * @returns the settings, and what is wrong with them in words for people.
+ */
+export async function readSettings(sources: SettingSources): Promise<{ settings: Settings; problems: string[] }> {
+  const problems: string[] = []
+  const { directory, environment } = sources
+  const files = settingFiles(sources)
+  const flags: Layer = { origin: (name) => `--${name}`, values: known(sources.flags, camelCase), base: directory }
+  const variables: Layer = { origin: variableOf, values: known(environment, variableOf), base: directory }
+  const layers = [flags, variables]
+  const fromFile = async (path: string, isProject: boolean) => {
+    const layer = await readFileLayer(path, isProject, problems)
+    return layer === undefined ? [] : [layer]
+  }
+  const project = await fromFile(files.project, true)
+  const user = await fromFile(files.user, false)
+  const system = files.system === files.user ? [] : await fromFile(files.system, false)
+  const outer = [...layers, ...project, ...user, ...system].map((layer) => readLayer(layer, problems))
+  const first = (name: string) => outer.find((layer) => layer.has(name))?.get(name)
+  const profileName = String(first('profile')?.value ?? 'default')
+  const options = await sources.profile(profileName)
+  const profile: Layer = { origin: () => `profile ${profileName}`, values: options ?? {}, base: sources.home }
+  // After flags, environment and project file, before the user's and the system's.
+  outer.splice(2 + project.length, 0, readLayer(profile, problems))
+
+  const all = SETTINGS.map((spec): Setting => {
+    const fallback = spec.fallback === undefined ? undefined : readValue(spec, spec.fallback, directory)
+    const value = fallback !== undefined && 'value' in fallback ? fallback.value : undefined
+    return first(spec.name) ?? { name: spec.name, value, origin: 'default' }
+  })
+  problems.push(...all.flatMap(({ problem }) => problem ?? []))
+  const byName = new Map(all.map((setting) => [setting.name, setting]))
+  const valueFor = (name: string) => {
+    const setting = byName.get(name)
+    if (setting === undefined) throw new RangeError(`no setting ${name}`)
+    return setting.value
+  }
+  return {
+    problems,
+    settings: {
+      text: (name) => (valueFor(name) === undefined ? undefined : String(valueFor(name))),
+      number: (name) => valueFor(name) as number | undefined,
+      flag: (name) => valueFor(name) === true,
+      list: (name) => (valueFor(name) as readonly string[] | undefined) ?? [],
+      isFlag: (name) => byName.get(name)?.origin === `--${name}`,
+      all,
+    },
+  }
+}
+
+/** One error for everything that is wrong. */
+export function settingsError(problems: readonly string[]): SyncError {
+  const [only] = problems
+  if (problems.length === 1) return new SyncError('usage', 'OPTION_INVALID', only!)
+  return new SyncError('usage', 'CONFIG_INVALID', `${problems.length} settings are wrong: ${problems.join('; ')}`, {
+    hint: 'See all of them and where they come from: sync config show',
+  })
+}

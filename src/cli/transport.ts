@@ -1,0 +1,94 @@
+/** Connection settings as the dialer wants them: files are read here, and the usual proxy variables. @module */
+import { readFile } from 'node:fs/promises'
+import { SyncError } from '../errors.ts'
+import { proxyFromEnvironment, type TransportOptions } from '../session/open.ts'
+import { getSecret } from './secrets.ts'
+import type { Settings } from './settings.ts'
+
+async function readSettingFile(path: string, name: string): Promise<Buffer> {
+  try {
+    return await readFile(path)
+  } catch (cause) {
+    const code = name === 'ca-file' ? 'CA_FILE' : 'OPTION_INVALID'
+    throw new SyncError('usage', code, `Cannot read the file of --${name}: ${path}`, { cause })
+  }
+}
+
+/** A secret that a setting names the file of. */
+async function secretOf(settings: Settings, name: string): Promise<string | undefined> {
+  const file = settings.text(name)
+  return file === undefined ? undefined : Buffer.from(await getSecret({ file })).toString('utf8')
+}
+
+async function clientCertificate(settings: Settings): Promise<TransportOptions['clientCertificate']> {
+  const path = settings.text('client-cert')
+  if (path === undefined) return undefined
+  const keyPath = settings.text('client-key')
+  const cert = await readSettingFile(path, 'client-cert')
+  const passphrase = await secretOf(settings, 'client-key-password-file')
+  const common = passphrase === undefined ? {} : { passphrase }
+  if (!cert.includes('-----BEGIN')) return { pfx: cert, ...common }
+  // Certificate and key may share a file.
+  const key = keyPath === undefined ? cert : await readSettingFile(keyPath, 'client-key')
+  return { cert: cert.toString('utf8'), key: key.toString('utf8'), ...common }
+}
+
+function parseHeaders(lines: readonly string[]): Record<string, string> | undefined {
+  if (lines.length === 0) return undefined
+  return Object.fromEntries(
+    lines.map((line) => {
+      const at = line.indexOf(':')
+      if (at < 1) throw new SyncError('usage', 'OPTION_INVALID', '--header takes "Name: value"')
+      return [line.slice(0, at).trim().toLowerCase(), line.slice(at + 1).trim()]
+    }),
+  )
+}
+
+/** `--proxy none` switches off what the environment says; user name and password mean nothing without a proxy. */
+async function proxyOf(settings: Settings, origin: string): Promise<Partial<TransportOptions>> {
+  const proxy = settings.text('proxy')
+  if (proxy === 'none') return {}
+  const found = proxy === undefined ? proxyFromEnvironment(process.env, origin) : { proxy }
+  if (found.proxy === undefined) return {}
+  const except = settings.text('proxy-except')
+  const user = settings.text('proxy-user')
+  const password = await secretOf(settings, 'proxy-password-file')
+  return {
+    ...found,
+    ...(except === undefined ? {} : { noProxy: except }),
+    ...(user === undefined ? {} : { proxyUser: user }),
+    ...(password === undefined ? {} : { proxyPassword: password }),
+  }
+}
+
+/**
+ * Reads what the settings name.
+ *
+ * @param origin - Of the server that they are for.
+ */
+export async function transportOf(settings: Settings, origin: string): Promise<TransportOptions> {
+  const caFiles = settings.list('ca-file')
+  const pins = settings.list('pinned-key')
+  const family = settings.text('ip')
+  const options = {
+    ...(await proxyOf(settings, origin)),
+    ca:
+      caFiles.length === 0
+        ? undefined
+        : await Promise.all(caFiles.map(async (path) => String(await readSettingFile(path, 'ca-file')))),
+    clientCertificate: await clientCertificate(settings),
+    pins: pins.length === 0 ? undefined : pins,
+    minTls: `TLSv${settings.text('min-tls')}`,
+    bindAddress: settings.text('bind-address'),
+    family: family === undefined ? undefined : Number(family),
+    connectTimeoutMs: settings.number('connect-timeout'),
+    headersTimeoutMs: settings.number('headers-timeout'),
+    bodyTimeoutMs: settings.number('idle-timeout'),
+    totalTimeoutMs: settings.number('total-timeout'),
+    keepAliveMs: settings.number('keep-alive'),
+    connections: settings.number('connections'),
+    headers: parseHeaders(settings.list('header')),
+    userAgentSuffix: settings.text('user-agent'),
+  }
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as TransportOptions
+}
