@@ -97,6 +97,13 @@ const quota = (text: string): Meaning => ({
   hint: 'Free space there, or have the limit raised.',
 })
 
+const STORAGE_KIND: Meaning = {
+  kind: 'server',
+  code: 'STORAGE_KIND',
+  text: 'The server does not take uploads this way any more',
+  hint: 'Its storage was changed meanwhile; run again.',
+}
+
 /** Meanings by DRACOON errorCode, where it decides more than the status. */
 const BY_ERROR_CODE: ReadonlyMap<number, Meaning> = new Map<number, Meaning>([
   [-10006, { kind: 'permission', code: 'NOT_AUTHORIZED', text: 'This user or application may not do this' }],
@@ -110,6 +117,20 @@ const BY_ERROR_CODE: ReadonlyMap<number, Meaning> = new Map<number, Meaning>([
   [-20501, { kind: 'changed', code: 'UPLOAD_GONE', text: 'The upload is gone at the server' }],
   [-20503, { kind: 'changed', code: 'UPLOAD_GONE', text: 'The upload is closed at the server' }],
   [-90034, { kind: 'changed', code: 'UPLOAD_GONE', text: 'The upload is gone at the server' }],
+  [-80045, { kind: 'changed', code: 'UPLOAD_GONE', text: 'The storage has other parts than were sent' }],
+  [-80046, { kind: 'changed', code: 'UPLOAD_GONE', text: 'The storage has other parts than were sent' }],
+  [
+    -90027,
+    {
+      kind: 'server',
+      code: 'STORAGE_DOWN',
+      text: 'The server cannot reach its object storage',
+      hint: 'Try again later.',
+      retryable: true,
+    },
+  ],
+  [-90030, STORAGE_KIND],
+  [-90033, STORAGE_KIND],
   [-20502, { kind: 'changed', code: 'TOKEN_GONE', text: 'The transfer token is not valid any more' }],
   [
     -40761,

@@ -66,6 +66,8 @@ const notLoggedIn = async (): Promise<never> => {
 /** What only a new login needs. */
 export interface Secrets {
   readonly password?: () => Promise<string>
+  /** One-time code; only called when the server wants one. */
+  readonly code?: () => Promise<string>
 }
 
 /** Options that all OAuth methods share. */
@@ -85,7 +87,8 @@ async function byMethod(method: MethodName, values: Values, secrets: Secrets): P
   switch (method) {
     case 'password': {
       const { passwordAuthorizer } = await import('../session/authorizers/password.ts')
-      const user = { userName: values.user ?? '', password: secrets.password ?? notLoggedIn }
+      const code = secrets.code === undefined ? {} : { code: secrets.code }
+      const user = { userName: values.user ?? '', password: secrets.password ?? notLoggedIn, ...code }
       return (origin) => passwordAuthorizer(of(origin).issuer, { ...user, ...known, ...of(origin).options })
     }
     case 'browser': {

@@ -39,7 +39,7 @@ export const LOGIN_OPTIONS: readonly LoginOption[] = Object.freeze([
   { name: 'password-command', argument: 'command', summary: 'program that prints the account password', methods: ['password'], once: true },
   { name: 'device', summary: 'log in on another device, with a code shown here', methods: ['device'], decides: true },
   { name: 'no-browser', summary: 'print the address of the login page instead of opening it', methods: ['browser'], once: true },
-  { name: 'code', argument: 'file', summary: 'file that gets the code shown after the login, - for standard input', methods: ['browser'], once: true },
+  { name: 'code', argument: 'file', summary: 'file with the code shown after the login, or with the one-time code; - for standard input', methods: ['browser', 'password'], once: true },
   { name: 'redirect-uri', argument: 'uri', summary: 'registered redirect URI of the client', methods: ['browser'] },
   { name: 'client-id', argument: 'id', summary: 'OAuth client', methods: WITH_CLIENT },
   { name: 'client-secret-file', argument: 'file', summary: 'file that holds its secret', methods: WITH_CLIENT, file: true },

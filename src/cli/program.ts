@@ -256,6 +256,10 @@ function createProgram(run: Run): Command {
   command(user, 'add <name>', 'make an account; also while the server runs')
     .option('--data <dir>', 'directory of the server')
     .option('--password-file <file>', 'file that holds the password')
+    .option(
+      '--one-time-codes <file>',
+      'also ask for one-time codes; the address for an authenticator app goes into this file',
+    )
     .action(run(async () => (await import('./commands/serve.ts')).userAdd))
 
   return program

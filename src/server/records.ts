@@ -87,6 +87,8 @@ export interface UserRecord {
   passwordHash: Uint8Array
   /** Changes with the password; tokens of an older epoch are void. */
   epoch: number
+  /** Second factor, where there is one: its secret, and the time step of the last code that was used. */
+  oneTimeCodes?: { secret: Uint8Array; lastStep: number }
 }
 
 export type KeyVersion = 'A' | 'RSA-4096'

@@ -5,6 +5,7 @@
  */
 import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
 import { SyncError } from '../../crypto/errors.ts'
+import { authenticatorUri, checkCode, newSecret } from './one-time-codes.ts'
 import type { UserRecord } from './records.ts'
 import { openStore, type Store } from './store.ts'
 
@@ -63,11 +64,36 @@ async function withStore<T>(dataDir: string, work: (store: Store) => Promise<T>)
 const noSuchUser = (): SyncError => new SyncError('not_found', 'NO_SUCH_USER', 'There is no user of that name')
 
 /**
+ * Uses up a one-time code.
+ *
+ * @returns false for a wrong code, or one that was used.
+ */
+export function useCode(store: Store, id: number, code: string, now: number): Promise<boolean> {
+  return store.write((tx) => {
+    const user = store.users.get(id)
+    if (user?.oneTimeCodes === undefined) return false
+    const { secret, lastStep } = user.oneTimeCodes
+    const step = checkCode(secret, code, now, lastStep)
+    if (step === undefined) return false
+    tx.put(store.users, id, { ...user, oneTimeCodes: { secret, lastStep: step } })
+    return true
+  })
+}
+
+export interface NewAccount {
+  readonly name: string
+  readonly password: string
+  /** Also ask for a one-time code at each login. */
+  readonly oneTimeCodes?: boolean
+}
+
+/**
  * Adds an account to a data directory, whether or not a server is running on it.
  *
+ * @returns its id and, with one-time codes, the address for an authenticator app, which is shown this once.
  * @throws {SyncError} `USER_EXISTS`, `BAD_USER_NAME`, `BAD_PASSWORD`.
  */
-export async function addUser(dataDir: string, account: { name: string; password: string }): Promise<{ id: number }> {
+export async function addUser(dataDir: string, account: NewAccount): Promise<{ id: number; authenticator?: string }> {
   const name = checkNewName(account.name)
   checkNewPassword(account.password)
   const salt = new Uint8Array(randomBytes(16))
@@ -78,9 +104,11 @@ export async function addUser(dataDir: string, account: { name: string; password
         throw new SyncError('conflict', 'USER_EXISTS', 'A user of that name exists already')
       }
       const id = store.nextId(tx, 'user')
-      tx.put(store.users, id, { id, name, createdAt: Date.now(), salt, passwordHash, epoch: 1 })
+      const secret = account.oneTimeCodes === true ? newSecret() : undefined
+      const factor = secret === undefined ? {} : { oneTimeCodes: { secret, lastStep: -1 } }
+      tx.put(store.users, id, { id, name, createdAt: Date.now(), salt, passwordHash, epoch: 1, ...factor })
       tx.put(store.userNames, foldUserName(name), id)
-      return { id }
+      return { id, ...(secret === undefined ? {} : { authenticator: authenticatorUri(name, secret) }) }
     }),
   )
 }

@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { codeAt } from '../../src/server/one-time-codes.ts'
 import { createWorld, MAIN, runCli } from '../support/cli.ts'
 import { freshDirectory } from '../support/files.ts'
 import { browse } from '../support/oauth.ts'
@@ -164,6 +165,35 @@ test('browser without a browser: the code is shown by the server and read from s
     })
     expect(code, stderr).toBe(0)
     expect((await runCli(home, ['whoami', '--json'])).json[0]).toMatchObject({ user: 'anna', method: 'browser' })
+  } finally {
+    await world.close()
+  }
+})
+
+test('a one-time code besides the password: from a file, or there is nobody to ask', async () => {
+  const world = await createWorld({ keyPair: false })
+  try {
+    const file = world.path('authenticator')
+    const password = ['--password-file', world.path('password-anna')]
+    const add = (path: string) =>
+      world.cli(['serve', 'user', 'add', 'otto', '--data', world.path('server'), '--one-time-codes', path, ...password])
+    expect((await add(world.path('password-anna', 'x'))).code).toBe(10)
+    const added = await add(file)
+    expect(added.code, added.stderr).toBe(0)
+    expect(statSync(file).mode & 0o777).toBe(0o600)
+    expect(added.stdout + added.stderr).not.toContain('secret=')
+    const text = new URL(readFileSync(file, 'utf8').trim()).searchParams.get('secret')!
+    const bits = [...text].map((one) => 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'.indexOf(one).toString(2).padStart(5, '0'))
+    const secret = Uint8Array.from(bits.join('').match(/.{8}/g) ?? [], (byte) => Number.parseInt(byte, 2))
+    const home = world.path('home-2')
+    const args = ['login', world.server.url, '--user', 'otto', ...password, '--json']
+    const nobody = await runCli(home, args)
+    expect([nobody.code, nobody.json.at(-1)?.code]).toEqual([4, 'CODE_NEEDED'])
+    const wrong = await runCli(home, [...args, '--code', '-'], { input: '000000\n' })
+    expect([wrong.code, wrong.json.at(-1)?.code]).toEqual([4, 'GRANT_REFUSED'])
+    const code = codeAt(secret, Math.floor(Date.now() / 30_000))
+    const right = await runCli(home, [...args, '--code', '-'], { input: `${code}\n` })
+    expect(right.code, right.stderr).toBe(0)
   } finally {
     await world.close()
   }

@@ -60,10 +60,12 @@ export async function login(context: Context, url: string): Promise<void> {
   const { origin } = parseBaseUrl(url)
   const memory = memoryGrantStore()
   const user = values.user ?? ''
+  const ui = terminalUi(output, values['no-browser'] === undefined, values.code)
+  const code = () => ui.askSecret('One-time code')
   const client = createClient(origin, {
-    authorizer: await createAuthorizer(method, values, { password: askPassword(user, values) }),
+    authorizer: await createAuthorizer(method, values, { password: askPassword(user, values), code }),
     store: memory,
-    environment: { ui: terminalUi(output, values['no-browser'] === undefined, values.code) },
+    environment: { ui },
     transport: await transportOf(settings, origin),
     onEvent: (event) => event.type === 'warning' && output.warn(event.message),
   })

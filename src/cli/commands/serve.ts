@@ -1,6 +1,8 @@
 /** serve and serve user: the embedded server. Its parts are loaded only here. @module */
 import { readFile } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import { SyncError } from '../../errors.ts'
+import { writePrivateFile } from '../../local/atomic-file.ts'
 import type { S3Options } from '../../server/index.ts'
 import { type Context, integerOption, text } from '../context.ts'
 import { display } from '../display.ts'
@@ -109,7 +111,16 @@ export async function userAdd(context: Context, name: string): Promise<void> {
       },
     ),
   })
-  const { addUser } = await import('../../server/index.ts')
-  const { id } = await addUser(dataDir, { name, password: Buffer.from(password).toString('utf8') })
+  const { addUser, removeUser } = await import('../../server/index.ts')
+  const codeFile = text(context.options, 'oneTimeCodes')
+  const account = { name, password: Buffer.from(password).toString('utf8'), oneTimeCodes: codeFile !== undefined }
+  const { id, authenticator } = await addUser(dataDir, account)
+  if (codeFile !== undefined && authenticator !== undefined) {
+    await writePrivateFile(resolve(codeFile), `${authenticator}\n`).catch(async (error) => {
+      await removeUser(dataDir, name) // nobody could log in to it
+      throw error
+    })
+    context.output.info(`The address for an authenticator app is in ${resolve(codeFile)}`)
+  }
   context.output.result(`Made the account ${display(name)}`, { type: 'user', id, user: name })
 }

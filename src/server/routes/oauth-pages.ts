@@ -55,6 +55,7 @@ export function loginPage(
       `<form method="post" action="/oauth/authorize">${hidden}` +
       '<label>User name<input name="username" autocomplete="username" required autofocus></label>' +
       '<label>Password<input name="password" type="password" autocomplete="current-password" required></label>' +
+      '<label>One-time code, if you use them<input name="otp" inputmode="numeric" autocomplete="one-time-code"></label>' +
       '<button type="submit">Log in</button></form>',
   )
 }

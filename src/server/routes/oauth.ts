@@ -6,7 +6,8 @@
 import type { Call, Reply } from '../call.ts'
 import { OAuthError } from '../errors.ts'
 import { type Client, findClient, isRedirectAllowed, type TokenReply } from '../grants.ts'
-import { checkPassword, foldUserName } from '../users.ts'
+import type { UserRecord } from '../records.ts'
+import { checkPassword, foldUserName, useCode } from '../users.ts'
 import type { RouteTable } from './index.ts'
 import { callbackPage, errorPage, loginPage, type PageReply } from './oauth-pages.ts'
 
@@ -76,13 +77,20 @@ async function redeem(call: Call, client: Client, form: URLSearchParams, grant: 
     const uri = form.get('redirect_uri') ?? undefined
     return grants.redeemCode(client, required(form, 'code'), uri, form.get('code_verifier') ?? undefined)
   }
-  const user = await logIn(call, required(form, 'username'), required(form, 'password'))
+  const [name, password] = [required(form, 'username'), required(form, 'password')]
+  const user = await logIn(call, name, password, form.get('otp'))
+  if (user === 'code-missing') throw new OAuthError(400, 'mfa_required', 'A one-time code is needed (otp)')
   if (user === undefined) throw new OAuthError(400, 'invalid_grant', 'Invalid user name or password')
   return grants.issue(user, client)
 }
 
-/** Checks a password; after five failures within a minute the name has to wait. */
-async function logIn(call: Call, name: string, password: string): ReturnType<typeof checkPassword> {
+/** Checks password and one-time code; after five failures within a minute the name has to wait. */
+async function logIn(
+  call: Call,
+  name: string,
+  password: string,
+  code: string | null,
+): Promise<UserRecord | 'code-missing' | undefined> {
   const { app } = call
   const failures = failuresByApp.get(app) ?? new Map<string, { count: number; since: number }>()
   failuresByApp.set(app, failures)
@@ -94,7 +102,10 @@ async function logIn(call: Call, name: string, password: string): ReturnType<typ
     const wait = Math.max(1, Math.ceil((recent.since + FAILURE_WINDOW_MS - now) / 1000))
     throw new OAuthError(429, 'temporarily_unavailable', 'Too many failed logins', { 'Retry-After': String(wait) })
   }
-  const user = await checkPassword(app.store, name, password)
+  const found = await checkPassword(app.store, name, password)
+  if (found?.oneTimeCodes !== undefined && !code) return 'code-missing'
+  const passed = found?.oneTimeCodes === undefined || (await useCode(app.store, found.id, code ?? '', now))
+  const user = passed ? found : undefined
   if (user !== undefined) failures.delete(key)
   else {
     if (failures.size > 10_000) failures.clear()
@@ -170,8 +181,9 @@ async function submitLogin(call: Call): Promise<Reply> {
   const [name, password] = [form.get('username') ?? '', form.get('password') ?? '']
   if (name === '' || password === '') return again('Enter user name and password.', 400)
   try {
-    const user = await logIn(call, name, password)
-    if (user === undefined) return again('User name or password is wrong.', 401)
+    const user = await logIn(call, name, password, form.get('otp'))
+    if (user === 'code-missing') return again('Enter the one-time code of your authenticator app too.', 401)
+    if (user === undefined) return again('User name, password or code is wrong.', 401)
     const code = call.app.grants.issueCode(user, request.client, request.redirectUri, request.challenge)
     return redirect(call, request.redirectUri, { code, state: request.state })
   } catch (error) {
