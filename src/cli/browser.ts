@@ -17,10 +17,14 @@ export function openBrowser(url: string): Promise<boolean> {
         : ['xdg-open', [url]]
   return new Promise((resolve) => {
     const child = spawn(program, args, { stdio: 'ignore', detached: true })
-    child.once('error', () => resolve(false))
-    child.once('exit', (code) => resolve(code === 0))
-    // A browser that stays in the foreground has started by now.
-    setTimeout(() => resolve(true), 2_000).unref()
+    // A browser that stays in the foreground has started by now. The timer keeps us alive: nothing else may.
+    const timer = setTimeout(() => resolve(true), 2_000)
+    const end = (opened: boolean) => {
+      clearTimeout(timer)
+      resolve(opened)
+    }
+    child.once('error', () => end(false))
+    child.once('exit', (code) => end(code === 0))
     child.unref()
   })
 }

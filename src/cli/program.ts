@@ -227,6 +227,7 @@ function createProgram(run: Run): Command {
   transferOptions(remote(program, 'upload', 'upload files and directories; never deletes'), [
     'part-size',
     'require-encryption',
+    'on-conflict',
   ])
     .argument('<paths...>', 'LOCAL... REMOTE', collect)
     .usage('[options] LOCAL... REMOTE')

@@ -34,7 +34,7 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'jobs', kind: 'integer', summary: 'files in flight', argument: 'n', min: 1, max: 64, fallback: 16, project: true },
   { name: 'part-size', kind: 'size', summary: 'bytes per part', argument: 'size', min: 5 * MiB, max: 256 * MiB, project: true },
   { name: 'require-encryption', kind: 'flag', summary: 'refuse rooms without encryption', project: true },
-  { name: 'on-conflict', kind: 'text', summary: 'what to do with a local file that differs', choices: ['keep', 'overwrite'], project: true },
+  { name: 'on-conflict', kind: 'text', summary: 'what to do with a target that differs (default: upload overwrite, download fail)', choices: ['skip', 'overwrite', 'rename', 'fail', 'newer'], project: true },
   { name: 'key-password-file', kind: 'file', summary: 'file that holds the encryption password', argument: 'file' },
   { name: 'key-password-command', kind: 'text', summary: 'program that prints the encryption password', argument: 'command' },
   { name: 'session-store', kind: 'text', summary: 'where a new login is kept', choices: ['keyring', 'file', 'encrypted'] },

@@ -10,7 +10,7 @@ import { cancelled, localError, SyncError, systemCode, toSyncError } from '../er
 import { createSafeTree, foldsCase } from '../local/safe-tree.ts'
 import { downloadFile, storableTime } from '../transfer/download.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
-import { type DownloadStep, planDownload, sameTime } from './plan.ts'
+import { type DownloadStep, freeName, mayReplace, planDownload, sameTime } from './plan.ts'
 import { requireRemote } from './remote-path.ts'
 import {
   DEFAULT_JOBS,
@@ -27,7 +27,7 @@ type DownloadStepOf<K extends DownloadStep['do']> = Extract<DownloadStep, { do: 
 
 /**
  * Downloads files and directories into a local directory, which is made if missing; skips equal files; keeps and reports
- * local files that differ unless told to overwrite; never deletes.
+ * local files that differ unless told otherwise; never deletes.
  *
  * @returns the summary, also when something stopped the run (`stoppedBy`).
  * @throws {SyncError} for what is wrong before anything is transferred.
@@ -55,8 +55,9 @@ export async function runDownload(
   recordFailures(steps, tally, context)
   for (const step of steps) if (step.do === 'make-directory') guardDirectory(context, tree, step, tally)
   const downloads: Planned[] = []
+  const names = new Set(steps.flatMap((step) => (step.do === 'download' ? showPath(step.path) : [])))
   for (const step of steps)
-    if (step.do === 'download') await look(context, tree.root, step, options, tally, downloads, signal)
+    if (step.do === 'download') await look(context, tree.root, step, options, tally, downloads, names, signal)
   const bytes = downloads.reduce((sum, { step }) => sum + (step.node.size ?? 0), 0)
   context.onEvent?.({ type: 'planned', files: downloads.length, bytes, skipped: tally.skipped })
   if (downloads.some(({ step }) => step.node.isEncrypted)) await keyring.ownKey(signal)
@@ -131,6 +132,7 @@ async function look(
   options: DownloadOptions,
   tally: Tally,
   downloads: Planned[],
+  names: Set<string>,
   signal: AbortSignal,
 ): Promise<void> {
   if (signal.aborted) throw cancelled(signal)
@@ -168,17 +170,36 @@ async function look(
       return fail(toSyncError(thrown))
     }
   }
-  if (same) {
+  const action = options.onConflict ?? 'fail'
+  if (same || (action === 'newer' && !mayReplace(action, modified ?? 0, info.mtimeMs)) || action === 'skip') {
     tally.skipped++
-  } else if (options.overwrite) {
+  } else if (action === 'rename') {
+    const parent = step.path.slice(0, -1)
+    const name = freeName(step.path.at(-1)!, (candidate) => isFree(root, [...parent, candidate], names))
+    downloads.push({ step: { ...step, path: [...parent, name] }, shown: step.shown })
+  } else if (action !== 'fail') {
     downloads.push({ step, shown: step.shown, replaces: { size: info.size, mtimeMs: info.mtimeMs } })
   } else {
     fail(
       new SyncError('conflict', 'LOCAL_DIFFERS', 'The local file differs and was kept', {
-        hint: 'Use --on-conflict overwrite to replace local files.',
+        hint: 'See --on-conflict for what else can be done.',
       }),
     )
   }
+}
+
+/** Nothing has this name on the disk, and nothing will get it; then it is taken. */
+function isFree(root: string, path: readonly string[], names: Set<string>): boolean {
+  const shown = showPath(path)
+  if (names.has(shown)) return false
+  try {
+    lstatSync(`${root}/${shown}`)
+    return false
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') return false
+  }
+  names.add(shown)
+  return true
 }
 
 /** Refuses at the start what would fill the disk at the end. */

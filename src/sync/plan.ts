@@ -16,16 +16,27 @@ export type UploadStep =
       /** Remote components; the last is the file's name. */
       readonly path: readonly string[]
       readonly entry: LocalEntry
+      /** Becomes a version of this node. */
       readonly replaces?: RemoteNode
-      /** True: the same size; upload only if the content differs. */
-      readonly compare: boolean
+      /** Nothing to do if this node, of the same size, has the same content. */
+      readonly compareWith?: RemoteNode
+      /** What to say instead of uploading, if it has not. */
+      readonly refusal?: SyncError
     }
   | { readonly do: 'skip'; readonly shown: string }
   | { readonly do: 'fail'; readonly shown: string; readonly error: SyncError }
 
+/**
+ * What to do with a target that exists and differs: leave it, replace it, put the new one beside it under a free name, report
+ * it, or replace it only by something that was modified later.
+ */
+export type ConflictAction = 'skip' | 'overwrite' | 'rename' | 'fail' | 'newer'
+
 export interface CompareOptions {
   /** Compare contents by recomputing the tag, whatever the times say. */
   readonly checksum: boolean
+  /** Default `overwrite`: a new version. */
+  readonly onConflict?: ConflictAction
 }
 
 /**
@@ -59,6 +70,54 @@ export function remotePathOf(path: readonly string[]): string[] | undefined {
   }
 }
 
+const keysOf = (entries: readonly LocalEntry[]): Set<string> =>
+  new Set(
+    entries.flatMap((entry) => {
+      const path = remotePathOf(entry.path)
+      return path === undefined ? [] : remoteKey(path)
+    }),
+  )
+
+/** `name (1).ext`, `name (2).ext`, … */
+export function freeName(name: string, isFree: (name: string) => boolean): string {
+  const dot = name.lastIndexOf('.')
+  const [stem, extension] = dot > 0 ? [name.slice(0, dot), name.slice(dot)] : [name, '']
+  for (let number = 1; ; number++) {
+    const candidate = `${stem} (${number})${extension}`
+    if (isFree(candidate)) return candidate
+  }
+}
+
+/** True when a difference may be resolved by replacing. */
+export function mayReplace(action: ConflictAction, fromMs: number, existingMs: number | undefined): boolean {
+  return (
+    action === 'overwrite' || (action === 'newer' && existingMs !== undefined && fromMs - existingMs >= RESOLUTION_MS)
+  )
+}
+
+/** A local file whose name is there already. */
+function planExisting(
+  entry: LocalEntry,
+  existing: RemoteNode,
+  { shown, path }: { shown: string; path: readonly string[] },
+  { checksum, onConflict = 'overwrite' }: CompareOptions,
+  isFreeName: (name: string) => boolean,
+): UploadStep {
+  const { size, timestampModification: modified } = existing
+  const sameSize = size === entry.size
+  if (sameSize && !checksum && modified !== undefined && sameTime(modified, entry.mtimeMs)) return { do: 'skip', shown }
+  const compare = sameSize && checksum ? { compareWith: existing } : {}
+  const upload = { do: 'upload', shown, path, entry, ...compare } as const
+  if (mayReplace(onConflict, entry.mtimeMs, modified)) return { ...upload, replaces: existing }
+  if (onConflict === 'rename') return { ...upload, path: [...path.slice(0, -1), freeName(path.at(-1)!, isFreeName)] }
+  if (onConflict !== 'fail') return { do: 'skip', shown }
+  const refusal = conflict(
+    'The file on the server differs and was kept',
+    'See --on-conflict for what else can be done.',
+  )
+  return sameSize && checksum ? { ...upload, refusal } : { do: 'fail', shown, error: refusal }
+}
+
 /** Plans an upload: local entries (parents before children) against what is below the target. */
 export function planUpload(
   entries: readonly LocalEntry[],
@@ -69,6 +128,8 @@ export function planUpload(
   const taken = new Map<string, { entry: LocalEntry; shown: string; index: number }>()
   /** Directories that have no place on the server; what is below them fails with them. */
   const blocked = new Map<string, SyncError>()
+  /** Names that are taken, or will be: nothing is renamed to one of them. */
+  const names = options.onConflict === 'rename' ? keysOf(entries) : new Set<string>()
   for (const entry of entries) {
     const shown = showPath(entry.path)
     const parent = showPath(entry.path.slice(0, -1))
@@ -118,20 +179,18 @@ export function planUpload(
       continue
     }
     if (existing === undefined) {
-      steps.push({ do: 'upload', shown, path, entry, compare: false })
+      steps.push({ do: 'upload', shown, path, entry })
     } else if (existing.type !== 'file') {
       fail(conflict('A folder with the name of this file is on the server', 'Rename one of them.'))
-    } else if (existing.size !== entry.size) {
-      steps.push({ do: 'upload', shown, path, entry, replaces: existing, compare: false })
-    } else if (options.checksum) {
-      steps.push({ do: 'upload', shown, path, entry, replaces: existing, compare: true })
-    } else if (
-      existing.timestampModification !== undefined &&
-      sameTime(existing.timestampModification, entry.mtimeMs)
-    ) {
-      steps.push({ do: 'skip', shown })
     } else {
-      steps.push({ do: 'upload', shown, path, entry, replaces: existing, compare: false })
+      steps.push(
+        planExisting(entry, existing, { shown, path }, options, (name) => {
+          const key = remoteKey([...path.slice(0, -1), name])
+          if (remote.has(key) || names.has(key)) return false
+          names.add(key)
+          return true
+        }),
+      )
     }
   }
   return steps

@@ -5,7 +5,7 @@ import { openStable } from '../local/stable-read.ts'
 import { type DownloadContext, openFileKey } from '../transfer/download.ts'
 import type { TransferEvent } from '../transfer/events.ts'
 import type { Tally } from './outcome.ts'
-import { type DownloadStep, sameTime, type UploadStep } from './plan.ts'
+import { type ConflictAction, type DownloadStep, sameTime, type UploadStep } from './plan.ts'
 
 export type RunEvent =
   | TransferEvent
@@ -32,11 +32,13 @@ export interface UploadOptions extends RunOptions {
   readonly requireEncryption?: boolean
   /** Bytes per part, at least 5 MiB. Default 8 MiB. */
   readonly partSize?: number
+  /** What to do with a file on the server that differs. Default `overwrite`: a new version. */
+  readonly onConflict?: ConflictAction
 }
 
 export interface DownloadOptions extends RunOptions {
-  /** Replace local files that differ; otherwise they are kept and reported as conflicts. */
-  readonly overwrite?: boolean
+  /** What to do with a local file that differs. Default `fail`: it is kept and reported. */
+  readonly onConflict?: ConflictAction
 }
 
 /** Files in flight unless told otherwise. */

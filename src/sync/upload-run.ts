@@ -53,6 +53,7 @@ export async function runUpload(
   const remote = missing.length > 0 ? [] : await listForUpload(api, container, roomId, local.entries, signal)
   const steps = planUpload(local.entries, new Map(remote.map((entry) => [remoteKey(entry.path), entry])), {
     checksum: options.checksum ?? false,
+    ...(options.onConflict === undefined ? {} : { onConflict: options.onConflict }),
   })
 
   const tally = createTally()
@@ -199,14 +200,11 @@ function createUploader(
   }
   return async (step: UploadStepOf<'upload'>, signal: AbortSignal) => {
     const place = placeOf(places.get(remoteKey(step.path.slice(0, -1))), step.shown)
-    const { replaces, entry } = step
-    if (
-      step.compare &&
-      replaces !== undefined &&
-      (await isSameContent(context, replaces, entry.source, step.shown, signal))
-    ) {
+    const { replaces, entry, compareWith, refusal } = step
+    if (compareWith !== undefined && (await isSameContent(context, compareWith, entry.source, step.shown, signal))) {
       return undefined
     }
+    if (refusal !== undefined) throw refusal
     const done = await uploadFile(
       transfer,
       {

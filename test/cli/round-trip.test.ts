@@ -12,6 +12,7 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createWorld, listFiles, MAIN, makeTree, snapshot, type World } from '../support/cli.ts'
 
@@ -99,6 +100,41 @@ describe.each(['s3', 'classic'] as const)('upload and download over the %s route
     ])
     expect(replaced.code).toBe(0)
     expect(snapshot(world.path('back', 'dir'))).toEqual(snapshot(world.path('dir')))
+  })
+
+  test('--on-conflict, both ways', async () => {
+    const source = world.path('conflict/f.txt')
+    const at = (seconds: number) => utimesSync(source, seconds, seconds)
+    const up = async (how: string) =>
+      (await world.transfer(['upload', source, '/room/c', '--on-conflict', how])).summary
+    const remote = async () =>
+      Object.fromEntries((await world.cli(['ls', '/room/c', '--json'])).json.map(({ name, size }) => [name, size]))
+    makeTree(world.path('conflict'), { 'f.txt': 'one' })
+    at(2_000_000)
+    expect((await up('fail')).transferred).toBe(1)
+    makeTree(world.path('conflict'), { 'f.txt': 'second' })
+    at(1_000_000)
+    expect(await up('fail')).toMatchObject({ exitCode: 12, failed: [{ code: 'EXISTS' }] })
+    expect(await up('skip')).toMatchObject({ exitCode: 0, skipped: 1 })
+    expect(await up('newer')).toMatchObject({ exitCode: 0, skipped: 1 })
+    expect(await up('rename')).toMatchObject({ exitCode: 0, transferred: 1 })
+    expect(await remote()).toEqual({ 'f.txt': 3, 'f (1).txt': 6 })
+    at(3_000_000)
+    expect(await up('newer')).toMatchObject({ exitCode: 0, transferred: 1 })
+    expect(await remote()).toEqual({ 'f.txt': 6, 'f (1).txt': 6 })
+
+    const target = world.path('conflict-back')
+    const down = async (how: string) =>
+      (await world.transfer(['download', '/room/c/f.txt', target, '--on-conflict', how])).summary
+    makeTree(target, { 'f.txt': 'mine', 'f (1).txt': 'mine too' })
+    utimesSync(join(target, 'f.txt'), 4_000_000, 4_000_000)
+    expect(await down('skip')).toMatchObject({ exitCode: 0, skipped: 1 })
+    expect(await down('newer')).toMatchObject({ exitCode: 0, skipped: 1 })
+    expect(await down('rename')).toMatchObject({ exitCode: 0, transferred: 1 })
+    expect(snapshot(target)).toEqual({ 'f.txt': 'mine', 'f (1).txt': 'mine too', 'f (2).txt': 'second' })
+    utimesSync(join(target, 'f.txt'), 2_500_000, 2_500_000)
+    expect(await down('newer')).toMatchObject({ exitCode: 0, transferred: 1 })
+    expect(snapshot(target)['f.txt']).toBe('second')
   })
 
   test('--contents, several sources, single files and folders made on the way', async () => {

@@ -142,7 +142,7 @@ describe('values', () => {
     ['a fraction in a file', { user: 'jobs = 1.5' }, /config\.toml: --jobs takes/],
     ['a size too small', { flags: { partSize: '1M' } }, /^--part-size takes a size such as 8M, from 5M to 256M$/],
     ['a time without sense', { flags: { connectTimeout: 'soon' } }, /^--connect-timeout takes a time such as 30s/],
-    ['no choice', { flags: { onConflict: 'ask' } }, /^--on-conflict takes one of keep, overwrite$/],
+    ['no choice', { flags: { onConflict: 'ask' } }, /^--on-conflict takes one of skip, overwrite, rename, fail, newer$/],
     ['no switch', { environment: { SEALSYNC_REQUIRE_ENCRYPTION: 'maybe' } }, /takes true or false$/],
     ['a table for a text', { user: '[proxy]\nurl = "x"' }, /--proxy takes a text$/],
     ['a number in a list', { user: 'header = [1]' }, /--header takes a text, or a list of texts$/],

@@ -1,7 +1,14 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { RemoteNode } from '../../src/api/wire.ts'
-import { planDownload, planUpload, sameTime, type UploadStep } from '../../src/sync/plan.ts'
+import {
+  type ConflictAction,
+  freeName,
+  planDownload,
+  planUpload,
+  sameTime,
+  type UploadStep,
+} from '../../src/sync/plan.ts'
 import { type LocalEntry, type RemoteEntry, remoteKey } from '../../src/sync/tree.ts'
 
 const local = (path: string, more: Partial<LocalEntry> = {}): LocalEntry => ({
@@ -51,8 +58,50 @@ describe('what one file needs', () => {
   test('what replaces a file names it; a checksum is asked for only where the size is the same', () => {
     const there = [remote('a'), remote('b', { size: 9 })]
     expect(plan([local('a'), local('b')], there, true)).toMatchObject([
-      { do: 'upload', compare: true, replaces: { id: there[0]!.node.id } },
-      { do: 'upload', compare: false, replaces: { id: there[1]!.node.id } },
+      { do: 'upload', compareWith: { id: there[0]!.node.id }, replaces: { id: there[0]!.node.id } },
+      { do: 'upload', replaces: { id: there[1]!.node.id } },
+    ])
+  })
+
+  test.each<[ConflictAction, Partial<RemoteNode>, Partial<UploadStep> & object]>([
+    ['overwrite', { size: 2 }, { do: 'upload', replaces: expect.objectContaining({ size: 2 }) }],
+    ['skip', { size: 2 }, { do: 'skip' }],
+    ['fail', { size: 2 }, { do: 'fail' }],
+    ['rename', { size: 2 }, { do: 'upload', path: ['d', 'a (2).tar'] }],
+    ['newer', { size: 2, timestampModification: 1_600_000_000_000 }, { do: 'upload', replaces: expect.anything() }],
+    ['newer', { size: 2, timestampModification: 1_700_000_000_123 }, { do: 'skip' }],
+    ['newer', { size: 2, timestampModification: 1_800_000_000_000 }, { do: 'skip' }],
+    ['newer', { size: 2, timestampModification: undefined } as never, { do: 'skip' }],
+    // What is equal is no conflict, whatever was asked for.
+    ['rename', {}, { do: 'skip' }],
+    ['fail', {}, { do: 'skip' }],
+  ])('a difference, --on-conflict %s, %j', (onConflict, there, expected) => {
+    const entries = [directory('d'), local('d/a.tar'), local('d/a (1).tar')]
+    const known = [remote('d', { type: 'folder' }), remote('d/a.tar', there)]
+    const step = planUpload(entries, index(known), { checksum: false, onConflict }).find(
+      ({ shown }) => shown === 'd/a.tar',
+    )
+    expect(step).toMatchObject(expected)
+  })
+
+  test('with a checksum a conflict is one only after the comparison', () => {
+    const there = [remote('a')]
+    const steps = (onConflict: ConflictAction) => planUpload([local('a')], index(there), { checksum: true, onConflict })
+    expect(steps('fail')).toMatchObject([{ do: 'upload', compareWith: {}, refusal: { code: 'EXISTS' } }])
+    expect(steps('rename')).toMatchObject([{ do: 'upload', compareWith: {}, path: ['a (1)'] }])
+    expect(steps('rename')[0]).not.toHaveProperty('replaces')
+    expect(steps('skip')).toMatchObject([{ do: 'skip' }])
+  })
+
+  test('free names', () => {
+    const taken = new Set(['x (1).tar', 'x (2).tar', '.rc (1)'])
+    const free = (name: string) => freeName(name, (candidate) => !taken.has(candidate))
+    expect(['x.tar', 'x', '.rc', 'a.b.c', 'x.'].map(free)).toEqual([
+      'x (3).tar',
+      'x (1)',
+      '.rc (2)',
+      'a.b (1).c',
+      'x (1).',
     ])
   })
 })

@@ -6,6 +6,7 @@ import { systemClock } from '../../environment.ts'
 import { cancelled, toSyncError } from '../../errors.ts'
 import { takeLock } from '../../local/lock.ts'
 import type { RunSummary } from '../../sync/outcome.ts'
+import type { ConflictAction } from '../../sync/plan.ts'
 import { connect } from '../connect.ts'
 import { accountName, type Context, lockPath, requireSettings } from '../context.ts'
 import { exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
@@ -53,11 +54,13 @@ async function transfer(
 
 const common = ({ signal, options, settings }: Context) => {
   const jobs = settings.number('jobs')
+  const onConflict = settings.text('on-conflict') as ConflictAction | undefined
   return {
     signal,
     contents: options.contents === true,
     checksum: options.checksum === true,
     ...(jobs === undefined ? {} : { jobs }),
+    ...(onConflict === undefined ? {} : { onConflict }),
   }
 }
 
@@ -80,7 +83,6 @@ export async function download(context: Context, paths: readonly string[]): Prom
   return transfer(context, 'download', [...sources, target], (client) =>
     client.download(sources, target, {
       ...common(context),
-      overwrite: context.settings.text('on-conflict') === 'overwrite',
     }),
   )
 }
