@@ -10,6 +10,7 @@ import { type Api, judgeAnswer } from './api/api.ts'
 import { type Clock, type Environment, systemClock, systemRandom, type Ui } from './environment.ts'
 import { SyncError } from './errors.ts'
 import { hostOf, parseBaseUrl, type Reach, reachOf } from './http/addresses.ts'
+import { type RateLimits, withRate } from './http/rate.ts'
 import { withRetry } from './http/retry.ts'
 import type { Send } from './http/types.ts'
 import { createDialer, type DialerOptions } from './http/undici.ts'
@@ -34,6 +35,8 @@ export interface ClientOptions {
   readonly keyPassword?: () => Promise<Password>
   /** How connections are made: proxy, authorities, pins, timeouts. */
   readonly transport?: DialerOptions
+  /** For file content, over all transfers. */
+  readonly limitRate?: RateLimits
   readonly environment?: Partial<Environment>
   readonly onEvent?: (event: RunEvent) => void
 }
@@ -80,7 +83,15 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   const ui: Ui | undefined = options.environment?.ui
   const { origin } = parseBaseUrl(baseUrl)
   const transport = { userAgent: `sealsync|${VERSION}`, ownOrigins: [origin], ...options.transport }
-  const onRetry = (event: RetryEvent) => options.onEvent?.({ type: 'retry', ...event })
+  const listeners = new Set<() => void>()
+  const onRetry = ({ status, ...event }: RetryEvent) => {
+    if (status === 429 || status === 503) for (const listener of listeners) listener()
+    options.onEvent?.({ type: 'retry', ...event })
+  }
+  const onBusy = (listener: () => void) => {
+    listeners.add(listener)
+    return () => void listeners.delete(listener)
+  }
   const session = Session.create(
     baseUrl,
     { ...options.authorizer(origin), judge: judgeAnswer },
@@ -103,9 +114,13 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     )
     return (await storage).send(request)
   }
-  const api: Api = { origin, send: session.send, sendPlain: withRetry(storageSend, { clock, random, onRetry }) }
+  const api: Api = {
+    origin,
+    send: session.send,
+    sendPlain: withRetry(withRate(storageSend, options.limitRate ?? {}, clock), { clock, random, onRetry }),
+  }
   const keyring = createKeyring(api, options.keyPassword ?? noPassword)
-  const context = { api, keyring, clock, random, onEvent: options.onEvent }
+  const context = { api, keyring, clock, random, onEvent: options.onEvent, onBusy }
   return {
     origin,
     session,

@@ -10,7 +10,7 @@ import { display } from './display.ts'
 import type { Output } from './output.ts'
 import { homeDirectory, type Profile } from './profile.ts'
 import { getSecret, isInteractive, prompt, readCode } from './secrets.ts'
-import type { Settings } from './settings.ts'
+import { parseRates, type Settings } from './settings.ts'
 import { transportOf } from './transport.ts'
 
 /**
@@ -79,6 +79,7 @@ export async function connect(
     store,
     keyPassword: keyPassword(context, profile),
     transport: await transportOf(settings, profile.server),
+    limitRate: parseRates(settings.text('limit-rate')),
     onEvent:
       onEvent ??
       ((event) => {

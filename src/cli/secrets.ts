@@ -40,15 +40,23 @@ function trimLine(bytes: Uint8Array): Uint8Array {
   return bytes.subarray(0, end)
 }
 
-async function readStandardInput(): Promise<Uint8Array> {
-  const chunks: Buffer[] = []
-  for await (const chunk of process.stdin) chunks.push(Buffer.from(chunk))
-  return trimLine(Buffer.concat(chunks).subarray(0, MAX_SECRET))
+const tooLong = (where: string) => new SyncError('usage', 'SECRET_TOO_LONG', `The secret in ${where} is too long`)
+
+/** All of a stream: no more than a secret can be, so that an endless one ends here. */
+async function readBounded(stream: AsyncIterable<Uint8Array>, where: string): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = []
+  let length = 0
+  for await (const chunk of stream) {
+    chunks.push(chunk)
+    length += chunk.length
+    if (length > MAX_SECRET) throw tooLong(where)
+  }
+  return Buffer.concat(chunks)
 }
 
 /** A regular file, or a pipe such as `<(…)`; `-` is standard input. */
 async function readSecretFile(path: string, binary = false): Promise<Uint8Array> {
-  if (path === '-') return readStandardInput()
+  if (path === '-') return trimLine(await readBounded(process.stdin, 'standard input'))
   try {
     const handle = await open(path, 'r')
     try {
@@ -61,9 +69,7 @@ async function readSecretFile(path: string, binary = false): Promise<Uint8Array>
           })
         }
       }
-      const bytes = await handle.readFile()
-      if (bytes.length > MAX_SECRET)
-        throw new SyncError('usage', 'SECRET_TOO_LONG', `The secret file ${path} is too long`)
+      const bytes = await readBounded(handle.createReadStream({ autoClose: false }), `the file ${path}`)
       return binary ? bytes : trimLine(bytes)
     } finally {
       await handle.close()

@@ -8,7 +8,7 @@ import { dirname, join, resolve } from 'node:path'
 import { parse as parseToml } from 'smol-toml'
 import { localError, SyncError, systemCode } from '../errors.ts'
 
-type Kind = 'text' | 'file' | 'files' | 'list' | 'integer' | 'size' | 'duration' | 'flag'
+type Kind = 'rate' | 'text' | 'file' | 'files' | 'list' | 'integer' | 'size' | 'duration' | 'flag'
 
 export interface SettingSpec {
   /** The long flag, and the key in files. */
@@ -21,20 +21,27 @@ export interface SettingSpec {
   readonly min?: number
   readonly max?: number
   readonly fallback?: string | number
-  /** May stand in the project file, which comes with the files of a project: nothing that leads a login astray. */
-  readonly project?: true
+  /**
+   * May stand in the project file, which comes with the files of a project: nothing that leads a login astray. `on`: only to
+   * switch it on, since off would undo a protection of the user's.
+   */
+  readonly project?: true | 'on'
+  /** A URL; a password in it would be seen by others. */
+  readonly url?: true
   /** Concerns connections: kept in the profile when given at the login. */
   readonly connection?: true
 }
 
 const MiB = 1024 * 1024
+const MIN_RATE = 1024
 
 export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'profile', kind: 'text', summary: 'which login to use', argument: 'name', fallback: 'default', project: true },
   { name: 'jobs', kind: 'integer', summary: 'files in flight', argument: 'n', min: 1, max: 64, fallback: 16, project: true },
   { name: 'part-size', kind: 'size', summary: 'bytes per part', argument: 'size', min: 5 * MiB, max: 256 * MiB, project: true },
-  { name: 'require-encryption', kind: 'flag', summary: 'refuse rooms without encryption', project: true },
+  { name: 'require-encryption', kind: 'flag', summary: 'refuse rooms without encryption', project: 'on' },
   { name: 'on-conflict', kind: 'text', summary: 'what to do with a target that differs (default: upload overwrite, download fail)', choices: ['skip', 'overwrite', 'rename', 'fail', 'newer'], project: true },
+  { name: 'limit-rate', kind: 'rate', summary: 'bytes per second for file content, UP:DOWN or one for both; 0 for no limit', argument: 'rate', project: true },
   { name: 'key-password-file', kind: 'file', summary: 'file that holds the encryption password', argument: 'file' },
   { name: 'key-password-command', kind: 'text', summary: 'program that prints the encryption password', argument: 'command' },
   { name: 'session-store', kind: 'text', summary: 'where a new login is kept', choices: ['keyring', 'file', 'encrypted'] },
@@ -45,7 +52,7 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'client-key-password-file', kind: 'file', summary: 'file that holds the password of that key', argument: 'file', connection: true },
   { name: 'pinned-key', kind: 'list', summary: 'accept only servers with one of these keys (sha256/BASE64); two or more, one as backup', argument: 'pin', connection: true },
   { name: 'min-tls', kind: 'text', summary: 'lowest version of TLS', choices: ['1.2', '1.3'], fallback: '1.2', connection: true },
-  { name: 'proxy', kind: 'text', summary: 'http://, https://, socks5:// or socks5h:// URL, or none', argument: 'url', connection: true },
+  { name: 'proxy', kind: 'text', summary: 'http://, https://, socks5:// or socks5h:// URL, or none', argument: 'url', url: true, connection: true },
   { name: 'proxy-user', kind: 'text', summary: 'user name for the proxy', argument: 'name', connection: true },
   { name: 'proxy-password-file', kind: 'file', summary: 'file that holds the password for the proxy', argument: 'file', connection: true },
   { name: 'proxy-except', kind: 'text', summary: 'hosts, .suffixes and networks to reach directly, with commas', argument: 'list', connection: true },
@@ -57,6 +64,7 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'total-timeout', kind: 'duration', summary: 'longest time for one request', argument: 'time', min: 1_000, max: 86_400_000, connection: true },
   { name: 'keep-alive', kind: 'duration', summary: 'how long idle connections are kept; 0 for not at all', argument: 'time', min: 0, max: 600_000, fallback: '20s', connection: true },
   { name: 'connections', kind: 'integer', summary: 'connections per server', argument: 'n', min: 1, max: 64, fallback: 16, connection: true },
+  { name: 'max-answer', kind: 'size', summary: 'largest answer that is read into memory', argument: 'size', min: MiB, max: 1024 * MiB, fallback: '16M', connection: true },
   { name: 'header', kind: 'list', summary: 'further header for every request: "Name: value"', argument: 'header', connection: true },
   { name: 'user-agent', kind: 'text', summary: 'added to the User-Agent header', argument: 'text', connection: true },
 ]) // biome-ignore format: a table
@@ -110,6 +118,12 @@ function parseFlag(value: unknown): boolean | undefined {
   return ['0', 'false', 'no', 'off'].includes(text) ? false : undefined
 }
 
+/** Bytes per second up and down from `2M` or `500K:10M`; 0 and nothing mean no limit. */
+export function parseRates(text: string | undefined): { up?: number; down?: number } {
+  const [up, down = up] = (text ?? '0').split(':').map((part) => parseSize(part) ?? 0)
+  return { ...(up ? { up } : {}), ...(down ? { down } : {}) }
+}
+
 const inRange = ({ min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY }: SettingSpec, value: number) =>
   value >= min && value <= max
 
@@ -144,6 +158,12 @@ function readValue(spec: SettingSpec, raw: unknown, base: string): { value: Valu
       const ok = value !== undefined && inRange(spec, value)
       return ok ? { value } : { wanted: `a size such as 8M, from ${bytesText(spec.min!)} to ${bytesText(spec.max!)}` }
     }
+    case 'rate': {
+      const rates = text?.split(':').map(parseSize)
+      const ok =
+        rates !== undefined && rates.length <= 2 && rates.every((rate) => rate === 0 || (rate ?? 0) >= MIN_RATE)
+      return ok && text !== undefined ? { value: text } : { wanted: 'a rate such as 2M or 500K:10M, from 1K' }
+    }
     case 'duration': {
       const value = text === undefined ? undefined : parseDuration(text)
       const ok = value !== undefined && inRange(spec, value)
@@ -161,6 +181,9 @@ function readValue(spec: SettingSpec, raw: unknown, base: string): { value: Valu
       if (spec.choices !== undefined && !spec.choices.includes(text)) {
         return { wanted: `one of ${spec.choices.join(', ')}` }
       }
+      if (spec.url && URL.canParse(text) && new URL(text).password !== '') {
+        return { wanted: `a URL without a password, which goes into --${spec.name}-password-file` }
+      }
       return { value: spec.kind === 'file' ? resolvePath(base, text) : text }
   }
 }
@@ -177,11 +200,18 @@ interface Layer {
   readonly isProject?: boolean
 }
 
+const MAX_FILE = 64 * 1024
+
 /** Reads a settings file; others must not be able to write it. */
 async function readFileLayer(path: string, isProject: boolean, problems: string[]): Promise<Layer | undefined> {
   let text: string
   try {
     const info = await stat(path)
+    // Not read, a pipe of that name would hang us.
+    if (!info.isFile() || info.size > MAX_FILE) {
+      problems.push(`${path} is not a file of at most 64 KiB`)
+      return undefined
+    }
     if (process.platform !== 'win32') {
       const trusted = info.uid === process.getuid?.() || info.uid === 0
       if (!trusted || (info.mode & 0o022) !== 0) {
@@ -254,7 +284,9 @@ function readLayer(layer: Layer, problems: string[]): Map<string, Setting> {
       problems.push(`${origin}: "${name}" must not be set by a project; put it into the user's file`)
     } else {
       const read = readValue(spec, raw, layer.base)
-      if ('wanted' in read) {
+      if (layer.isProject && spec.project === 'on' && !('wanted' in read) && read.value === false) {
+        problems.push(`${origin}: "${name}" must not be switched off by a project`)
+      } else if ('wanted' in read) {
         const where = origin === `--${name}` ? '' : `${origin}: `
         found.set(name, { name, value: undefined, origin, problem: `${where}--${name} takes ${read.wanted}` })
       } else {

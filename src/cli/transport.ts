@@ -25,12 +25,14 @@ async function clientCertificate(settings: Settings): Promise<TransportOptions['
   if (path === undefined) return undefined
   const keyPath = settings.text('client-key')
   const cert = await readSettingFile(path, 'client-cert')
+  // Certificate and key may share a file.
+  const keyFile = keyPath ?? path
+  // Through the same door as any secret: a key that others can read is refused.
+  const key = await getSecret({ file: cert.includes('-----BEGIN') ? keyFile : path, binary: true })
   const passphrase = await secretOf(settings, 'client-key-password-file')
   const common = passphrase === undefined ? {} : { passphrase }
-  if (!cert.includes('-----BEGIN')) return { pfx: cert, ...common }
-  // Certificate and key may share a file.
-  const key = keyPath === undefined ? cert : await readSettingFile(keyPath, 'client-key')
-  return { cert: cert.toString('utf8'), key: key.toString('utf8'), ...common }
+  if (!cert.includes('-----BEGIN')) return { pfx: key, ...common }
+  return { cert: cert.toString('utf8'), key: Buffer.from(key).toString('utf8'), ...common }
 }
 
 function parseHeaders(lines: readonly string[]): Record<string, string> | undefined {
@@ -87,6 +89,7 @@ export async function transportOf(settings: Settings, origin: string): Promise<T
     totalTimeoutMs: settings.number('total-timeout'),
     keepAliveMs: settings.number('keep-alive'),
     connections: settings.number('connections'),
+    maxBodyBytes: settings.number('max-answer'),
     headers: parseHeaders(settings.list('header')),
     userAgentSuffix: settings.text('user-agent'),
   }

@@ -66,7 +66,7 @@ export function retryDelay(
 export interface RetryOptions {
   readonly clock: Clock
   readonly random: Random
-  onRetry?(event: { label: string; attempt: number; delayMs: number; reason: string }): void
+  onRetry?(event: { label: string; attempt: number; delayMs: number; reason: string; status?: number }): void
 }
 
 /** Wraps a `Send` with repeating. */
@@ -103,7 +103,8 @@ export function createRetry(options: RetryOptions): Retry {
       retries++
       if (outcome.retryAfterMs !== undefined) notBefore = Math.max(notBefore, clock.monotonic() + outcome.retryAfterMs)
       const reason = outcome.error instanceof SyncError ? outcome.error.message : `status ${outcome.status}`
-      options.onRetry?.({ label: request.label ?? request.method, attempt, delayMs, reason })
+      const status = response === undefined ? {} : { status: response.status }
+      options.onRetry?.({ label: request.label ?? request.method, attempt, delayMs, reason, ...status })
       await clock.sleep(delayMs, request.signal)
     }
   }

@@ -23,6 +23,8 @@ export interface RetryEvent {
   readonly attempt: number
   readonly delayMs: number
   readonly reason: string
+  /** Of the answer, if there was one. */
+  readonly status?: number
 }
 
 export interface SessionSettings {

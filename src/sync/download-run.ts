@@ -76,7 +76,7 @@ export async function runDownload(
     )
   }
   const onFailure = (failure: { path: string; error: SyncError }) => report(context, failure.path, failure.error)
-  await runEntries(downloads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure })
+  await runEntries(downloads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure, onBusy: context.onBusy })
   return summarize(tally, 0)
 }
 

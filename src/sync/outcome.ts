@@ -61,6 +61,31 @@ export function summarize(tally: Tally, ignored: number): RunSummary {
   return { failed, files, bytes, transferred, skipped, ignored, ...(stoppedBy === undefined ? {} : { stoppedBy }) }
 }
 
+/** Entries that succeed until one more may be in flight again. */
+const RECOVERY = 8
+
+/**
+ * Fewer entries in flight while the server is too busy: half at each sign of it, one more after every few successes.
+ */
+function createThrottle(jobs: number) {
+  let allowed = jobs
+  let sinceChange = 0
+  return {
+    get allowed() {
+      return allowed
+    },
+    busy() {
+      // Many requests in flight meet the same refusal.
+      if (sinceChange === 0 && allowed < jobs) return
+      allowed = Math.max(1, Math.floor(allowed / 2))
+      sinceChange = 0
+    },
+    succeeded() {
+      if (++sinceChange % RECOVERY === 0) allowed = Math.min(jobs, allowed + 1)
+    },
+  }
+}
+
 /**
  * Works through entries, `jobs` at a time, until the end or until something stops the run. Failures of network or server
  * stop it when three entries have them and nothing got through in between, or when nothing got through at all; else they are
@@ -73,9 +98,21 @@ export async function runEntries<T extends { readonly shown: string }>(
   jobs: number,
   tally: Tally,
   work: (entry: T, signal: AbortSignal) => Promise<number | undefined>,
-  options: { signal: AbortSignal; onFailure?: (failure: EntryFailure) => void },
+  options: {
+    signal: AbortSignal
+    onFailure?: (failure: EntryFailure) => void
+    onBusy?: ((listener: () => void) => () => void) | undefined
+  },
 ): Promise<void> {
   const limit = pLimit(jobs)
+  const throttle = createThrottle(jobs)
+  const adjust = () => {
+    limit.concurrency = throttle.allowed
+  }
+  const unsubscribe = options.onBusy?.(() => {
+    throttle.busy()
+    adjust()
+  })
   const active = new Set<Promise<void>>()
   const stop = new AbortController()
   const signal = AbortSignal.any([options.signal, stop.signal])
@@ -97,6 +134,8 @@ export async function runEntries<T extends { readonly shown: string }>(
         tally.bytes += bytes
       }
       successes++
+      throttle.succeeded()
+      adjust()
       outages = []
     } catch (thrown) {
       if (signal.aborted) return // the reason is reported once, below
@@ -133,6 +172,7 @@ export async function runEntries<T extends { readonly shown: string }>(
     }
   }
   await Promise.all(active)
+  unsubscribe?.()
   if (successes === 0 && outages.length > 0) tally.stoppedBy ??= outages[0]!
   if (options.signal.aborted) tally.stoppedBy = toSyncError(options.signal.reason)
 }

@@ -15,6 +15,8 @@ export type RunEvent =
 
 export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
   readonly onEvent?: ((event: RunEvent) => void) | undefined
+  /** Tells when the server says that it is too busy; returns how to stop listening. */
+  readonly onBusy?: ((listener: () => void) => () => void) | undefined
 }
 
 export interface RunOptions {

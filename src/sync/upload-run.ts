@@ -78,7 +78,7 @@ export async function runUpload(
       if (done?.fileKey) await distributor.remember(done.roomId, done.node.id, done.fileKey)
       return done?.bytes
     }
-    await runEntries(uploads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure })
+    await runEntries(uploads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure, onBusy: context.onBusy })
     if (tally.stoppedBy === undefined) {
       if (wrapFor !== undefined) distributor.include(roomId)
       await distributor.flush()

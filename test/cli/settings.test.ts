@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { chooseMethod, LOGIN_OPTIONS } from '../../src/cli/methods.ts'
 import {
+  parseRates,
   readSettings,
   SETTINGS,
   type SettingSources,
@@ -142,7 +143,13 @@ describe('values', () => {
     ['a fraction in a file', { user: 'jobs = 1.5' }, /config\.toml: --jobs takes/],
     ['a size too small', { flags: { partSize: '1M' } }, /^--part-size takes a size such as 8M, from 5M to 256M$/],
     ['a time without sense', { flags: { connectTimeout: 'soon' } }, /^--connect-timeout takes a time such as 30s/],
-    ['no choice', { flags: { onConflict: 'ask' } }, /^--on-conflict takes one of skip, overwrite, rename, fail, newer$/],
+    ['no rate', { flags: { limitRate: '1M:2M:3M' } }, /^--limit-rate takes a rate such as 2M or 500K:10M, from 1K$/],
+    ['a rate that never ends', { flags: { limitRate: '10' } }, /^--limit-rate takes a rate/],
+    [
+      'no choice',
+      { flags: { onConflict: 'ask' } },
+      /^--on-conflict takes one of skip, overwrite, rename, fail, newer$/,
+    ],
     ['no switch', { environment: { SEALSYNC_REQUIRE_ENCRYPTION: 'maybe' } }, /takes true or false$/],
     ['a table for a text', { user: '[proxy]\nurl = "x"' }, /--proxy takes a text$/],
     ['a number in a list', { user: 'header = [1]' }, /--header takes a text, or a list of texts$/],
@@ -197,6 +204,18 @@ test('no setting takes a secret itself, and each has its variable', () => {
   for (const { name, argument } of LOGIN_OPTIONS) {
     if (/password|secret|token|code/.test(name)) expect(['file', 'command', 'url']).toContain(argument)
   }
+})
+
+test('rates', () => {
+  const mega = 1024 * 1024
+  expect(['2M', '500K:10M', '0', '0:1M', '1M:0', undefined].map(parseRates)).toEqual([
+    { up: 2 * mega, down: 2 * mega },
+    { up: 500 * 1024, down: 10 * mega },
+    {},
+    { down: mega },
+    { up: mega },
+    {},
+  ])
 })
 
 describe('ways to log in', () => {

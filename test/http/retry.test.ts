@@ -134,8 +134,8 @@ describe('repeating', () => {
     )
     expect(await send(request('GET', { label: '/a/{id}' }))).toMatchObject({ status: 200 })
     expect(events).toEqual([
-      { label: '/a/{id}', attempt: 1, delayMs: 250, reason: 'status 503' },
-      { label: '/a/{id}', attempt: 2, delayMs: 500, reason: 'status 500' },
+      { label: '/a/{id}', attempt: 1, delayMs: 250, reason: 'status 503', status: 503 },
+      { label: '/a/{id}', attempt: 2, delayMs: 500, reason: 'status 500', status: 500 },
       { label: '/a/{id}', attempt: 3, delayMs: 1000, reason: 'No answer' },
     ])
     expect(clock.sleeps).toEqual([250, 500, 1000])

@@ -140,3 +140,70 @@ test('a listener that throws ends the run as a bug, not as an unhandled rejectio
   )
   expect(tally.stoppedBy).toMatchObject({ class: 'internal' })
 })
+
+describe('a server that is too busy', () => {
+  /** Runs entries that each wait for `next()`; tells how many are in flight. */
+  async function world(jobs: number) {
+    let busy = () => {}
+    let inFlight = 0
+    const waiting: (() => void)[] = []
+    const done = runEntries(
+      entries(200),
+      jobs,
+      createTally(),
+      async () => {
+        inFlight++
+        await new Promise<void>((resolve) => waiting.push(resolve))
+        inFlight--
+        return 1
+      },
+      {
+        signal: never,
+        onBusy: (listener) => {
+          busy = listener
+          return () => {
+            busy = () => {
+              throw new Error('nobody listens any more')
+            }
+          }
+        },
+      },
+    )
+    const settle = () => new Promise((resolve) => setImmediate(resolve))
+    const next = async (count = 1) => {
+      for (let i = 0; i < count; i++) {
+        waiting.shift()?.()
+        await settle()
+      }
+      return inFlight
+    }
+    await settle()
+    return { busy: () => busy(), next, done, inFlight: () => inFlight }
+  }
+
+  test('halves what is in flight, once for what was sent before, and recovers by ones', async () => {
+    const { busy, next, done, inFlight } = await world(16)
+    expect(inFlight()).toBe(16)
+    for (let i = 0; i < 16; i++) busy() // all of them were refused
+    expect(await next(8)).toBe(9) // one more is allowed after eight that got through
+    expect(await next(8)).toBe(10)
+    busy()
+    expect(await next(7)).toBe(5)
+    busy()
+    expect(await next(4)).toBe(2)
+    await next(300)
+    await done
+    expect(busy).toThrow('nobody listens')
+  })
+
+  test('one always goes on', async () => {
+    const { busy, next, done } = await world(2)
+    for (let i = 0; i < 5; i++) {
+      busy()
+      await next(1)
+    }
+    expect(await next(1)).toBe(1)
+    await next(300)
+    await done
+  })
+})
