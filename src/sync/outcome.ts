@@ -5,7 +5,7 @@
  */
 import { setMaxListeners } from 'node:events'
 import pLimit from 'p-limit'
-import { isDiskFatal, type SyncError, toSyncError } from '../errors.ts'
+import { isDiskFatal, SyncError, systemCode, toSyncError } from '../errors.ts'
 import type { EntryFailure } from './tree.ts'
 
 export interface RunSummary {
@@ -60,6 +60,11 @@ export function summarize(tally: Tally, ignored: number): RunSummary {
   const { failed, files, bytes, transferred, skipped, stoppedBy } = tally
   return { failed, files, bytes, transferred, skipped, ignored, ...(stoppedBy === undefined ? {} : { stoppedBy }) }
 }
+
+/** This process or the system has no more open files to give: fewer at once will do. */
+const isShortOfFiles = (error: unknown) =>
+  error instanceof SyncError && /^E[MN]FILE$/.test(systemCode(error.cause) ?? error.code.replace('LOCAL_', ''))
+const SHORTAGE_TRIES = 5
 
 /** Entries that succeed until one more may be in flight again. */
 const RECOVERY = 8
@@ -123,10 +128,43 @@ export async function runEntries<T extends { readonly shown: string }>(
   let outages: SyncError[] = []
   let wake = () => {}
 
+  /** Entries at work, and who waits for the end of one of them. */
+  let atWork = 0
+  let waiters: (() => void)[] = []
+  const doWork = async (entry: T) => {
+    atWork++
+    try {
+      return await work(entry, signal)
+    } finally {
+      atWork--
+      for (const wakeUp of waiters) wakeUp()
+      waiters = []
+    }
+  }
+  let turn: Promise<unknown> = Promise.resolve()
+  /** After a shortage of open files entries are tried again one after the other, each when another one has ended. */
+  async function attempt(entry: T): Promise<number | undefined> {
+    for (let tries = 1; ; tries++) {
+      try {
+        if (tries === 1) return await doWork(entry)
+        const mine = turn.then(async () => {
+          if (atWork > 0) await new Promise<void>((wakeUp) => waiters.push(wakeUp))
+          return doWork(entry)
+        })
+        turn = mine.catch(() => {})
+        return await mine
+      } catch (error) {
+        if (!isShortOfFiles(error) || tries >= SHORTAGE_TRIES || signal.aborted) throw error
+        throttle.busy()
+        adjust()
+      }
+    }
+  }
+
   async function one(entry: T): Promise<void> {
     const successesBefore = successes
     try {
-      const bytes = await work(entry, signal)
+      const bytes = await attempt(entry)
       if (bytes === undefined) {
         tally.skipped++
       } else {

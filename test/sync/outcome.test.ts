@@ -207,3 +207,33 @@ describe('a server that is too busy', () => {
     await done
   })
 })
+
+describe('no more open files', () => {
+  const shortage = () => new SyncError('local_io', 'LOCAL_EMFILE', 'Cannot open')
+
+  test('entries are tried again as others end, and all get through', async () => {
+    let open = 0
+    const tally = createTally()
+    await runEntries(
+      entries(60),
+      16,
+      tally,
+      async () => {
+        if (open >= 3) throw shortage()
+        open++
+        await new Promise((resolve) => setImmediate(resolve))
+        open--
+        return 1
+      },
+      { signal: never },
+    )
+    expect([tally.failed.length, tally.transferred]).toEqual([0, 60])
+  })
+
+  test('a shortage that stays is reported, for each entry', async () => {
+    const done = await run(5, 4, () => shortage())
+    expect(done.failed.map(({ error }) => error.code)).toEqual(Array(5).fill('LOCAL_EMFILE'))
+    expect(done.stoppedBy).toBeUndefined()
+    expect(done.tried).toHaveLength(25)
+  })
+})
