@@ -5,10 +5,10 @@ import { SyncError } from '../errors.ts'
 import type { GrantStore, StoreKind } from '../session/grant-store.ts'
 import type { RunEvent } from '../sync/run.ts'
 import { openBrowser } from './browser.ts'
-import { accountName, type Context, keyPassword, requireProfile } from './context.ts'
+import { type Context, grantName, keyPassword, requireProfile } from './context.ts'
 import { display } from './display.ts'
 import type { Output } from './output.ts'
-import { homeDirectory, type Profile } from './profile.ts'
+import { homeDirectory, listProfiles, loadProfile, type Profile } from './profile.ts'
 import { getSecret, isInteractive, prompt, readCode } from './secrets.ts'
 import { parseRates, type Settings } from './settings.ts'
 import { transportOf } from './transport.ts'
@@ -46,7 +46,7 @@ export function terminalUi(output: Output, launch: boolean, codeFile?: string): 
 
 /** Opens the place where the login of an account is kept; the best there is, unless a kind is given. */
 export async function openStore(
-  account: Pick<Profile, 'server' | 'user' | 'login'>,
+  login: Pick<Profile, 'server' | 'user' | 'login' | 'method'>,
   settings: Settings,
   kind?: StoreKind,
 ): Promise<{ store: GrantStore; kind: StoreKind }> {
@@ -55,11 +55,26 @@ export async function openStore(
   const { openGrantStore } = await import('../session/grant-store.ts')
   return openGrantStore({
     directory: homeDirectory(),
-    account: accountName(account),
+    account: grantName(login),
     clock: systemClock,
     ...(command === undefined ? {} : { key }),
     ...(kind === undefined ? {} : { kind }),
   })
+}
+
+/**
+ * Removes the login that a profile names, as long as no other profile uses the same. The server is not told.
+ *
+ * @param name - Of the profile: it does not count as another.
+ * @param now - What the profile is about to name instead.
+ */
+export async function forgetLogin(name: string, profile: Profile, settings: Settings, now?: Profile): Promise<void> {
+  const placeOf = (one: Profile) => `${one.store} ${grantName(one)}`
+  const others = (await listProfiles()).filter((other) => other !== name)
+  const used = await Promise.all(others.map((other) => loadProfile(other).catch(() => undefined)))
+  if ([...used, now].some((one) => one !== undefined && placeOf(one) === placeOf(profile))) return
+  const { store } = await openStore(profile, settings, profile.store)
+  await store.exclusive(() => store.clear())
 }
 
 /** A client for the stored login. */

@@ -78,6 +78,13 @@ export async function requireProfile(context: Context): Promise<Profile> {
 export const accountName = ({ server, user, login }: Pick<Profile, 'server' | 'user' | 'login'>): string =>
   `${server} ${login?.['client-id'] ?? ''} ${user}`
 
+/**
+ * Under which name a login is kept. Its way belongs to it: another may mean another OAuth client, which cannot renew the
+ * tokens of this one.
+ */
+export const grantName = (login: Pick<Profile, 'server' | 'user' | 'login' | 'method'>): string =>
+  `${accountName(login)} ${login.method}`
+
 /** Under which name the keyring keeps the encryption password. */
 export const keyPasswordAccount = (profile: Profile): string => `encryption password, ${accountName(profile)}`
 

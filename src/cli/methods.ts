@@ -79,6 +79,12 @@ const TOGETHER: readonly (readonly [string, readonly string[], string])[] = Obje
   ['api-key-file', ['api-key-header'], 'OPTION_MISSING'],
 ] as const)
 
+/** Options of which only one can be used. */
+const EITHER = Object.freeze([
+  ['password-file', 'password-command'],
+  ['client-secret-file', 'client-key-file'],
+] as const)
+
 interface Problem {
   readonly code: string
   readonly message: string
@@ -137,8 +143,9 @@ export function chooseMethod(given: Readonly<Record<string, string>>): LoginChoi
     if (given[name] === undefined || others.some((other) => given[other] !== undefined)) continue
     problems.push({ code, message: `--${name} needs ${others.map((other) => `--${other}`).join(' or ')}` })
   }
-  if (given['password-file'] !== undefined && given['password-command'] !== undefined) {
-    problems.push({ code: 'OPTION_TWICE', message: '--password-file and --password-command: give one of them' })
+  for (const [one, other] of EITHER) {
+    if (given[one] === undefined || given[other] === undefined) continue
+    problems.push({ code: 'OPTION_TWICE', message: `--${one} and --${other}: give one of them` })
   }
   const [first, second] = problems
   if (first !== undefined) {

@@ -67,13 +67,25 @@ export function codeOf(error: unknown): string {
   return 'UNKNOWN'
 }
 
+/** The error as a cause: its words and its code only. Parsers add the bytes they choked on, which may hold tokens. */
+export function bareCause(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof SyncError) return error
+  const code = codeOf(error)
+  const bare = Object.assign(new Error(error.message), code === 'UNKNOWN' ? {} : { code })
+  Object.defineProperty(bare, 'name', { value: error.name })
+  return bare
+}
+
 /** @returns the error when `error` is a failure of TLS, else `undefined`. */
 export function tlsError(error: unknown, where: string): SyncError | undefined {
   const system = codeOf(error)
   const failure = TLS_FAILURES.find(({ matches }) => matches.test(system))
   if (failure === undefined) return undefined
   const { code, what, hint } = failure
-  return new SyncError('tls', code, `No secure connection for ${where}: ${what} (${system})`, { hint, cause: error })
+  return new SyncError('tls', code, `No secure connection for ${where}: ${what} (${system})`, {
+    hint,
+    cause: bareCause(error),
+  })
 }
 
 /** Turns what a request failed with into one of ours. */
@@ -87,7 +99,7 @@ export function wireError(error: unknown, request: HttpRequest): unknown {
     new SyncError('network', 'NETWORK', `No answer to ${where} (${codeOf(error)})`, {
       hint: 'Check the address and the network, then run again.',
       retryable: true,
-      cause: error,
+      cause: bareCause(error),
     })
   )
 }

@@ -10,13 +10,15 @@ import { request as httpRequest } from 'node:http'
 import { isIPv4, isIPv6, type Socket } from 'node:net'
 import { SyncError } from '../errors.ts'
 import { ipv6Bytes } from './addresses.ts'
+import { bareCause } from './failures.ts'
 import type { ProxyServer } from './proxy.ts'
 
 /** The proxy cannot be reached, or does not connect us. */
-export const proxyFailed = (what: string, options: { retryable: boolean; cause?: unknown }) =>
+export const proxyFailed = (what: string, { retryable, cause }: { retryable: boolean; cause?: unknown }) =>
   new SyncError('network', 'PROXY_FAILED', `The proxy ${what}`, {
     hint: 'Check the proxy setting, and that the proxy runs and may reach the server.',
-    ...options,
+    retryable,
+    cause: bareCause(cause),
   })
 
 const loginRefused = ({ login }: ProxyServer) =>

@@ -49,6 +49,8 @@ export interface Authorizer {
   authorize(context: AuthContext): Promise<Grant>
   /** Extends a grant without the user. Absent or refused (`GRANT_REFUSED`): somebody has to log in again. */
   renew?(grant: Grant, context: AuthContext): Promise<Grant>
+  /** True: `renew` is of use only for grants with a refresh token. */
+  readonly needsRefreshToken?: boolean
   /** Stamps one request, the bytes of which do not change afterwards. Default: `Authorization: Bearer`. */
   sign?(request: HttpRequest, grant: Grant, context: AuthContext): HttpRequest | Promise<HttpRequest>
   /** Ends the grant at the server (logout). */

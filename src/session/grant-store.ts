@@ -97,7 +97,10 @@ export function encryptedFileGrantStore(path: string, secret: () => Promise<Uint
   const keys = new Map<string, Promise<Buffer>>()
   const keyFor = async (salt: Buffer) => {
     asked ??= secret()
-    const known = await asked
+    const known = await asked.catch((error) => {
+      asked = undefined // the command may work the next time
+      throw error
+    })
     if (known.length === 0) throw new SyncError('usage', 'STORE_KEY_EMPTY', 'The key of the encrypted login is empty')
     const id = salt.toString('hex')
     const key = keys.get(id) ?? stretch(known, salt)
@@ -152,7 +155,8 @@ async function removeFile(path: string): Promise<void> {
  * The operating system's keyring.
  *
  * @param options.probe - Try it first (default). Leave it out for a login that is known to be there.
- * @returns `undefined` when there is none that can be written and read back.
+ * @returns `undefined` when there is none that can be written and read back. Its functions reject with `KEYRING_MISSING` and
+ * `KEYRING_REFUSED` when it cannot be used later.
  */
 export async function keyringGrantStore(
   account: string,
@@ -165,13 +169,26 @@ export async function keyringGrantStore(
   return {
     place: 'the keyring of the operating system',
     async load() {
-      const text = await keyring.get(account)
+      const text = await keyring.get(account).catch(unopened)
       return text === undefined ? undefined : parseGrant(text)
     },
-    save: (grant) => keyring.set(account, JSON.stringify(grant)),
-    clear: () => keyring.remove(account),
+    save: (grant) =>
+      keyring.set(account, JSON.stringify(grant)).catch((cause) => {
+        throw new SyncError('local_io', 'KEYRING_REFUSED', 'The keyring does not take the login', {
+          hint: 'Unlock it, or keep the login elsewhere: --session-store file.',
+          cause,
+        })
+      }),
+    clear: () => keyring.remove(account).catch(unopened),
     exclusive: locked(lockPath, clock),
   }
+}
+
+function unopened(cause?: unknown): never {
+  throw new SyncError('auth', 'KEYRING_MISSING', 'The keyring that holds the login cannot be opened', {
+    hint: 'Unlock it, or log in again.',
+    cause,
+  })
 }
 
 /** The kind of store a login was saved in must be used for reading it, even where a keyring appeared since. */
@@ -207,11 +224,7 @@ export async function openGrantStore(options: StoreOptions): Promise<{ store: Gr
   if (options.kind !== 'file') {
     const store = await keyringGrantStore(options.account, path, options.clock, { probe: options.kind === undefined })
     if (store !== undefined) return { store, kind: 'keyring' }
-    if (options.kind === 'keyring') {
-      throw new SyncError('auth', 'KEYRING_MISSING', 'The keyring that holds the login cannot be opened', {
-        hint: 'Unlock it, or log in again.',
-      })
-    }
+    if (options.kind === 'keyring') unopened()
   }
   return { store: fileGrantStore(path, options.clock), kind: 'file' }
 }

@@ -78,10 +78,15 @@ function encodeBody({ json, form, body }: CallOptions): { type?: string; bytes?:
 
 const EXCERPT = 120
 
-/** The beginning of an answer for a message: what could be a secret is cut out. */
+/** The beginning of an answer for a message: what could be a secret, or move a cursor, is cut out. */
 function excerpt(body: Uint8Array): string {
   const text = Buffer.from(body.subarray(0, 2_000)).toString('utf8').replace(/\s+/g, ' ')
-  return text.replace(/[\w.~+/=-]{16,}/g, '[…]').slice(0, EXCERPT)
+  return text
+    .replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, '?')
+    .replace(/"[^"]*"?/g, '"[…]"')
+    .replace(/=[^\s"<>&]+/g, '=[…]')
+    .replace(/[\w.~+/=-]{16,}/g, '[…]')
+    .slice(0, EXCERPT)
 }
 
 function parseBody({ body, headers }: HttpResponse, label: string): unknown {

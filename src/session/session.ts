@@ -80,6 +80,8 @@ function judgeBearer({ status, headers }: HttpResponse): Verdict {
   return 'ok'
 }
 
+const sameTokens = (a: Grant, b: Grant) => a.accessToken === b.accessToken && a.refreshToken === b.refreshToken
+
 /**
  * Takes a failed renewal or signature past the wrapper that repeats requests: a refresh token must not be sent again and
  * again, and what a signature asks for was repeated already.
@@ -111,6 +113,8 @@ export function createGrantSession(options: SessionOptions): GrantSession {
   let renewal: Promise<Grant> | undefined
   /** Its renewal failed on the way. The next and last try waits for its end: the server may have spent the refresh token. */
   let kept: Grant | undefined
+  /** A renewal that could not be stored: the server has spent `from`, so the next try goes on with `next`. */
+  let unstored: { readonly from: Grant; readonly next: Grant } | undefined
 
   const context = (send: Send, signal?: AbortSignal): AuthContext => ({
     send,
@@ -120,34 +124,47 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     ...(options.onWarning === undefined ? {} : { warn: options.onWarning }),
   })
 
+  const leftOf = ({ lifetimeMs = Number.POSITIVE_INFINITY, expiresAt = Number.POSITIVE_INFINITY }: Grant) =>
+    Math.min(lifetimeMs, expiresAt - clock.now())
+
   // Lifetimes run on the monotonic clock; the wall clock only bridges restarts.
   function adopt(grant: Grant): Grant {
-    const lifetime = grant.lifetimeMs ?? Number.POSITIVE_INFINITY
-    const left = Math.min(lifetime, (grant.expiresAt ?? Number.POSITIVE_INFINITY) - clock.now())
-    current = { grant, endsAt: clock.monotonic() + left }
+    current = { grant, endsAt: clock.monotonic() + leftOf(grant) }
     return grant
   }
 
   const margin = (grant: Grant) => Math.min(MARGIN_MS, (grant.lifetimeMs ?? Number.POSITIVE_INFINITY) / 2)
   const isFresh = () => current !== undefined && clock.monotonic() < current.endsAt - margin(current.grant)
   const isAlive = () => current !== undefined && clock.monotonic() < current.endsAt
+  const canRenew = ({ refreshToken }: Grant) =>
+    authorizer.renew !== undefined && !(authorizer.needsRefreshToken === true && refreshToken === undefined)
+  /** Whether another process has renewed it, and not so long ago that this has ended, too. */
+  const isNewer = (found: Grant, stale: Grant) =>
+    found.accessToken !== stale.accessToken && leftOf(found) > (canRenew(found) ? margin(found) : 0)
+  /** What the stored grant has become, stored or not. */
+  const latest = (stored: Grant) =>
+    unstored !== undefined && sameTokens(unstored.from, stored) ? unstored.next : undefined
 
   /** Under the store's lock: take what another process has renewed, else renew and store before use. */
   async function renewNow(stale: Grant): Promise<Grant> {
     // A look without the lock first: of many processes that meet the end, only the first few have to queue.
     const newer = await store.load()
-    if (newer !== undefined && newer.accessToken !== stale.accessToken) return adopt(newer)
+    if (newer !== undefined && isNewer(newer, stale)) return adopt(newer)
     return store.exclusive(async () => {
       const stored = await store.load()
       if (stored === undefined) {
         current = undefined
         throw loginNeeded('The login is gone: somebody logged out')
       }
-      if (stored.accessToken !== stale.accessToken) return adopt(stored)
+      if (isNewer(stored, stale)) return adopt(stored)
+      // Where renewing fails, it may still be good for a moment.
+      if (stored.accessToken !== stale.accessToken) adopt(stored)
       if (authorizer.renew === undefined) throw loginNeeded('The login has expired')
       try {
-        const next = await authorizer.renew(stored, context(requests))
+        const next = latest(stored) ?? (await authorizer.renew(stored, context(requests)))
+        unstored = { from: stored, next }
         await store.save(next)
+        unstored = undefined
         return adopt(next)
       } catch (error) {
         if (error instanceof SyncError && error.code === 'GRANT_REFUSED') {
@@ -185,15 +202,15 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     const loaded = await load()
     if (loaded === undefined) throw loginNeeded('Not logged in')
     const { grant } = loaded
-    if (isFresh() || (kept === grant && isAlive())) return grant
+    if (isFresh() || ((kept === grant || !canRenew(grant)) && isAlive())) return grant
     try {
       return await renew(grant, signal)
     } catch (error) {
       // The answer may be lost while the old token is still good for a moment.
       const outage = error instanceof SyncError && ['network', 'server', 'rate_limit'].includes(error.class)
-      if (outage && isAlive()) {
-        kept = grant
-        return grant
+      if (outage && current !== undefined && isAlive()) {
+        kept = current.grant
+        return kept
       }
       throw error
     }
@@ -274,9 +291,9 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     async logout(signal) {
       // Under the lock, so that a renewal that is under way does not leave a newer grant behind.
       await store.exclusive(async () => {
-        const stored = await store.load()
         try {
-          if (stored !== undefined) await authorizer.revoke?.(stored, context(requests, signal))
+          const stored = await store.load()
+          if (stored !== undefined) await authorizer.revoke?.(latest(stored) ?? stored, context(requests, signal))
         } finally {
           await store.clear()
           current = undefined
@@ -292,7 +309,7 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     async check({ online = false, signal } = {}) {
       const loaded = await load()
       if (loaded === undefined) return { valid: false, reason: 'missing' }
-      if (!isAlive() && authorizer.renew === undefined) return { valid: false, reason: 'expired' }
+      if (!isAlive() && !canRenew(loaded.grant)) return { valid: false, reason: 'expired' }
       if (online) {
         try {
           if (!(await holds(signal))) return { valid: false, reason: 'refused' }

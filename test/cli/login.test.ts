@@ -432,6 +432,11 @@ describe('doctor', () => {
     const run = await runCli(home, ['doctor', other.origin, '--json'])
     expect(run.code).toBe(5)
     expect(run.json.find(({ name }) => name === 'server')).toMatchObject({ state: 'fail', code: 'NOT_COMPATIBLE' })
+    const portal = await httpServer((_request, response) => response.end('<html>canary'))
+    const caught = await runCli(home, ['doctor', portal.origin, '--json'])
+    expect(caught.code).toBe(5)
+    expect(caught.json.find(({ name }) => name === 'server')).toMatchObject({ state: 'fail', code: 'NOT_COMPATIBLE' })
+    expect(caught.stdout + caught.stderr).not.toContain('canary')
     const late = await httpServer((_request, response) =>
       json(response, { restApiVersion: '4.0' }, 200, { date: new Date(Date.now() - 3_600_000).toUTCString() }),
     )

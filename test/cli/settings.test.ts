@@ -1,4 +1,5 @@
 /** Where settings come from, which one wins, and what is said about wrong ones. */
+import { execFileSync } from 'node:child_process'
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -161,6 +162,17 @@ describe('values', () => {
       { project: 'key-password-command = "rm -rf /"' },
       /must not be set by a project/,
     ],
+    [
+      'less protection from a project',
+      { project: 'require-encryption = false', user: 'require-encryption = true' },
+      /"require-encryption" must not be switched off by a project$/,
+    ],
+    [
+      'a password among arguments',
+      { flags: { proxy: 'http://me:canary@proxy.example' } },
+      /^--proxy takes a URL without a password, which goes into --proxy-password-file$/,
+    ],
+    ['a file too long to be settings', { user: '#'.repeat(70_000) }, /config\.toml is not a file of at most 64 KiB$/],
     ['a proxy from a project', { project: 'proxy = "http://evil.example"' }, /must not be set by a project/],
   ])('%s is a problem, with its place', async (_name, places, expected) => {
     const { problems } = await read(places)
@@ -182,6 +194,20 @@ describe('values', () => {
     const helped = await read({ flags: { jobs: '3' }, user: 'jobs = 0' })
     expect(helped.problems).toEqual([])
     expect(helped.settings.number('jobs')).toBe(3)
+  })
+
+  test('a project may ask for more protection, not for less', async () => {
+    const more = await read({ project: 'require-encryption = true', user: 'require-encryption = false' })
+    expect([more.settings.flag('require-encryption'), more.problems]).toEqual([true, []])
+    const less = await read({ project: 'require-encryption = false', user: 'require-encryption = true' })
+    expect(less.settings.flag('require-encryption')).toBe(true)
+  })
+
+  test.skipIf(process.platform === 'win32')('a pipe in place of a file does not hang us (needs mkfifo)', async () => {
+    const { files, sources } = await read({})
+    execFileSync('mkfifo', [files.project])
+    const { problems } = await readSettings(sources)
+    expect(problems).toEqual([`${files.project} is not a file of at most 64 KiB`])
   })
 
   test.skipIf(process.platform === 'win32')('a file that others can change is not read (POSIX modes)', async () => {
@@ -238,6 +264,7 @@ describe('ways to log in', () => {
     [{ method: 'telepathy' }, 'OPTION_INVALID'],
     [{ 'password-file': 'p' }, 'USER_MISSING'],
     [{ user: 'ann', 'password-file': 'p', 'password-command': 'c' }, 'OPTION_TWICE'],
+    [{ 'client-id': 'x', 'client-secret-file': 's', 'client-key-file': 'k' }, 'OPTION_TWICE'],
     [{ 'client-secret-file': 's' }, 'CLIENT_ID_MISSING'],
     [{ user: 'ann', 'redirect-uri': 'http://127.0.0.1/x' }, 'OPTION_UNUSED'],
     [{ method: 'jwt', 'jwt-key-file': 'k' }, 'OPTION_MISSING'],

@@ -152,6 +152,21 @@ describe('the encrypted file', () => {
     expect(await store.load()).toBeUndefined()
   })
 
+  test('a key that could not be had is asked for again', async () => {
+    const path = join(await freshDirectory(), 'grant.enc')
+    const locked = new Error('the agent is locked')
+    let tries = 0
+    const key = async () => {
+      if (++tries === 1) throw locked
+      return Buffer.from('one')
+    }
+    const store = encryptedFileGrantStore(path, key, systemClock)
+    expect(await errorOf(store.save(grant))).toBe(locked)
+    await store.save(grant)
+    expect(await store.load()).toEqual(grant)
+    expect(tries).toBe(2)
+  })
+
   test('every altered byte is noticed', async () => {
     const path = join(await freshDirectory(), 'grant.enc')
     let asked = 0

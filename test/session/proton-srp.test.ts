@@ -34,6 +34,12 @@ async function login(server: ProtonServerOptions = {}, options: Partial<ProtonSr
   return { server: made, context, way: way(made, options), grant: way(made, options).authorize(context) }
 }
 
+/** A server with somebody logged in. */
+async function seated(options: ProtonServerOptions = {}) {
+  const server = await protonServer(options)
+  return { server, context: contextOf(dialer(), fakeClock()), way: way(server), grant: server.seat() }
+}
+
 const alter =
   (step: string, change: (body: ProtonAnswer['body'], answer: ProtonAnswer) => Partial<ProtonAnswer>) =>
   (at: string, answer: ProtonAnswer) =>
@@ -316,7 +322,7 @@ describe('answers', () => {
     expect(error.hint).toContain(`${first.server.origin}/core/v4/captcha?Token=to%2Fken%2B%3D,`)
     expect(first.server.steps()).toEqual(['info', 'login'])
 
-    const odd = await login(at('login', { body: { Code: 9001, Details: { HumanVerificationToken: 'a\u001b[2J' } } }))
+    const odd = await login(at('info', { body: { Code: 9001, Details: { HumanVerificationToken: 'a\u001b[2J' } } }))
     expect((await errorOf(odd.grant)).hint).not.toContain('captcha')
 
     const server = await protonServer(at('info', { status: 422, body: { Code: 12_087 } }))
@@ -331,8 +337,7 @@ describe('answers', () => {
 
 describe('renewal and logout', () => {
   test('a renewal sends the id and the old token along, and keeps what the answer leaves out', async () => {
-    const { server, context, way, grant } = await login()
-    const first = await grant
+    const { server, context, way, grant: first } = await seated()
     server.expire()
     const next = await way.renew!(first, context)
     expect(next).toMatchObject({ extra: first.extra!, scope: first.scope })
@@ -366,33 +371,31 @@ describe('renewal and logout', () => {
   })
 
   test('a grant without its id or refresh token is not sent', async () => {
-    const { server, context, way, grant } = await login()
-    const { refreshToken: _, ...rest } = await grant
-    const { extra: __, ...bare } = await grant
+    const { server, context, way, grant } = await seated()
+    const { refreshToken: _, ...rest } = grant
+    const { extra: __, ...bare } = grant
     for (const one of [rest, bare]) {
       expect(await errorOf(way.renew!(one, context))).toMatchObject({ class: 'auth', code: 'LOGIN_EXPIRED' })
     }
-    expect(server.steps()).toEqual(['info', 'login'])
+    expect(server.steps()).toEqual([])
   })
 
   test('logout ends the session, also when the access token has expired', async () => {
     for (const expired of [false, true]) {
-      const { server, context, way, grant } = await login()
-      const first = await grant
+      const { server, context, way, grant } = await seated()
       if (expired) server.expire()
-      await way.revoke!(first, context)
+      await way.revoke!(grant, context)
       expect(server.live()).toBe(0)
-      expect(server.steps().slice(2)).toEqual(expired ? ['logout', 'refresh', 'logout'] : ['logout'])
+      expect(server.steps()).toEqual(expired ? ['logout', 'refresh', 'logout'] : ['logout'])
     }
   })
 
   test('logout of a login that is gone is done; an outage is an error', async () => {
-    const gone = await login()
-    const grant = await gone.grant
+    const gone = await seated()
     gone.server.forget()
-    await gone.way.revoke!(grant, gone.context)
-    const down = await login({ alter: (step) => (step === 'logout' ? { status: 503, body: '' } : undefined) })
-    expect(await errorOf(down.way.revoke!(await down.grant, down.context))).toMatchObject({ code: 'UNAVAILABLE' })
+    await gone.way.revoke!(gone.grant, gone.context)
+    const down = await seated({ alter: (step) => (step === 'logout' ? { status: 503, body: '' } : undefined) })
+    expect(await errorOf(down.way.revoke!(down.grant, down.context))).toMatchObject({ code: 'UNAVAILABLE' })
   })
 })
 
@@ -429,9 +432,8 @@ test('through a session: login, request, 401, renewal, replay, logout', async ()
 
 test('through a session: a refresh token that is refused ends the login', async () => {
   const server = await protonServer()
-  const store = memoryGrantStore()
+  const store = memoryGrantStore(server.seat())
   const session = Session.create(server.origin, way(server), { store })
-  await session.login()
   server.forget()
   expect(await errorOf(session.get('/x'))).toMatchObject({ class: 'auth', code: 'LOGIN_NEEDED' })
   expect(await store.load()).toBeUndefined()

@@ -120,6 +120,17 @@ describe('what comes back', () => {
     expectNoSecret(error, CANARY, 'aaaaaaaaaaaaaaaa', 'token=abc')
   })
 
+  test('an answer that breaks off: no short value shows, and nothing that a terminal would obey', async () => {
+    const cut = '{"pin":"canary-1","note":"\u001b[2J\u202e'
+    for (const body of [cut, `pin=canary-1&x=\u001b[2J\u202e`, `<p \u001b]0;x\u0007 title='a'>\u2028\u0000`]) {
+      const { session } = await world((_request, response) => response.writeHead(200).end(body))
+      const error = await errorOf(session.get('/x'))
+      expect(error).toMatchObject({ code: 'ANSWER_NOT_JSON' })
+      expect(error.message).not.toMatch(/[\p{Cc}\p{Cf}\u2028]/u)
+      expectNoSecret(error, 'canary-1')
+    }
+  })
+
   test.each([
     [400, 'usage', 'BAD_REQUEST'],
     [401, 'auth', 'LOGIN_NEEDED'],

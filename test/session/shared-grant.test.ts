@@ -10,7 +10,7 @@ import { startProvider } from '../support/provider.ts'
 import { dialer } from '../support/servers.ts'
 
 const HOUR = 3_600_000
-const [PROCESSES, EXPIRIES] = process.env.SEALSYNC_FULL === '1' ? [16, 200] : [16, 12]
+const [PROCESSES, EXPIRIES] = process.env.SEALSYNC_FULL === '1' ? [16, 200] : [16, 8]
 
 const buildChild = async () =>
   // The children's clock stands still and is moved for each round, so that all see the end at the same time. A child can be

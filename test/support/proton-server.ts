@@ -1,6 +1,7 @@
 /** A small Proton-style server on loopback: SRP with node:crypto and BigInt, sessions, a second factor, and faults by script. */
 import { createHash, randomBytes } from 'node:crypto'
 import { encodeBase64, hashSync } from 'bcryptjs'
+import type { Grant } from '../../src/session/authorizer.ts'
 import type { PinnedKey } from '../../src/session/pgp-signed-message.ts'
 import { httpServer, type Seen, type TestServer } from './servers.ts'
 import { fromBytes, pgpKey, power, RFC5054_2048, toBytes } from './srp.ts'
@@ -34,6 +35,8 @@ export interface ProtonServer extends TestServer {
   readonly steps: () => ProtonStep[]
   /** Sessions that have not been ended. */
   readonly live: () => number
+  /** A session as a login would have made it, for tests of what comes after: a login's hash takes its time. */
+  seat(): Grant
   /** Makes all access tokens invalid, as time does. */
   expire(): void
   /** Makes all refresh tokens invalid. */
@@ -187,6 +190,12 @@ export async function protonServer(options: ProtonServerOptions = {}): Promise<P
     modulusKey: key.pin,
     steps: () => steps,
     live: () => sessions.size,
+    seat() {
+      const uid = `uid-${++made}`
+      const { access, refresh } = tokens()
+      sessions.set(uid, { access, refresh, scope: FULL })
+      return { v: 1, accessToken: access, refreshToken: refresh, scope: FULL, extra: { uid, passwordMode: '1' } }
+    },
     expire() {
       for (const session of sessions.values()) session.access = `expired-${++made}`
     },

@@ -4,7 +4,7 @@ import { createClient, parseBaseUrl } from '../../client.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
 import { memoryGrantStore, type StoreKind } from '../../session/grant-store.ts'
 import { createAuthorizer } from '../authorizers.ts'
-import { connect, openStore, terminalUi, withClient } from '../connect.ts'
+import { connect, forgetLogin, openStore, terminalUi, withClient } from '../connect.ts'
 import { type Context, requireProfile } from '../context.ts'
 import { display } from '../display.ts'
 import { chooseMethod, LOGIN_OPTIONS, type LoginChoice } from '../methods.ts'
@@ -73,18 +73,24 @@ export async function login(context: Context, url: string): Promise<void> {
     await client.session.login(signal)
     const account = await getAccount(client.api, signal)
     const previous = await loadProfile(profileName).catch(() => undefined)
-    const identity = { server: client.origin, user: account.userName, login: kept }
+    const identity = { server: client.origin, user: account.userName, login: kept, method }
     const { store, kind } = await openStore(identity, settings, settings.text('session-store') as StoreKind | undefined)
     const grant = await memory.load()
     if (grant !== undefined) await store.exclusive(() => store.save(grant))
-    await saveProfile(profileName, {
+    const profile: Profile = {
       v: 1,
       ...identity,
       userId: account.id,
-      method,
       store: kind,
       options: { ...previous?.options, ...connectionFlags(context) },
-    })
+    }
+    await saveProfile(profileName, profile)
+    // Nothing would lead to the tokens of the login before any more.
+    if (previous !== undefined) {
+      await forgetLogin(profileName, previous, settings, profile).catch(() => {
+        output.warn('the login that was in this profile before could not be removed from its place')
+      })
+    }
     if (kind === 'file') output.warn(`no keyring found: the login is kept in plain text in ${store.place}`)
     output.result(`Logged in to ${client.origin} as ${display(account.userName)}`, {
       type: 'login',
@@ -105,12 +111,18 @@ export async function logout(context: Context): Promise<void> {
     context.output.result('Not logged in', { type: 'logout', revoked: false })
     return
   }
-  const { client } = await connect(context)
+  const { client, store } = await connect(context)
   let failure: SyncError | undefined
   try {
     await client.session.logout(context.signal)
   } catch (error) {
     failure = toSyncError(error)
+    const isLeft = await store.load().then(
+      (grant) => grant !== undefined,
+      () => true,
+    )
+    // Without its profile, nothing would lead to it.
+    if (isLeft) throw failure
   } finally {
     await client.close()
   }

@@ -5,6 +5,7 @@ import { type Client, createClient, parseBaseUrl } from '../../client.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
 import { openSystemKeyring } from '../../local/system-keyring.ts'
 import { readServerPins, type ServerPin, type TransportOptions } from '../../session/open.ts'
+import { parseFields, textOf } from '../../session/srp-answers.ts'
 import { createAuthorizer } from '../authorizers.ts'
 import { openStore } from '../connect.ts'
 import { type Context, requireSettings, text } from '../context.ts'
@@ -102,7 +103,8 @@ async function checkServer(client: Client, report: Report): Promise<void> {
     const before = Date.now()
     const answer = await client.session.raw('GET', VERSION_PATH, { auth: false })
     const after = Date.now()
-    if (answer.status !== 200) {
+    const version = answer.status === 200 ? parseFields(answer.body) : undefined
+    if (version === undefined) {
       throw new SyncError(
         'server',
         'NOT_COMPATIBLE',
@@ -112,10 +114,8 @@ async function checkServer(client: Client, report: Report): Promise<void> {
         },
       )
     }
-    const version: unknown = JSON.parse(Buffer.from(answer.body).toString('utf8'))
-    const name =
-      version !== null && typeof version === 'object' && 'restApiVersion' in version ? version.restApiVersion : '?'
-    report.say('server', 'ok', `answers in ${after - before} ms, API ${String(name)}`, { ms: after - before })
+    const api = textOf(version.restApiVersion) ?? '?'
+    report.say('server', 'ok', `answers in ${after - before} ms, API ${api}`, { ms: after - before })
     const date = Date.parse(answer.headers.date ?? '')
     if (Number.isNaN(date)) return
     // The header has whole seconds.

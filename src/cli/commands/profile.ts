@@ -1,6 +1,6 @@
 /** profile list, show, rename, remove. @module */
 import { SyncError } from '../../errors.ts'
-import { openStore } from '../connect.ts'
+import { forgetLogin } from '../connect.ts'
 import type { Context } from '../context.ts'
 import { display } from '../display.ts'
 import { deleteProfile, listProfiles, loadProfile, profileMissing, renameProfile } from '../profile.ts'
@@ -51,8 +51,7 @@ export async function remove({ output, settings }: Context, name: string): Promi
   const profile = await loadProfile(name).catch(() => undefined)
   let left: unknown
   if (profile !== undefined) {
-    const { store } = await openStore(profile, settings, profile.store)
-    await store.clear().catch((error) => {
+    await forgetLogin(name, profile, settings).catch((error) => {
       left = error
     })
   }

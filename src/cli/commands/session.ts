@@ -2,7 +2,7 @@
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { resolve } from 'node:path'
-import { SyncError } from '../../errors.ts'
+import { localError, SyncError } from '../../errors.ts'
 import { readPrivateFile, writePrivateFile } from '../../local/atomic-file.ts'
 import { parseDump, type SessionDump } from '../../session/grant.ts'
 import type { SessionCheck } from '../../session/session.ts'
@@ -10,7 +10,9 @@ import { connect, openStore } from '../connect.ts'
 import type { Context } from '../context.ts'
 import { display, jsonLine } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
+import type { Output } from '../output.ts'
 import { deleteProfile, loadProfile, type Profile, parseProfile, saveProfile } from '../profile.ts'
+import { SETTINGS } from '../settings.ts'
 
 /** What an export holds: the dumped session, and the profile that goes with it. */
 interface Export extends SessionDump {
@@ -75,7 +77,10 @@ export async function renew(context: Context): Promise<void> {
 /** Writes to standard output, or makes a private file that was not there before. */
 async function writeExport(file: string, text: string): Promise<void> {
   if (file === '-') {
-    process.stdout.write(text)
+    // Somebody must have taken it before it is removed here.
+    await new Promise<void>((done, fail) => {
+      process.stdout.write(text, (error) => (error ? fail(localError(error, 'write the login')) : done()))
+    })
     return
   }
   const path = resolve(file)
@@ -112,10 +117,27 @@ export async function exportSession(context: Context, file: string): Promise<voi
   )
 }
 
+const MAX_EXPORT = 1024 * 1024
+
+/** What would start a program here: whoever made the file must not choose one. */
+const PROGRAMS = new Set(SETTINGS.flatMap(({ name }) => (name.endsWith('-command') ? [name] : [])))
+
+function withoutPrograms({ options = {}, ...profile }: Profile, output: Output): Profile {
+  const entries = Object.entries(options)
+  for (const [name] of entries) if (PROGRAMS.has(name)) output.warn(`not taken over, since it runs a program: ${name}`)
+  return { ...profile, options: Object.fromEntries(entries.filter(([name]) => !PROGRAMS.has(name))) }
+}
+
 async function readExport(file: string): Promise<string> {
   if (file === '-') {
     const chunks: Buffer[] = []
-    for await (const chunk of process.stdin) chunks.push(Buffer.from(chunk))
+    let length = 0
+    for await (const chunk of process.stdin) {
+      chunks.push(Buffer.from(chunk))
+      length += chunk.length
+      if (length > MAX_EXPORT)
+        throw new SyncError('usage', 'SESSION_INVALID', 'This is too long for an exported session')
+    }
     return Buffer.concat(chunks).toString('utf8')
   }
   const bytes = await readPrivateFile(resolve(file))
@@ -140,7 +162,7 @@ export async function importSession(context: Context, file: string): Promise<voi
   const kind = settings.text('session-store') as Profile['store'] | undefined
   const { store, kind: chosen } = await openStore(profile, settings, kind)
   await store.exclusive(() => store.save(dump.grant))
-  await saveProfile(profileName, { ...profile, store: chosen })
+  await saveProfile(profileName, { ...withoutPrograms(profile, output), store: chosen })
   if (chosen === 'file') output.warn(`no keyring found: the login is kept in plain text in ${store.place}`)
   output.result(`Took over the login to ${profile.server} as ${display(profile.user)}`, {
     type: 'imported',

@@ -33,9 +33,10 @@ export function withApiKey(authorizer: Authorizer, { header, value }: ApiKey): A
     if (authorizer.sign !== undefined) return authorizer.sign(request, grant, context)
     return { ...request, headers: { ...request.headers, authorization: `Bearer ${grant.accessToken}` } }
   }
-  const { renew, revoke, judge, check } = authorizer
+  const { renew, needsRefreshToken = false, revoke, judge, check } = authorizer
   return {
     name: authorizer.name,
+    needsRefreshToken,
     authorize: (context) => authorizer.authorize(context),
     ...(renew && { renew: renew.bind(authorizer) }),
     ...(revoke && { revoke: revoke.bind(authorizer) }),

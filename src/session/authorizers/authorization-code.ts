@@ -62,11 +62,16 @@ async function withDeadline<T>(work: Promise<T>, timeoutMs: number, context: Aut
  * Logs in with a browser.
  *
  * @param origin - `https://HOST` of the authorization server, with a path where its issuer has one.
- * @throws {SyncError} from `authorize`: `LOGIN_NEEDED` without a person, `LOGIN_TIMEOUT`, `LOGIN_DENIED`, `PORT_TAKEN`,
+ * @throws {SyncError} `ENDPOINT_INVALID`, `URL_INSECURE`, `REDIRECT_INVALID` at once. From `authorize`: `LOGIN_NEEDED` without a person, `LOGIN_TIMEOUT`, `LOGIN_DENIED`, `PORT_TAKEN`,
  * `METADATA_REFUSED`, `STATE_MISMATCH` for a pasted address of another login, and those of a token request.
  */
 export function authorizationCodeAuthorizer(origin: string, options: AuthorizationCodeOptions = {}): Authorizer {
   const find = serverFinder(origin, options)
+  if (options.redirectUri !== undefined && !URL.canParse(options.redirectUri)) {
+    throw new SyncError('usage', 'REDIRECT_INVALID', 'The redirect URI is not an absolute URL', {
+      hint: 'Give it as it is registered, like http://127.0.0.1/callback.',
+    })
+  }
   // Renewal and revocation need the same choice of client.
   const locate = async (context: AuthContext) => {
     const found = await find(context)

@@ -61,6 +61,7 @@ export function clientCredentialsAuthorizer(origin: string, options: ClientCrede
   return {
     name: 'client-credentials',
     ...grantVerbs(locate, serverOptions),
+    needsRefreshToken: false,
     authorize: (context) => ask('The login', context),
     renew: (grant, context) => ask('Renewing the login', context, grant),
   }

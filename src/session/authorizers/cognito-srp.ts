@@ -310,6 +310,7 @@ export function cognitoSrpAuthorizer(options: CognitoSrpOptions): Authorizer {
 
   return {
     name: 'cognito-srp',
+    needsRefreshToken: true,
     authorize,
     renew,
     sign(request, grant) {

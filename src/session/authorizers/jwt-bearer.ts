@@ -92,6 +92,7 @@ export function jwtBearerAuthorizer(origin: string, options: JwtBearerOptions): 
   return {
     name: 'jwt-bearer',
     ...grantVerbs(locate, options),
+    needsRefreshToken: false,
     authorize: (context) => ask('The login', context),
     renew: (grant, context) => ask('Renewing the login', context, grant),
   }

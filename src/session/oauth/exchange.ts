@@ -216,9 +216,10 @@ export type Locate = (context: AuthContext) => Promise<Pick<Found, 'server'> & {
 export function grantVerbs(
   locate: Locate,
   options: ServerOptions = {},
-): Required<Pick<Authorizer, 'renew' | 'revoke'>> & Pick<Authorizer, 'check'> {
+): Required<Pick<Authorizer, 'renew' | 'revoke' | 'needsRefreshToken'>> & Pick<Authorizer, 'check'> {
   const introspect = options.introspect ?? options.endpoints?.introspection !== undefined
   return {
+    needsRefreshToken: true,
     async renew(grant, context) {
       const { server, client } = await locate(context)
       return refreshGrant(server, client, grant, context)

@@ -51,16 +51,21 @@ const METADATA_NAMES = {
 
 const KINDS = Object.keys(METADATA_NAMES) as (keyof Endpoints)[]
 
+function checkConfigured(text: string, what: string): void {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  if (url === undefined || url.username !== '' || url.password !== '') {
+    throw new SyncError('usage', 'ENDPOINT_INVALID', `${what} is not a URL that can be used`)
+  }
+  checkScheme(url)
+}
+
 /** A server whose endpoints were configured: nothing else is asked. */
 function configuredServer(issuer: string, endpoints: Endpoints): Server {
   const server: Record<string, string> & { issuer: string } = { issuer }
   for (const kind of KINDS) {
     const url = endpoints[kind]
     if (url === undefined) continue
-    if (!URL.canParse(url) || new URL(url).username !== '' || new URL(url).password !== '') {
-      throw new SyncError('usage', 'ENDPOINT_INVALID', `The ${kind} endpoint is not a URL that can be used`)
-    }
-    checkScheme(new URL(url))
+    checkConfigured(url, `The ${kind} endpoint`)
     server[METADATA_NAMES[kind]] = url
   }
   return server
@@ -137,9 +142,10 @@ export interface Found {
 /**
  * A function that finds the server: its configured endpoints, else its metadata (asked for once), else the usual paths.
  *
- * @throws {SyncError} `ENDPOINT_INVALID` or `URL_INSECURE` at once, for configured endpoints; later those of {@link discover}.
+ * @throws {SyncError} `ENDPOINT_INVALID` or `URL_INSECURE` at once, for the issuer and configured endpoints; later those of {@link discover}.
  */
 export function serverFinder(issuer: string, options: ServerOptions): (context: AuthContext) => Promise<Found> {
+  checkConfigured(issuer, 'The issuer')
   const configured = options.endpoints === undefined ? undefined : configuredServer(issuer, options.endpoints)
   // Kept once it was good: a renewal must not end up at the usual paths because the metadata could not be read for a moment.
   let metadata: Server | undefined
