@@ -32,6 +32,11 @@ export interface UploadOptions extends RunOptions {
   readonly requireEncryption?: boolean
   /** Bytes per part, at least 5 MiB. Default 8 MiB. */
   readonly partSize?: number
+  /**
+   * Path of the journal that lets a later run go on inside large files: one file per account, target and sources, in a private
+   * directory. Without it an interrupted file starts over.
+   */
+  readonly journal?: string
 }
 
 export interface DownloadOptions extends RunOptions {
