@@ -36,6 +36,11 @@ export interface UploadOptions extends RunOptions {
   readonly partSize?: number
   /** What to do with a file on the server that differs. Default `overwrite`: a new version. */
   readonly onConflict?: ConflictAction
+  /**
+   * Path of the journal that lets a later run go on inside large files: one file per account, target and sources, in a private
+   * directory. Without it an interrupted file starts over.
+   */
+  readonly journal?: string
 }
 
 export interface DownloadOptions extends RunOptions {
