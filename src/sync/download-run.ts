@@ -5,8 +5,10 @@
  */
 import { lstatSync, type Stats, statSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { Api } from '../api/api.ts'
 import { cancelled, localError, SyncError, systemCode, toSyncError } from '../errors.ts'
+import { type Leftover, sweepDirectory } from '../local/partial-file.ts'
 import { createSafeTree, foldsCase } from '../local/safe-tree.ts'
 import { downloadFile, storableTime } from '../transfer/download.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
@@ -54,13 +56,14 @@ export async function runDownload(
   tally.files = entries.filter((entry) => entry.node.type === 'file').length
   recordFailures(steps, tally, context)
   for (const step of steps) if (step.do === 'make-directory') guardDirectory(context, tree, step, tally)
+  const leftovers = await sweep(context, tree, steps)
   const downloads: Planned[] = []
   for (const step of steps)
     if (step.do === 'download') await look(context, tree.root, step, options, tally, downloads, signal)
   const bytes = downloads.reduce((sum, { step }) => sum + (step.node.size ?? 0), 0)
   context.onEvent?.({ type: 'planned', files: downloads.length, bytes, skipped: tally.skipped })
   if (downloads.some(({ step }) => step.node.isEncrypted)) await keyring.ownKey(signal)
-  await checkSpace(tree.root, bytes)
+  await checkSpace(tree.root, bytes - leftovers.reduce((sum, { bytes }) => sum + bytes, 0))
 
   const work = async ({ step, replaces }: Planned, stop: AbortSignal) => {
     const parent = step.path.slice(0, -1)
@@ -76,7 +79,48 @@ export async function runDownload(
   }
   const onFailure = (failure: { path: string; error: SyncError }) => report(context, failure.path, failure.error)
   await runEntries(downloads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure })
+  await removeSettled(tree.root, steps, leftovers, tally)
   return summarize(tally, 0)
+}
+
+/** Tidies up after runs that were killed; returns what this one may go on with. */
+async function sweep(
+  { clock }: RunContext,
+  tree: ReturnType<typeof createSafeTree>,
+  steps: readonly DownloadStep[],
+): Promise<Leftover[]> {
+  const directories = new Map([['', [] as readonly string[]]])
+  for (const step of steps) {
+    if (step.do === 'make-directory') directories.set(showPath(step.path), step.path)
+  }
+  const leftovers: Leftover[] = []
+  for (const path of directories.values()) {
+    let directory: string
+    try {
+      directory = tree.ensureDirectory(path)
+    } catch {
+      continue // told already
+    }
+    leftovers.push(...(await sweepDirectory(directory, clock)))
+  }
+  return leftovers
+}
+
+/** What an interrupted run left of files that are complete now, in this version or another. */
+async function removeSettled(
+  root: string,
+  steps: readonly DownloadStep[],
+  leftovers: readonly Leftover[],
+  tally: Tally,
+): Promise<void> {
+  if (leftovers.length === 0 || tally.stoppedBy !== undefined) return
+  const failed = new Set(tally.failed.map(({ path }) => path))
+  const settled = new Set(
+    steps.flatMap((step) =>
+      step.do === 'download' && !failed.has(step.shown) ? [join(root, showPath(step.path))] : [],
+    ),
+  )
+  for (const leftover of leftovers) if (settled.has(leftover.target)) await leftover.remove()
 }
 
 function refuseFileTarget(target: string): void {
