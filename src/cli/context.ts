@@ -106,3 +106,5 @@ export const keyPassword =
     })
 
 export const lockPath = (name: string): string => join(homeDirectory(), 'locks', name)
+
+export const keyCachePath = (): string => join(homeDirectory(), 'file-keys')

@@ -86,8 +86,10 @@ export async function isSameContent(
       check.update(piece)
     }
     await reader.verify()
+    const same = check.matches()
+    if (same) context.keyring.confirm(fileKey)
     fileKey.wipe()
-    return check.matches()
+    return same
   } finally {
     await reader.close()
   }

@@ -43,7 +43,7 @@ export async function openFileKey(
   signal: AbortSignal,
 ): Promise<FileKey | undefined> {
   if (node.isEncrypted !== true) return undefined
-  return context.keyring.unwrap(await getFileKey(context.api, node.id, signal), signal)
+  return context.keyring.open(node.id, await getFileKey(context.api, node.id, signal), signal)
 }
 
 const BUFFER_BYTES = 256 * 1024
@@ -88,6 +88,7 @@ export async function downloadContent(
     throw error
   }
   decryptor?.final()
+  if (fileKey !== undefined) context.keyring.confirm(fileKey)
 }
 
 interface Writer {
