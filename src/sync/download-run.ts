@@ -11,6 +11,7 @@ import { cancelled, localError, SyncError, systemCode, toSyncError } from '../er
 import { type Leftover, sweepDirectory } from '../local/partial-file.ts'
 import { createSafeTree, foldsCase } from '../local/safe-tree.ts'
 import { downloadFile, storableTime } from '../transfer/download.ts'
+import { createKeysAhead } from '../transfer/keys-ahead.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
 import { type DownloadStep, planDownload, sameTime } from './plan.ts'
 import { requireRemote } from './remote-path.ts'
@@ -65,6 +66,10 @@ export async function runDownload(
   if (downloads.some(({ step }) => step.node.isEncrypted)) await keyring.ownKey(signal)
   await checkSpace(tree.root, bytes - leftovers.reduce((sum, { bytes }) => sum + bytes, 0))
 
+  const keys = createKeysAhead(
+    context,
+    downloads.map(({ step }) => step.node),
+  )
   const work = async ({ step, replaces }: Planned, stop: AbortSignal) => {
     const parent = step.path.slice(0, -1)
     const directory = tree.ensureDirectory(parent)
@@ -73,12 +78,13 @@ export async function runDownload(
       context,
       step.node,
       `${directory}/${step.path.at(-1)}`,
-      { shown: step.shown, replaces, beforeRename },
+      { shown: step.shown, replaces, beforeRename, openKey: keys.take },
       stop,
     )
   }
   const onFailure = (failure: { path: string; error: SyncError }) => report(context, failure.path, failure.error)
   await runEntries(downloads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure })
+  await keys.close()
   await removeSettled(tree.root, steps, leftovers, tally)
   return summarize(tally, 0)
 }

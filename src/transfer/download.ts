@@ -25,6 +25,8 @@ export interface DownloadTarget {
   /** What stood there when this was planned; absent: nothing. Anything else there now is a conflict. */
   readonly replaces?: LocalVersion | undefined
   readonly beforeRename?: () => Promise<void>
+  /** Where the file key comes from; default: asked for now. */
+  readonly openKey?: (node: RemoteNode, signal: AbortSignal) => Promise<FileKey | undefined>
 }
 
 /**
@@ -43,7 +45,7 @@ export async function downloadFile(
   const size = sizeOf(node)
   const { onEvent } = context
   onEvent?.({ type: 'file-started', path: options.shown, bytes: size })
-  const fileKey = await openFileKey(context, node, signal)
+  const fileKey = await (options.openKey?.(node, signal) ?? openFileKey(context, node, signal))
   try {
     let file = await openTemporary(context, node, fileKey, target, size)
     const isResumed = file.found > 0

@@ -60,7 +60,8 @@ describe('a cache of file keys', () => {
     expect(statSync(directory).mode & 0o777).toBe(0o700)
     const bytes = readFileSync(path)
     expect(bytes.length).toBe(HEADER + 3 * RECORD)
-    for (const { key, iv, tag } of keys) for (const part of [key, iv, tag]) expect(bytes.includes(Buffer.from(part))).toBe(false)
+    for (const { key, iv, tag } of keys)
+      for (const part of [key, iv, tag]) expect(bytes.includes(Buffer.from(part))).toBe(false)
   })
 
   test('gives nothing for another node, version, key pair, user or server', async () => {
