@@ -109,3 +109,5 @@ export const lockPath = (name: string): string => join(homeDirectory(), 'locks',
 
 /** What an interrupted run leaves for the next one of the same account and places. */
 export const journalPath = (name: string): string => join(homeDirectory(), 'journal', name)
+
+export const keyCachePath = (): string => join(homeDirectory(), 'file-keys')

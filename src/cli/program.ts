@@ -193,6 +193,10 @@ function createProgram(run: Run): Command {
   keyPasswordOptions(remote(keys, 'remember', 'keep the encryption password in the keyring of the system')).action(
     run(async () => (await import('./commands/keys.ts')).remember),
   )
+  const cache = keys.command('cache').description('file keys that are kept on this disk, sealed')
+  command(cache, 'clear', 'remove them; they are unwrapped again when needed').action(
+    run(async () => (await import('./commands/keys.ts')).clearCache),
+  )
   command(keys, 'forget', 'remove it from there').action(run(async () => (await import('./commands/keys.ts')).forget))
 
   const room = program.command('room').description('rooms and their members')
@@ -220,9 +224,9 @@ function createProgram(run: Run): Command {
   remote(program, 'stat <path>', 'show everything about a room, folder or file').action(
     run(async () => (await import('./commands/remote.ts')).stat),
   )
-  keyPasswordOptions(remote(program, 'cat <path>', 'print a file after checking all of it')).action(
-    run(async () => (await import('./commands/remote.ts')).cat),
-  )
+  settingOptions(keyPasswordOptions(remote(program, 'cat <path>', 'print a file after checking all of it')), [
+    'key-cache',
+  ]).action(run(async () => (await import('./commands/remote.ts')).cat))
 
   transferOptions(remote(program, 'upload', 'upload files and directories; never deletes'), [
     'part-size',
@@ -271,7 +275,7 @@ const transferOptions = (target: Command, names: readonly string[]) =>
     keyPasswordOptions(target)
       .option('--contents', 'put what is in a directory into the target, not the directory itself')
       .option('--checksum', 'compare contents, not size and time'),
-    ['jobs', 'limit-rate', ...names],
+    ['jobs', 'limit-rate', 'key-cache', ...names],
   )
 
 /** Both transfers take a list whose last element is the target. */

@@ -6,11 +6,20 @@
 import { type FileHandle, mkdir, open, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { localError, SyncError, systemCode } from '../errors.ts'
+import { ownerMark } from './process-identity.ts'
 
 /** Marks our temporary files, so that a later run can tell them from the user's. */
 export const TEMP_MARK = '.sealsync-'
 
-const uniqueSuffix = () => Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(9))).toString('base64url')
+/** True for names of files that only we make, and that mean nothing to anybody else; see leftovers.ts and partial-file.ts. */
+export const isTemporaryName = (name: string): boolean =>
+  name.startsWith(TEMP_MARK) && /\.(?:part|info|lock|break)$/.test(name)
+
+/** A fresh name that says whose it is, so that a later run can tell what nobody will come back to. */
+export function temporaryName(): string {
+  const random = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(9))).toString('base64url')
+  return `${TEMP_MARK}${ownerMark()}.${random}.part`
+}
 
 /** Makes a directory's entries durable. Windows cannot, and does not need to. */
 export async function syncDirectory(path: string): Promise<void> {
@@ -38,13 +47,21 @@ export interface AtomicFile {
 /** Starts a new version of `path`. Directory must exist. Errors are of class `local_io`. */
 export async function createAtomicFile(path: string): Promise<AtomicFile> {
   // Short on purpose: the target's own name may already be as long as the file system allows.
-  const tempPath = join(dirname(path), `${TEMP_MARK}${uniqueSuffix()}.part`)
-  let handle: FileHandle
+  const tempPath = join(dirname(path), temporaryName())
+  return replacing(path, tempPath, await createTemporary(tempPath, path))
+}
+
+/** Makes a temporary file for `path` under a name that must be free. */
+export async function createTemporary(tempPath: string, path: string): Promise<FileHandle> {
   try {
-    handle = await open(tempPath, 'wx', 0o600)
+    return await open(tempPath, 'wx+', 0o600)
   } catch (error) {
     throw localError(error, `create a temporary file beside ${basename(path)}`)
   }
+}
+
+/** The way of an open temporary file to the place of `path`. */
+export function replacing(path: string, tempPath: string, handle: FileHandle): AtomicFile {
   let state: 'open' | 'closed' | 'done' = 'open'
   return {
     handle,

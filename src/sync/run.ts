@@ -2,7 +2,7 @@ import { createContentCheck } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import type { SyncError } from '../errors.ts'
 import { openStable } from '../local/stable-read.ts'
-import { type DownloadContext, openFileKey } from '../transfer/download.ts'
+import { type DownloadContext, openFileKey } from '../transfer/content.ts'
 import type { TransferEvent } from '../transfer/events.ts'
 import type { Tally } from './outcome.ts'
 import { type ConflictAction, type DownloadStep, sameTime, type UploadStep } from './plan.ts'
@@ -95,8 +95,10 @@ export async function isSameContent(
       check.update(piece)
     }
     await reader.verify()
+    const same = check.matches()
+    if (same) context.keyring.confirm(fileKey)
     fileKey.wipe()
-    return check.matches()
+    return same
   } finally {
     await reader.close()
   }
