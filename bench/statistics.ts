@@ -55,6 +55,9 @@ export function pairwise(ours: readonly number[], other: readonly number[]): Rat
   return { median: median(ratios), min: Math.min(...ratios), max: Math.max(...ratios) }
 }
 
-/** For tables: three digits, or all that are before the point. */
-export const short = (value: number): string =>
-  value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2)
+/** For tables: three digits, or all that are before the point; two of small values. */
+export function short(value: number): string {
+  if (Math.abs(value) >= 100) return value.toFixed(0)
+  if (Math.abs(value) >= 10) return value.toFixed(1)
+  return Math.abs(value) >= 0.1 || value === 0 ? value.toFixed(2) : value.toPrecision(2)
+}

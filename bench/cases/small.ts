@@ -111,6 +111,6 @@ async function mixed(): Promise<void> {
 }
 
 await upload('s3')
-await upload('classic')
+if (isFull) await upload('classic')
 await download()
 await mixed()

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { judge, median, pairwise, showGoal } from '../../bench/statistics.ts'
+import { judge, median, pairwise, short, showGoal } from '../../bench/statistics.ts'
 
 const quiet = { idle: [0.95, 0.9], rounds: 5 } as const
 
@@ -13,6 +13,17 @@ describe('numbers', () => {
     expect(pairwise([10, 5, 2], [20, 10, 4])).toEqual({ median: 0.5, min: 0.5, max: 0.5 })
     expect(pairwise([1, 4, 9], [1, 1, 1])).toEqual({ median: 4, min: 1, max: 9 })
   })
+})
+
+test('figures for tables', () => {
+  expect([1234.5, 12.34, 1.234, 0.01234, 0, -1.65].map(short)).toEqual([
+    '1235',
+    '12.3',
+    '1.23',
+    '0.012',
+    '0.00',
+    '-1.65',
+  ])
 })
 
 describe('verdicts', () => {
