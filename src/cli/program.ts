@@ -179,6 +179,13 @@ function createProgram(run: Run): Command {
     .option('--backup-pin <pin>', 'pin of the key that the server will change to')
     .action(run(async () => (await import('./commands/doctor.ts')).doctor, { withProblems: true }))
 
+  keyPasswordOptions(
+    remote(program, 'bench [url]', 'measure this machine, a server’s answers and, with --room, both ways'),
+  )
+    .option('--room <path>', 'send a file into this room and fetch it again; it goes to the recycle bin then')
+    .option('--size <MB>', 'of that file (default 64)')
+    .action(run(async () => (await import('./commands/bench.ts')).bench))
+
   const keys = program.command('keys').description('key pair and file keys')
   keyPasswordOptions(remote(keys, 'create', 'make an RSA-4096 key pair, locked with an encryption password')).action(
     run(async () => (await import('./commands/keys.ts')).create),
