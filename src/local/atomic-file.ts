@@ -21,17 +21,29 @@ export function temporaryName(): string {
   return `${TEMP_MARK}${ownerMark()}.${random}.part`
 }
 
-/** Makes a directory's entries durable. Windows cannot, and does not need to. */
-export async function syncDirectory(path: string): Promise<void> {
-  if (process.platform === 'win32') return
+/** A directory that can be made durable. It is opened before a change to it, which then cannot fail for want of an open file. */
+async function openDirectory(path: string): Promise<{ sync(): Promise<void>; close(): Promise<void> }> {
+  // Windows cannot sync directories, and does not need to.
+  if (process.platform === 'win32') return { sync: async () => {}, close: async () => {} }
   const handle = await open(path, 'r')
+  return {
+    async sync() {
+      await handle.sync().catch((error) => {
+        // Some network file systems cannot sync directories.
+        if (systemCode(error) !== 'EINVAL') throw error
+      })
+    },
+    close: () => handle.close(),
+  }
+}
+
+/** Makes a directory's entries durable. */
+export async function syncDirectory(path: string): Promise<void> {
+  const directory = await openDirectory(path)
   try {
-    await handle.sync()
-  } catch (error) {
-    // Some network file systems cannot sync directories.
-    if (systemCode(error) !== 'EINVAL') throw error
+    await directory.sync()
   } finally {
-    await handle.close()
+    await directory.close()
   }
 }
 
@@ -72,10 +84,15 @@ export function replacing(path: string, tempPath: string, handle: FileHandle): A
         await handle.sync()
         state = 'closed'
         await handle.close()
-        await options.beforeRename?.()
-        await renameWithPatience(tempPath, path)
-        state = 'done'
-        await syncDirectory(dirname(path))
+        const directory = await openDirectory(dirname(path))
+        try {
+          await options.beforeRename?.()
+          await renameWithPatience(tempPath, path)
+          state = 'done'
+          await directory.sync()
+        } finally {
+          await directory.close()
+        }
       } catch (error) {
         throw localError(error, `write ${basename(path)}`)
       }
