@@ -213,8 +213,15 @@ function checkRange(response: HttpResponse, start: number, size: number): number
   } else if (response.status === 200) {
     return start
   }
-  response.stream?.[Symbol.asyncIterator]().return?.()
+  discard(response)
   throw new SyncError('server', 'RANGE_WRONG', 'The server sent another range than asked for', {
     hint: 'The download cannot be continued; run again.',
   })
+}
+
+/** Lets go of the connection. A generator that never began would not run its end, hence the first step. */
+function discard({ stream }: HttpResponse): void {
+  const chunks = stream?.[Symbol.asyncIterator]()
+  chunks?.next().catch(() => {})
+  chunks?.return?.().catch(() => {})
 }
