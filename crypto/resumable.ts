@@ -84,7 +84,7 @@ function resumable(
 ): ResumableEncryptor {
   const encryptor = encryptUnder(key, iv, options)
   const proved = new Set<number>()
-  let ended = false
+  let [ended, failed] = [false, false]
   const end = () => {
     ended = true
     wipe(digestKey)
@@ -112,12 +112,13 @@ function resumable(
       const digest = primitives.gcmEncrypt(digestKey, nonce, ciphertext).final()
       const expected = sent.get(partNumber)
       // The digest of another content under this nonce must stay in here: two of them would give the digest key away.
-      if (expected !== undefined && !equal(digest, expected)) throw mismatch()
+      failed ||= expected !== undefined && !equal(digest, expected)
+      if (failed) throw mismatch()
       proved.add(partNumber)
       return digest
     },
     final() {
-      for (const number of sent.keys()) if (!proved.has(number)) throw mismatch()
+      if (failed || [...sent.keys()].some((number) => !proved.has(number))) throw mismatch()
       end()
       return encryptor.final()
     },

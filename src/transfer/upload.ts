@@ -1,7 +1,7 @@
 /**
  * One upload function for everything: reads a stable file, encrypts it under a fresh key, sends it part by part through a
  * channel, and makes it visible only when every check has passed. A part is encrypted once and kept until acknowledged; every
- * new attempt has a new key.
+ * new attempt has a new key. The one exception goes on with a large upload that an earlier run did not end, see resume.ts.
  * @module
  */
 import {
@@ -118,7 +118,6 @@ interface Attempt {
   /** Present when the parts are in the journal; see ResumableEncryptor. */
   digest?: ResumableEncryptor['digest'] | undefined
   partSize: number
-  isResumed: boolean
   isCompleting: boolean
 }
 
@@ -139,7 +138,6 @@ async function sendFile(
   const attempt: Attempt = {
     signal,
     partSize: Math.min(partSizeFor(size, context.partSize), context.slabs.size),
-    isResumed: false,
     isCompleting: false,
   }
   try {
@@ -151,7 +149,8 @@ async function sendFile(
   } catch (error) {
     attempt.encryptor?.abandon()
     stop.abort(error)
-    await giveUp(context, attempt, error, outer)
+    // What fails here is made up for by the next run; the reason to give up is what has to be told.
+    await giveUp(context, attempt, error, outer).catch(() => {})
     throw outer.aborted ? outer.reason : error
   }
 }
@@ -175,8 +174,11 @@ async function open(
     const past = await resumeUpload({ api, clock, window, ...resume }, target, reader, attempt.signal)
     if (past !== undefined && 'node' in past) return past
     if (past !== undefined) {
-      const { encryptor, entry } = past
-      Object.assign(attempt, past, { digest: encryptor.digest, partSize: entry.partSize, isResumed: true })
+      attempt.channel = past.channel
+      attempt.entry = past.entry
+      attempt.encryptor = past.encryptor
+      attempt.digest = past.encryptor.digest
+      attempt.partSize = past.entry.partSize
       return undefined
     }
   }
@@ -277,20 +279,17 @@ async function giveUp(context: UploadContext, attempt: Attempt, error: unknown, 
   if (channel === undefined) return
   // An upload that may be visible already is not cancelled; the server drops what is left of it.
   const mayBeVisible = isCompleting && error instanceof SyncError && error.code === 'UPLOAD_UNCERTAIN'
-  if (mayBeVisible || (entry !== undefined && (outer.aborted || saysNothingOfUpload(attempt, error)))) return
+  if (mayBeVisible || (entry !== undefined && (outer.aborted || saysNothingOfUpload(error)))) return
   if (entry === undefined) await channel.cancel()
   else await retire(context.api, entry)
 }
 
-const OUTSIDE = new Set(['network', 'server', 'rate_limit', 'auth', 'tls'])
+const TRANSIENT = new Set(['network', 'server', 'rate_limit'])
 
 /** True for failures after which the same upload may well go on. */
-function saysNothingOfUpload({ isResumed, isCompleting }: Attempt, error: unknown): boolean {
-  if (!(error instanceof SyncError) || !OUTSIDE.has(error.class)) return false
-  // One that can never be completed must not be tried for ever.
-  if (error.class === 'server' && isResumed && isCompleting) return false
-  return error.retryable || error.class === 'auth' || error.class === 'tls'
-}
+const saysNothingOfUpload = (error: unknown) =>
+  error instanceof SyncError &&
+  ((error.retryable && TRANSIENT.has(error.class)) || error.class === 'auth' || error.class === 'tls')
 
 interface PendingPart {
   readonly part: Part

@@ -111,7 +111,7 @@ async function outcome(how: (ask: Ask) => void): Promise<string> {
   const target = world.path(`out${++counter}`)
   makeTree(target, { file: 'good old content' })
   ;[answer, asked] = [how, []]
-  const summary = await (await world.client()).download(['/room/src/file'], target, { overwrite: true })
+  const summary = await (await world.client()).download(['/room/src/file'], target, { onConflict: 'overwrite' })
   expect(readdirSync(target)).toEqual(['file'])
   const now = readFileSync(join(target, 'file'))
   if (summary.transferred === 1) {
