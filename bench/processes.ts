@@ -58,13 +58,15 @@ export function runProgram(command: readonly string[], options: RunOptions = {})
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
   })
   const seconds = (performance.now() - begun) / 1000
+  const used =
+    hasTime && error === undefined ? readFileSync(report, 'utf8').trim().split(/\s+/).slice(-3).map(Number) : []
+  rmSync(report, { force: true })
   if (error !== undefined) throw error
   if (status !== 0 && options.mayFail !== true) {
     throw new Error(`${command.join(' ')} ended with ${status}: ${stderr.slice(-2000)}${stdout.slice(-2000)}`)
   }
   if (!hasTime) return { seconds, stdout }
-  const [user, system, peakKiB] = readFileSync(report, 'utf8').trim().split(/\s+/).slice(-3).map(Number)
-  rmSync(report)
+  const [user, system, peakKiB] = used
   return { seconds, cpuSeconds: user! + system!, peakMB: (peakKiB! * 1024) / 1e6, stdout }
 }
 

@@ -1,5 +1,5 @@
 /** What a run leaves: its form on disk, and how it compares with an earlier one. @module */
-import { type Goal, type Ratio, short, type Verdict } from './statistics.ts'
+import { type Goal, QUIET, type Ratio, short, type Verdict } from './statistics.ts'
 
 export interface Row {
   readonly kind: 'row'
@@ -81,7 +81,11 @@ export interface Change {
   readonly now: number
   /** Above 1 is better, whichever way the figure goes. */
   readonly factor: number
+  /** The machine was busy during one of the runs: no proof of anything. */
+  readonly busy: boolean
 }
+
+const isBusy = ({ idle }: Row) => Math.min(...idle) < QUIET
 
 /** Figures of both runs that differ by more than the slack, the worst first. */
 export function changes(before: Run, now: Run): Change[] {
@@ -91,7 +95,15 @@ export function changes(before: Run, now: Run): Change[] {
       const old = known.get(idOf(row))
       if (old === undefined) return []
       const [was, is] = [figureOf(old), figureOf(row)]
-      return [{ id: idOf(row), before: was, now: is, factor: row.better === 'more' ? is / was : was / is }]
+      return [
+        {
+          id: idOf(row),
+          before: was,
+          now: is,
+          factor: row.better === 'more' ? is / was : was / is,
+          busy: isBusy(old) || isBusy(row),
+        },
+      ]
     })
     .filter(({ factor }) => factor < 1 - SLACK || factor > 1 / (1 - SLACK))
     .sort((a, b) => a.factor - b.factor)
@@ -105,8 +117,8 @@ export function showChanges(before: Run, now: Run): string[] {
   if (found.length === 0) return [head, `  nothing changed by more than ${SLACK * 100} %`]
   return [
     head,
-    ...found.map(({ id, before, now, factor }) => {
-      const what = factor < 1 ? 'REGRESSION' : 'better'
+    ...found.map(({ id, before, now, factor, busy }) => {
+      const what = busy ? 'changed, but the machine was busy' : factor < 1 ? 'REGRESSION' : 'better'
       return `  ${what}: ${id}: ${short(before)} -> ${short(now)}`
     }),
   ]

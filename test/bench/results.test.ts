@@ -59,6 +59,13 @@ test('the ratio counts, not the absolute figure: a slower machine is no regressi
   expect(showChanges(before, now)[1]).toContain('nothing changed')
 })
 
+test('what changed while the machine was busy is shown, and not called a regression', () => {
+  const now = runOf(row('upload', 0.1, { idle: [0.5, 1] }))
+  const [, line] = showChanges(runOf(row('upload', 1)), now)
+  expect(line).toContain('the machine was busy: large / upload / curl -T: 1.00 -> 0.10')
+  expect(line).not.toContain('REGRESSION')
+})
+
 test('rows that only one run has are not compared; values without a ratio are', () => {
   const { other: _, ratio: __, ...alone } = row('memory', 1, { better: 'less', ours: 100 })
   const before = runOf(alone, row('gone', 1))
