@@ -41,7 +41,10 @@ const freshTarget = () => world.path(`out${++counter}`)
 const temps = (target: string) => readdirSync(target).filter((name) => name.startsWith('.sealsync-'))
 const tempOf = (target: string, kind: string) => join(target, temps(target).find((name) => name.endsWith(kind))!)
 const get = async (target: string, source = '/room/src/big', signal?: AbortSignal) =>
-  (await world.client()).download([source], target, { onConflict: 'overwrite', ...(signal === undefined ? {} : { signal }) })
+  (await world.client()).download([source], target, {
+    onConflict: 'overwrite',
+    ...(signal === undefined ? {} : { signal }),
+  })
 
 async function waitFor(condition: () => boolean): Promise<void> {
   const deadline = performance.now() + 30_000
