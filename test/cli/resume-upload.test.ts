@@ -7,10 +7,8 @@ import {
   appendFileSync,
   closeSync,
   copyFileSync,
-  ftruncateSync,
   openSync,
   readFileSync,
-  readSync,
   renameSync,
   rmSync,
   statSync,
@@ -23,6 +21,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { cancelUpload } from '../../src/api/uploads.ts'
 import { createWorld, makeTree, type World } from '../support/cli.ts'
 import { rewriteJournal } from '../support/journal-forge.ts'
+import { isSameFile, writeLarge } from '../support/large-files.ts'
 import { acknowledged, journalFiles, journalRecords, UploadWatch } from '../support/upload-watch.ts'
 
 const MiB = 1024 * 1024
@@ -102,31 +101,8 @@ function scene(size = 42 * MiB + 12_345): Scene {
   }
 }
 
-/** (Over)writes a file: random bytes here and there, holes in between, so that a large one takes little of the disk. */
 function writeRandom(file: string, size: number): void {
-  const fd = openSync(file, 'w')
-  ftruncateSync(fd, size)
-  for (let at = 0; at < size; at += 3 * MiB) writeSync(fd, randomBytes(Math.min(4096, size - at)), 0, undefined, at)
-  const head = new Uint8Array(64)
-  closeSync(fd)
-  const reading = openSync(file, 'r')
-  readSync(reading, head)
-  closeSync(reading)
-  plaintexts.push(head)
-}
-
-function isSameFile(a: string, b: string): boolean {
-  const files = [openSync(a, 'r'), openSync(b, 'r')]
-  const buffers = [Buffer.alloc(MiB), Buffer.alloc(MiB)]
-  try {
-    for (;;) {
-      const [x, y] = files.map((fd, index) => buffers[index]!.subarray(0, readSync(fd, buffers[index]!)))
-      if (!x!.equals(y!)) return false
-      if (x!.length === 0) return true
-    }
-  } finally {
-    for (const fd of files) closeSync(fd)
-  }
+  plaintexts.push(writeLarge(file, size))
 }
 
 async function expectArrived(file: string, target: string): Promise<void> {
