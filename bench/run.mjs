@@ -1,51 +1,73 @@
 #!/usr/bin/env node
 /**
- * Runs benchmarks: `node bench/run.mjs [case...] [--rounds N] [--node PATH]`. Each file in cases/ is bundled and run in a process
- * of its own, so that cases do not warm each other up or share memory. What a case measures is in its file; how, in harness.ts.
+ * Runs benchmarks: `node bench/run.mjs [case...] [--full] [--rounds N] [--node PATH] [--out FILE] [--against FILE] [--store]`.
+ * Each file in cases/ runs in a process of its own, so that cases do not warm each other up or share memory. What a case
+ * measures is in its file; how, in harness.ts; what becomes of it, in report.ts.
  */
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { build } from 'esbuild'
+import { buildAll, cases, here } from './build.mjs'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { rounds: { type: 'string', default: '5' }, node: { type: 'string', default: process.execPath } },
+  options: {
+    full: { type: 'boolean', default: false },
+    rounds: { type: 'string', default: '5' },
+    node: { type: 'string', default: process.execPath },
+    out: { type: 'string' },
+    against: { type: 'string' },
+    store: { type: 'boolean', default: false },
+  },
 })
-const here = (path) => fileURLToPath(new URL(path, import.meta.url))
-const known = readdirSync(here('cases'))
-  .filter((name) => name.endsWith('.ts'))
-  .map((name) => name.slice(0, -3))
-  .sort()
-const unknown = positionals.filter((name) => !known.includes(name))
+const unknown = positionals.filter((name) => !cases.includes(name))
 if (unknown.length > 0) {
-  process.stderr.write(`no such case: ${unknown.join(', ')}; there are: ${known.join(', ')}\n`)
+  process.stderr.write(`no such case: ${unknown.join(', ')}; there are: ${cases.join(', ')}\n`)
+  process.exit(2)
+}
+if (!existsSync(here('../dist/src/cli/main.js'))) {
+  process.stderr.write('the program is not built: npm run build\n')
   process.exit(2)
 }
 
-const folder = mkdtempSync(join(tmpdir(), 'sealsync-bench-'))
+/** Only with --full: they take long, or measure a real server and its disk along with the client. */
+const LONG = ['crypto-memory', 'transfer']
+const chosen = positionals.length > 0 ? positionals : cases.filter((name) => values.full || !LONG.includes(name))
+
+const folder = mkdtempSync(join(tmpdir(), 'sealsync-bench-build-'))
+const record = join(folder, 'entries')
 let failed = 0
 try {
-  for (const name of positionals.length > 0 ? positionals : known) {
-    const outfile = join(folder, `${name}.mjs`)
-    await build({
-      entryPoints: [here(`cases/${name}.ts`)],
-      outfile,
-      bundle: true,
-      platform: 'node',
-      format: 'esm',
-      target: 'node20',
-      alias: { '#primitives': here('../crypto/primitives/node.ts') },
-      banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
-      logLevel: 'warning',
-    })
-    const env = { ...process.env, BENCH_ROUNDS: values.rounds, BENCH_ROOT: here('..') }
-    const { status } = spawnSync(values.node, [outfile], { stdio: 'inherit', env })
-    if (status !== 0) failed++
+  await buildAll(folder)
+  writeFileSync(record, '')
+  for (const name of chosen) {
+    process.stdout.write(`\n== ${name}\n`)
+    const env = {
+      ...process.env,
+      BENCH_ROUNDS: values.rounds,
+      BENCH_FULL: values.full ? '1' : '0',
+      BENCH_ROOT: here('..').replace(/\/$/, ''),
+      BENCH_PROGRAMS: folder,
+      BENCH_CASE: name,
+      BENCH_RECORD: record,
+    }
+    const { status } = spawnSync(values.node, [join(folder, `${name}.mjs`)], { stdio: 'inherit', env })
+    if (status !== 0) {
+      failed++
+      process.stderr.write(`case ${name} failed\n`)
+    }
   }
+  const { report } = await import(join(folder, 'report.mjs'))
+  report(readFileSync(record, 'utf8'), {
+    node: values.node,
+    results: here('results'),
+    root: here('..'),
+    out: values.out,
+    against: values.against,
+    store: values.store,
+  })
 } finally {
   rmSync(folder, { recursive: true })
 }

@@ -92,9 +92,20 @@ function createOutputCheck(key: Uint8Array, iv: Uint8Array) {
  * @param options.checkOutput - Decrypt all output with a second cipher object before it counts, so that bad memory or a bug
  * cannot store an unreadable file; about doubles the processor time. Failing it throws `OUTPUT_CHECK_FAILED`.
  */
-export function createFileEncryptor(options: { checkOutput?: boolean } = {}): FileEncryptor {
-  const key = primitives.randomBytes(32)
-  const iv = primitives.randomBytes(12)
+export const createFileEncryptor = (options: { checkOutput?: boolean } = {}): FileEncryptor =>
+  encryptUnder(primitives.randomBytes(32), primitives.randomBytes(12), options)
+
+/**
+ * Encrypts under a given key (32 bytes) and IV (12 bytes). Not for callers outside this directory: two contents under one key
+ * and IV give both away. Fresh ones come from `createFileEncryptor`, used ones only through resumable.ts.
+ *
+ * @internal
+ */
+export function encryptUnder(
+  key: Uint8Array,
+  iv: Uint8Array,
+  options: { checkOutput?: boolean | undefined },
+): FileEncryptor {
   const gcm = primitives.gcmEncrypt(key, iv)
   const check = options.checkOutput ? createOutputCheck(key, iv) : undefined
   const meter = new Meter()

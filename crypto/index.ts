@@ -41,5 +41,11 @@ export {
 export { type KeyPairMigration, migrateKeyPair, rewrapFileKey } from './migration.ts'
 export { type CharacterKind, checkPassword, type PasswordPolicy, type PasswordViolation } from './password-policy.ts'
 export { importPublicKey, type PublicKey } from './public-key.ts'
+export {
+  createResumableEncryptor,
+  type ResumableEncryptor,
+  resumeFileEncryptor,
+  type SealedEncryption,
+} from './resumable.ts'
 export type { FileKeyVersion, KeyPairVersion } from './versions.ts'
 export { decryptStream, type EncryptedStream, encryptStream } from './web-streams.ts'

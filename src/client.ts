@@ -21,6 +21,7 @@ import { runDownload } from './sync/download-run.ts'
 import type { RunSummary } from './sync/outcome.ts'
 import type { DownloadOptions, RunEvent, UploadOptions } from './sync/run.ts'
 import { runUpload } from './sync/upload-run.ts'
+import { createFileKeyCache } from './transfer/file-key-cache.ts'
 import { createKeyring, type Keyring } from './transfer/keyring.ts'
 import { VERSION } from './version.ts'
 
@@ -33,6 +34,8 @@ export interface ClientOptions {
   readonly store?: GrantStore
   /** The encryption password; asked for at most once, when a key pair has to be unlocked. */
   readonly keyPassword?: () => Promise<Password>
+  /** Where unwrapped file keys are kept, sealed, for later clients of this user. Default: nowhere. */
+  readonly keyCache?: { readonly directory: string; readonly userId: number }
   /** How connections are made: proxy, authorities, pins, timeouts. */
   readonly transport?: DialerOptions
   /** For file content, over all transfers. */
@@ -119,7 +122,8 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     send: session.send,
     sendPlain: withRetry(withRate(storageSend, options.limitRate ?? {}, clock), { clock, random, onRetry }),
   }
-  const keyring = createKeyring(api, options.keyPassword ?? noPassword)
+  const cache = options.keyCache && createFileKeyCache({ ...options.keyCache, origin, clock })
+  const keyring = createKeyring(api, options.keyPassword ?? noPassword, cache)
   const context = { api, keyring, clock, random, onEvent: options.onEvent, onBusy }
   return {
     origin,
@@ -130,7 +134,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     upload: (sources, target, how) => runUpload(context, sources, target, how),
     download: (sources, target, how) => runDownload(context, sources, target, how),
     async close() {
-      keyring.wipe()
+      await keyring.close()
       await session.close()
       await (await storage)?.close()
     },

@@ -5,7 +5,7 @@ import { SyncError } from '../errors.ts'
 import type { GrantStore, StoreKind } from '../session/grant-store.ts'
 import type { RunEvent } from '../sync/run.ts'
 import { openBrowser } from './browser.ts'
-import { type Context, grantName, keyPassword, requireProfile } from './context.ts'
+import { type Context, grantName, keyCachePath, keyPassword, requireProfile } from './context.ts'
 import { display } from './display.ts'
 import type { Output } from './output.ts'
 import { homeDirectory, listProfiles, loadProfile, type Profile } from './profile.ts'
@@ -93,6 +93,9 @@ export async function connect(
     authorizer: await createAuthorizer(profile.method, profile.login ?? {}),
     store,
     keyPassword: keyPassword(context, profile),
+    ...(settings.text('key-cache') === 'off'
+      ? {}
+      : { keyCache: { directory: keyCachePath(), userId: profile.userId } }),
     transport: await transportOf(settings, profile.server),
     limitRate: parseRates(settings.text('limit-rate')),
     onEvent:

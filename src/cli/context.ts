@@ -113,3 +113,8 @@ export const keyPassword =
     })
 
 export const lockPath = (name: string): string => join(homeDirectory(), 'locks', name)
+
+/** What an interrupted run leaves for the next one of the same account and places. */
+export const journalPath = (name: string): string => join(homeDirectory(), 'journal', name)
+
+export const keyCachePath = (): string => join(homeDirectory(), 'file-keys')

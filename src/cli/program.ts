@@ -179,6 +179,13 @@ function createProgram(run: Run): Command {
     .option('--backup-pin <pin>', 'pin of the key that the server will change to')
     .action(run(async () => (await import('./commands/doctor.ts')).doctor, { withProblems: true }))
 
+  keyPasswordOptions(
+    remote(program, 'bench [url]', 'measure this machine, a server’s answers and, with --room, both ways'),
+  )
+    .option('--room <path>', 'send a file into this room and fetch it again; it goes to the recycle bin then')
+    .option('--size <MB>', 'of that file (default 64)')
+    .action(run(async () => (await import('./commands/bench.ts')).bench))
+
   const keys = program.command('keys').description('key pair and file keys')
   keyPasswordOptions(remote(keys, 'create', 'make an RSA-4096 key pair, locked with an encryption password')).action(
     run(async () => (await import('./commands/keys.ts')).create),
@@ -192,6 +199,10 @@ function createProgram(run: Run): Command {
 
   keyPasswordOptions(remote(keys, 'remember', 'keep the encryption password in the keyring of the system')).action(
     run(async () => (await import('./commands/keys.ts')).remember),
+  )
+  const cache = keys.command('cache').description('file keys that are kept on this disk, sealed')
+  command(cache, 'clear', 'remove them; they are unwrapped again when needed').action(
+    run(async () => (await import('./commands/keys.ts')).clearCache),
   )
   command(keys, 'forget', 'remove it from there').action(run(async () => (await import('./commands/keys.ts')).forget))
 
@@ -220,9 +231,9 @@ function createProgram(run: Run): Command {
   remote(program, 'stat <path>', 'show everything about a room, folder or file').action(
     run(async () => (await import('./commands/remote.ts')).stat),
   )
-  keyPasswordOptions(remote(program, 'cat <path>', 'print a file after checking all of it')).action(
-    run(async () => (await import('./commands/remote.ts')).cat),
-  )
+  settingOptions(keyPasswordOptions(remote(program, 'cat <path>', 'print a file after checking all of it')), [
+    'key-cache',
+  ]).action(run(async () => (await import('./commands/remote.ts')).cat))
 
   transferOptions(remote(program, 'upload', 'upload files and directories; never deletes'), [
     'part-size',
@@ -271,7 +282,7 @@ const transferOptions = (target: Command, names: readonly string[]) =>
     keyPasswordOptions(target)
       .option('--contents', 'put what is in a directory into the target, not the directory itself')
       .option('--checksum', 'compare contents, not size and time'),
-    ['jobs', 'limit-rate', ...names],
+    ['jobs', 'limit-rate', 'key-cache', ...names],
   )
 
 /** Both transfers take a list whose last element is the target. */

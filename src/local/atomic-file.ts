@@ -6,23 +6,44 @@
 import { type FileHandle, mkdir, open, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { localError, SyncError, systemCode } from '../errors.ts'
+import { ownerMark } from './process-identity.ts'
 
 /** Marks our temporary files, so that a later run can tell them from the user's. */
 export const TEMP_MARK = '.sealsync-'
 
-const uniqueSuffix = () => Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(9))).toString('base64url')
+/** True for names of files that only we make, and that mean nothing to anybody else; see leftovers.ts and partial-file.ts. */
+export const isTemporaryName = (name: string): boolean =>
+  name.startsWith(TEMP_MARK) && /\.(?:part|info|lock|break)$/.test(name)
 
-/** Makes a directory's entries durable. Windows cannot, and does not need to. */
-export async function syncDirectory(path: string): Promise<void> {
-  if (process.platform === 'win32') return
+/** A fresh name that says whose it is, so that a later run can tell what nobody will come back to. */
+export function temporaryName(): string {
+  const random = Buffer.from(globalThis.crypto.getRandomValues(new Uint8Array(9))).toString('base64url')
+  return `${TEMP_MARK}${ownerMark()}.${random}.part`
+}
+
+/** A directory that can be made durable. It is opened before a change to it, which then cannot fail for want of an open file. */
+async function openDirectory(path: string): Promise<{ sync(): Promise<void>; close(): Promise<void> }> {
+  // Windows cannot sync directories, and does not need to.
+  if (process.platform === 'win32') return { sync: async () => {}, close: async () => {} }
   const handle = await open(path, 'r')
+  return {
+    async sync() {
+      await handle.sync().catch((error) => {
+        // Some network file systems cannot sync directories.
+        if (systemCode(error) !== 'EINVAL') throw error
+      })
+    },
+    close: () => handle.close(),
+  }
+}
+
+/** Makes a directory's entries durable. */
+export async function syncDirectory(path: string): Promise<void> {
+  const directory = await openDirectory(path)
   try {
-    await handle.sync()
-  } catch (error) {
-    // Some network file systems cannot sync directories.
-    if (systemCode(error) !== 'EINVAL') throw error
+    await directory.sync()
   } finally {
-    await handle.close()
+    await directory.close()
   }
 }
 
@@ -38,13 +59,21 @@ export interface AtomicFile {
 /** Starts a new version of `path`. Directory must exist. Errors are of class `local_io`. */
 export async function createAtomicFile(path: string): Promise<AtomicFile> {
   // Short on purpose: the target's own name may already be as long as the file system allows.
-  const tempPath = join(dirname(path), `${TEMP_MARK}${uniqueSuffix()}.part`)
-  let handle: FileHandle
+  const tempPath = join(dirname(path), temporaryName())
+  return replacing(path, tempPath, await createTemporary(tempPath, path))
+}
+
+/** Makes a temporary file for `path` under a name that must be free. */
+export async function createTemporary(tempPath: string, path: string): Promise<FileHandle> {
   try {
-    handle = await open(tempPath, 'wx', 0o600)
+    return await open(tempPath, 'wx+', 0o600)
   } catch (error) {
     throw localError(error, `create a temporary file beside ${basename(path)}`)
   }
+}
+
+/** The way of an open temporary file to the place of `path`. */
+export function replacing(path: string, tempPath: string, handle: FileHandle): AtomicFile {
   let state: 'open' | 'closed' | 'done' = 'open'
   return {
     handle,
@@ -55,10 +84,15 @@ export async function createAtomicFile(path: string): Promise<AtomicFile> {
         await handle.sync()
         state = 'closed'
         await handle.close()
-        await options.beforeRename?.()
-        await renameWithPatience(tempPath, path)
-        state = 'done'
-        await syncDirectory(dirname(path))
+        const directory = await openDirectory(dirname(path))
+        try {
+          await options.beforeRename?.()
+          await renameWithPatience(tempPath, path)
+          state = 'done'
+          await directory.sync()
+        } finally {
+          await directory.close()
+        }
       } catch (error) {
         throw localError(error, `write ${basename(path)}`)
       }

@@ -10,6 +10,7 @@ import { dirname } from 'node:path'
 import type { Clock } from '../environment.ts'
 import { localError, SyncError, systemCode } from '../errors.ts'
 import { makePrivateDirectory } from './atomic-file.ts'
+import { processStart } from './process-identity.ts'
 
 interface Holder {
   pid: number
@@ -20,24 +21,6 @@ interface Holder {
 
 export interface Lock {
   release(): Promise<void>
-}
-
-/** Boot id and start time of a process: a recycled pid does not look like the same process. */
-async function processStart(pid: number): Promise<string | undefined> {
-  try {
-    process.kill(pid, 0)
-  } catch (error) {
-    if (systemCode(error) === 'ESRCH') return undefined
-  }
-  if (process.platform !== 'linux') return 'alive'
-  try {
-    const boot = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
-    const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /s, '').split(' ')
-    // A zombie only waits for its parent to look at it; in a container without an init that may be for ever.
-    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : `${boot}/${fields[19]}`
-  } catch {
-    return undefined
-  }
 }
 
 /** Just being written, or cut by a crash: an empty id never matches, so it is judged by the next look. */
@@ -61,14 +44,11 @@ async function read(path: string): Promise<Holder | undefined> {
   }
 }
 
-async function isStale(holder: Holder): Promise<boolean> {
-  if (holder.host !== hostname()) return false
-  return (await processStart(holder.pid)) !== holder.started
-}
+const isStale = (holder: Holder): boolean => holder.host === hostname() && processStart(holder.pid) !== holder.started
 
 async function tryLock(path: string): Promise<Lock | undefined> {
   const id = globalThis.crypto.randomUUID()
-  const mine: Holder = { pid: process.pid, host: hostname(), started: (await processStart(process.pid)) ?? '', id }
+  const mine: Holder = { pid: process.pid, host: hostname(), started: processStart(process.pid) ?? '', id }
   // In one go, without awaiting: nobody should see the file empty for longer than it takes.
   let fd: number
   try {
@@ -139,7 +119,7 @@ export async function takeLock(path: string, options: LockOptions): Promise<Lock
     const isUnreadable = holder.id === ''
     unreadable = isUnreadable ? unreadable + 1 : 0
     const isSettled = !isUnreadable || unreadable > 20
-    if (isSettled && (isUnreadable || (await isStale(holder))) && (await breakStale(path, holder, options))) continue
+    if (isSettled && (isUnreadable || isStale(holder)) && (await breakStale(path, holder, options))) continue
     if (isSettled && options.clock.monotonic() >= deadline) {
       throw new SyncError('conflict', 'LOCKED', `Another process (pid ${holder.pid} on ${holder.host}) holds ${path}`, {
         hint: 'Wait for it to end; a lock of a dead process is taken over by itself.',

@@ -6,7 +6,7 @@
 import { lstatSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { localError, SyncError, systemCode } from '../errors.ts'
-import { TEMP_MARK } from './atomic-file.ts'
+import { temporaryName } from './atomic-file.ts'
 
 export interface SafeTree {
   readonly root: string
@@ -87,7 +87,7 @@ export function createSafeTree(root: string): SafeTree {
 
 /** True when this directory's file system takes `a` and `A` for one name. */
 export function foldsCase(directory: string): boolean {
-  const name = `${TEMP_MARK}${globalThis.crypto.randomUUID()}.part`
+  const name = temporaryName()
   const path = join(directory, name)
   try {
     writeFileSync(path, '', { flag: 'wx', mode: 0o600 })

@@ -21,7 +21,26 @@ const notAFile = (path: string) =>
 const same = (a: BigIntStats, b: BigIntStats) =>
   a.size === b.size && a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs && a.ino === b.ino && a.dev === b.dev
 
+/** What tells one state of a file from another. Nanoseconds and numbers as decimal text: they exceed what a number holds. */
+export interface SourceIdentity {
+  readonly size: number
+  readonly mtimeNs: string
+  readonly ctimeNs: string
+  readonly dev: string
+  readonly ino: string
+}
+
+const identityOf = ({ size, mtimeNs, ctimeNs, dev, ino }: BigIntStats): SourceIdentity => ({
+  size: Number(size),
+  mtimeNs: String(mtimeNs),
+  ctimeNs: String(ctimeNs),
+  dev: String(dev),
+  ino: String(ino),
+})
+
 export interface StableReader {
+  /** The state that was opened. */
+  readonly identity: SourceIdentity
   readonly size: number
   /** Milliseconds since the epoch. */
   readonly modifiedAt: number
@@ -48,6 +67,7 @@ export async function openStable(path: string, shown: string): Promise<StableRea
     const before = await handle.stat({ bigint: true })
     if (!before.isFile()) throw notAFile(shown)
     return {
+      identity: identityOf(before),
       size: Number(before.size),
       modifiedAt: Number(before.mtimeNs / 1_000_000n),
       async read(target, position) {

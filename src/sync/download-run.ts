@@ -5,10 +5,13 @@
  */
 import { lstatSync, type Stats, statSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { Api } from '../api/api.ts'
 import { cancelled, localError, SyncError, systemCode, toSyncError } from '../errors.ts'
+import { type Leftover, sweepDirectory } from '../local/partial-file.ts'
 import { createSafeTree, foldsCase } from '../local/safe-tree.ts'
 import { downloadFile, storableTime } from '../transfer/download.ts'
+import { createKeysAhead } from '../transfer/keys-ahead.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
 import { type DownloadStep, freeName, mayReplace, planDownload, sameTime } from './plan.ts'
 import { requireRemote } from './remote-path.ts'
@@ -54,6 +57,7 @@ export async function runDownload(
   tally.files = entries.filter((entry) => entry.node.type === 'file').length
   recordFailures(steps, tally, context)
   for (const step of steps) if (step.do === 'make-directory') guardDirectory(context, tree, step, tally)
+  const leftovers = await sweep(context, tree, steps)
   const downloads: Planned[] = []
   const names = new Set(steps.flatMap((step) => (step.do === 'download' ? showPath(step.path) : [])))
   for (const step of steps)
@@ -61,8 +65,12 @@ export async function runDownload(
   const bytes = downloads.reduce((sum, { step }) => sum + (step.node.size ?? 0), 0)
   context.onEvent?.({ type: 'planned', files: downloads.length, bytes, skipped: tally.skipped })
   if (downloads.some(({ step }) => step.node.isEncrypted)) await keyring.ownKey(signal)
-  await checkSpace(tree.root, bytes)
+  await checkSpace(tree.root, bytes - leftovers.reduce((sum, { bytes }) => sum + bytes, 0))
 
+  const keys = createKeysAhead(
+    context,
+    downloads.map(({ step }) => step.node),
+  )
   const work = async ({ step, replaces }: Planned, stop: AbortSignal) => {
     const parent = step.path.slice(0, -1)
     const directory = tree.ensureDirectory(parent)
@@ -71,13 +79,55 @@ export async function runDownload(
       context,
       step.node,
       `${directory}/${step.path.at(-1)}`,
-      { shown: step.shown, replaces, beforeRename },
+      { shown: step.shown, replaces, beforeRename, openKey: keys.take },
       stop,
     )
   }
   const onFailure = (failure: { path: string; error: SyncError }) => report(context, failure.path, failure.error)
   await runEntries(downloads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure, onBusy: context.onBusy })
+  await keys.close()
+  await removeSettled(tree.root, steps, leftovers, tally)
   return summarize(tally, 0)
+}
+
+/** Tidies up after runs that were killed; returns what this one may go on with. */
+async function sweep(
+  { clock }: RunContext,
+  tree: ReturnType<typeof createSafeTree>,
+  steps: readonly DownloadStep[],
+): Promise<Leftover[]> {
+  const directories = new Map([['', [] as readonly string[]]])
+  for (const step of steps) {
+    if (step.do === 'make-directory') directories.set(showPath(step.path), step.path)
+  }
+  const leftovers: Leftover[] = []
+  for (const path of directories.values()) {
+    let directory: string
+    try {
+      directory = tree.ensureDirectory(path)
+    } catch {
+      continue // told already
+    }
+    leftovers.push(...(await sweepDirectory(directory, clock)))
+  }
+  return leftovers
+}
+
+/** What an interrupted run left of files that are complete now, in this version or another. */
+async function removeSettled(
+  root: string,
+  steps: readonly DownloadStep[],
+  leftovers: readonly Leftover[],
+  tally: Tally,
+): Promise<void> {
+  if (leftovers.length === 0 || tally.stoppedBy !== undefined) return
+  const failed = new Set(tally.failed.map(({ path }) => path))
+  const settled = new Set(
+    steps.flatMap((step) =>
+      step.do === 'download' && !failed.has(step.shown) ? [join(root, showPath(step.path))] : [],
+    ),
+  )
+  for (const leftover of leftovers) if (settled.has(leftover.target)) await leftover.remove()
 }
 
 function refuseFileTarget(target: string): void {

@@ -4,7 +4,7 @@ import { createFolder, listChildren } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError, toSyncError } from '../errors.ts'
 import { escapeName, sameNameKey } from '../local/names.ts'
-import { findChild } from '../transfer/upload.ts'
+import { findChild } from '../transfer/complete.ts'
 import { within } from './tree.ts'
 
 /**

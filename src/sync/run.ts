@@ -2,7 +2,7 @@ import { createContentCheck } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import type { SyncError } from '../errors.ts'
 import { openStable } from '../local/stable-read.ts'
-import { type DownloadContext, openFileKey } from '../transfer/download.ts'
+import { type DownloadContext, openFileKey } from '../transfer/content.ts'
 import type { TransferEvent } from '../transfer/events.ts'
 import type { Tally } from './outcome.ts'
 import { type ConflictAction, type DownloadStep, sameTime, type UploadStep } from './plan.ts'
@@ -36,6 +36,11 @@ export interface UploadOptions extends RunOptions {
   readonly partSize?: number
   /** What to do with a file on the server that differs. Default `overwrite`: a new version. */
   readonly onConflict?: ConflictAction
+  /**
+   * Path of the journal that lets a later run go on inside large files: one file per account, target and sources, in a private
+   * directory. Without it an interrupted file starts over.
+   */
+  readonly journal?: string
 }
 
 export interface DownloadOptions extends RunOptions {
@@ -90,8 +95,10 @@ export async function isSameContent(
       check.update(piece)
     }
     await reader.verify()
+    const same = check.matches()
+    if (same) context.keyring.confirm(fileKey)
     fileKey.wipe()
-    return check.matches()
+    return same
   } finally {
     await reader.close()
   }

@@ -8,7 +8,7 @@ import type { Api } from '../api/api.ts'
 import { listChildren } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { cancelled, localError, SyncError, toSyncError } from '../errors.ts'
-import { TEMP_MARK } from '../local/atomic-file.ts'
+import { isTemporaryName } from '../local/atomic-file.ts'
 import { sameNameKey } from '../local/names.ts'
 
 /** A local file or directory. */
@@ -35,8 +35,6 @@ export interface LocalTree {
 }
 
 export const showPath = (path: readonly string[]): string => path.join('/')
-
-const isOurTemp = (name: string) => name.startsWith(TEMP_MARK) && name.endsWith('.part')
 
 /**
  * Walks local sources. A directory contributes itself and everything below (`contents`: only what is below); a file itself.
@@ -78,7 +76,7 @@ export async function readLocalTree(
           failures.push({ path: showPath(path), error: notUtf8() })
           continue
         }
-        if (isOurTemp(name) || !(child.isFile() || child.isDirectory())) {
+        if (isTemporaryName(name) || !(child.isFile() || child.isDirectory())) {
           ignored++
           continue
         }

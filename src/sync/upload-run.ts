@@ -6,6 +6,8 @@ import { SyncError, toSyncError } from '../errors.ts'
 import { escapeName } from '../local/names.ts'
 import { createDistributor } from '../transfer/distribute.ts'
 import { createSlabPool } from '../transfer/flow.ts'
+import { openUploadJournal, type UploadJournal } from '../transfer/journal.ts'
+import { retire } from '../transfer/resume.ts'
 import { type UploadContext, uploadFile } from '../transfer/upload.ts'
 import { partSizeFor } from '../transfer/upload-channel.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
@@ -69,9 +71,12 @@ export async function runUpload(
   context.onEvent?.({ type: 'planned', files: uploads.length, bytes, skipped: tally.skipped })
 
   const distributor = createDistributor(api, keyring, { onEvent: context.onEvent, signal })
+  const { journal: path } = options
+  const journal = path === undefined ? undefined : await openUploadJournal(path, context.clock, context.onEvent)
   try {
+    await retireUnplanned(api, journal, uploads, signal)
     const places = await makeFolders(context, container, roomId, missing, remote, steps, tally, signal)
-    const upload = createUploader(context, options, direct, wrapFor, places)
+    const upload = createUploader(context, options, { direct, wrapFor, places, journal })
     const onFailure = (failure: { path: string; error: SyncError }) => report(context, failure.path, failure.error)
     const work = async (step: UploadStepOf<'upload'>, stop: AbortSignal) => {
       const done = await upload(step, stop)
@@ -85,8 +90,24 @@ export async function runUpload(
     }
   } catch (error) {
     tally.stoppedBy ??= toSyncError(signal.aborted ? signal.reason : error)
+  } finally {
+    await journal?.close()
   }
   return summarize(tally, local.ignored)
+}
+
+/** Gives up interrupted uploads of files that are not going to be sent. */
+async function retireUnplanned(
+  api: Api,
+  journal: UploadJournal | undefined,
+  uploads: readonly UploadStepOf<'upload'>[],
+  signal: AbortSignal,
+): Promise<void> {
+  const planned = new Set(uploads.map(({ entry }) => entry.source))
+  for (const entry of journal?.open() ?? []) {
+    signal.throwIfAborted()
+    if (entry.isAbandoned || !planned.has(entry.path)) await retire(api, entry, signal)
+  }
 }
 
 function checkTarget(container: RemoteNode, options: UploadOptions): void {
@@ -183,9 +204,17 @@ async function makeFolders(
 function createUploader(
   context: RunContext,
   options: UploadOptions,
-  direct: boolean,
-  wrapFor: PublicKey | undefined,
-  places: ReadonlyMap<string, Place | SyncError>,
+  {
+    direct,
+    wrapFor,
+    places,
+    journal,
+  }: {
+    direct: boolean
+    wrapFor: PublicKey | undefined
+    places: ReadonlyMap<string, Place | SyncError>
+    journal: UploadJournal | undefined
+  },
 ) {
   const partSize = options.partSize ?? DEFAULT_PART_SIZE
   const transfer: UploadContext = {
@@ -196,6 +225,7 @@ function createUploader(
     slabs: createSlabPool(SLABS, partSizeFor(2 ** 36, partSize)),
     partSize,
     window: WINDOW,
+    resume: journal && { journal, unwrap: context.keyring.unwrap },
     onEvent: context.onEvent,
   }
   return async (step: UploadStepOf<'upload'>, signal: AbortSignal) => {

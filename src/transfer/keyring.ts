@@ -20,6 +20,7 @@ import {
 } from '../../crypto/index.ts'
 import { getKeyPairs } from '../api/account.ts'
 import type { Api } from '../api/api.ts'
+import type { FileKeyCache } from './file-key-cache.ts'
 
 export interface Keyring {
   /** The locked key pairs as the server has them. */
@@ -31,6 +32,13 @@ export interface Keyring {
   ownKey(signal?: AbortSignal): Promise<PublicKey>
   /** Opens a file key with the key pair of its version. */
   unwrap(wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
+  /** As `unwrap`, for content of a node; asks the cache first. */
+  open(nodeId: number, wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
+  /**
+   * Says that content has matched the tag of a key from `open`; only then it is cached. A wrapped key proves nothing about its
+   * IV and tag: one that the server made up would otherwise stay after the right one is back. Call it before wiping the key.
+   */
+  confirm(fileKey: FileKey): void
   /** Wraps a file key for somebody. */
   wrap(fileKey: FileKey, publicKey: PublicKey): Promise<WrappedFileKey>
   /**
@@ -39,8 +47,8 @@ export interface Keyring {
    * @throws {SyncError} `KEY_CONTAINER_INVALID`, `KEY_VERSION_UNKNOWN`, `PUBLIC_KEY_INVALID`.
    */
   importKey(container: unknown): Promise<PublicKey>
-  /** Forgets the unlocked keys. */
-  wipe(): void
+  /** Writes the cache and forgets the unlocked keys. */
+  close(): Promise<void>
 }
 
 const versionOf = (wrapped: WrappedFileKey): KeyPairVersion => (wrapped.version === 'A' ? 'A' : 'RSA-4096')
@@ -54,7 +62,9 @@ const noKeyPair = (version?: KeyPairVersion) =>
   )
 
 /** @param password - Asked for at most once; a wrong one is reported, not asked for again. */
-export function createKeyring(api: Api, password: () => Promise<Password>): Keyring {
+export function createKeyring(api: Api, password: () => Promise<Password>, cache?: FileKeyCache): Keyring {
+  /** Where the keys came from that are not in the cache. */
+  const unconfirmed = new WeakMap<FileKey, { pair: UserKeyPair; nodeId: number }>()
   const unlocked = new Map<KeyPairVersion, Promise<UserKeyPair>>()
   const imported = new Map<string, Promise<PublicKey>>()
   let fetched: Promise<readonly KeyPairContainer[]> | undefined
@@ -96,6 +106,20 @@ export function createKeyring(api: Api, password: () => Promise<Password>): Keyr
       return (await pair(versions.includes('RSA-4096') ? 'RSA-4096' : 'A', signal)).publicKey
     },
     unwrap: async (wrapped, signal) => unwrapFileKey(wrapped, await pair(versionOf(wrapped), signal)),
+    async open(nodeId, wrapped, signal) {
+      const opened = await pair(versionOf(wrapped), signal)
+      const known = await cache?.find(opened, nodeId, wrapped.iv, wrapped.tag)
+      if (known !== undefined) return known
+      const fileKey = await unwrapFileKey(wrapped, opened)
+      unconfirmed.set(fileKey, { pair: opened, nodeId })
+      return fileKey
+    },
+    confirm(fileKey) {
+      const from = unconfirmed.get(fileKey)
+      if (from === undefined) return
+      unconfirmed.delete(fileKey)
+      cache?.add(from.pair, from.nodeId, fileKey)
+    },
     wrap: wrapFileKey,
     importKey(container) {
       const id = JSON.stringify(container)
@@ -106,7 +130,8 @@ export function createKeyring(api: Api, password: () => Promise<Password>): Keyr
       }
       return key
     },
-    wipe() {
+    async close() {
+      await cache?.flush()
       for (const opening of unlocked.values()) opening.then((opened) => opened.wipe()).catch(() => {})
       unlocked.clear()
     },

@@ -36,6 +36,7 @@ export interface Receipt {
 }
 
 export interface UploadChannel {
+  readonly uploadId: string
   /** Parts that may be in flight at once. */
   readonly window: number
   /** Sends a part; sends the same bytes again when that fails and may help. */
@@ -44,8 +45,8 @@ export interface UploadChannel {
   complete(receipts: readonly Receipt[], how: Completion, signal?: AbortSignal): Promise<RemoteNode>
   /** The finished node, if the server can still tell; `undefined` when it cannot, or never began to finish. */
   status(signal?: AbortSignal): Promise<RemoteNode | undefined>
-  /** Gives the upload up, best effort. */
-  cancel(): Promise<void>
+  /** Gives the upload up, best effort; true when it is gone at the server. */
+  cancel(): Promise<boolean>
 }
 
 /** Fewest bytes of a part that is not the last, and most parts of a file. */
@@ -65,13 +66,12 @@ export async function openUploadChannel(
   target: UploadTarget,
   options: { direct: boolean; window: number; clock: Clock; signal?: AbortSignal | undefined },
 ): Promise<UploadChannel> {
-  const { direct, clock } = options
+  const { direct } = options
   const { uploadId, token } = await createUpload(api, target, direct, options.signal)
-  const cancel = async () => {
-    await cancelUpload(api, uploadId, AbortSignal.timeout(CANCEL_LIMIT_MS)).catch(() => {})
-  }
+  const cancel = () => giveUpUpload(api, uploadId)
   if (!direct) {
     return {
+      uploadId,
       window: 1,
       async put({ number, offset, bytes }, signal) {
         const { size } = await postChunk(api, token, bytes, offset, target.size, signal)
@@ -85,7 +85,28 @@ export async function openUploadChannel(
       cancel,
     }
   }
+  return directChannel(api, uploadId, options)
+}
+
+/** Gives an upload up, best effort; true when it is gone at the server. */
+export async function giveUpUpload(api: Api, uploadId: string): Promise<boolean> {
+  try {
+    await cancelUpload(api, uploadId, AbortSignal.timeout(CANCEL_LIMIT_MS))
+    return true
+  } catch (error) {
+    return isGone(error)
+  }
+}
+
+/** True for what a server says of an upload that it does not know, or not any more. */
+export const isGone = (error: unknown): boolean =>
+  error instanceof SyncError && (error.code === 'UPLOAD_GONE' || error.class === 'not_found')
+
+/** The channel of an upload to object storage that is open at the server. */
+export function directChannel(api: Api, uploadId: string, options: { window: number; clock: Clock }): UploadChannel {
+  const { clock } = options
   return {
+    uploadId,
     window: options.window,
     async put({ number, bytes }, signal) {
       for (let tries = 1; ; tries++) {
@@ -115,7 +136,7 @@ export async function openUploadChannel(
       }
       return pollUntilDone(api, uploadId, clock, signal)
     },
-    cancel,
+    cancel: () => giveUpUpload(api, uploadId),
   }
 }
 

@@ -1,28 +1,32 @@
 /**
  * One upload function for everything: reads a stable file, encrypts it under a fresh key, sends it part by part through a
  * channel, and makes it visible only when every check has passed. A part is encrypted once and kept until acknowledged; every
- * new attempt has a new key.
+ * new attempt has a new key. The one exception goes on with a large upload that an earlier run did not end, see resume.ts.
  * @module
  */
 import {
   checkFileSize,
   createFileEncryptor,
+  createResumableEncryptor,
+  type FileEncryptor,
   type FileKey,
   formatFileKey,
   type PublicKey,
+  type ResumableEncryptor,
+  type WrappedFileKey,
   wrapFileKey,
 } from '../../crypto/index.ts'
 import type { Api } from '../api/api.ts'
-import { getFileKey } from '../api/file-keys.ts'
-import { getNode, listChildren } from '../api/nodes.ts'
 import type { Completion } from '../api/uploads.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import type { Clock } from '../environment.ts'
 import { SyncError } from '../errors.ts'
-import { sameNameKey } from '../local/names.ts'
 import { openStable, readSmallStable, type StableReader } from '../local/stable-read.ts'
+import { checkUnchanged, finish } from './complete.ts'
 import type { OnEvent } from './events.ts'
 import { mapInOrder, type SlabPool } from './flow.ts'
+import type { JournaledUpload, UploadJournal } from './journal.ts'
+import { resumeUpload, retire } from './resume.ts'
 import { openUploadChannel, type Part, partSizeFor, type Receipt, type UploadChannel } from './upload-channel.ts'
 
 export interface UploadContext {
@@ -35,6 +39,8 @@ export interface UploadContext {
   readonly partSize: number
   /** Parts in flight per file. */
   readonly window: number
+  /** Lets a later run go on with files above one part; without it every attempt starts from the first byte. */
+  readonly resume?: { readonly journal: UploadJournal; unwrap(wrapped: WrappedFileKey): Promise<FileKey> } | undefined
   readonly onEvent?: OnEvent | undefined
 }
 
@@ -87,80 +93,203 @@ async function attemptUpload(
   signal: AbortSignal,
 ): Promise<UploadResult> {
   const small = readSmallStable(request.source, request.shown)
-  if (small !== undefined) return sendFile(context, request, small.bytes.length, small.modifiedAt, small.bytes, signal)
+  if (small !== undefined) return sendFile(context, request, small, signal)
   const reader = await openStable(request.source, request.shown)
   try {
-    return await sendFile(context, request, reader.size, reader.modifiedAt, reader, signal)
+    return await sendFile(context, request, { size: reader.size, modifiedAt: reader.modifiedAt, reader }, signal)
   } finally {
     await reader.close()
   }
 }
 
+/** A small file that was read whole, or one that is read while it is sent. */
+type Source = { readonly modifiedAt: number } & (
+  | { readonly bytes: Uint8Array }
+  | { readonly size: number; readonly reader: StableReader }
+)
+
+/** What one attempt has opened so far. */
+interface Attempt {
+  readonly signal: AbortSignal
+  encryptor?: FileEncryptor | undefined
+  channel?: UploadChannel
+  /** Present for a file above one part, where there is a journal. */
+  entry?: JournaledUpload
+  /** Present when the parts are in the journal; see ResumableEncryptor. */
+  digest?: ResumableEncryptor['digest'] | undefined
+  partSize: number
+  isCompleting: boolean
+}
+
 async function sendFile(
   context: UploadContext,
   request: UploadRequest,
-  size: number,
-  modifiedAt: number,
-  source: Uint8Array | StableReader,
+  source: Source,
   outer: AbortSignal,
 ): Promise<UploadResult> {
-  const { api, clock, onEvent } = context
-  const { shown, parentId, name, wrapFor } = request
+  const { onEvent } = context
+  const { shown } = request
+  const size = 'bytes' in source ? source.bytes.length : source.size
   checkFileSize(size)
   onEvent?.({ type: 'file-started', path: shown, bytes: size })
   // Ours ends with the file: the first part that fails stops its siblings.
   const stop = new AbortController()
   const signal = AbortSignal.any([outer, stop.signal])
-  const encryptor = wrapFor === undefined ? undefined : createFileEncryptor({ checkOutput: true })
-  let channel: UploadChannel | undefined
-  let completing = false
+  const attempt: Attempt = {
+    signal,
+    partSize: Math.min(partSizeFor(size, context.partSize), context.slabs.size),
+    isCompleting: false,
+  }
   try {
-    channel = await openUploadChannel(
-      api,
-      { parentId, name, size, modifiedAt },
-      { direct: context.direct, window: context.window, clock, signal },
-    )
-    const parts =
-      source instanceof Uint8Array ? onePart(source, encryptor) : readParts(context, source, encryptor, signal)
-    const receipts: Receipt[] = []
-    const open = channel
-    const put = async ({ part, done }: PendingPart) => {
-      try {
-        const receipt = await open.put(part, signal)
-        onEvent?.({ type: 'part-confirmed', path: shown, bytes: part.bytes.length })
-        return receipt
-      } catch (error) {
-        stop.abort(error)
-        throw error
-      } finally {
-        done()
-      }
-    }
-    for await (const receipt of mapInOrder(parts, channel.window, put)) receipts.push(receipt)
-    const fileKey = encryptor?.final()
-    if (!(source instanceof Uint8Array)) await source.verify()
-    if (request.replaces !== undefined) await checkUnchanged(api, request.replaces, signal)
-    const wrapped = fileKey && wrapFor ? formatFileKey(await wrapFileKey(fileKey, wrapFor)) : undefined
-    const how: Completion = {
-      resolution: request.replaces === undefined ? 'fail' : 'overwrite',
-      fileName: name,
-      fileKey: wrapped,
-    }
-    completing = true
-    const node = await finish(context, channel, receipts, how, { request, size, modifiedAt, fileKey }, signal)
+    const finished = await open(context, request, source, size, attempt)
+    const result = finished ?? (await sendContent(context, request, source, size, attempt, stop))
+    attempt.entry?.settle()
     onEvent?.({ type: 'file-done', path: shown, bytes: size })
-    return { node, bytes: size, ...(fileKey === undefined ? {} : { fileKey }) }
+    return { bytes: size, ...result }
   } catch (error) {
-    encryptor?.abandon()
+    attempt.encryptor?.abandon()
     stop.abort(error)
-    // An upload that may be visible already is not cancelled; the server drops what is left of it.
-    const mayBeVisible = completing && error instanceof SyncError && error.code === 'UPLOAD_UNCERTAIN'
-    if (!mayBeVisible) await channel?.cancel()
+    // What fails here is made up for by the next run; the reason to give up is what has to be told.
+    await giveUp(context, attempt, error, outer).catch(() => {})
     throw outer.aborted ? outer.reason : error
   }
 }
 
-type Encryptor = ReturnType<typeof createFileEncryptor>
+type Sealed = Pick<UploadResult, 'node' | 'fileKey'>
+
+/** Opens the upload at the server, or takes up the one of an earlier run; what that one has completed is returned. */
+async function open(
+  context: UploadContext,
+  request: UploadRequest,
+  source: Source,
+  size: number,
+  attempt: Attempt,
+): Promise<Sealed | undefined> {
+  const { api, clock, direct, window, slabs, resume } = context
+  const reader = 'reader' in source ? source.reader : undefined
+  if (resume !== undefined && reader !== undefined) {
+    const { source: path, parentId, name, wrapFor, replaces } = request
+    const isResumable = direct && wrapFor !== undefined
+    const target = { source: path, parentId, name, replaces: replaces?.id, isResumable, maxPart: slabs.size }
+    const past = await resumeUpload({ api, clock, window, ...resume }, target, reader, attempt.signal)
+    if (past !== undefined && 'node' in past) return past
+    if (past !== undefined) {
+      attempt.channel = past.channel
+      attempt.entry = past.entry
+      attempt.encryptor = past.encryptor
+      attempt.digest = past.encryptor.digest
+      attempt.partSize = past.entry.partSize
+      return undefined
+    }
+  }
+  await openFresh(context, request, source.modifiedAt, size, size > attempt.partSize ? reader : undefined, attempt)
+  return undefined
+}
+
+/** @param reader - Of a file above one part. */
+async function openFresh(
+  { api, clock, direct, window, resume }: UploadContext,
+  request: UploadRequest,
+  modifiedAt: number,
+  size: number,
+  reader: StableReader | undefined,
+  attempt: Attempt,
+): Promise<void> {
+  const { source: path, parentId, name, wrapFor } = request
+  const { signal, partSize } = attempt
+  const journal = reader && resume?.journal
+  const resumable = journal && direct && wrapFor ? createResumableEncryptor({ checkOutput: true }) : undefined
+  attempt.encryptor = resumable ?? (wrapFor && createFileEncryptor({ checkOutput: true }))
+  const sealed = resumable && wrapFor && (await resumable.seal(wrapFor))
+  const channel = await openUploadChannel(api, { parentId, name, size, modifiedAt }, { direct, window, clock, signal })
+  attempt.channel = channel
+  if (journal === undefined || reader === undefined) return
+  const { uploadId } = channel
+  const replaces = request.replaces?.id
+  attempt.entry = journal.begin({ uploadId, path, source: reader.identity, parentId, name, replaces, partSize, sealed })
+  attempt.digest = resumable?.digest
+}
+
+/** Sends all parts, and completes the upload when every check has passed. */
+async function sendContent(
+  context: UploadContext,
+  request: UploadRequest,
+  source: Source,
+  size: number,
+  attempt: Attempt,
+  stop: AbortController,
+): Promise<Sealed> {
+  const { api, onEvent } = context
+  const { shown, parentId, name, wrapFor, replaces } = request
+  const { encryptor, entry, signal } = attempt
+  const channel = attempt.channel!
+  const parts =
+    'bytes' in source ? onePart(source.bytes, encryptor) : readParts(context, source.reader, attempt, signal)
+  const receipts: Receipt[] = []
+  const put = async ({ part, done }: PendingPart) => {
+    try {
+      const receipt = await sendPart(channel, attempt, part)
+      onEvent?.({ type: 'part-confirmed', path: shown, bytes: part.bytes.length })
+      return receipt
+    } catch (error) {
+      stop.abort(error)
+      throw error
+    } finally {
+      done()
+    }
+  }
+  for await (const receipt of mapInOrder(parts, channel.window, put)) receipts.push(receipt)
+  const fileKey = encryptor?.final()
+  if ('reader' in source) await source.reader.verify()
+  if (replaces !== undefined) await checkUnchanged(api, replaces, signal)
+  const wrapped = fileKey && wrapFor ? formatFileKey(await wrapFileKey(fileKey, wrapFor)) : undefined
+  const how: Completion = {
+    resolution: replaces === undefined ? 'fail' : 'overwrite',
+    fileName: name,
+    fileKey: wrapped,
+  }
+  await entry?.completing(fileKey?.tag ?? new Uint8Array(0))
+  attempt.isCompleting = true
+  const { modifiedAt } = source
+  const sent = { target: { parentId, name }, replaces: replaces?.id, size, modifiedAt, fileKey }
+  const node = await finish(context, channel, receipts, how, sent, signal)
+  return { node, ...(fileKey === undefined ? {} : { fileKey }) }
+}
+
+/** Sends a part, unless an earlier run did. */
+async function sendPart(
+  channel: UploadChannel,
+  { entry, digest, signal }: Attempt,
+  { number, offset, bytes }: Part,
+): Promise<Receipt> {
+  if (entry === undefined || digest === undefined) return channel.put({ number, offset, bytes }, signal)
+  // Also for a part that was acknowledged: the tag must cover the bytes that are there.
+  const made = digest(number, bytes)
+  const etag = entry.receipts.get(number)
+  if (etag !== undefined) return { partNumber: number, partEtag: etag }
+  if (!entry.parts.has(number)) await entry.sending(number, { offset, length: bytes.length, digest: made })
+  const receipt = await channel.put({ number, offset, bytes }, signal)
+  entry.received(number, receipt.partEtag)
+  return receipt
+}
+
+/** After a failure: keeps what a later run can go on with, and cancels everything else. */
+async function giveUp(context: UploadContext, attempt: Attempt, error: unknown, outer: AbortSignal): Promise<void> {
+  const { channel, entry, isCompleting } = attempt
+  if (channel === undefined) return
+  // An upload that may be visible already is not cancelled; the server drops what is left of it.
+  const mayBeVisible = isCompleting && error instanceof SyncError && error.code === 'UPLOAD_UNCERTAIN'
+  if (mayBeVisible || (entry !== undefined && (outer.aborted || saysNothingOfUpload(error)))) return
+  if (entry === undefined) await channel.cancel()
+  else await retire(context.api, entry)
+}
+
+const TRANSIENT = new Set(['network', 'server', 'rate_limit'])
+
+/** True for failures after which the same upload may well go on. */
+const saysNothingOfUpload = (error: unknown) =>
+  error instanceof SyncError &&
+  ((error.retryable && TRANSIENT.has(error.class)) || error.class === 'auth' || error.class === 'tls')
 
 interface PendingPart {
   readonly part: Part
@@ -168,7 +297,7 @@ interface PendingPart {
   done(): void
 }
 
-async function* onePart(bytes: Uint8Array, encryptor: Encryptor | undefined): AsyncGenerator<PendingPart> {
+async function* onePart(bytes: Uint8Array, encryptor: FileEncryptor | undefined): AsyncGenerator<PendingPart> {
   yield { part: { number: 1, offset: 0, bytes: encryptor?.update(bytes) ?? bytes }, done: () => {} }
 }
 
@@ -178,11 +307,10 @@ const READ_BYTES = 1024 * 1024
 async function* readParts(
   context: UploadContext,
   reader: StableReader,
-  encryptor: Encryptor | undefined,
+  { encryptor, partSize }: Attempt,
   signal: AbortSignal,
 ): AsyncGenerator<PendingPart> {
   const { size } = reader
-  const partSize = Math.min(partSizeFor(size, context.partSize), context.slabs.size)
   const buffers = [0, 1].map(() => Buffer.allocUnsafeSlow(Math.min(READ_BYTES, size)))
   let ahead: Promise<Uint8Array> | undefined
   let readAt = 0
@@ -222,123 +350,4 @@ async function* readParts(
   } finally {
     await ahead?.catch(() => {}) // a read must not fill a buffer after the file is closed
   }
-}
-
-const remoteChanged = () =>
-  new SyncError('conflict', 'REMOTE_CHANGED', 'Somebody changed the file on the server meanwhile', {
-    hint: 'Look at both versions, then run again.',
-  })
-
-/** Replaces only what was listed: same node, same place, same content. */
-async function checkUnchanged(api: Api, listed: RemoteNode, signal: AbortSignal): Promise<void> {
-  let now: RemoteNode
-  try {
-    now = await getNode(api, listed.id, signal)
-  } catch (error) {
-    if (error instanceof SyncError && error.class === 'not_found') throw remoteChanged()
-    throw error
-  }
-  const same =
-    now.name === listed.name &&
-    now.parentId === listed.parentId &&
-    now.size === listed.size &&
-    now.updatedAt === listed.updatedAt &&
-    now.timestampModification === listed.timestampModification
-  if (!same) throw remoteChanged()
-}
-
-interface Sent {
-  readonly request: UploadRequest
-  readonly size: number
-  readonly modifiedAt: number
-  readonly fileKey: FileKey | undefined
-}
-
-const mayHaveHappened = (error: unknown) =>
-  error instanceof SyncError && (error.class === 'network' || error.class === 'server' || error.code === 'UPLOAD_GONE')
-
-/** Completes, and finds out what happened when the answer is lost. Never completes twice. */
-async function finish(
-  context: UploadContext,
-  channel: UploadChannel,
-  receipts: readonly Receipt[],
-  how: Completion,
-  sent: Sent,
-  signal: AbortSignal,
-): Promise<RemoteNode> {
-  let node: RemoteNode
-  try {
-    node = await channel.complete(receipts, how, signal)
-  } catch (error) {
-    if (!mayHaveHappened(error) || signal.aborted) throw error
-    const settled = await settle(context, channel, sent, signal)
-    if (settled === undefined) {
-      throw new SyncError('changed', 'UPLOAD_LOST', 'The server did not finish the upload', { cause: error })
-    }
-    node = settled
-  }
-  if (node.size !== undefined && node.size !== sent.size) {
-    throw new SyncError(
-      'integrity',
-      'UPLOAD_SIZE_WRONG',
-      `The server stored ${node.size} bytes instead of ${sent.size}`,
-      {
-        hint: 'Delete the file on the server and run again.',
-      },
-    )
-  }
-  return node
-}
-
-/**
- * After a lost answer: asks for the upload's status, then looks the name up. IV and tag identify an upload, so the file is
- * ours exactly when our file key there has the same ones.
- */
-async function settle(
-  context: UploadContext,
-  channel: UploadChannel,
-  sent: Sent,
-  signal: AbortSignal,
-): Promise<RemoteNode | undefined> {
-  const { api, clock } = context
-  try {
-    const node = await channel.status(signal)
-    if (node !== undefined) return node
-  } catch (error) {
-    const isUncertain = error instanceof SyncError && error.code === 'UPLOAD_UNCERTAIN'
-    if (signal.aborted || isUncertain) throw error
-    // Unknown there: the name decides.
-  }
-  for (const wait of [0, 500, 2_000]) {
-    await clock.sleep(wait, signal)
-    const node = await findChild(api, sent.request.parentId, sent.request.name, signal)
-    if (node !== undefined && node.id !== sent.request.replaces?.id && (await isOurs(api, node, sent, signal))) {
-      return node
-    }
-  }
-  return undefined
-}
-
-async function isOurs(api: Api, node: RemoteNode, sent: Sent, signal: AbortSignal): Promise<boolean> {
-  if (node.type !== 'file' || node.size !== sent.size) return false
-  if (sent.fileKey === undefined) return node.timestampModification === sent.modifiedAt
-  try {
-    const { iv, tag } = await getFileKey(api, node.id, signal)
-    return Buffer.compare(iv, sent.fileKey.iv) === 0 && Buffer.compare(tag, sent.fileKey.tag) === 0
-  } catch (error) {
-    if (error instanceof SyncError && error.class === 'key') return false
-    throw error
-  }
-}
-
-/** The child of this name, compared in NFC. */
-export async function findChild(
-  api: Api,
-  parentId: number,
-  name: string,
-  signal?: AbortSignal,
-): Promise<RemoteNode | undefined> {
-  const key = sameNameKey(name)
-  for await (const node of listChildren(api, parentId, signal)) if (sameNameKey(node.name) === key) return node
-  return undefined
 }

@@ -31,7 +31,7 @@ import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
 export const MAIN = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url))
 
 export const KEY_PASSWORD = 'encryption pässword'
-const accountPassword = (name: string) => `account password of ${name}`
+export const accountPassword = (name: string) => `account password of ${name}`
 
 export interface CliResult {
   readonly code: number | null

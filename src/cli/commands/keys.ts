@@ -1,4 +1,4 @@
-/** keys create, status, distribute, remember, forget. @module */
+/** keys create, status, distribute, remember, forget, cache clear. @module */
 import {
   generateKeyPair,
   importPublicKey,
@@ -12,8 +12,9 @@ import { listMissingFileKeys } from '../../api/file-keys.ts'
 import { openSystemKeyring } from '../../local/system-keyring.ts'
 import { requireRemote } from '../../sync/remote-path.ts'
 import { distributeFileKeys } from '../../transfer/distribute.ts'
+import { clearFileKeyCaches } from '../../transfer/file-key-cache.ts'
 import { connect, withClient } from '../connect.ts'
-import { type Context, keyPassword, keyPasswordAccount, requireProfile, text } from '../context.ts'
+import { type Context, keyCachePath, keyPassword, keyPasswordAccount, requireProfile, text } from '../context.ts'
 import { plural } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
 import { createProgress } from '../output.ts'
@@ -111,6 +112,15 @@ export async function forget(context: Context): Promise<void> {
   if (keyring === undefined) throw noKeyring()
   await keyring.remove(keyPasswordAccount(profile))
   context.output.result('The keyring does not hold the encryption password any more', { type: 'forgotten' })
+}
+
+export async function clearCache({ output }: Context): Promise<void> {
+  const { files, bytes } = await clearFileKeyCaches(keyCachePath())
+  output.result(files === 0 ? 'There is no cache of file keys' : `Removed ${plural(files, 'cache')} of file keys`, {
+    type: 'key-cache-cleared',
+    files,
+    bytes,
+  })
 }
 
 export async function distribute(context: Context): Promise<number> {

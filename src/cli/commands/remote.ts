@@ -19,8 +19,9 @@ import { systemRandom } from '../../environment.ts'
 import { localError, SyncError, systemCode } from '../../errors.ts'
 import { createAtomicFile, makePrivateDirectory } from '../../local/atomic-file.ts'
 import { escapeName } from '../../local/names.ts'
+import { sweepDirectory } from '../../local/partial-file.ts'
 import { ensureFolder, parseRemotePath, requireContainer, requireRemote } from '../../sync/remote-path.ts'
-import { downloadContent, openFileKey } from '../../transfer/download.ts'
+import { downloadContent, openFileKey } from '../../transfer/content.ts'
 import { withClient } from '../connect.ts'
 import { type Context, text } from '../context.ts'
 import { display, showBytes } from '../display.ts'
@@ -253,6 +254,7 @@ async function catSmall(context: Context, client: Client, node: RemoteNode, path
 async function catLarge(context: Context, client: Client, node: RemoteNode, path: string): Promise<void> {
   const directory = join(homeDirectory(), 'tmp')
   await makePrivateDirectory(directory)
+  await sweepDirectory(directory, client.clock)
   const file = await createAtomicFile(join(directory, 'content'))
   try {
     await download(context, client, node, path, async (chunk) => {

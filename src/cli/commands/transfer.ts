@@ -8,7 +8,7 @@ import { takeLock } from '../../local/lock.ts'
 import type { RunSummary } from '../../sync/outcome.ts'
 import type { ConflictAction } from '../../sync/plan.ts'
 import { connect } from '../connect.ts'
-import { accountName, type Context, lockPath, requireSettings } from '../context.ts'
+import { accountName, type Context, journalPath, lockPath, requireSettings } from '../context.ts'
 import { exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
 import { createProgress, printSummary } from '../output.ts'
 
@@ -17,7 +17,7 @@ async function transfer(
   context: Context,
   direction: 'upload' | 'download',
   places: readonly string[],
-  work: (client: Client) => Promise<RunSummary>,
+  work: (client: Client, id: string) => Promise<RunSummary>,
 ): Promise<number> {
   const verb = direction === 'upload' ? 'Uploaded' : 'Downloaded'
   const begun = performance.now()
@@ -31,9 +31,10 @@ async function transfer(
       const id = createHash('sha256')
         .update([accountName(profile), direction, ...places].join('\0'))
         .digest('hex')
-      const lock = await takeLock(lockPath(`${id.slice(0, 32)}.lock`), { clock: systemClock, waitMs: 0 })
+        .slice(0, 32)
+      const lock = await takeLock(lockPath(`${id}.lock`), { clock: systemClock, waitMs: 0 })
       try {
-        summary = await work(client)
+        summary = await work(client, id)
       } finally {
         await lock.release()
       }
@@ -68,9 +69,10 @@ export async function upload(context: Context, paths: readonly string[]): Promis
   const sources = paths.slice(0, -1).map((path) => resolve(path))
   const target = paths.at(-1)!
   const partSize = context.settings.number('part-size')
-  return transfer(context, 'upload', [...sources, target], (client) =>
+  return transfer(context, 'upload', [...sources, target], (client, id) =>
     client.upload(sources, target, {
       ...common(context),
+      journal: journalPath(`${id}.journal`),
       requireEncryption: context.settings.flag('require-encryption'),
       ...(partSize === undefined ? {} : { partSize }),
     }),

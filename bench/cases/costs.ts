@@ -1,0 +1,61 @@
+/**
+ * What each safeguard costs, on an upload of 512 MiB, with --full 1 GiB (BENCH_MIB): the program as it is against itself without one of them. None can
+ * be switched off in the program, so each is taken out of a copy of the build. A ratio of 0.9 means that the safeguard takes 10 %.
+ * @module
+ */
+import { join } from 'node:path'
+import { compare, isFull, type Side, skip } from '../harness.ts'
+import { runProgram, throughput } from '../processes.ts'
+import { buildVariant, createWorkbench, MiB, type Variant } from '../workbench.ts'
+
+const SIZE = Number(process.env.BENCH_MIB ?? (isFull ? 1024 : 512)) * MiB
+
+const VARIANTS: readonly Variant[] = [
+  {
+    name: 'without the check of its own output',
+    file: 'src/transfer/upload.js',
+    find: 'createFileEncryptor({ checkOutput: true })',
+    replace: 'createFileEncryptor({ checkOutput: false })',
+  },
+]
+/** Safeguards that this build does not have, or that cannot be taken out by one change; each becomes a variant above. */
+const NOT_YET = ['without the journal']
+
+const bench = await createWorkbench()
+const unlocked = await createWorkbench()
+try {
+  await unlocked.useQuickKeyPair()
+  const file = bench.makeFile('source', SIZE, { sparse: true })
+  const upload =
+    (main?: string, at = bench) =>
+    async () => {
+      const how = main === undefined ? { expect: 1 } : { expect: 1, main }
+      return throughput(SIZE, at.sync(['upload', file, await at.newRoom()], how))
+    }
+  const without: Side[] = []
+  for (const variant of VARIANTS) {
+    const main = buildVariant(bench, variant)
+    if (main === undefined) skip(`cost: ${variant.name}`, `${variant.file} has no such place any more`)
+    else without.push({ name: variant.name, run: upload(main) })
+  }
+  for (const name of NOT_YET) skip(`cost: ${name}`, 'no such safeguard in this build')
+  const streaming = join(process.env.BENCH_PROGRAMS!, 'streaming-upload.mjs')
+  await compare([
+    {
+      name: `cost: upload ${SIZE / MiB} MiB`,
+      unit: 'GB/s',
+      sides: [
+        { name: 'ours', run: upload() },
+        ...without,
+        { name: 'with a key pair of 2,048 iterations', run: upload(undefined, unlocked) },
+        {
+          name: 'one request, nothing kept, no login or key',
+          run: () => throughput(SIZE, runProgram([process.execPath, streaming, file, `${bench.url}/plain/x`])),
+        },
+      ],
+    },
+  ])
+} finally {
+  await bench.close()
+  await unlocked.close()
+}

@@ -1,0 +1,130 @@
+/**
+ * Encryption that a later process can take up again. A restart has lost the cipher's state, so it encrypts the file from byte 0
+ * under the same key and IV: right only if not one byte that was sent is different now. What proves that is a digest of each
+ * part's ciphertext, made before the part leaves.
+ *
+ * The digest is GMAC (NIST SP 800-38D) under a key of its own, with the part's number as nonce: several times as fast as
+ * SHA-256, and as hard to collide as the key is to know. So that key is kept like the file key, only wrapped for its owner.
+ * @module
+ */
+import { primitives } from '#primitives'
+import { equal, wipe } from './bytes.ts'
+import type { WrappedFileKey } from './containers.ts'
+import { SyncError } from './errors.ts'
+import { encryptUnder, type FileEncryptor } from './file-cipher.ts'
+import { FileKey, wrapFileKey } from './file-key.ts'
+import type { PublicKey } from './public-key.ts'
+
+/** What has to be kept to go on after a restart. Only the owner of the key pair can open it. */
+export interface SealedEncryption {
+  /** The tag is known at the end only; here it is zero. */
+  readonly fileKey: WrappedFileKey
+  /** Key of the digests in the same form; IV and tag are zero. */
+  readonly digestKey: WrappedFileKey
+}
+
+export interface ResumableEncryptor extends FileEncryptor {
+  /** Wraps what is needed to go on for the owner; store it before anything is sent. */
+  seal(owner: PublicKey): Promise<SealedEncryption>
+  /**
+   * Digest (16 bytes) of the whole ciphertext of one part; store it before the first byte of the part is sent. In a resumed
+   * encryption it also compares the part with what was stored then: a part may be sent only when this has returned.
+   *
+   * @param partNumber - 1 to 2^32 − 1. One number stands for one part for ever.
+   * @throws {SyncError} `RESUME_MISMATCH` (class `changed`): this encryption must be abandoned, nothing more may be sent.
+   */
+  digest(partNumber: number, ciphertext: Uint8Array): Uint8Array
+}
+
+interface Options {
+  /** As in `createFileEncryptor`. */
+  readonly checkOutput?: boolean
+}
+
+const NO_IV = new Uint8Array(12)
+const NO_TAG = new Uint8Array(16)
+
+const mismatch = () =>
+  new SyncError('changed', 'RESUME_MISMATCH', 'The file does not encrypt to what was sent of it before', {
+    hint: 'It was changed meanwhile; it is sent again from the beginning, under a new key.',
+  })
+
+/** Starts encrypting one file under fresh keys, so that it can be resumed. */
+export const createResumableEncryptor = (options: Options = {}): ResumableEncryptor =>
+  resumable(
+    { key: primitives.randomBytes(32), iv: primitives.randomBytes(12), digestKey: primitives.randomBytes(32) },
+    new Map(),
+    options,
+  )
+
+/**
+ * DANGER: encrypts under a key and IV that have been used. That is safe for exactly one purpose, sending the rest of the same
+ * content: feed the same file from byte 0, cut it into the same parts, call `digest` for every part before sending it, and give
+ * up at the first failure. `final` refuses unless every part in `sent` was found to be the same. For anything else, and whenever in
+ * doubt, use a fresh encryptor.
+ *
+ * @param sealed - From `seal` of the interrupted encryption.
+ * @param unwrap - Opens a key with the owner's key pair; its errors pass through.
+ * @param sent - Digests of all parts of which anything may have been sent, by number.
+ */
+export async function resumeFileEncryptor(
+  sealed: SealedEncryption,
+  unwrap: (wrapped: WrappedFileKey) => Promise<FileKey>,
+  sent: ReadonlyMap<number, Uint8Array>,
+  options: Options = {},
+): Promise<ResumableEncryptor> {
+  const [fileKey, digestKey] = await Promise.all([unwrap(sealed.fileKey), unwrap(sealed.digestKey)])
+  return resumable({ key: fileKey.key, iv: fileKey.iv, digestKey: digestKey.key }, sent, options)
+}
+
+function resumable(
+  { key, iv, digestKey }: { key: Uint8Array; iv: Uint8Array; digestKey: Uint8Array },
+  sent: ReadonlyMap<number, Uint8Array>,
+  options: Options,
+): ResumableEncryptor {
+  const encryptor = encryptUnder(key, iv, options)
+  const proved = new Set<number>()
+  let [ended, failed] = [false, false]
+  const end = () => {
+    ended = true
+    wipe(digestKey)
+  }
+  return {
+    get bytes() {
+      return encryptor.bytes
+    },
+    update: encryptor.update,
+    updateInto: encryptor.updateInto,
+    updateEach: encryptor.updateEach,
+    async seal(owner) {
+      const [wrapped, wrappedDigestKey] = await Promise.all([
+        wrapFileKey(new FileKey(key, iv, NO_TAG), owner),
+        wrapFileKey(new FileKey(digestKey, NO_IV, NO_TAG), owner),
+      ])
+      return { fileKey: wrapped, digestKey: wrappedDigestKey }
+    },
+    digest(partNumber, ciphertext) {
+      if (ended) throw new TypeError('this cipher has ended; make a new one')
+      if (!(Number.isInteger(partNumber) && partNumber >= 1 && partNumber < 2 ** 32))
+        throw new RangeError('part number')
+      const nonce = new Uint8Array(12)
+      new DataView(nonce.buffer).setUint32(8, partNumber)
+      const digest = primitives.gcmEncrypt(digestKey, nonce, ciphertext).final()
+      const expected = sent.get(partNumber)
+      // The digest of another content under this nonce must stay in here: two of them would give the digest key away.
+      failed ||= expected !== undefined && !equal(digest, expected)
+      if (failed) throw mismatch()
+      proved.add(partNumber)
+      return digest
+    },
+    final() {
+      if (failed || [...sent.keys()].some((number) => !proved.has(number))) throw mismatch()
+      end()
+      return encryptor.final()
+    },
+    abandon() {
+      end()
+      encryptor.abandon()
+    },
+  }
+}

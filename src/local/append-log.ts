@@ -1,0 +1,167 @@
+/**
+ * A private file of records that only grows: one line each, with a checksum over all that came before it, so that nothing in
+ * the middle can be lost, changed or swapped unnoticed. A crash can only cut the end, and what was cut had not been synced.
+ * @module
+ */
+import { createHash } from 'node:crypto'
+import { close as closeFd, constants, fdatasync, ftruncateSync, openSync, writeSync } from 'node:fs'
+import { rename, unlink } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { promisify } from 'node:util'
+import { localError } from '../errors.ts'
+import { makePrivateDirectory, readPrivateFile, syncDirectory } from './atomic-file.ts'
+
+const VERSION = 1
+const MAX_BYTES = 64 * 1024 * 1024
+const CHECKSUM_LENGTH = 32
+
+/** Chained: each checksum covers the one before it. */
+const checksumOf = (before: string, json: string): string =>
+  createHash('sha256').update(before).update(json).digest('hex').slice(0, CHECKSUM_LENGTH)
+
+export interface AppendLog {
+  /** Adds a record. It is in the hands of the system when this returns, so only losing power can lose it. */
+  append(record: object): void
+  /** Makes all that was added durable; one sync serves everybody who waits. */
+  sync(): Promise<void>
+  close(): Promise<void>
+  /** Closes and deletes the file. */
+  remove(): Promise<void>
+}
+
+interface Content {
+  readonly records: readonly unknown[]
+  /** Bytes up to the end of the last whole record. */
+  readonly length: number
+  readonly checksum: string
+}
+
+const NOTHING: Content = Object.freeze({ records: Object.freeze([]), length: 0, checksum: '' })
+
+/**
+ * Reads whole lines; what follows the last one was being written when a crash came.
+ *
+ * @returns `undefined` when the file is damaged, or not a log of this version and scope.
+ */
+function parse(bytes: Uint8Array, scope: string): Content | undefined {
+  if (bytes.length > MAX_BYTES) return undefined
+  const records: unknown[] = []
+  let [length, checksum] = [0, '']
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
+  for (let end = buffer.indexOf(10); end !== -1; end = buffer.indexOf(10, length)) {
+    const line = buffer.toString('utf8', length, end)
+    const json = line.slice(CHECKSUM_LENGTH + 1)
+    const next = checksumOf(checksum, json)
+    if (line.slice(0, CHECKSUM_LENGTH + 1) !== `${next} `) return undefined
+    if (length > 0) records.push(JSON.parse(json))
+    else if (json !== header(scope)) return undefined
+    checksum = next
+    length = end + 1
+  }
+  return { records, length, checksum }
+}
+
+const header = (scope: string) => JSON.stringify({ format: 'sealsync-log', version: VERSION, scope })
+
+/**
+ * Opens a log, or gets ready to make one with the first record.
+ *
+ * @param scope - What the log is about. A file that says otherwise is not read.
+ * @param accept - Takes the records found; returns false when they make no sense.
+ * @param onDamaged - Told where a file that could not be used was put: beside it, as `….corrupt-<time>`.
+ * @param now - Milliseconds since the epoch.
+ * @throws {SyncError} `SECRET_FILE_OPEN`, or of class `local_io`.
+ */
+export async function openAppendLog(
+  path: string,
+  scope: string,
+  accept: (records: readonly unknown[]) => boolean,
+  onDamaged: (keptAs: string) => void,
+  now: number,
+): Promise<AppendLog> {
+  await makePrivateDirectory(dirname(path))
+  const bytes = await readPrivateFile(path)
+  let content: Content | undefined = bytes === undefined ? NOTHING : parse(bytes, scope)
+  if (content === undefined || !accept(content.records)) {
+    const keptAs = `${path}.corrupt-${now}`
+    await rename(path, keptAs).catch((error) => {
+      throw localError(error, `put the damaged file ${path} aside`)
+    })
+    onDamaged(keptAs)
+    content = NOTHING
+  }
+  return createAppendLog(path, scope, content, bytes !== undefined && content !== NOTHING)
+}
+
+function createAppendLog(path: string, scope: string, content: Content, exists: boolean): AppendLog {
+  let { checksum } = content
+  let fd: number | undefined
+  let [appended, synced] = [0, 0]
+  let running: Promise<void> | undefined
+  /** After a failure nobody knows what the file ends with. */
+  let broken: unknown
+
+  const guard = <T>(work: () => T): T => {
+    if (broken !== undefined) throw broken
+    try {
+      return work()
+    } catch (error) {
+      broken = localError(error, `write ${path}`)
+      throw broken
+    }
+  }
+  const write = (target: number, json: string) => {
+    const next = checksumOf(checksum, json)
+    const line = Buffer.from(`${next} ${json}\n`)
+    for (let at = 0; at < line.length; ) at += writeSync(target, line, at)
+    checksum = next
+    appended++
+  }
+  const open = (): number => {
+    if (fd !== undefined) return fd
+    const create = exists ? 0 : constants.O_CREAT | constants.O_EXCL
+    fd = openSync(path, constants.O_WRONLY | constants.O_APPEND | (constants.O_NOFOLLOW ?? 0) | create, 0o600)
+    ftruncateSync(fd, content.length)
+    if (content.length === 0) write(fd, header(scope))
+    return fd
+  }
+  const flush = async (target: number): Promise<void> => {
+    const upTo = appended
+    try {
+      await promisify(fdatasync)(target)
+      if (synced === 0) await syncDirectory(dirname(path))
+    } catch (error) {
+      broken = localError(error, `write ${path}`)
+      throw broken
+    }
+    synced = upTo
+  }
+  const close = async () => {
+    await running?.catch(() => {})
+    if (fd !== undefined) await promisify(closeFd)(fd)
+    fd = undefined
+  }
+  return {
+    append: (record) => guard(() => write(open(), JSON.stringify(record))),
+    async sync() {
+      const wanted = appended
+      while (synced < wanted && fd !== undefined) {
+        if (broken !== undefined) throw broken
+        running ??= flush(fd).finally(() => {
+          running = undefined
+        })
+        await running
+      }
+    },
+    close,
+    async remove() {
+      const made = exists || fd !== undefined
+      await close()
+      if (made) {
+        await unlink(path).catch((error) => {
+          throw localError(error, `remove ${path}`)
+        })
+      }
+    },
+  }
+}

@@ -1,0 +1,66 @@
+/**
+ * File keys of a run, fetched and unwrapped in the order of its files and ahead of their content: RSA is what many small files
+ * wait for, so it must not wait for anything itself.
+ * @module
+ */
+import pLimit from 'p-limit'
+import type { FileKey } from '../../crypto/index.ts'
+import type { RemoteNode } from '../api/wire.ts'
+import { type DownloadContext, openFileKey } from './content.ts'
+
+/** Files that are ahead at most. */
+export const KEYS_AHEAD = 64
+/** Keys on their way at once: enough for all cores and the round trips, and connections are left for content. */
+const AT_ONCE = 8
+
+export interface KeysAhead {
+  /** The key of a file; `undefined` for a plain one. Files are taken about in order, each once. */
+  take(node: RemoteNode, signal: AbortSignal): Promise<FileKey | undefined>
+  /** Stops, and overwrites the keys that nobody took. */
+  close(): Promise<void>
+}
+
+export function createKeysAhead(context: DownloadContext, nodes: readonly RemoteNode[]): KeysAhead {
+  const stop = new AbortController()
+  const limit = pLimit(AT_ONCE)
+  const ready = new Map<RemoteNode, Promise<FileKey | undefined>>()
+  let begun = 0
+  let taken = 0
+  let follows: AbortSignal | undefined
+
+  function begin(): void {
+    for (; begun < nodes.length && begun < taken + KEYS_AHEAD; begun++) {
+      const node = nodes[begun]!
+      if (node.isEncrypted !== true) continue
+      const opening = limit(async () => {
+        stop.signal.throwIfAborted()
+        return openFileKey(context, node, stop.signal)
+      })
+      opening.catch(() => {}) // told when it is taken
+      ready.set(node, opening)
+    }
+  }
+
+  return {
+    take(node, signal) {
+      // All files of a run share one signal.
+      if (follows === undefined) {
+        follows = signal
+        if (signal.aborted) stop.abort(signal.reason)
+        else signal.addEventListener('abort', () => stop.abort(signal.reason), { once: true })
+      }
+      taken++
+      begin()
+      const opening = ready.get(node)
+      ready.delete(node)
+      return opening ?? openFileKey(context, node, signal)
+    },
+    async close() {
+      stop.abort()
+      for (const opening of ready.values()) {
+        await opening.then((fileKey) => fileKey?.wipe()).catch(() => {})
+      }
+      ready.clear()
+    },
+  }
+}

@@ -1,0 +1,217 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { closeSync, createReadStream, mkdirSync, openSync, readdirSync, rmSync, statSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { type CliResult, createWorld, makeTree, type World } from '../support/cli.ts'
+
+const MIB = 1024 * 1024
+
+/** Starts of the ranges of content that were asked for. */
+const starts: number[] = []
+
+let world: World
+beforeAll(async () => {
+  world = await createWorld({
+    recorder: {
+      onRequest({ method, path, headers }) {
+        if (method !== 'GET' || !path.includes('/downloads/')) return
+        starts.push(Number(/^bytes=(\d+)-/.exec(headers.range ?? 'bytes=0-')![1]))
+      },
+    },
+  })
+})
+afterAll(() => world.close())
+afterEach(() => world.server.faults.clear())
+
+async function waitFor(condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + 60_000
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error('waited in vain')
+    await new Promise((resolve) => setTimeout(resolve, 1))
+  }
+}
+
+async function digestOf(path: string): Promise<string> {
+  const hash = createHash('sha256')
+  for await (const chunk of createReadStream(path, { highWaterMark: MIB })) hash.update(chunk)
+  return hash.digest('hex')
+}
+
+/** A file of random bytes, uploaded; returns its digest. */
+async function stored(name: string, mib: number): Promise<string> {
+  mkdirSync(world.path(name))
+  const fd = openSync(world.path(name, 'big'), 'w')
+  for (let i = 0; i < mib; i++) writeSync(fd, randomBytes(MIB))
+  closeSync(fd)
+  expect(await (await world.client()).upload([world.path(name)], '/room')).toMatchObject({ transferred: 1 })
+  const digest = await digestOf(world.path(name, 'big'))
+  rmSync(world.path(name), { recursive: true })
+  return digest
+}
+
+const temps = (dir: string) => readdirSync(dir).filter((name) => name.startsWith('.sealsync-'))
+const partSize = (dir: string): number => {
+  try {
+    const part = temps(dir).find((name) => /^\.sealsync-[\w-]{22}\.part$/.test(name))
+    return part === undefined ? 0 : statSync(join(dir, part)).size
+  } catch {
+    return 0
+  }
+}
+
+const downloadOf = (source: string, target: string, during?: (kill: () => void) => Promise<void>): Promise<CliResult> =>
+  world.cli(['download', source, target, '--json', '--key-password-file', world.keyPasswordFile], {
+    ...(during === undefined ? {} : { during: (child) => during(() => void child.kill('SIGKILL')) }),
+  })
+
+/** Kills a download that many times, each time later in the file, and then lets it end. */
+async function killedAgainAndAgain(name: string, mib: number, kills: number): Promise<void> {
+  const digest = await stored(name, mib)
+  const source = `/room/${name}/big`
+  const target = world.path(`${name}-out`)
+  mkdirSync(target)
+  let killed = 0
+  let before = 0
+  for (let i = 0; i < kills; i++) {
+    const at = Math.floor((mib * MIB * i) / kills)
+    const since = starts.length
+    // The stream stops a little behind the instant, so that no run can outpace the one who kills it.
+    const on = { method: 'GET', path: '/downloads/' }
+    world.server.faults.add({ on, do: { cutAfterBytes: Math.max(0, at - before) + 4 * MIB } })
+    world.server.faults.add({ on, times: 999, do: { delayMs: 60_000 } })
+    const run = await downloadOf(source, target, async (kill) => {
+      await waitFor(() => (i === 0 ? temps(target).length > 0 : partSize(target) >= at))
+      kill()
+    })
+    world.server.faults.clear()
+    if (run.signal === 'SIGKILL') killed++
+    const asked = starts.slice(since)
+    // Nothing that was on the disk is asked for again.
+    if (asked.length > 0) expect(Math.min(...asked)).toBeGreaterThanOrEqual(before)
+    before = partSize(target)
+    expect(readdirSync(target)).not.toContain('big')
+  }
+  expect(killed).toBe(kills)
+  expect(before).toBeGreaterThan(((kills - 1) * mib * MIB) / kills - 1)
+  const since = starts.length
+  expect((await downloadOf(source, target)).code).toBe(0)
+  expect(Math.min(...starts.slice(since))).toBe(before)
+  expect(readdirSync(target)).toEqual(['big'])
+  expect(await digestOf(join(target, 'big'))).toBe(digest)
+}
+
+describe('kill -9', () => {
+  test(
+    'at 20 instants of a download of 64 MiB: each run goes on, identical bytes, nothing left over',
+    () => killedAgainAndAgain('kills', 64, 20),
+    600_000,
+  )
+
+  test('at random instants, cuts and all: identical bytes, nothing left over, the good file there stays', async () => {
+    const digest = await stored('random', 32)
+    const target = world.path('random-out')
+    makeTree(target, { big: 'good old content' })
+    const source = '/room/random/big'
+    for (let i = 0; i < 12; i++) {
+      world.server.faults.add({
+        on: { method: 'GET', path: '/downloads/' },
+        times: 99,
+        do: { cutAfterBytes: randomBytes(3).readUIntBE(0, 3) % (4 * MIB) },
+      })
+      const pause = randomBytes(1)[0]! * 3
+      const run = await world.cli(
+        [
+          'download',
+          source,
+          target,
+          '--json',
+          '--on-conflict',
+          'overwrite',
+          '--key-password-file',
+          world.keyPasswordFile,
+        ],
+        {
+          during: async (child) => {
+            await new Promise((resolve) => setTimeout(resolve, 100 + pause))
+            child.kill('SIGKILL')
+          },
+        },
+      )
+      world.server.faults.clear()
+      if (run.signal !== 'SIGKILL') break
+      if (statSync(join(target, 'big')).size !== 32 * MIB) expect(statSync(join(target, 'big')).size).toBe(16)
+    }
+    await world.transfer(['download', source, target, '--on-conflict', 'overwrite'])
+    expect(await digestOf(join(target, 'big'))).toBe(digest)
+    expect(readdirSync(target)).toEqual(['big'])
+  })
+
+  test('of a small download and of a cat: the next run there removes what they left', async () => {
+    makeTree(world.path('few'), { a: randomBytes(3 * MIB), b: 'b', long: Buffer.alloc(20 * MIB, 'seal\n') })
+    await (await world.client()).upload([world.path('few')], '/room')
+    const target = world.path('few-out')
+    const hang = () =>
+      world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, times: 9, do: { delayMs: 60_000 } })
+    hang()
+    mkdirSync(target)
+    await downloadOf('/room/few/a', target, async (kill) => {
+      await waitFor(() => temps(target).length > 0 && world.server.faults.hits.length > 0)
+      kill()
+    })
+    expect(temps(target)).toHaveLength(1)
+    const tmp = join(world.home, 'tmp')
+    const hits = world.server.faults.hits.length
+    await world.cli(['cat', '/room/few/long', '--key-password-file', world.keyPasswordFile], {
+      during: async (child) => {
+        await waitFor(() => world.server.faults.hits.length > hits)
+        child.kill('SIGKILL')
+      },
+    })
+    expect(temps(tmp)).toHaveLength(1)
+    world.server.faults.clear()
+    expect((await downloadOf('/room/few/b', target)).code).toBe(0)
+    expect(readdirSync(target)).toEqual(['b'])
+    const whole = await world.cli(['cat', '/room/few/long', '--key-password-file', world.keyPasswordFile])
+    expect(whole.code).toBe(0)
+    expect(temps(tmp)).toEqual([])
+  })
+})
+
+describe('two processes', () => {
+  test('at one file: it arrives, nothing is left over, the second one says so', async () => {
+    const digest = await stored('two', 24)
+    const target = world.path('two-out')
+    const runs = await Promise.all([downloadOf('/room/two/big', target), downloadWhole(target)])
+    expect(runs.map(({ code }) => code)).toContain(0)
+    for (const { code } of runs) expect([0, 3, 12]).toContain(code)
+    expect(readdirSync(target)).toEqual(['big'])
+    expect(await digestOf(join(target, 'big'))).toBe(digest)
+  })
+  const downloadWhole = (target: string) =>
+    world.cli(['download', '/room/two', target, '--contents', '--json', '--key-password-file', world.keyPasswordFile])
+
+  test('what a living one writes to is not removed by another', async () => {
+    const digest = await stored('alive', 24)
+    makeTree(world.path('other'), { small: 'small', middle: randomBytes(MIB) })
+    await (await world.client()).upload([world.path('other')], '/room')
+    const target = world.path('alive-out')
+    mkdirSync(target)
+    const on = { method: 'GET', path: '/downloads/' }
+    world.server.faults.add({ on, do: { cutAfterBytes: 5 * MIB } })
+    world.server.faults.add({ on, do: { delayMs: 4_000 } })
+    const hits = world.server.faults.hits.length
+    const first = downloadOf('/room/alive/big', target)
+    await waitFor(() => world.server.faults.hits.length >= hits + 2)
+    const there = temps(target).sort()
+    expect(there.map((name) => name.slice(name.lastIndexOf('.')))).toEqual(['.info', '.lock', '.part'])
+    expect((await downloadOf('/room/other/small', target)).code).toBe(0)
+    expect(temps(target).sort()).toEqual(there)
+    expect((await first).code).toBe(0)
+    expect(readdirSync(target).sort()).toEqual(['big', 'small'])
+    expect(await digestOf(join(target, 'big'))).toBe(digest)
+  })
+})
+
+describe.skipIf(process.env.SEALSYNC_FULL !== '1')('kill -9, in full size (with SEALSYNC_FULL=1)', () => {
+  test('at 20 instants of a download of 1 GiB', () => killedAgainAndAgain('gigabyte', 1024, 20), 1_800_000)
+})

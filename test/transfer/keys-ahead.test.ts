@@ -1,0 +1,72 @@
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { KEYS_AHEAD } from '../../src/transfer/keys-ahead.ts'
+import { createWorld, makeTree, snapshot, type World } from '../support/cli.ts'
+
+let keysAsked = 0
+let contentsAsked = 0
+let world: World
+const FILES = 100
+beforeAll(async () => {
+  world = await createWorld({
+    recorder: {
+      onRequest({ method, path }) {
+        if (path.endsWith('/user_file_key')) keysAsked++
+        if (method === 'GET' && path.includes('/downloads/')) contentsAsked++
+      },
+    },
+  })
+  const files = Array.from({ length: FILES }, (_, i) => [`f${String(i).padStart(3, '0')}`, `content ${i}`])
+  makeTree(world.path('src'), Object.fromEntries(files))
+  await (await world.client()).upload([world.path('src')], '/room')
+})
+afterAll(() => world.close())
+afterEach(() => world.server.faults.clear())
+
+async function waitFor(condition: () => boolean): Promise<void> {
+  const deadline = performance.now() + 30_000
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error('waited in vain')
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
+
+const on = { method: 'GET', path: '/downloads/' }
+
+test('file keys are fetched while content keeps us waiting, and not without bound', async () => {
+  world.server.faults.add({ on, do: { delayMs: 4_000 } })
+  ;[keysAsked, contentsAsked] = [0, 0]
+  const target = world.path('out')
+  const run = (await world.client()).download(['/room/src'], target, { jobs: 1 })
+  await waitFor(() => contentsAsked === 1 && keysAsked >= KEYS_AHEAD)
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  expect(contentsAsked).toBe(1)
+  expect(keysAsked).toBeLessThanOrEqual(KEYS_AHEAD + 1)
+  expect(await run).toMatchObject({ transferred: FILES, failed: [] })
+  expect(keysAsked).toBe(FILES)
+  expect(snapshot(`${target}/src`)).toEqual(snapshot(world.path('src')))
+})
+
+test('a key that cannot be had costs its own file only, although it was asked for early', async () => {
+  const answer = {
+    status: 404,
+    headers: { 'Content-Type': 'application/json' },
+    body: '{"code":404,"errorCode":-40761}',
+  }
+  world.server.faults.add({ on: { path: '/user_file_key$' }, after: 30, do: answer })
+  const summary = await (await world.client()).download(['/room/src'], world.path('one-missing'), { jobs: 4 })
+  expect(summary.transferred).toBe(FILES - 1)
+  expect(summary.failed.map(({ error }) => error.code)).toEqual(['FILE_KEY_MISSING'])
+})
+
+test('stopped, it asks for no more', async () => {
+  world.server.faults.add({ on, times: 99, do: { delayMs: 60_000 } })
+  ;[keysAsked, contentsAsked] = [0, 0]
+  const stop = new AbortController()
+  const run = (await world.client()).download(['/room/src'], world.path('stopped'), { jobs: 2, signal: stop.signal })
+  await waitFor(() => contentsAsked === 2)
+  stop.abort(new Error('enough'))
+  expect((await run).stoppedBy).toBeDefined()
+  const asked = keysAsked
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  expect(keysAsked).toBe(asked)
+})
