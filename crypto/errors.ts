@@ -1,6 +1,6 @@
 /**
- * The one error class of the project and the closed list of its classes. The table of codes with their meaning is in
- * src/errors.ts; the codes that this folder raises are `CryptoErrorCode`.
+ * The one error class of the project and the closed list of its classes. A code names one cause; the functions that raise it
+ * say so in their docstrings.
  * @module
  */
 

@@ -173,6 +173,7 @@ describe('values', () => {
       /^--proxy takes a URL without a password, which goes into --proxy-password-file$/,
     ],
     ['a file too long to be settings', { user: '#'.repeat(70_000) }, /config\.toml is not a file of at most 64 KiB$/],
+    ['replacing local files from a project', { project: 'on-conflict = "overwrite"' }, /must not be set by a project/],
     ['a proxy from a project', { project: 'proxy = "http://evil.example"' }, /must not be set by a project/],
   ])('%s is a problem, with its place', async (_name, places, expected) => {
     const { problems } = await read(places)

@@ -91,7 +91,10 @@ export async function login(context: Context, url: string): Promise<void> {
         output.warn('the login that was in this profile before could not be removed from its place')
       })
     }
-    if (kind === 'file') output.warn(`no keyring found: the login is kept in plain text in ${store.place}`)
+    if (kind === 'file')
+      output.warn(
+        `${settings.text('session-store') === 'file' ? '' : 'no keyring found: '}the login is kept in plain text in ${store.place}`,
+      )
     output.result(`Logged in to ${client.origin} as ${display(account.userName)}`, {
       type: 'login',
       server: client.origin,

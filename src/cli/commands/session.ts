@@ -163,7 +163,10 @@ export async function importSession(context: Context, file: string): Promise<voi
   const { store, kind: chosen } = await openStore(profile, settings, kind)
   await store.exclusive(() => store.save(dump.grant))
   await saveProfile(profileName, { ...withoutPrograms(profile, output), store: chosen })
-  if (chosen === 'file') output.warn(`no keyring found: the login is kept in plain text in ${store.place}`)
+  if (chosen === 'file')
+    output.warn(
+      `${settings.text('session-store') === 'file' ? '' : 'no keyring found: '}the login is kept in plain text in ${store.place}`,
+    )
   output.result(`Took over the login to ${profile.server} as ${display(profile.user)}`, {
     type: 'imported',
     server: profile.server,
