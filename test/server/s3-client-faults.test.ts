@@ -118,7 +118,7 @@ test('a wrong ETag: the file is not made, and the upload is given up', async () 
   expect((await world.cli(['ls', `/room/${name}`])).stdout).toBe('')
 })
 
-test('Ctrl-C in the middle of a part aborts the multipart upload', async () => {
+test('Ctrl-C in the middle of a part leaves the multipart upload for the next run, which ends it', async () => {
   const hung = new Promise<void>((resolve) => store.fail('UploadPart', { hang: resolve }))
   const { run, name } = await upload(twoParts(), async (child) => {
     await hung
@@ -126,6 +126,12 @@ test('Ctrl-C in the middle of a part aborts the multipart upload', async () => {
   })
   expect(run.code).toBe(130)
   expect((await world.cli(['ls', `/room/${name}`])).stdout).toBe('')
+  expect(store.uploads.size).toBe(1)
+  store.calm()
+  const again = await world.transfer(['upload', world.path(name), '/room'])
+  expected += again.summary.transferred
+  expect(again.summary).toMatchObject({ exitCode: 0, transferred: 1 })
+  await expectSame(name)
 })
 
 test('the store goes away: 5, no file, and all is well when it is back', async () => {
