@@ -69,9 +69,7 @@ const SHORTAGE_TRIES = 5
 /** Entries that succeed until one more may be in flight again. */
 const RECOVERY = 8
 
-/**
- * Fewer entries in flight while the server is too busy: half at each sign of it, one more after every few successes.
- */
+/** Fewer entries in flight while the server is too busy: half at each sign of it, one more after every few successes. */
 function createThrottle(jobs: number) {
   let allowed = jobs
   let sinceChange = 0
