@@ -11,9 +11,12 @@ import { ownerMark } from './process-identity.ts'
 /** Marks our temporary files, so that a later run can tell them from the user's. */
 export const TEMP_MARK = '.sealsync-'
 
-/** True for names of files that only we make, and that mean nothing to anybody else; see leftovers.ts and partial-file.ts. */
+/** Directory at the top of a synchronized tree for what a run removed or replaced there; see sync/local-bin.ts. */
+export const BIN_NAME = `${TEMP_MARK}bin`
+
+/** True for names that only we make, and that mean nothing to anybody else; see partial-file.ts. */
 export const isTemporaryName = (name: string): boolean =>
-  name.startsWith(TEMP_MARK) && /\.(?:part|info|lock|break)$/.test(name)
+  name.startsWith(TEMP_MARK) && (name === BIN_NAME || /\.(?:part|info|lock|break)$/.test(name))
 
 /** A fresh name that says whose it is, so that a later run can tell what nobody will come back to. */
 export function temporaryName(): string {

@@ -2,7 +2,7 @@
  * Local and remote trees in one shape: entries with a path of components. Listing only; what follows from it is plan.ts.
  * @module
  */
-import { type Dirent, lstatSync, readdirSync, realpathSync, statSync } from 'node:fs'
+import { type Dirent, lstatSync, readdirSync, realpathSync, type Stats, statSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
 import type { Api } from '../api/api.ts'
 import { listChildren } from '../api/nodes.ts'
@@ -11,7 +11,7 @@ import { cancelled, localError, SyncError, toSyncError } from '../errors.ts'
 import { isTemporaryName } from '../local/atomic-file.ts'
 import { sameNameKey } from '../local/names.ts'
 
-/** A local file or directory. */
+/** A local file or directory. Times are milliseconds with a fraction: what a double holds of them is finer than 1 µs. */
 export interface LocalEntry {
   readonly kind: 'file' | 'directory'
   /** Components below the target. */
@@ -20,6 +20,9 @@ export interface LocalEntry {
   readonly source: string
   readonly size: number
   readonly mtimeMs: number
+  readonly ctimeMs: number
+  readonly ino: number
+  readonly dev: number
 }
 
 export interface EntryFailure {
@@ -57,47 +60,89 @@ export async function readLocalTree(
     }
     const prefix = options.contents ? [] : top.path
     if (!options.contents) entries.push(top)
-    // A list of directories instead of recursion: depth is not limited by the stack.
-    const pending: { dir: string; path: readonly string[] }[] = [{ dir: top.source, path: prefix }]
-    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
-      if (options.signal?.aborted) throw cancelled(options.signal)
-      let children: Dirent<Buffer>[]
-      try {
-        children = readdirSync(next.dir, { withFileTypes: true, encoding: 'buffer' }) as unknown as Dirent<Buffer>[]
-      } catch (error) {
-        failures.push({ path: showPath(next.path), error: toSyncError(localError(error, 'list the directory')) })
-        continue
-      }
-      children.sort((a, b) => Buffer.compare(a.name, b.name))
-      for (const child of children) {
-        const name = child.name.toString('utf8')
-        const path = [...next.path, name]
-        if (Buffer.compare(Buffer.from(name, 'utf8'), child.name) !== 0) {
-          failures.push({ path: showPath(path), error: notUtf8() })
-          continue
-        }
-        if (isTemporaryName(name) || !(child.isFile() || child.isDirectory())) {
-          ignored++
-          continue
-        }
-        const source = join(next.dir, name)
-        try {
-          const info = lstatSync(source)
-          const kind = info.isDirectory() ? 'directory' : info.isFile() ? 'file' : undefined
-          if (kind === undefined) {
-            ignored++
-            continue
-          }
-          entries.push({ kind, path, source, size: kind === 'file' ? info.size : 0, mtimeMs: info.mtimeMs })
-          if (kind === 'directory') pending.push({ dir: source, path })
-        } catch (error) {
-          failures.push({ path: showPath(path), error: toSyncError(localError(error, 'look at it')) })
-        }
-      }
-      await new Promise((resolve) => setImmediate(resolve))
-    }
+    ignored += await walk(top.source, prefix, {
+      onEntry: (entry) => entries.push(entry),
+      onFailure: (failure) => failures.push(failure),
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    })
   }
   return { entries, ignored, failures }
+}
+
+export interface Walk {
+  /** Called before anything in a directory is looked at. */
+  readonly onDirectory?: (source: string, path: readonly string[]) => void
+  /** False passes an entry, and what is below it, over. */
+  readonly accept?: (entry: LocalEntry) => boolean
+  readonly onEntry: (entry: LocalEntry) => void
+  /** Everything after this is incomplete. */
+  readonly onFailure: (failure: EntryFailure) => void
+  /** A symbolic link that was passed over. */
+  readonly onLink?: (source: string, path: readonly string[]) => void
+  readonly signal?: AbortSignal
+}
+
+/**
+ * Walks what is below a directory, parents before children; never through links.
+ *
+ * @returns how many entries were no content: links, sockets, devices, our own temporary files.
+ */
+export async function walk(top: string, prefix: readonly string[], how: Walk): Promise<number> {
+  let ignored = 0
+  // A list of directories instead of recursion: depth is not limited by the stack.
+  const pending: { dir: string; path: readonly string[] }[] = [{ dir: top, path: prefix }]
+  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+    if (how.signal?.aborted) throw cancelled(how.signal)
+    let children: Dirent<Buffer>[]
+    try {
+      how.onDirectory?.(next.dir, next.path)
+      children = readdirSync(next.dir, { withFileTypes: true, encoding: 'buffer' }) as unknown as Dirent<Buffer>[]
+    } catch (error) {
+      how.onFailure({ path: showPath(next.path), error: toSyncError(localError(error, 'list the directory')) })
+      continue
+    }
+    children.sort((a, b) => Buffer.compare(a.name, b.name))
+    for (const child of children) {
+      const name = child.name.toString('utf8')
+      const path = [...next.path, name]
+      const source = join(next.dir, name)
+      if (Buffer.compare(Buffer.from(name, 'utf8'), child.name) !== 0) {
+        how.onFailure({ path: showPath(path), error: notUtf8() })
+        continue
+      }
+      if (isTemporaryName(name) || !(child.isFile() || child.isDirectory())) {
+        if (child.isSymbolicLink()) how.onLink?.(source, path)
+        ignored++
+        continue
+      }
+      try {
+        const entry = lookAt(source, path)
+        if (entry === undefined) {
+          ignored++
+        } else if (how.accept?.(entry) ?? true) {
+          how.onEntry(entry)
+          if (entry.kind === 'directory') pending.push({ dir: source, path })
+        }
+      } catch (error) {
+        how.onFailure({ path: showPath(path), error: toSyncError(localError(error, 'look at it')) })
+      }
+    }
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  return ignored
+}
+
+/** A file or directory as it is now; `undefined` for everything else. */
+function lookAt(source: string, path: readonly string[]): LocalEntry | undefined {
+  const info = lstatSync(source)
+  return entryOf(info, source, path)
+}
+
+function entryOf(info: Stats, source: string, path: readonly string[]): LocalEntry | undefined {
+  const kind = info.isDirectory() ? 'directory' : info.isFile() ? 'file' : undefined
+  if (kind === undefined) return undefined
+  const { mtimeMs, ctimeMs, ino, dev } = info
+  return { kind, path, source, size: kind === 'file' ? info.size : 0, mtimeMs, ctimeMs, ino, dev }
 }
 
 const notUtf8 = () =>
@@ -109,15 +154,11 @@ function openSource(source: string): LocalEntry {
   let real: string
   try {
     real = realpathSync(source)
-    const info = statSync(real)
-    const kind = info.isDirectory() ? 'directory' : info.isFile() ? 'file' : undefined
-    if (kind === undefined) {
-      throw new SyncError('usage', 'NOT_A_FILE', `Neither a file nor a directory: ${source}`)
-    }
     // The name is the one that was typed, also for a link and for `.` and `..`.
     const name = basename(resolve(source)) || basename(real)
-    if (name === '' && kind === 'directory') return { kind, path: ['root'], source: real, size: 0, mtimeMs: 0 }
-    return { kind, path: [name], source: real, size: info.size, mtimeMs: info.mtimeMs }
+    const entry = entryOf(statSync(real), real, [name || 'root'])
+    if (entry === undefined) throw new SyncError('usage', 'NOT_A_FILE', `Neither a file nor a directory: ${source}`)
+    return entry
   } catch (error) {
     if (error instanceof SyncError) throw error
     const cause = toSyncError(localError(error, `read ${source}`))

@@ -17,6 +17,9 @@ const local = (path: string, more: Partial<LocalEntry> = {}): LocalEntry => ({
   source: `/src/${path}`,
   size: 1,
   mtimeMs: 1_700_000_000_123,
+  ctimeMs: 1_700_000_000_123,
+  ino: 1,
+  dev: 1,
   ...more,
 })
 const directory = (path: string, more: Partial<LocalEntry> = {}) => local(path, { kind: 'directory', size: 0, ...more })

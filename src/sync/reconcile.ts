@@ -1,0 +1,546 @@
+/**
+ * What to do to bring two trees together, as a pure function of both, of what is known from earlier runs, and of the options.
+ * It touches no file, no key and no network. Planning what has been carried out yields nothing.
+ *
+ * Steps come in the order in which they are safe: moves and directories from the top down, contents, deletions of files, then
+ * of directories from the bottom up.
+ * @module
+ */
+import { SyncError } from '../errors.ts'
+import { mayReplace } from './plan.ts'
+import {
+  type Change,
+  localChange,
+  localIdentity,
+  looksEqual,
+  remoteChange,
+  remoteIdentity,
+  type SyncRecord,
+} from './records.ts'
+import { type Blocked, keyOf, parentKey, type RemoteItem } from './scan.ts'
+import type { LocalEntry } from './tree.ts'
+
+export type Direction = 'push' | 'pull' | 'both'
+export type Side = 'local' | 'remote'
+
+export interface ReconcileOptions {
+  readonly direction: Direction
+  /** Delete what is gone on the other side. */
+  readonly delete: boolean
+  /** Compare contents, whatever sizes and times say. */
+  readonly checksum?: boolean
+  /** Mirrors: what to do with a target that somebody else has changed. Default `fail`. */
+  readonly onConflict?: 'skip' | 'overwrite' | 'fail' | 'newer'
+  /** Both ways: which side wins. Default: both are kept. */
+  readonly prefer?: 'local' | 'remote' | 'newer'
+  /** Name of the copy that is kept beside the original. */
+  readonly conflictName: (name: string, modifiedAt: number) => string
+}
+
+export interface Trees {
+  readonly local: ReadonlyMap<string, LocalEntry>
+  readonly remote: ReadonlyMap<string, RemoteItem>
+  readonly records: ReadonlyMap<string, SyncRecord>
+  readonly blocked: Blocked
+  /** True when there is nothing to go by: a first run, or lost state. */
+  readonly isFirst: boolean
+  /** True when a side could not be listed whole. */
+  readonly isIncomplete: boolean
+}
+
+interface Common {
+  /** Of the place; equal for both sides. */
+  readonly key: string
+  /** Components; joined for people by `showPath`. */
+  readonly path: readonly string[]
+  readonly reason: string
+}
+
+export type SyncStep = Common &
+  (
+    | {
+        readonly do: 'move-remote' | 'move-local'
+        readonly kind: 'file' | 'directory'
+        readonly from: readonly string[]
+      }
+    | { readonly do: 'make-folder' | 'make-directory' }
+    | {
+        readonly do: 'upload'
+        readonly local: LocalEntry
+        readonly replaces?: RemoteItem
+        /** Only remember it if the contents turn out to be equal. */
+        readonly unlessSame?: boolean
+      }
+    | {
+        readonly do: 'download'
+        readonly remote: RemoteItem
+        readonly replaces?: LocalEntry
+        readonly unlessSame?: boolean
+      }
+    /** Equal: nothing moves, it is only remembered. */
+    | { readonly do: 'adopt'; readonly local: LocalEntry; readonly remote: RemoteItem }
+    /** Both changed: the local one gets another name, so that both are on both sides. */
+    | {
+        readonly do: 'keep-both'
+        readonly local: LocalEntry
+        readonly remote: RemoteItem
+        readonly copy: readonly string[]
+        readonly unlessSame?: boolean
+      }
+    | {
+        readonly do: 'conflict'
+        readonly error: SyncError
+        /** Not one if their contents turn out to be equal. */
+        readonly unlessSame?: { readonly local: LocalEntry; readonly remote: RemoteItem }
+      }
+    | { readonly do: 'delete-remote'; readonly remote: RemoteItem }
+    | { readonly do: 'delete-local'; readonly local: LocalEntry }
+    /** Gone on one side, and not deleted on the other. */
+    | { readonly do: 'keep'; readonly side: Side; readonly kind: 'file' | 'directory' }
+    /** Gone on both sides, or known by another name now. */
+    | { readonly do: 'forget' }
+  )
+
+/** Bytes that a step moves over the network. */
+export function bytesOf(step: SyncStep): number {
+  if (step.do === 'upload') return step.local.size
+  if (step.do === 'download') return step.remote.node.size ?? 0
+  if (step.do === 'keep-both') return step.local.size + (step.remote.node.size ?? 0)
+  return 0
+}
+
+/** Shallow before deep; then by name, the same on every machine. */
+const byPath = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
+
+export function reconcile(trees: Trees, options: ReconcileOptions): SyncStep[] {
+  const { blocked } = trees
+  const local = new Map(trees.local)
+  const remote = new Map(trees.remote)
+  const records = new Map(trees.records)
+  const steps: SyncStep[] = []
+  /** Remote folders and local directories that an earlier step makes. */
+  const made = new Set<string>()
+
+  const view: View = { local, remote, records, blocked, steps, made }
+  if (options.direction !== 'pull') findMoves(view, localSide(view))
+  if (options.direction !== 'push') findMoves(view, remoteSide(view))
+
+  const keys = [...new Set([...local.keys(), ...remote.keys(), ...records.keys()])]
+    .filter((key) => !blocked.has(key))
+    .sort(byPath)
+  const removals: SyncStep[] = []
+  const contents: SyncStep[] = []
+  const taken = new Set(keys)
+  const decide = createDecision(trees, options, taken)
+  /** Places that hold something which stays or comes: their directories are needed. */
+  const needed = new Set<string>()
+  const directories: string[] = []
+  /** A file stands where a directory has to be, or the other way round. */
+  const clashes = new Set<string>()
+  const isBelowClash = (key: string) => {
+    for (let above = parentKey(key); above !== ''; above = parentKey(above)) if (clashes.has(above)) return true
+    return false
+  }
+  for (const key of keys) {
+    if (isBelowClash(key)) continue
+    const here = { local: local.get(key), remote: remote.get(key), record: records.get(key) }
+    if (here.local !== undefined && here.remote !== undefined && here.local.kind !== here.remote.kind) {
+      clashes.add(key)
+      contents.push({ do: 'conflict', key, path: here.local.path, reason: 'kinds differ', error: kindsDiffer() })
+      continue
+    }
+    const kind = here.local?.kind ?? here.remote?.kind ?? here.record!.kind
+    if (kind === 'directory') {
+      directories.push(key)
+      continue
+    }
+    const step = decide(key, here)
+    if (step === undefined) continue
+    if (step.do === 'delete-local' || step.do === 'delete-remote' || step.do === 'forget') removals.push(step)
+    else contents.push(step)
+    if (step.do === 'upload' || step.do === 'download' || step.do === 'keep-both' || step.do === 'keep') {
+      for (let above = parentKey(key); above !== '' && !needed.has(above); above = parentKey(above)) needed.add(above)
+    }
+  }
+  const directorySteps = planDirectories(view, trees, options, directories, needed)
+  steps.push(...directorySteps.make, ...contents, ...removals, ...directorySteps.remove)
+  return steps
+}
+
+interface View {
+  readonly local: Map<string, LocalEntry>
+  readonly remote: Map<string, RemoteItem>
+  readonly records: Map<string, SyncRecord>
+  readonly blocked: Blocked
+  readonly steps: SyncStep[]
+  readonly made: Set<string>
+}
+
+interface Here {
+  readonly local: LocalEntry | undefined
+  readonly remote: RemoteItem | undefined
+  readonly record: SyncRecord | undefined
+}
+
+const kindsDiffer = () =>
+  new SyncError('conflict', 'KINDS_DIFFER', 'A file on one side is a directory on the other', {
+    hint: 'Rename or remove one of them.',
+  })
+
+const bothChanged = () =>
+  new SyncError('conflict', 'BOTH_CHANGED', 'Both sides have changed', {
+    hint: 'Look at both. --on-conflict says what else can be done.',
+  })
+
+const targetChanged = (what: string) =>
+  new SyncError('conflict', 'TARGET_CHANGED', `${what}, so it was left alone`, {
+    hint: 'Look at both. --on-conflict overwrite replaces it.',
+  })
+
+/** Decides about one file. */
+function createDecision(trees: Trees, options: ReconcileOptions, taken: Set<string>) {
+  const { direction, onConflict = 'fail', prefer } = options
+  const mayDelete = options.delete && !trees.isFirst && !trees.isIncomplete
+
+  return function decide(key: string, { local, remote, record }: Here): SyncStep | undefined {
+    const path = local?.path ?? remote?.path ?? record!.path.split('/')
+    const at = { key, path }
+    const here: Change | undefined = record && local && localChange(record, local)
+    const there: Change | undefined = record && remote && remoteChange(record, remote)
+
+    if (local === undefined && remote === undefined) return { do: 'forget', ...at, reason: 'gone on both sides' }
+
+    if (local !== undefined && remote !== undefined) {
+      if (here === 'same' && there === 'same' && !options.checksum) return undefined
+      const equal = looksEqual(local, remote.node)
+      if (record === undefined && equal && !options.checksum) {
+        return { do: 'adopt', ...at, reason: 'same size and time', local, remote }
+      }
+      if (here === 'same' && there === 'same') {
+        return {
+          do: 'conflict',
+          ...at,
+          reason: 'contents are compared',
+          error: silentlyChanged(),
+          unlessSame: { local, remote },
+        }
+      }
+      const maybe = local.size === remote.node.size ? { unlessSame: true } : {}
+      const upload = (reason: string): SyncStep => ({ do: 'upload', ...at, reason, local, replaces: remote, ...maybe })
+      const download = (reason: string): SyncStep => ({
+        do: 'download',
+        ...at,
+        reason,
+        remote,
+        replaces: local,
+        ...maybe,
+      })
+      const conflict = (reason: string, error: SyncError): SyncStep => ({
+        do: 'conflict',
+        ...at,
+        reason,
+        error,
+        ...(local.size === remote.node.size ? { unlessSame: { local, remote } } : {}),
+      })
+      const [localTime, remoteTime] = [local.mtimeMs, remote.node.timestampModification]
+      if (direction === 'both') {
+        if (there === 'same') return upload('changed here')
+        if (here === 'same') return download('changed there')
+        if (prefer === 'local' || (prefer === 'newer' && mayReplace('newer', localTime, remoteTime))) {
+          return upload(prefer === 'local' ? 'both changed, local is preferred' : 'both changed, newer here')
+        }
+        const newerThere = remoteTime !== undefined && mayReplace('newer', remoteTime, localTime)
+        if (prefer === 'remote' || (prefer === 'newer' && newerThere)) {
+          return download(prefer === 'remote' ? 'both changed, remote is preferred' : 'both changed, newer there')
+        }
+        const reason = record === undefined ? 'they differ' : 'both changed'
+        return { ...keepBoth(key, local, remote, reason), ...maybe }
+      }
+      const [mine, others] = direction === 'push' ? [here, there] : [there, here]
+      const send = direction === 'push' ? upload : download
+      // The target is as this program has left it, so replacing it loses nothing.
+      if (others === 'same') return send(direction === 'push' ? 'changed here' : 'changed there')
+      if (onConflict === 'skip') return undefined
+      if (onConflict === 'overwrite') return send('they differ')
+      const [from, existing] = direction === 'push' ? [localTime, remoteTime] : [remoteTime ?? 0, localTime]
+      if (onConflict === 'newer') return mayReplace('newer', from, existing) ? send('newer') : undefined
+      if (record === undefined)
+        return conflict('they differ', targetChanged('They differ, and nothing is known of the target'))
+      if (mine === 'same')
+        return conflict('the target was changed', targetChanged('The target was changed by somebody else'))
+      return conflict('both changed', bothChanged())
+    }
+
+    if (local !== undefined) {
+      if (direction === 'pull') {
+        if (record !== undefined && here !== 'same') return conflictOrKeep(at, 'local', record)
+        return goneThere(at, local, record)
+      }
+      if (direction === 'both' && record !== undefined && here === 'same') return goneThere(at, local, record)
+      return { do: 'upload', ...at, reason: record === undefined ? 'new here' : 'not there any more', local }
+    }
+
+    const item = remote!
+    if (direction === 'push') {
+      if (record !== undefined && there !== 'same') return conflictOrKeep(at, 'remote', record)
+      return goneHere(at, item, record)
+    }
+    if (direction === 'both' && record !== undefined && there === 'same') return goneHere(at, item, record)
+    return { do: 'download', ...at, reason: record === undefined ? 'new there' : 'not here any more', remote: item }
+  }
+
+  function keepBoth(key: string, local: LocalEntry, remote: RemoteItem, reason: string) {
+    const parent = local.path.slice(0, -1)
+    const above = parentKey(key)
+    let name = options.conflictName(local.path.at(-1)!, local.mtimeMs)
+    for (let number = 2; taken.has(above === '' ? name : `${above}/${name}`); number++) {
+      name = options.conflictName(local.path.at(-1)!, local.mtimeMs).replace(/(\)[^)]*)$/, ` ${number}$1`)
+    }
+    taken.add(above === '' ? name : `${above}/${name}`)
+    return { do: 'keep-both', key, path: local.path, reason, local, remote, copy: [...parent, name] } as const
+  }
+
+  /** Removed at the source, changed at the target: a change is worth more than a removal. */
+  function conflictOrKeep(at: Pick<Common, 'key' | 'path'>, side: Side, record: SyncRecord): SyncStep | undefined {
+    if (!options.delete)
+      return { do: 'keep', ...at, side, kind: record.kind, reason: 'gone on the other side, changed here' }
+    if (onConflict === 'skip') return undefined
+    const error = targetChanged('It is gone at the source, but was changed at the target')
+    return { do: 'conflict', ...at, reason: 'gone at the source, changed at the target', error }
+  }
+
+  function goneThere(at: Pick<Common, 'key' | 'path'>, local: LocalEntry, record: SyncRecord | undefined): SyncStep {
+    if (mayDelete) return { do: 'delete-local', ...at, reason: record ? 'deleted there' : 'not there', local }
+    return { do: 'keep', ...at, side: 'local', kind: 'file', reason: record ? 'deleted there' : 'not there' }
+  }
+
+  function goneHere(at: Pick<Common, 'key' | 'path'>, remote: RemoteItem, record: SyncRecord | undefined): SyncStep {
+    if (mayDelete) return { do: 'delete-remote', ...at, reason: record ? 'deleted here' : 'not here', remote }
+    return { do: 'keep', ...at, side: 'remote', kind: 'file', reason: record ? 'deleted here' : 'not here' }
+  }
+}
+
+const silentlyChanged = () =>
+  new SyncError('integrity', 'CONTENT_DIFFERS', 'The contents differ, though sizes and times do not', {
+    hint: 'One side has changed without a trace: a failing disk, a program that resets times, or the server.',
+  })
+
+/** Directories: made where they are missing, removed where they are gone and nothing needs them. */
+function planDirectories(
+  { local, remote, records, made }: View,
+  trees: Trees,
+  { direction, delete: wantsDelete }: ReconcileOptions,
+  keys: readonly string[],
+  needed: ReadonlySet<string>,
+): { make: SyncStep[]; remove: SyncStep[] } {
+  const make: SyncStep[] = []
+  const remove: SyncStep[] = []
+  const mayDelete = wantsDelete && !trees.isFirst && !trees.isIncomplete
+  for (const key of keys) {
+    const [here, there, record] = [local.get(key), remote.get(key), records.get(key)]
+    if (here !== undefined && there !== undefined) {
+      const isKnown = record?.remote.id === there.node.id && record.local.ino === here.ino
+      if (!isKnown)
+        make.push({ do: 'adopt', key, path: here.path, reason: 'on both sides', local: here, remote: there })
+      continue
+    }
+    if (here === undefined && there === undefined) {
+      if (!made.has(key))
+        remove.push({ do: 'forget', key, path: record!.path.split('/'), reason: 'gone on both sides' })
+      continue
+    }
+    const path = (here ?? there)!.path
+    const isNew = record === undefined
+    if (here !== undefined) {
+      const isWanted = direction === 'push' || (direction === 'both' && (isNew || needed.has(key)))
+      if (isWanted) {
+        if (!made.has(key))
+          make.push({ do: 'make-folder', key, path, reason: isNew ? 'new here' : 'not there any more' })
+      } else if (mayDelete && !needed.has(key)) {
+        remove.push({ do: 'delete-local', key, path, reason: isNew ? 'not there' : 'deleted there', local: here })
+      } else {
+        remove.push({
+          do: 'keep',
+          key,
+          path,
+          side: 'local',
+          kind: 'directory',
+          reason: isNew ? 'not there' : 'deleted there',
+        })
+      }
+      continue
+    }
+    const isWanted = direction === 'pull' || (direction === 'both' && (isNew || needed.has(key)))
+    if (isWanted) {
+      if (!made.has(key))
+        make.push({ do: 'make-directory', key, path, reason: isNew ? 'new there' : 'not here any more' })
+    } else if (mayDelete && !needed.has(key) && there!.node.type !== 'room') {
+      remove.push({ do: 'delete-remote', key, path, reason: isNew ? 'not here' : 'deleted here', remote: there! })
+    } else {
+      remove.push({
+        do: 'keep',
+        key,
+        path,
+        side: 'remote',
+        kind: 'directory',
+        reason: isNew ? 'not here' : 'deleted here',
+      })
+    }
+  }
+  // What is deepest goes first.
+  const depth = ({ path }: SyncStep) => path.length
+  return { make, remove: remove.sort((a, b) => depth(b) - depth(a) || byPath(a.key, b.key)) }
+}
+
+/** Where something was moved: on which side to look for it, and what follows on the other. */
+interface MoveSide {
+  readonly action: 'move-remote' | 'move-local'
+  /** Identity of what is there now, by which it is found again. */
+  identify(key: string): string | undefined
+  /** Identity that it had. */
+  known(record: SyncRecord): string
+  keys(): Iterable<string>
+  has(key: string): boolean
+  path(key: string): readonly string[]
+  kind(key: string): 'file' | 'directory'
+  /** True when the other side still has it at its old place, as it was. */
+  stands(key: string, record: SyncRecord): boolean
+  isFreeThere(key: string): boolean
+  /** Takes what is below `from` on the other side to `to`. */
+  carry(from: string, to: readonly string[]): void
+  makeParent: 'make-folder' | 'make-directory'
+}
+
+function localSide({ local, remote }: View): MoveSide {
+  return {
+    action: 'move-remote',
+    makeParent: 'make-folder',
+    identify(key) {
+      const entry = local.get(key)
+      if (entry === undefined) return undefined
+      return entry.kind === 'directory' ? `d${entry.ino}` : `f${entry.ino} ${entry.size} ${entry.mtimeMs}`
+    },
+    known: ({ kind, local: { ino, size, mtimeMs } }) =>
+      kind === 'directory' ? `d${ino}` : `f${ino} ${size} ${mtimeMs}`,
+    keys: () => local.keys(),
+    has: (key) => local.has(key),
+    path: (key) => local.get(key)!.path,
+    kind: (key) => local.get(key)!.kind,
+    stands(key, record) {
+      const item = remote.get(key)
+      // Rooms stay where they are: they cannot be moved.
+      return item !== undefined && item.node.type !== 'room' && remoteChange(record, item) === 'same'
+    },
+    isFreeThere: (key) => !remote.has(key),
+    carry: (from, to) => rekey(remote, from, to, (item, path) => ({ ...item, path })),
+  }
+}
+
+function remoteSide({ local, remote }: View): MoveSide {
+  return {
+    action: 'move-local',
+    makeParent: 'make-directory',
+    identify(key) {
+      const item = remote.get(key)
+      if (item === undefined || item.node.type === 'room') return undefined
+      const { id, size, modified } = remoteIdentity(item.node)
+      return item.kind === 'directory' ? `d${id}` : `f${id} ${size} ${modified}`
+    },
+    known: ({ kind, remote: { id, size, modified } }) =>
+      kind === 'directory' ? `d${id}` : `f${id} ${size} ${modified}`,
+    keys: () => remote.keys(),
+    has: (key) => remote.has(key),
+    path: (key) => remote.get(key)!.path,
+    kind: (key) => remote.get(key)!.kind,
+    stands(key, record) {
+      const entry = local.get(key)
+      return entry !== undefined && localChange(record, entry) === 'same'
+    },
+    isFreeThere: (key) => !local.has(key),
+    carry: (from, to) => rekey(local, from, to, (entry, path) => ({ ...entry, path })),
+  }
+}
+
+/** Finds what was moved on one side and stands where it was on the other; adds the steps and looks on as if they were done. */
+function findMoves(view: View, side: MoveSide): void {
+  const { local, records, blocked, steps, made } = view
+  for (const kind of ['directory', 'file'] as const) {
+    const lost = new Map<string, string>()
+    for (const [key, record] of records) {
+      if (record.kind === kind && !side.has(key) && !blocked.has(key)) lost.set(side.known(record), key)
+    }
+    if (lost.size === 0) continue
+    const found = [...side.keys()].filter((key) => side.kind(key) === kind && !records.has(key) && !blocked.has(key))
+    for (const to of found.sort(byPath)) {
+      const identity = side.identify(to)
+      const from = identity === undefined ? undefined : lost.get(identity)
+      // It may have come along with a directory that was moved.
+      if (from === undefined || records.has(to) || !records.has(from)) continue
+      const record = records.get(from)!
+      if (!side.stands(from, record) || !side.isFreeThere(to) || to.startsWith(`${from}/`)) {
+        continue
+      }
+      // Numbers of directories are used again: something in it has to be known, too.
+      if (kind === 'directory' && !bringsKnown(view, side, from, to)) continue
+      const path = side.path(to)
+      if (!makeParents(view, side, path)) continue
+      steps.push({ do: side.action, kind, key: to, path, from: record.path.split('/'), reason: `was ${record.path}` })
+      side.carry(from, path)
+      rekey(records, from, path, (one, at) => ({ ...one, path: at.join('/') }))
+      // Renaming a file touches it.
+      const [settled, here] = [records.get(to), local.get(to)]
+      if (settled?.kind === 'file' && here !== undefined) records.set(to, { ...settled, local: localIdentity(here) })
+      made.delete(from)
+      lost.delete(identity!)
+    }
+  }
+}
+
+function bringsKnown({ records }: View, side: MoveSide, from: string, to: string): boolean {
+  let isEmpty = true
+  for (const [key, record] of records) {
+    if (!key.startsWith(`${from}/`)) continue
+    isEmpty = false
+    if (side.identify(`${to}${key.slice(from.length)}`) === side.known(record)) return true
+  }
+  return isEmpty
+}
+
+/** False when something other than a directory is in the way. */
+function makeParents({ steps, made, local, remote }: View, side: MoveSide, path: readonly string[]): boolean {
+  const other: ReadonlyMap<string, { readonly kind: 'file' | 'directory' }> =
+    side.makeParent === 'make-folder' ? remote : local
+  const missing: { key: string; path: readonly string[] }[] = []
+  let key = ''
+  for (const [index] of path.slice(0, -1).entries()) {
+    const above = path.slice(0, index + 1)
+    key = keyOf(above)
+    const there = other.get(key)
+    if (there?.kind === 'file') return false
+    if (there === undefined && !made.has(key)) missing.push({ key, path: above })
+  }
+  for (const one of missing) {
+    made.add(one.key)
+    steps.push({ do: side.makeParent, ...one, reason: 'for what is moved there' })
+  }
+  return true
+}
+
+/** Puts what is at a key, and for a directory below it, under another path. */
+function rekey<T extends { readonly kind: 'file' | 'directory'; readonly path: string | readonly string[] }>(
+  map: Map<string, T>,
+  from: string,
+  to: readonly string[],
+  change: (value: T, path: readonly string[]) => T,
+): void {
+  const top = map.get(from)
+  if (top === undefined) return
+  const moved: [string, T][] = [[from, top]]
+  if (top.kind === 'directory') for (const one of map) if (one[0].startsWith(`${from}/`)) moved.push(one)
+  for (const [key] of moved) map.delete(key)
+  const depth = from.split('/').length
+  for (const [key, value] of moved) {
+    const components = typeof value.path === 'string' ? value.path.split('/') : value.path
+    map.set(keyOf(to) + key.slice(from.length), change(value, [...to, ...components.slice(depth)]))
+  }
+}

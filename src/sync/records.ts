@@ -1,0 +1,80 @@
+/**
+ * What a synchronized place looked like when both sides were last known to be the same there. Everything that is decided
+ * later compares with this.
+ * @module
+ */
+import type { RemoteNode } from '../api/wire.ts'
+import { sameTime } from './plan.ts'
+import type { RemoteItem } from './scan.ts'
+import type { LocalEntry } from './tree.ts'
+
+export interface SyncRecord {
+  readonly kind: 'file' | 'directory'
+  /** Local components, joined by `/`. */
+  readonly path: string
+  readonly local: LocalIdentity
+  readonly remote: RemoteIdentity
+  /** IV and tag of the content, base64: stands for exactly these bytes under exactly this key. Files in encrypted rooms. */
+  readonly seal?: string
+}
+
+/** Equal in all fields: not changed. Of a directory only `ino` counts. */
+export interface LocalIdentity {
+  readonly size: number
+  readonly mtimeMs: number
+  readonly ctimeMs: number
+  readonly ino: number
+}
+
+/** Content never changes under one id: a new version is a new node. */
+export interface RemoteIdentity {
+  readonly id: number
+  readonly size: number
+  readonly modified: number
+}
+
+export const localIdentity = ({ size, mtimeMs, ctimeMs, ino }: LocalEntry): LocalIdentity => ({
+  size,
+  mtimeMs,
+  ctimeMs,
+  ino,
+})
+
+export const remoteIdentity = ({ id, size, timestampModification }: RemoteNode): RemoteIdentity => ({
+  id,
+  size: size ?? 0,
+  modified: timestampModification ?? 0,
+})
+
+export function createRecord(local: LocalEntry, node: RemoteNode, seal?: string): SyncRecord {
+  return {
+    kind: local.kind,
+    path: local.path.join('/'),
+    local: localIdentity(local),
+    remote: remoteIdentity(node),
+    ...(seal === undefined ? {} : { seal }),
+  }
+}
+
+/** `touched`: size and time of the content are as they were, but something about the file is not. */
+export type Change = 'same' | 'touched' | 'changed'
+
+export function localChange({ kind, local }: SyncRecord, now: LocalEntry): Change {
+  if (kind !== now.kind) return 'changed'
+  if (kind === 'directory') return 'same'
+  if (local.size !== now.size || local.mtimeMs !== now.mtimeMs) return 'changed'
+  return local.ino === now.ino && local.ctimeMs === now.ctimeMs ? 'same' : 'touched'
+}
+
+export function remoteChange({ kind, remote }: SyncRecord, { kind: kindNow, node }: RemoteItem): Change {
+  if (kind !== kindNow || remote.id !== node.id) return 'changed'
+  if (kind === 'directory') return 'same'
+  const { size, modified } = remoteIdentity(node)
+  return remote.size === size && remote.modified === modified ? 'same' : 'changed'
+}
+
+/** True when nothing speaks against equal content: sizes and times. */
+export function looksEqual(local: LocalEntry, node: RemoteNode): boolean {
+  const { size, timestampModification: modified } = node
+  return local.size === size && modified !== undefined && sameTime(modified, local.mtimeMs)
+}

@@ -1,0 +1,214 @@
+/**
+ * Both sides as they are now, by one key per place, so that they can be compared. What cannot be compared safely - names that
+ * meet, names that the other side cannot hold, directories that could not be listed - is blocked on both sides.
+ * @module
+ */
+import { lstatSync, statSync } from 'node:fs'
+import type { Api } from '../api/api.ts'
+import type { RemoteNode } from '../api/wire.ts'
+import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
+import { isTemporaryName } from '../local/atomic-file.ts'
+import { escapeName, foldKey, localName, sameNameKey } from '../local/names.ts'
+import type { Selection } from './select.ts'
+import { type EntryFailure, type LocalEntry, readRemoteTree, showPath, walk } from './tree.ts'
+
+/** A remote file or folder, under the path it has or would have on this disk. */
+export interface RemoteItem {
+  readonly kind: 'file' | 'directory'
+  readonly path: readonly string[]
+  readonly node: RemoteNode
+  readonly roomId: number
+}
+
+/** Places that take no part in this run, with all that is below them. */
+export interface Blocked {
+  add(key: string): void
+  has(key: string): boolean
+}
+
+export interface Scan<T> {
+  readonly items: Map<string, T>
+  /** Each keeps the run from being called complete. */
+  readonly failures: EntryFailure[]
+  readonly ignored: number
+  /** True when something could not be listed: what is missing then may be there. */
+  readonly isIncomplete: boolean
+}
+
+export interface LocalScan extends Scan<LocalEntry> {
+  readonly root: { readonly dev: number; readonly ino: number }
+}
+
+/** Key of a place: its components in the form in which names are compared. */
+export const keyOf = (path: readonly string[]): string => path.map(sameNameKey).join('/')
+
+export const parentKey = (key: string): string => key.slice(0, Math.max(0, key.lastIndexOf('/')))
+
+export function createBlocked(): Blocked {
+  const keys = new Set<string>()
+  return {
+    add: (key) => void keys.add(key),
+    has(key) {
+      if (keys.size === 0) return false
+      for (let end = key.length; end > 0; end = key.lastIndexOf('/', end - 1)) {
+        if (keys.has(key.slice(0, end))) return true
+      }
+      return false
+    },
+  }
+}
+
+export interface ScanOptions {
+  readonly selection: Selection
+  readonly blocked: Blocked
+  readonly oneFileSystem?: boolean
+  readonly signal?: AbortSignal
+}
+
+/** @throws {SyncError} `SOURCE_MISSING`, `SOURCE_NOT_DIRECTORY`. */
+export function identifyRoot(root: string): { dev: number; ino: number } {
+  try {
+    const info = statSync(root)
+    if (!info.isDirectory()) {
+      throw new SyncError('usage', 'SOURCE_NOT_DIRECTORY', `Not a directory: ${root}`, { hint: 'Name a directory.' })
+    }
+    return { dev: info.dev, ino: info.ino }
+  } catch (error) {
+    if (error instanceof SyncError) throw error
+    if (systemCode(error) !== 'ENOENT') throw localError(error, `read ${root}`)
+    throw new SyncError('usage', 'SOURCE_MISSING', `No such directory: ${root}`, { hint: 'Is its disk mounted?' })
+  }
+}
+
+/** Everything below a local directory. */
+export async function scanLocal(root: string, options: ScanOptions): Promise<LocalScan> {
+  const { selection, blocked, signal } = options
+  const identity = identifyRoot(root)
+  const items = new Map<string, LocalEntry>()
+  const failures: EntryFailure[] = []
+  let isIncomplete = false
+  let left = 0
+  const block = (path: readonly string[], error: SyncError) => {
+    failures.push({ path: showPath(path), error })
+    blocked.add(keyOf(path))
+  }
+  const ignored = await walk(root, [], {
+    ...(signal === undefined ? {} : { signal }),
+    onDirectory: (source, path) => selection.enter(source, path),
+    accept(entry) {
+      const { path, kind, size, mtimeMs } = entry
+      const isOut =
+        !selection.takes(path, kind) ||
+        (kind === 'directory' && options.oneFileSystem === true && entry.dev !== identity.dev) ||
+        (kind === 'file' && !selection.takesFile(size, mtimeMs))
+      if (!isOut) return true
+      left++
+      blocked.add(keyOf(path))
+      return false
+    },
+    onEntry(entry) {
+      const key = keyOf(entry.path)
+      try {
+        escapeName(entry.path.at(-1)!)
+      } catch (error) {
+        block(entry.path, toSyncError(error))
+        return
+      }
+      const other = items.get(key)
+      if (other === undefined) items.set(key, entry)
+      else block(entry.path, meeting('Two local names are one name on the server'))
+    },
+    onFailure({ path, error }) {
+      if (path === '') throw error
+      failures.push({ path, error })
+      blocked.add(keyOf(path.split('/')))
+      isIncomplete = true
+    },
+  })
+  return { items, failures, ignored: ignored + left, isIncomplete, root: identity }
+}
+
+const meeting = (message: string) =>
+  new SyncError('conflict', 'EXISTS', message, {
+    hint: 'They differ only in letters’ case or in how characters are composed; rename one.',
+  })
+
+/**
+ * Everything below a remote room or folder.
+ *
+ * @param foldCase - The local file system takes `a` and `A` for one name.
+ * @throws {SyncError} when any part of it cannot be listed: it would look like deletions.
+ */
+export async function scanRemote(
+  api: Api,
+  root: RemoteNode,
+  roomId: number,
+  options: ScanOptions & { foldCase: boolean },
+): Promise<Scan<RemoteItem>> {
+  const { selection, blocked, foldCase, signal } = options
+  const entries = await readRemoteTree(api, root, roomId, signal === undefined ? {} : { signal })
+  return arrangeRemote(entries, { selection, blocked, foldCase })
+}
+
+/** Remote entries (parents before children) by the places they have on this disk. */
+export function arrangeRemote(
+  entries: Iterable<{ readonly node: RemoteNode; readonly path: readonly string[]; readonly roomId: number }>,
+  { selection, blocked, foldCase }: Pick<ScanOptions, 'selection' | 'blocked'> & { foldCase: boolean },
+): Scan<RemoteItem> {
+  const items = new Map<string, RemoteItem>()
+  const failures: EntryFailure[] = []
+  const places = new Map<string, readonly string[] | undefined>([['', []]])
+  /** Under the key by which names meet on this disk. */
+  const claims = new Map<string, { key: string; shown: string }>()
+  let ignored = 0
+  for (const { node, path: remotePath, roomId } of entries) {
+    const above = places.get(remotePath.slice(0, -1).join('/'))
+    const id = remotePath.join('/')
+    places.set(id, undefined)
+    if (above === undefined) continue
+    let path: readonly string[]
+    try {
+      path = [...above, localName(remotePath.at(-1)!)]
+    } catch (error) {
+      failures.push({ path: showPath(remotePath), error: toSyncError(error) })
+      continue
+    }
+    const key = keyOf(path)
+    const kind = node.type === 'file' ? 'file' : 'directory'
+    const modifiedAt = node.timestampModification ?? node.updatedAt ?? 0
+    const isOut = !selection.takes(path, kind) || (kind === 'file' && !selection.takesFile(node.size ?? 0, modifiedAt))
+    if (isOut || isTemporaryName(path.at(-1)!)) {
+      ignored++
+      blocked.add(key)
+      continue
+    }
+    const claimed = path.map(foldCase ? foldKey : sameNameKey).join('/')
+    const other = claims.get(claimed)
+    if (other !== undefined) {
+      const error = meeting('Two remote names are one name on this disk')
+      failures.push({ path: showPath(path), error }, { path: other.shown, error })
+      blocked.add(key)
+      blocked.add(other.key)
+      continue
+    }
+    claims.set(claimed, { key, shown: showPath(path) })
+    places.set(id, path)
+    items.set(key, { kind, path, node, roomId })
+  }
+  return { items, failures, ignored, isIncomplete: false }
+}
+
+/** A local entry as it is now; `undefined` when nothing is there. */
+export function lookLocal(root: string, path: readonly string[]): LocalEntry | undefined {
+  const source = `${root}/${path.join('/')}`
+  try {
+    const info = lstatSync(source)
+    const kind = info.isDirectory() ? 'directory' : info.isFile() ? 'file' : undefined
+    if (kind === undefined) throw new SyncError('conflict', 'LOCAL_NOT_A_FILE', 'Something else has this name')
+    const { mtimeMs, ctimeMs, ino, dev } = info
+    return { kind, path, source, size: kind === 'file' ? info.size : 0, mtimeMs, ctimeMs, ino, dev }
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return undefined
+    throw error instanceof SyncError ? error : localError(error, `look at ${showPath(path)}`)
+  }
+}
