@@ -104,6 +104,20 @@ const STORAGE_KIND: Meaning = {
   hint: 'Its storage was changed meanwhile; run again.',
 }
 
+const FILE_KEY_MISSING: Meaning = {
+  kind: 'key',
+  code: 'FILE_KEY_MISSING',
+  text: 'There is no file key for this account yet',
+  hint: 'Somebody who can open the file must hand it out: sync keys distribute',
+}
+
+const ENCRYPTION_DIFFERS: Meaning = {
+  kind: 'conflict',
+  code: 'ENCRYPTION_DIFFERS',
+  text: 'One place is encrypted and the other is not',
+  hint: 'Download the files and upload them again.',
+}
+
 /** Meanings by DRACOON errorCode, where it decides more than the status. */
 const BY_ERROR_CODE: ReadonlyMap<number, Meaning> = new Map<number, Meaning>([
   [-10006, { kind: 'permission', code: 'NOT_AUTHORIZED', text: 'This user or application may not do this' }],
@@ -132,15 +146,7 @@ const BY_ERROR_CODE: ReadonlyMap<number, Meaning> = new Map<number, Meaning>([
   [-90030, STORAGE_KIND],
   [-90033, STORAGE_KIND],
   [-20502, { kind: 'changed', code: 'TOKEN_GONE', text: 'The transfer token is not valid any more' }],
-  [
-    -40761,
-    {
-      kind: 'key',
-      code: 'FILE_KEY_MISSING',
-      text: 'There is no file key for this account yet',
-      hint: 'Somebody who can open the file must hand it out: sync keys distribute',
-    },
-  ],
+  [-40761, FILE_KEY_MISSING],
   [
     -40764,
     { kind: 'server', code: 'SCAN_RUNNING', text: 'The file is being scanned for malware', hint: 'Try again later.' },
@@ -151,6 +157,11 @@ const BY_ERROR_CODE: ReadonlyMap<number, Meaning> = new Map<number, Meaning>([
   [-40755, { kind: 'usage', code: 'NAME_REFUSED', text: 'The server does not take this name' }],
   [-41200, { kind: 'usage', code: 'PATH_TOO_LONG', text: 'The path is too long for the server' }],
   [-40010, { kind: 'conflict', code: 'EXISTS', text: 'A room or folder has this name' }],
+  [-41304, { kind: 'conflict', code: 'INTO_ITSELF', text: 'A folder cannot be moved into itself' }],
+  [-40001, ENCRYPTION_DIFFERS],
+  [-40002, ENCRYPTION_DIFFERS],
+  [-40013, { kind: 'conflict', code: 'OTHER_ROOM', text: 'Encrypted files can be restored into their own room only' }],
+  [-40014, FILE_KEY_MISSING],
   [-41001, { kind: 'conflict', code: 'EXISTS', text: 'The name exists already' }],
   [-80037, { kind: 'limit', code: 'FILE_TOO_LARGE', text: 'The file is too large to be encrypted' }],
   [-40200, quota('The room is full')],

@@ -1,7 +1,9 @@
 /** Rooms, folders and files as a tree, and who may use a room. @module */
 import { SyncError } from '../errors.ts'
 import { type Api, call, callFor } from './api.ts'
+import type { Resolution } from './uploads.ts'
 import {
+  formatTime,
   PAGE,
   type Permissions,
   parseNode,
@@ -19,13 +21,16 @@ interface Page<T> {
   readonly items: readonly T[]
 }
 
+const listChanged = () =>
+  new SyncError('changed', 'LIST_CHANGED', 'The list changed while it was read', { hint: 'Run again.' })
+
 /** Reads a paged list to its end. A page that brings nothing before the end is an error, never "no more". */
-async function* pages<T>(fetch: (offset: number) => Promise<Page<T>>): AsyncGenerator<T> {
+export async function* pages<T>(fetch: (offset: number) => Promise<Page<T>>): AsyncGenerator<T> {
   for (let offset = 0, before = 0; ; ) {
     const { range, items } = await fetch(offset)
     if (range.total > MAX_NODES) throw new SyncError('limit', 'LIST_TOO_LONG', 'The server lists too many entries')
     // What has moved to an earlier page would be passed over in silence.
-    if (range.total < before) throw new SyncError('changed', 'LIST_CHANGED', 'The list changed while it was read')
+    if (range.total < before) throw listChanged()
     before = range.total
     yield* items
     offset += items.length
@@ -48,6 +53,27 @@ export const listChildren = (api: Api, parentId: number, signal?: AbortSignal): 
       parseNodePage,
     ),
   )
+
+/**
+ * Everything below a room or folder in one flat list, in no order that says anything about the tree: far fewer requests than a
+ * listing of each folder. What changes meanwhile may be missing; compare the root's `branchVersion` before and after, where the
+ * server tells it.
+ *
+ * @throws {SyncError} `LIST_CHANGED` when entries moved between the pages.
+ */
+export async function* searchTree(api: Api, parentId: number, signal?: AbortSignal): AsyncGenerator<RemoteNode> {
+  const query = { search_string: '*', parent_id: parentId, depth_level: -1, sort: 'name:asc', limit: PAGE }
+  const seen = new Set<number>()
+  const found = pages((offset) =>
+    callFor(api, { method: 'GET', path: '/v4/nodes/search', query: { ...query, offset }, signal }, parseNodePage),
+  )
+  for await (const node of found) {
+    // One that comes twice has pushed another one out.
+    if (seen.has(node.id)) throw listChanged()
+    seen.add(node.id)
+    yield node
+  }
+}
 
 export const getNode = (api: Api, id: number, signal?: AbortSignal): Promise<RemoteNode> =>
   callFor(api, { method: 'GET', path: `/v4/nodes/${id}`, signal }, parseNode)
@@ -85,6 +111,58 @@ export const encryptRoom = (api: Api, roomId: number, signal?: AbortSignal): Pro
 /** Files and folders go to the room's recycle bin. */
 export async function deleteNode(api: Api, id: number, signal?: AbortSignal): Promise<void> {
   await call(api, { method: 'DELETE', path: `/v4/nodes/${id}`, signal })
+}
+
+/** Deletes files and folders of one parent at once; they go to the room's recycle bin. */
+export async function deleteNodes(api: Api, ids: readonly number[], signal?: AbortSignal): Promise<void> {
+  await call(api, { method: 'DELETE', path: '/v4/nodes', json: { nodeIds: ids }, signal })
+}
+
+export interface NodeChanges {
+  readonly name?: string
+  /** Milliseconds since the epoch. */
+  readonly timestampModification?: number
+}
+
+const changesOf = ({ name, timestampModification: time }: NodeChanges) => ({
+  ...(name === undefined ? {} : { name }),
+  ...(time === undefined ? {} : { timestampModification: formatTime(time) }),
+})
+
+const update = (api: Api, path: string, changes: NodeChanges, signal: AbortSignal | undefined): Promise<RemoteNode> =>
+  callFor(api, { method: 'PUT', path, json: changesOf(changes), signal, repeatable: true }, parseNode)
+
+/**
+ * Renames a file in its place, or sets its time.
+ *
+ * @throws {SyncError} `EXISTS` when the name is taken.
+ */
+export const updateFile = (api: Api, id: number, changes: NodeChanges, signal?: AbortSignal): Promise<RemoteNode> =>
+  update(api, `/v4/nodes/files/${id}`, changes, signal)
+
+/** As `updateFile`, for a folder. */
+export const updateFolder = (api: Api, id: number, changes: NodeChanges, signal?: AbortSignal): Promise<RemoteNode> =>
+  update(api, `/v4/nodes/folders/${id}`, changes, signal)
+
+/**
+ * Moves files and folders of one parent into another room or folder, or renames them on the way; all or none. Not repeated
+ * after a lost answer: look where they are.
+ *
+ * @throws {SyncError} `EXISTS` when a name is taken (`fail`) or is that of a room or folder.
+ */
+export async function moveNodes(
+  api: Api,
+  targetId: number,
+  items: readonly { readonly id: number; readonly name?: string }[],
+  resolution: Resolution,
+  signal?: AbortSignal,
+): Promise<void> {
+  const json = {
+    items: items.map(({ id, name }) => ({ id, ...(name === undefined ? {} : { name }) })),
+    resolutionStrategy: resolution,
+    keepShareLinks: false,
+  }
+  await call(api, { method: 'POST', path: `/v4/nodes/${targetId}/move_to`, json, signal })
 }
 
 /** @param granted - Members only, or everybody who could become one. */

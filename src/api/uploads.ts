@@ -3,6 +3,7 @@ import type { FileKeyJson } from '../../crypto/containers.ts'
 import { SyncError } from '../errors.ts'
 import { type Api, call, callFor, expectSuccess, failureOf } from './api.ts'
 import {
+  formatTime,
   parseChunkReceipt,
   parseErrorBody,
   parseJson,
@@ -24,9 +25,6 @@ export interface UploadTarget {
 
 export type Resolution = 'fail' | 'overwrite'
 
-/** RFC 3339 has years from 0 to 9999; a file system may have others. */
-const isoTime = (ms: number) => new Date(Math.min(Math.max(ms, Date.UTC(1, 0)), Date.UTC(9999, 11, 31))).toISOString()
-
 /** @param direct - Parts go to object storage. */
 export const createUpload = (api: Api, target: UploadTarget, direct: boolean, signal?: AbortSignal) =>
   callFor(
@@ -39,7 +37,7 @@ export const createUpload = (api: Api, target: UploadTarget, direct: boolean, si
         name: target.name,
         size: target.size,
         directS3Upload: direct,
-        timestampModification: isoTime(target.modifiedAt),
+        timestampModification: formatTime(target.modifiedAt),
       },
       signal,
       repeatable: true, // a stray upload holds nothing and is dropped by the server

@@ -34,6 +34,9 @@ const time: Parser<number> = (value, path) => {
   if (Number.isNaN(at)) throw bad(path, 'is not a time')
   return at
 }
+/** For the server. RFC 3339 has years from 0 to 9999; a file system may have others. */
+export const formatTime = (ms: number): string =>
+  new Date(Math.min(Math.max(ms, Date.UTC(1, 0)), Date.UTC(9999, 11, 31))).toISOString()
 /** Passed on unread: another parser (crypto/containers.ts) is strict about it. */
 const raw: Parser<unknown> = (value) => value
 
@@ -110,7 +113,10 @@ export const parseNode = shape({
   createdAt: maybe(time),
   updatedAt: maybe(time),
   timestampModification: maybe(time),
+  /** Grows when anything at or below the node changes. */
   branchVersion: maybe(integer),
+  /** The same for all versions of a file. */
+  referenceId: maybe(natural),
   permissions: maybe(permissions),
   cntFiles: maybe(natural),
   cntFolders: maybe(natural),
@@ -120,6 +126,42 @@ export const parseNode = shape({
 export type RemoteNode = ReturnType<typeof parseNode>
 
 export const parseNodePage = page(parseNode)
+
+export const parseDeletedPage = page(
+  shape({
+    name: text,
+    type: oneOf('room', 'folder', 'file'),
+    parentId: natural,
+    parentPath: text,
+    cntVersions: natural,
+    firstDeletedAt: time,
+    lastDeletedAt: time,
+    lastDeletedNodeId: natural,
+    timestampModification: maybe(time),
+  }),
+)
+/** A name in the recycle bin of a room, with all that was deleted or replaced under it. */
+export type DeletedSummary = ReturnType<typeof parseDeletedPage>['items'][number]
+
+export const parseDeletedVersions = page(
+  shape({
+    id: natural,
+    name: text,
+    type: oneOf('room', 'folder', 'file'),
+    parentId: natural,
+    parentPath: text,
+    size: maybe(natural),
+    isEncrypted: maybe(flag),
+    createdAt: maybe(time),
+    updatedAt: maybe(time),
+    deletedAt: maybe(time),
+    timestampModification: maybe(time),
+    referenceId: maybe(natural),
+  }),
+)
+/** One file or folder in the recycle bin. */
+export type DeletedVersion = ReturnType<typeof parseDeletedVersions>['items'][number]
+
 export const parseAccount = shape({
   id: natural,
   userName: text,

@@ -282,7 +282,7 @@ const transferOptions = (target: Command, names: readonly string[]) =>
     keyPasswordOptions(target)
       .option('--contents', 'put what is in a directory into the target, not the directory itself')
       .option('--checksum', 'compare contents, not size and time'),
-    ['jobs', 'limit-rate', 'key-cache', ...names],
+    ['jobs', 'memory', 'limit-rate', 'key-cache', ...names],
   )
 
 /** Both transfers take a list whose last element is the target. */

@@ -121,7 +121,7 @@ function sortNodes(nodes: NodeRecord[], access: Access, sort: { field: string; d
 
 /** Remembers the ids of collected listings while no node has changed. */
 export class ListingCache {
-  readonly #entries = new Map<string, { version: number; members: number; ids: number[] }>()
+  readonly #entries = new Map<string, { version: number; ids: number[] }>()
 
   get(key: string, version: number, collect: () => NodeRecord[]): number[] {
     const known = this.#entries.get(key)
@@ -129,7 +129,7 @@ export class ListingCache {
     const ids = collect().map((node) => node.id)
     this.#entries.delete(key)
     if (this.#entries.size >= 8) this.#entries.delete(this.#entries.keys().next().value ?? '')
-    this.#entries.set(key, { version, members: 0, ids })
+    this.#entries.set(key, { version, ids })
     return ids
   }
 }

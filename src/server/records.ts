@@ -45,6 +45,8 @@ export interface NodeRecord {
   /** Files: key of the content record, and the MD5 of the content where it is known. */
   contentId?: string
   hash?: string
+  /** Files that replaced another: id of the first version. */
+  referenceId?: number
 }
 
 /** A node in a recycle bin. Below a deleted folder the nodes stay as they are and are out of reach. */

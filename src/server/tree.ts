@@ -301,7 +301,15 @@ export function copyNode(
   changes: Partial<NodeRecord> = {},
 ): NodeRecord {
   const { store, tx } = change
-  const { id: _id, version: _version, roomId: _room, createdAt: _at, createdBy: _by, ...rest } = node
+  const {
+    id: _id,
+    version: _version,
+    roomId: _room,
+    createdAt: _at,
+    createdBy: _by,
+    referenceId: _reference,
+    ...rest
+  } = node
   const empty = node.type === FILE ? {} : { size: 0, rooms: 0, folders: 0, files: 0 }
   const copy = createNode(change, {
     ...rest,

@@ -161,8 +161,10 @@ function commitUpload(change: Change, channel: Channel, content: FinishedContent
   access.require(parent, CREATE)
   if (parent.encrypted) checkKeys(store, userId, content.size, request)
   checkQuota(store, parent, content.size)
+  let replaced: NodeRecord | undefined
   const name = settleName(change, parent.id, request.name ?? channel.name, FILE, request.strategy, (existing) => {
     if ((access.bits(existing.roomId) & DELETE) === 0) throw forbidden()
+    replaced = existing
   })
   const node = createNode(change, {
     ...channel.attributes,
@@ -172,6 +174,7 @@ function commitUpload(change: Change, channel: Channel, content: FinishedContent
     encrypted: parent.encrypted,
     size: content.size,
     contentId: channel.id,
+    ...(replaced === undefined ? {} : { referenceId: replaced.referenceId ?? replaced.id }),
     ...(content.hash === undefined ? {} : { hash: content.hash }),
   })
   tx.put(store.contents, channel.id, { segments: content.segments, size: content.size, refs: 1 })

@@ -63,6 +63,7 @@ export function nodeView(node: NodeRecord, access: Access): Wire {
     const dot = node.name.lastIndexOf('.')
     if (dot > 0) view.fileType = node.name.slice(dot + 1)
     view.mediaType = 'application/octet-stream'
+    view.referenceId = node.referenceId ?? node.id
     if (node.hash !== undefined) view.hash = node.hash
     return view
   }

@@ -1,6 +1,6 @@
 import { createContentCheck } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
-import type { SyncError } from '../errors.ts'
+import { SyncError } from '../errors.ts'
 import { openStable } from '../local/stable-read.ts'
 import { type DownloadContext, openFileKey } from '../transfer/content.ts'
 import type { TransferEvent } from '../transfer/events.ts'
@@ -26,6 +26,8 @@ export interface RunOptions {
   readonly checksum?: boolean
   /** Files in flight. Default 16. */
   readonly jobs?: number
+  /** Bytes of content that may be held in memory at once, over all files: at least 16 MiB. Default 64 MiB. */
+  readonly memory?: number
   readonly signal?: AbortSignal
 }
 
@@ -50,6 +52,20 @@ export interface DownloadOptions extends RunOptions {
 
 /** Files in flight unless told otherwise. */
 export const DEFAULT_JOBS = 16
+
+/** Bytes of content in memory unless told otherwise, and the fewest that a run can do with. */
+export const DEFAULT_MEMORY = 64 * 1024 * 1024
+export const MIN_MEMORY = 16 * 1024 * 1024
+
+/**
+ * Bytes of content that a run may hold.
+ *
+ * @throws {SyncError} `MEMORY_INVALID` (class `usage`).
+ */
+export function memoryOf({ memory = DEFAULT_MEMORY }: RunOptions): number {
+  if (Number.isSafeInteger(memory) && memory >= MIN_MEMORY) return memory
+  throw new SyncError('usage', 'MEMORY_INVALID', `A run needs ${MIN_MEMORY} bytes of memory for content, or more`)
+}
 
 /** For runs that nobody can stop. */
 export const never = new AbortController().signal

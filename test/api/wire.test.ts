@@ -4,6 +4,8 @@ import {
   PAGE,
   parseAccount,
   parseChunkReceipt,
+  parseDeletedPage,
+  parseDeletedVersions,
   parseDownload,
   parseErrorBody,
   parseJson,
@@ -39,12 +41,16 @@ const NODE = {
   updatedAt: '2026-01-01T00:00:00.000Z',
   timestampModification: '2026-01-01T01:00:00+01:00',
   branchVersion: 3,
+  referenceId: 7,
   permissions: RIGHTS,
   cntFiles: 0,
   cntFolders: 0,
   cntRooms: 0,
 }
 const RANGE = { offset: 0, limit: 500, total: 1 }
+
+const DELETED = { name: 'a', type: 'file', parentId: 1, parentPath: '/room/' }
+const TIME = '2026-01-01T00:00:00.000Z'
 
 /** Every parser with an answer it takes, and the paths of what it cannot do without. */
 const PARSERS: [string, (value: unknown, path: string) => unknown, object, string[]][] = [
@@ -65,6 +71,24 @@ const PARSERS: [string, (value: unknown, path: string) => unknown, object, strin
       files: [{ id: 2, fileKeyContainer: {} }],
     },
     ['items', 'users', 'files', 'items.0.userId', 'items.0.fileId', 'users.0.id', 'files.0.id'],
+  ],
+  [
+    'recycle bin',
+    parseDeletedPage,
+    {
+      range: RANGE,
+      items: [{ ...DELETED, cntVersions: 2, firstDeletedAt: TIME, lastDeletedAt: TIME, lastDeletedNodeId: 3 }],
+    },
+    ['range', ...['name', 'type', 'parentPath', 'cntVersions', 'lastDeletedNodeId'].map((name) => `items.0.${name}`)],
+  ],
+  [
+    'deleted versions',
+    parseDeletedVersions,
+    {
+      range: RANGE,
+      items: [{ ...DELETED, id: 3, size: 5, deletedAt: TIME, timestampModification: TIME, referenceId: 2 }],
+    },
+    ['range', 'items.0.id', 'items.0.name', 'items.0.type', 'items.0.parentId'],
   ],
   [
     'room users',

@@ -143,6 +143,7 @@ describe('values', () => {
     ['no number', { environment: { SEALSYNC_JOBS: 'x' } }, /^SEALSYNC_JOBS: --jobs takes/],
     ['a fraction in a file', { user: 'jobs = 1.5' }, /config\.toml: --jobs takes/],
     ['a size too small', { flags: { partSize: '1M' } }, /^--part-size takes a size such as 8M, from 5M to 256M$/],
+    ['too little memory', { flags: { memory: '15M' } }, /^--memory takes a size such as 8M, from 16M to 16384M$/],
     ['a time without sense', { flags: { connectTimeout: 'soon' } }, /^--connect-timeout takes a time such as 30s/],
     ['no rate', { flags: { limitRate: '1M:2M:3M' } }, /^--limit-rate takes a rate such as 2M or 500K:10M, from 1K$/],
     ['a rate that never ends', { flags: { limitRate: '10' } }, /^--limit-rate takes a rate/],

@@ -55,12 +55,14 @@ async function transfer(
 
 const common = ({ signal, options, settings }: Context) => {
   const jobs = settings.number('jobs')
+  const memory = settings.number('memory')
   const onConflict = settings.text('on-conflict') as ConflictAction | undefined
   return {
     signal,
     contents: options.contents === true,
     checksum: options.checksum === true,
     ...(jobs === undefined ? {} : { jobs }),
+    ...(memory === undefined ? {} : { memory }),
     ...(onConflict === undefined ? {} : { onConflict }),
   }
 }

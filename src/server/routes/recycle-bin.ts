@@ -5,7 +5,7 @@
 import { type Access, CREATE, DELETE_BIN, READ_BIN, RESTORE_BIN } from '../access.ts'
 import { type Call, noContent, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, forbidden, nodeNotFound } from '../errors.ts'
-import { type DeletedRecord, NODE_TYPES, type NodeRecord, ROOM } from '../records.ts'
+import { type DeletedRecord, FILE, NODE_TYPES, type NodeRecord, ROOM } from '../records.ts'
 import { binOf, purge, restoreNode, settleName } from '../tree.ts'
 import { checkQuota } from '../uploads.ts'
 import { checkName, conflictStrategy, idList, optionalInteger, pageOf, pageReply } from '../validate.ts'
@@ -87,6 +87,10 @@ function deletedView({ app }: Call, record: DeletedRecord): Wire {
     isEncrypted: record.encrypted,
     classification: record.classification ?? 2,
     ...(record.notes === undefined ? {} : { notes: record.notes }),
+    ...(record.type === FILE ? { referenceId: record.referenceId ?? record.id } : {}),
+    ...(record.timestampModification === undefined
+      ? {}
+      : { timestampModification: dateView(record.timestampModification) }),
     createdAt: dateView(record.createdAt),
     createdBy: userInfo(app.store, record.createdBy),
     updatedAt: dateView(record.updatedAt),
