@@ -56,14 +56,21 @@ interface Common {
   readonly reason: string
 }
 
+interface Move {
+  readonly kind: 'file' | 'directory'
+  readonly from: readonly string[]
+  /** Its node; content and id stay the same. */
+  readonly remote: RemoteItem
+  /** What is moved, or was moved, on this disk. */
+  readonly local: LocalEntry
+}
+
 export type SyncStep = Common &
   (
-    | {
-        readonly do: 'move-remote' | 'move-local'
-        readonly kind: 'file' | 'directory'
-        readonly from: readonly string[]
-      }
-    | { readonly do: 'make-folder' | 'make-directory' }
+    | (Move & { readonly do: 'move-remote' })
+    | (Move & { readonly do: 'move-local' })
+    | { readonly do: 'make-folder' }
+    | { readonly do: 'make-directory' }
     | {
         readonly do: 'upload'
         readonly local: LocalEntry
@@ -463,7 +470,7 @@ function remoteSide({ local, remote }: View): MoveSide {
 
 /** Finds what was moved on one side and stands where it was on the other; adds the steps and looks on as if they were done. */
 function findMoves(view: View, side: MoveSide): void {
-  const { local, records, blocked, steps, made } = view
+  const { records, blocked, steps, made } = view
   for (const kind of ['directory', 'file'] as const) {
     const lost = new Map<string, string>()
     for (const [key, record] of records) {
@@ -484,11 +491,14 @@ function findMoves(view: View, side: MoveSide): void {
       if (kind === 'directory' && !bringsKnown(view, side, from, to)) continue
       const path = side.path(to)
       if (!makeParents(view, side, path)) continue
-      steps.push({ do: side.action, kind, key: to, path, from: record.path.split('/'), reason: `was ${record.path}` })
+      const remote = (view.remote.get(from) ?? view.remote.get(to))!
+      const local = (view.local.get(from) ?? view.local.get(to))!
+      const was = record.path
+      steps.push({ do: side.action, kind, key: to, path, from: was.split('/'), reason: `was ${was}`, remote, local })
       side.carry(from, path)
       rekey(records, from, path, (one, at) => ({ ...one, path: at.join('/') }))
       // Renaming a file touches it.
-      const [settled, here] = [records.get(to), local.get(to)]
+      const [settled, here] = [records.get(to), view.local.get(to)]
       if (settled?.kind === 'file' && here !== undefined) records.set(to, { ...settled, local: localIdentity(here) })
       made.delete(from)
       lost.delete(identity!)

@@ -30,17 +30,20 @@ export interface Roots {
   readonly ino: number
   readonly remoteId: number
   readonly isEncrypted: boolean
+  /** A run has come to its end since: what is not in the records is unknown, not just not seen yet. */
+  readonly isSettled: boolean
 }
 
 /** One run, for `sync runs`, `retry` and `undo`. Times are milliseconds since the epoch. */
 export interface RunRecord {
   readonly id: string
   readonly command: string
-  readonly options: Readonly<Record<string, unknown>>
   readonly startedAt: number
   readonly endedAt?: number
   /** Absent: running, or killed. */
-  readonly exitCode?: number
+  readonly outcome?: 'done' | 'partial' | 'conflicts' | 'stopped'
+  /** What stopped it. */
+  readonly error?: { readonly code: string; readonly message: string }
   readonly counts?: Readonly<Record<string, number>>
   readonly failed?: readonly { readonly path: string; readonly code: string; readonly message: string }[]
 }
@@ -58,8 +61,6 @@ export type Deed =
 
 export interface SyncState {
   readonly pair: Pair
-  /** True when there was nothing to go by. */
-  readonly isFirst: boolean
   readonly roots: Roots | undefined
   /** As they were when the state was opened. */
   records(): Map<string, SyncRecord>
@@ -67,7 +68,7 @@ export interface SyncState {
   remove(key: string): void
   setRoots(roots: Roots): void
   beginRun(run: Omit<RunRecord, 'id'>): string
-  endRun(id: string, end: Pick<RunRecord, 'endedAt' | 'exitCode' | 'counts' | 'failed'>): void
+  endRun(id: string, end: Omit<RunRecord, 'id' | 'command' | 'startedAt'>): void
   runs(): RunRecord[]
   addDeed(runId: string, deed: Deed): void
   deeds(runId: string): Deed[]
@@ -80,7 +81,7 @@ const VERSION = 1
 /** Runs that are remembered. */
 const KEPT_RUNS = 200
 
-type Meta = { readonly version: number; readonly pair: Pair; readonly roots?: Roots; readonly isSettled?: boolean }
+type Meta = { readonly version: number; readonly pair: Pair; readonly roots?: Roots }
 
 /**
  * Opens the state in a private directory, or begins one.
@@ -164,7 +165,6 @@ async function createState(root: RootDatabase, pair: Pair): Promise<SyncState> {
   let deedCount = 0
   return {
     pair,
-    isFirst: meta.roots === undefined,
     get roots() {
       return meta.roots
     },

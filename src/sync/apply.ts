@@ -1,0 +1,529 @@
+/**
+ * Carries out the steps of a plan. Each looks again at what it is about to change, and is remembered as soon as it is done; a
+ * run that is killed leaves nothing that the next one would misread. Deletions come last, and only when all else went well.
+ * @module
+ */
+import { linkSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
+import { join } from 'node:path'
+import type { FileKey, PublicKey } from '../../crypto/index.ts'
+import { deleteNode, deleteNodes, getNode, listChildren, moveNodes, updateFile, updateFolder } from '../api/nodes.ts'
+import type { RemoteNode } from '../api/wire.ts'
+import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
+import { escapeName } from '../local/names.ts'
+import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
+import { checkUnchanged } from '../transfer/complete.ts'
+import { openFileKey } from '../transfer/content.ts'
+import type { createDistributor } from '../transfer/distribute.ts'
+import { downloadFile } from '../transfer/download.ts'
+import { createKeysAhead } from '../transfer/keys-ahead.ts'
+import { type UploadContext, uploadFile } from '../transfer/upload.ts'
+import { createLocalBin, type LocalBin, pruneBin } from './local-bin.ts'
+import { createTally, runEntries, type Tally } from './outcome.ts'
+import { bytesOf, type SyncStep } from './reconcile.ts'
+import { createRecord, localChange, type SyncRecord } from './records.ts'
+import { ensureFolder } from './remote-path.ts'
+import { DEFAULT_JOBS, isSameContent, type RunContext, report } from './run.ts'
+import { keyOf, lookLocal, parentKey, type RemoteItem } from './scan.ts'
+import type { Deed, SyncState } from './state.ts'
+import { type LocalEntry, showPath } from './tree.ts'
+
+type StepOf<K extends SyncStep['do']> = Extract<SyncStep, { do: K }>
+
+interface Place {
+  readonly id: number
+  readonly roomId: number
+}
+
+export interface ApplyTarget {
+  /** Absolute path. */
+  readonly root: string
+  readonly container: Place
+  readonly remote: ReadonlyMap<string, RemoteItem>
+  readonly records: ReadonlyMap<string, SyncRecord>
+}
+
+export interface ApplyOptions {
+  readonly jobs?: number
+  readonly signal: AbortSignal
+  /** Bytes after which no more transfers begin. */
+  readonly maxTransfer?: number
+  /** On the monotonic clock: when no more transfers begin. */
+  readonly deadline?: number
+  readonly runId: string
+  /** Prepared for this run; `wrapFor` is asked for when the first upload needs it. */
+  readonly upload: { readonly context: UploadContext; wrapFor(): Promise<PublicKey | undefined> }
+  readonly distributor: ReturnType<typeof createDistributor>
+}
+
+export interface ApplyResult {
+  readonly tally: Tally
+  readonly moved: number
+  readonly deleted: number
+  /** Gone on one side, left on the other. */
+  readonly kept: number
+  /** Not begun because a limit was reached. */
+  readonly left: number
+  /** Both sides had changed; both are kept. */
+  readonly conflicts: readonly { readonly path: string; readonly copy: string }[]
+}
+
+/** Local identity that nothing has: what was read may not be what is there. */
+const UNSETTLED = Object.freeze({ size: -1, mtimeMs: 0, ctimeMs: 0, ino: 0 })
+
+export async function applySteps(
+  context: RunContext,
+  steps: readonly SyncStep[],
+  target: ApplyTarget,
+  state: SyncState,
+  options: ApplyOptions,
+): Promise<ApplyResult> {
+  const { signal } = options
+  const tally = createTally()
+  const run = createRun(context, target, state, options)
+  const kept = steps.filter((step) => step.do === 'keep').length
+  let [moved, deleted, left] = [0, 0, 0]
+  const conflicts: { path: string; copy: string }[] = []
+  const failed = (step: SyncStep, error: SyncError) => {
+    tally.failed.push({ path: showPath(step.path), error })
+    report(context, showPath(step.path), error)
+  }
+  const result = () => ({ tally, moved, deleted, kept, left, conflicts })
+
+  // Structure: in the order of the plan, since each step may need the one before it.
+  for (const step of steps) {
+    if (tally.stoppedBy !== undefined) return result()
+    if (signal.aborted) {
+      tally.stoppedBy = toSyncError(signal.reason)
+      return result()
+    }
+    try {
+      if (step.do === 'move-remote') {
+        await run.moveRemote(step)
+        moved++
+      } else if (step.do === 'move-local') {
+        await run.moveLocal(step)
+        moved++
+      } else if (step.do === 'make-folder') {
+        await run.makeFolder(step)
+      } else if (step.do === 'make-directory') {
+        run.makeDirectory(step)
+      } else if (step.do === 'forget') {
+        state.remove(step.key)
+      } else if (step.do === 'adopt') {
+        run.remember(step.key, step.local, step.remote.node)
+      }
+    } catch (thrown) {
+      const error = toSyncError(signal.aborted ? signal.reason : thrown)
+      failed(step, error)
+      if (isForAll(error)) tally.stoppedBy = error
+    }
+  }
+
+  const contents = steps.filter(isContent)
+  const transfers = contents.filter((step) => step.do !== 'conflict')
+  const bytes = transfers.reduce((sum, step) => sum + bytesOf(step), 0)
+  context.onEvent?.({ type: 'planned', files: transfers.length, bytes, skipped: 0 })
+  let begun = 0
+  const work = async (step: ContentStep & { readonly shown: string }, stop: AbortSignal) => {
+    const isOver =
+      (options.deadline !== undefined && context.clock.monotonic() >= options.deadline) ||
+      (options.maxTransfer !== undefined && begun + bytesOf(step) > options.maxTransfer)
+    if (isOver && step.do !== 'conflict') {
+      left++
+      return undefined
+    }
+    begun += bytesOf(step)
+    return run.transfer(step, stop, conflicts)
+  }
+  const keys = run.aheadOf(transfers)
+  const named = contents.map((step) => ({ ...step, shown: showPath(step.path) }))
+  await runEntries(named, options.jobs ?? DEFAULT_JOBS, tally, work, {
+    signal,
+    onFailure: ({ path, error }) => report(context, path, error),
+    onBusy: context.onBusy,
+  })
+  await keys.close()
+  tally.skipped = 0
+  if (tally.stoppedBy !== undefined) return result()
+
+  const isSpotless = tally.failed.length === 0 && left === 0
+  const removals = steps.filter((step) => step.do === 'delete-remote' || step.do === 'delete-local')
+  if (!isSpotless) {
+    return { ...result(), kept: kept + removals.length }
+  }
+  try {
+    deleted += await run.removeRemoteFiles(removals, failed)
+    for (const step of removals) {
+      signal.throwIfAborted()
+      try {
+        if (step.do === 'delete-local') deleted += run.removeLocal(step) ? 1 : 0
+        else if (step.remote.kind === 'directory') deleted += (await run.removeFolder(step)) ? 1 : 0
+      } catch (error) {
+        failed(step, toSyncError(error))
+      }
+    }
+    pruneBin(target.root, context.clock.now())
+  } catch (error) {
+    tally.stoppedBy = toSyncError(signal.aborted ? signal.reason : error)
+  }
+  return result()
+}
+
+type ContentStep = StepOf<'upload' | 'download' | 'keep-both' | 'conflict'>
+
+const isContent = (step: SyncStep): step is ContentStep =>
+  step.do === 'upload' || step.do === 'download' || step.do === 'keep-both' || step.do === 'conflict'
+
+/** Failures that say that nothing else would fare better. */
+const isForAll = ({ class: kind, code }: SyncError) =>
+  ['auth', 'tls', 'network', 'server', 'rate_limit', 'quota', 'cancelled', 'local_io'].includes(kind) ||
+  code === 'FORBIDDEN'
+
+/** What all steps of one run share. */
+function createRun(context: RunContext, target: ApplyTarget, state: SyncState, options: ApplyOptions) {
+  const { api } = context
+  const { root } = target
+  const { signal, runId, distributor } = options
+  let tree: SafeTree | undefined
+  let bin: LocalBin | undefined
+  const local = () => (tree ??= createSafeTree(root))
+  const binOf = () => (bin ??= createLocalBin(local(), runId))
+  const records = new Map(target.records)
+  const places = new Map<string, Place>([['', target.container]])
+  for (const [key, { kind, node, roomId }] of target.remote)
+    if (kind === 'directory') places.set(key, { id: node.id, roomId })
+  const deed = (one: Deed) => state.addDeed(runId, one)
+  let ahead: ReturnType<typeof createKeysAhead> | undefined
+
+  const put = (key: string, record: SyncRecord) => {
+    records.set(key, record)
+    state.put(key, record)
+  }
+  function remember(key: string, entry: LocalEntry, node: RemoteNode, seal?: string): void {
+    put(key, createRecord(entry, node, seal ?? sealOf(records.get(key), node)))
+  }
+  function placeOf(key: string): Place {
+    const place = places.get(key)
+    if (place !== undefined) return place
+    throw new SyncError('conflict', 'FOLDER_MISSING', 'The folder for it is not there', { hint: 'Run again.' })
+  }
+  /** Everything at and below a key, under another path. */
+  function rename(from: string, to: readonly string[]): void {
+    const toKey = keyOf(to)
+    const depth = from.split('/').length
+    for (const [key, place] of [...places]) {
+      if (key !== from && !key.startsWith(`${from}/`)) continue
+      places.delete(key)
+      places.set(toKey + key.slice(from.length), place)
+    }
+    for (const [key, record] of [...records]) {
+      if (key !== from && !key.startsWith(`${from}/`)) continue
+      records.delete(key)
+      state.remove(key)
+      const path = [...to, ...record.path.split('/').slice(depth)].join('/')
+      put(toKey + key.slice(from.length), { ...record, path })
+    }
+  }
+  const nameOf = (path: readonly string[]) => escapeName(path.at(-1)!)
+
+  return {
+    remember,
+
+    aheadOf(steps: readonly ContentStep[]) {
+      const nodes = steps.flatMap((step) =>
+        step.do === 'download' || step.do === 'keep-both' ? [step.remote.node] : [],
+      )
+      ahead = createKeysAhead(context, nodes)
+      return ahead
+    },
+
+    async moveRemote(step: StepOf<'move-remote'>): Promise<void> {
+      const { node } = step.remote
+      const parent = placeOf(parentKey(step.key))
+      const name = nameOf(step.path)
+      const from = keyOf(step.from)
+      if (node.parentId !== parent.id || node.name !== name) {
+        try {
+          if (node.parentId !== parent.id) await moveNodes(api, parent.id, [{ id: node.id, name }], 'fail', signal)
+          else await (step.kind === 'file' ? updateFile : updateFolder)(api, node.id, { name }, signal)
+        } catch (error) {
+          // The answer may have been lost.
+          const now = await getNode(api, node.id, signal).catch(() => undefined)
+          if (now?.parentId !== parent.id || now.name !== name) throw error
+        }
+      }
+      deed({ do: 'moved-remote', path: showPath(step.path), from: showPath(step.from), id: node.id })
+      rename(from, step.path)
+      const record = records.get(step.key)
+      if (step.kind === 'file' && record !== undefined) remember(step.key, step.local, node, record.seal)
+    },
+
+    async moveLocal(step: StepOf<'move-local'>): Promise<void> {
+      const entry = lookLocal(root, step.from)
+      const from = keyOf(step.from)
+      const record = records.get(from)
+      if (entry === undefined || (record !== undefined && localChange(record, entry) !== 'same')) throw changedHere()
+      local().check(step.from.slice(0, -1))
+      const directory = local().ensureDirectory(step.path.slice(0, -1))
+      const [source, destination] = [join(root, ...step.from), join(directory, step.path.at(-1)!)]
+      try {
+        if (step.kind === 'file') {
+          // Never over something that is there.
+          linkSync(source, destination)
+          unlinkSync(source)
+        } else if (lookLocal(root, step.path) === undefined) {
+          renameSync(source, destination)
+        } else {
+          throw changedHere()
+        }
+      } catch (error) {
+        throw localError(error, `move ${showPath(step.from)}`)
+      }
+      tree = undefined
+      bin = undefined
+      deed({ do: 'moved-local', path: showPath(step.path), from: showPath(step.from) })
+      rename(from, step.path)
+      const moved = lookLocal(root, step.path)
+      if (step.kind === 'file' && moved !== undefined) remember(step.key, moved, step.remote.node, record?.seal)
+    },
+
+    async makeFolder(step: StepOf<'make-folder'>): Promise<void> {
+      if (places.has(step.key)) return
+      const parent = placeOf(parentKey(step.key))
+      const node = await ensureFolder(api, parent.id, nameOf(step.path), signal)
+      places.set(step.key, { id: node.id, roomId: node.type === 'room' ? node.id : parent.roomId })
+      deed({ do: 'created-remote', path: showPath(step.path), id: node.id, isFolder: true })
+      const entry = lookLocal(root, step.path)
+      if (entry !== undefined) remember(step.key, entry, node)
+    },
+
+    makeDirectory(step: StepOf<'make-directory'>): void {
+      local().ensureDirectory(step.path)
+      deed({ do: 'created-local', path: showPath(step.path), isDirectory: true })
+      const [entry, place] = [lookLocal(root, step.path), target.remote.get(step.key)]
+      if (entry !== undefined && place !== undefined) remember(step.key, entry, place.node)
+    },
+
+    /** Bytes moved; `undefined` when nothing was. */
+    async transfer(step: ContentStep, stop: AbortSignal, conflicts: { path: string; copy: string }[]) {
+      switch (step.do) {
+        case 'conflict': {
+          const { unlessSame } = step
+          if (unlessSame === undefined || !(await isSame(unlessSame.local, unlessSame.remote, stop))) throw step.error
+          return undefined
+        }
+        case 'upload': {
+          const { local: entry, replaces } = step
+          if (step.unlessSame && replaces !== undefined && (await isSame(entry, replaces, stop))) return undefined
+          return upload(step.path, replaces?.node, stop)
+        }
+        case 'download':
+          if (step.unlessSame && step.replaces && (await isSame(step.replaces, step.remote, stop))) return undefined
+          return download(step.path, step.remote, step.replaces, stop)
+        case 'keep-both': {
+          const { local: entry, remote, copy } = step
+          if (step.unlessSame && (await isSame(entry, remote, stop))) return undefined
+          requireSame(entry)
+          moveAside(step.path, copy)
+          conflicts.push({ path: showPath(step.path), copy: showPath(copy) })
+          context.onEvent?.({
+            type: 'warning',
+            code: 'CONFLICT',
+            message: `Both sides changed ${showPath(step.path)}; yours is ${showPath(copy)} now`,
+          })
+          const down = await download(step.path, remote, undefined, stop)
+          return down + (await upload(copy, undefined, stop))
+        }
+      }
+    },
+
+    async removeRemoteFiles(
+      steps: readonly SyncStep[],
+      failed: (step: SyncStep, error: SyncError) => void,
+    ): Promise<number> {
+      const byParent = new Map<number, StepOf<'delete-remote'>[]>()
+      for (const step of steps) {
+        if (step.do !== 'delete-remote' || step.remote.kind === 'directory') continue
+        const parent = step.remote.node.parentId ?? 0
+        const siblings = byParent.get(parent)
+        if (siblings === undefined) byParent.set(parent, [step])
+        else siblings.push(step)
+      }
+      let count = 0
+      for (const siblings of byParent.values()) {
+        for (let at = 0; at < siblings.length; at += DELETE_BATCH) {
+          signal.throwIfAborted()
+          const ready: StepOf<'delete-remote'>[] = []
+          const checks = siblings.slice(at, at + DELETE_BATCH).map(async (step) => {
+            if (lookLocal(root, step.path) !== undefined) throw changedHere()
+            await checkUnchanged(api, step.remote.node, signal)
+            ready.push(step)
+          })
+          for (const [index, outcome] of (await Promise.allSettled(checks)).entries()) {
+            if (outcome.status === 'rejected') failed(siblings[at + index]!, toSyncError(outcome.reason))
+          }
+          if (ready.length === 0) continue
+          await deleteAll(ready)
+          for (const { key, path, remote } of ready) {
+            records.delete(key)
+            state.remove(key)
+            deed({ do: 'deleted-remote', path: showPath(path), id: remote.node.id, isFolder: false })
+            count++
+          }
+        }
+      }
+      return count
+    },
+
+    /** True when it was empty and is gone. */
+    async removeFolder({ key, path, remote }: StepOf<'delete-remote'>): Promise<boolean> {
+      if (lookLocal(root, path) !== undefined) return false
+      for await (const _child of listChildren(api, remote.node.id, signal)) return false
+      await deleteNode(api, remote.node.id, signal).catch((error) => {
+        if (toSyncError(error).class !== 'not_found') throw error
+      })
+      state.remove(key)
+      deed({ do: 'deleted-remote', path: showPath(path), id: remote.node.id, isFolder: true })
+      return true
+    },
+
+    removeLocal({ key, path, local: entry }: StepOf<'delete-local'>): boolean {
+      if (entry.kind === 'directory') {
+        try {
+          local().check(path.slice(0, -1))
+          rmdirSync(join(root, ...path))
+        } catch (error) {
+          // Something is in it that takes no part in this.
+          if (systemCode(error) === 'ENOTEMPTY' || systemCode(error) === 'EEXIST') return false
+          if (systemCode(error) !== 'ENOENT') throw localError(error, `remove ${showPath(path)}`)
+        }
+        deed({ do: 'deleted-local', path: showPath(path) })
+      } else {
+        requireSame({ ...entry, path })
+        deed({ do: 'deleted-local', path: showPath(path), bin: binOf().take(path) })
+      }
+      state.remove(key)
+      return true
+    },
+  }
+
+  /** Throws unless a local file is as it was when this was planned. */
+  function requireSame(entry: LocalEntry): void {
+    const now = lookLocal(root, entry.path)
+    if (now === undefined || now.size !== entry.size || now.mtimeMs !== entry.mtimeMs) throw changedHere()
+  }
+
+  async function isSame(entry: LocalEntry, { node, path }: RemoteItem, stop: AbortSignal): Promise<boolean> {
+    const same = await isSameContent(context, node, join(root, ...path), showPath(path), stop)
+    const now = lookLocal(root, path)
+    if (same && now !== undefined && now.mtimeMs === entry.mtimeMs) remember(keyOf(path), now, node)
+    return same
+  }
+
+  async function upload(path: readonly string[], replaces: RemoteNode | undefined, stop: AbortSignal): Promise<number> {
+    const key = keyOf(path)
+    const place = placeOf(parentKey(key))
+    const before = lookLocal(root, path)
+    if (before?.kind !== 'file') throw changedHere()
+    const wrapFor = await options.upload.wrapFor()
+    const done = await uploadFile(
+      options.upload.context,
+      {
+        source: join(root, ...path),
+        shown: showPath(path),
+        parentId: place.id,
+        name: replaces?.name ?? nameOf(path),
+        ...(wrapFor === undefined ? {} : { wrapFor }),
+        ...(replaces === undefined ? {} : { replaces }),
+      },
+      stop,
+    )
+    const after = lookLocal(root, path)
+    const isSettled = after !== undefined && after.ctimeMs === before.ctimeMs && after.mtimeMs === before.mtimeMs
+    const record = createRecord(before, { ...done.node, size: done.bytes }, done.fileKey && seal(done.fileKey))
+    put(key, isSettled ? record : { ...record, local: UNSETTLED })
+    if (replaces === undefined) deed({ do: 'created-remote', path: showPath(path), id: done.node.id, isFolder: false })
+    else deed({ do: 'replaced-remote', path: showPath(path), id: done.node.id, oldId: replaces.id })
+    if (done.fileKey !== undefined) await distributor.remember(place.roomId, done.node.id, done.fileKey)
+    return done.bytes
+  }
+
+  async function download(
+    path: readonly string[],
+    { node }: RemoteItem,
+    replaces: LocalEntry | undefined,
+    stop: AbortSignal,
+  ): Promise<number> {
+    const parent = path.slice(0, -1)
+    const directory = local().ensureDirectory(parent)
+    let sealed: string | undefined
+    let kept: string | undefined
+    const bytes = await downloadFile(
+      context,
+      node,
+      join(directory, path.at(-1)!),
+      {
+        shown: showPath(path),
+        replaces,
+        async beforeRename() {
+          local().check(parent)
+          if (replaces !== undefined) kept = binOf().keep(path)
+        },
+        async openKey(one, when) {
+          const fileKey = await (ahead?.take(one, when) ?? openFileKey(context, one, when))
+          sealed = fileKey && seal(fileKey)
+          return fileKey
+        },
+      },
+      stop,
+    )
+    if (kept === undefined) deed({ do: 'created-local', path: showPath(path), isDirectory: false })
+    else deed({ do: 'replaced-local', path: showPath(path), bin: kept })
+    const now = lookLocal(root, path)
+    if (now !== undefined && now.size === bytes) remember(keyOf(path), now, node, sealed)
+    return bytes
+  }
+
+  function moveAside(path: readonly string[], copy: readonly string[]): void {
+    const directory = local().ensureDirectory(path.slice(0, -1))
+    const [source, destination] = [join(directory, path.at(-1)!), join(directory, copy.at(-1)!)]
+    try {
+      linkSync(source, destination)
+      unlinkSync(source)
+    } catch (error) {
+      throw localError(error, `rename ${showPath(path)}`)
+    }
+    deed({ do: 'moved-local', path: showPath(copy), from: showPath(path) })
+    state.remove(keyOf(path))
+    records.delete(keyOf(path))
+  }
+
+  async function deleteAll(steps: readonly StepOf<'delete-remote'>[]): Promise<void> {
+    try {
+      await deleteNodes(
+        api,
+        steps.map(({ remote }) => remote.node.id),
+        signal,
+      )
+    } catch (error) {
+      if (toSyncError(error).class !== 'not_found') throw error
+      // One is gone already: the others one by one.
+      for (const { remote } of steps) {
+        await deleteNode(api, remote.node.id, signal).catch((one) => {
+          if (toSyncError(one).class !== 'not_found') throw one
+        })
+      }
+    }
+  }
+}
+
+const DELETE_BATCH = 100
+
+const seal = ({ iv, tag }: FileKey): string => Buffer.concat([iv, tag]).toString('base64')
+
+/** The seal of a record, as long as it is about the same node. */
+const sealOf = (record: SyncRecord | undefined, node: RemoteNode): string | undefined =>
+  record?.remote.id === node.id ? record.seal : undefined
+
+const changedHere = () =>
+  new SyncError('changed', 'LOCAL_CHANGED', 'It was changed on this disk meanwhile', { hint: 'Run again.' })

@@ -1,0 +1,73 @@
+/**
+ * The recycle bin of a synchronized directory: what a run removes or replaces on this disk goes into `.sealsync-bin`, under the
+ * run's id and its own path, and stays there for a month.
+ * @module
+ */
+import { copyFileSync, linkSync, lstatSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { localError, systemCode } from '../errors.ts'
+import { BIN_NAME } from '../local/atomic-file.ts'
+import type { SafeTree } from '../local/safe-tree.ts'
+
+/** Milliseconds that things stay. */
+const KEEP_MS = 30 * 24 * 60 * 60_000
+
+export interface LocalBin {
+  /** Keeps a copy of a file that is about to be replaced; returns where, below the root. */
+  keep(path: readonly string[]): string
+  /** Takes a file away; returns where to, below the root. */
+  take(path: readonly string[]): string
+}
+
+export function createLocalBin(tree: SafeTree, runId: string): LocalBin {
+  const place = (path: readonly string[]): { target: string; shown: string } => {
+    const parents = [BIN_NAME, runId, ...path.slice(0, -1)]
+    tree.check(path.slice(0, -1))
+    const directory = tree.ensureDirectory(parents)
+    return { target: join(directory, path.at(-1)!), shown: [...parents, path.at(-1)!].join('/') }
+  }
+  return {
+    keep(path) {
+      const { target, shown } = place(path)
+      const source = join(tree.root, ...path)
+      try {
+        // A second name costs nothing, and the first is never gone.
+        linkSync(source, target)
+      } catch (error) {
+        if (systemCode(error) === 'EEXIST') return shown // kept by an attempt before
+        try {
+          copyFileSync(source, target)
+        } catch (second) {
+          throw localError(second, `keep the old ${path.join('/')}`)
+        }
+      }
+      return shown
+    },
+    take(path) {
+      const { target, shown } = place(path)
+      try {
+        renameSync(join(tree.root, ...path), target)
+      } catch (error) {
+        throw localError(error, `move ${path.join('/')} into the bin`)
+      }
+      return shown
+    },
+  }
+}
+
+/** Removes what runs put into the bin more than a month ago; how long ago is in the run's id. */
+export function pruneBin(root: string, now: number): void {
+  let runs: string[]
+  try {
+    if (!lstatSync(join(root, BIN_NAME)).isDirectory()) return
+    runs = readdirSync(join(root, BIN_NAME))
+  } catch {
+    return
+  }
+  for (const run of runs) {
+    const [, year, month, day, hour, minute, second] = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-/.exec(run) ?? []
+    if (year === undefined) continue
+    const at = Date.UTC(+year, +month! - 1, +day!, +hour!, +minute!, +second!)
+    if (now - at > KEEP_MS) rmSync(join(root, BIN_NAME, run), { recursive: true, force: true })
+  }
+}

@@ -1,0 +1,479 @@
+/**
+ * Brings a local and a remote directory together: looks at both, plans, checks that the plan is not a disaster, and carries it
+ * out.
+ * @module
+ */
+import { createHash } from 'node:crypto'
+import { mkdirSync, realpathSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { resolve } from 'node:path'
+import { usesObjectStorage } from '../api/account.ts'
+import { localError, SyncError, toSyncError } from '../errors.ts'
+import { writePrivateFile } from '../local/atomic-file.ts'
+import { escapeName } from '../local/names.ts'
+import { foldsCase } from '../local/safe-tree.ts'
+import { createDistributor } from '../transfer/distribute.ts'
+import { createSlabPool } from '../transfer/flow.ts'
+import { openUploadJournal } from '../transfer/journal.ts'
+import { partSizeFor } from '../transfer/upload-channel.ts'
+import { type ApplyResult, applySteps } from './apply.ts'
+import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from './guards.ts'
+import { isChange, type PlanFile, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
+import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from './reconcile.ts'
+import { ensureFolder, parseRemotePath, resolveRemote, roomOf } from './remote-path.ts'
+import { never, type RunContext, report } from './run.ts'
+import { createBlocked, identifyRoot, scanLocal, scanRemote } from './scan.ts'
+import { createSelection, type SelectionOptions } from './select.ts'
+import { openState, type Pair, type SyncState } from './state.ts'
+import type { EntryFailure } from './tree.ts'
+
+export interface SyncOptions extends Omit<GuardOptions, 'direction'> {
+  readonly direction: Direction
+  /** Delete what is gone on the other side. */
+  readonly delete?: boolean
+  readonly checksum?: boolean
+  readonly onConflict?: ReconcileOptions['onConflict']
+  readonly prefer?: ReconcileOptions['prefer']
+  readonly selection?: SelectionOptions
+  /** Do not enter directories on other devices. */
+  readonly oneFileSystem?: boolean
+  readonly requireEncryption?: boolean
+  readonly jobs?: number
+  readonly partSize?: number
+  readonly memory?: number
+  /** Bytes after which no more transfers begin. */
+  readonly maxTransfer?: number
+  /** Milliseconds after which no more transfers begin. */
+  readonly maxDurationMs?: number
+  /** Plan only. */
+  readonly dryRun?: boolean
+  /** Do exactly this, or nothing. */
+  readonly planned?: readonly PlanLine[]
+  /** Private directory of all states, and whose they are. */
+  readonly state: { readonly directory: string; readonly account: string }
+  readonly signal?: AbortSignal
+}
+
+export interface SyncSummary {
+  readonly runId: string
+  readonly pair: Pair
+  /** What would be done, or was to be done. */
+  readonly steps: readonly SyncStep[]
+  /** Files on either side, as far as they take part. */
+  readonly files: number
+  readonly transferred: number
+  readonly bytes: number
+  readonly moved: number
+  readonly deleted: number
+  /** Gone on one side and left on the other. */
+  readonly kept: number
+  readonly ignored: number
+  /** Not begun because a limit was reached. */
+  readonly left: number
+  readonly conflicts: readonly { readonly path: string; readonly copy: string }[]
+  readonly failed: readonly EntryFailure[]
+  readonly stoppedBy?: SyncError
+}
+
+/** Directory of the state of one pair. */
+export function stateDirectory(directory: string, { account, local, remote }: Pair): string {
+  const id = createHash('sha256').update([account, local, remote].join('\0')).digest('hex')
+  return `${directory}/${id.slice(0, 32)}`
+}
+
+/** A pair by the names under which people give it. */
+export function pairOf(account: string, local: string, remote: string): Pair {
+  const path = resolve(local)
+  let real = path
+  try {
+    real = realpathSync(path)
+  } catch {
+    // It is not there yet, or cannot be seen; that is told later.
+  }
+  return { account, local: real, remote: `/${parseRemotePath(remote).join('/')}` }
+}
+
+/**
+ * One run over a pair of directories.
+ *
+ * @returns the summary, also when something stopped it (`stoppedBy`) after it had begun to change things.
+ * @throws {SyncError} for what is wrong before anything is changed; of class `safety` when a guard says no.
+ */
+export async function runSync(
+  context: RunContext,
+  local: string,
+  remote: string,
+  options: SyncOptions,
+): Promise<SyncSummary> {
+  const { clock } = context
+  const pair = pairOf(options.state.account, local, remote)
+  const directory = stateDirectory(options.state.directory, pair)
+  const state = await openState(directory, pair, clock.now(), (keptAs) =>
+    context.onEvent?.({
+      type: 'warning',
+      code: 'STATE_DAMAGED',
+      message: `The state was damaged; it was put aside as ${keptAs}`,
+    }),
+  )
+  try {
+    const plan = await look(context, pair, state, directory, options)
+    if (options.dryRun) return summaryOf(pair, '', plan, undefined)
+    const runId = state.beginRun({ command: options.direction, startedAt: clock.now() })
+    let summary: SyncSummary | undefined
+    try {
+      summary = await carryOut(context, pair, state, directory, plan, runId, options)
+      return summary
+    } finally {
+      if (summary !== undefined) state.endRun(runId, { endedAt: clock.now(), ...outcomeOf(summary) })
+    }
+  } catch (error) {
+    if (!options.dryRun) noteRefusal(state, options.direction, clock.now(), toSyncError(error))
+    throw error
+  } finally {
+    try {
+      await state.flush()
+    } finally {
+      await state.close()
+    }
+  }
+}
+
+function noteRefusal(state: SyncState, command: string, now: number, { code, message }: SyncError): void {
+  const id = state.beginRun({ command, startedAt: now })
+  state.endRun(id, { endedAt: now, outcome: 'stopped', error: { code, message } })
+}
+
+function outcomeOf({ failed, stoppedBy, conflicts, left, ...summary }: SyncSummary) {
+  const { transferred, bytes, moved, deleted, kept } = summary
+  const isConflict = conflicts.length > 0 || failed.some(({ error }) => error.class === 'conflict')
+  const outcome = stoppedBy ? 'stopped' : isConflict ? 'conflicts' : failed.length + left > 0 ? 'partial' : 'done'
+  return {
+    outcome,
+    counts: { transferred, bytes, moved, deleted, kept, left, conflicts: conflicts.length, failed: failed.length },
+    failed: failed.slice(0, 1000).map(({ path, error: { code, message } }) => ({ path, code, message })),
+    ...(stoppedBy === undefined ? {} : { error: { code: stoppedBy.code, message: stoppedBy.message } }),
+  } as const
+}
+
+/** What was found on both sides, and what follows from it. */
+interface Plan {
+  readonly steps: readonly SyncStep[]
+  readonly container: Awaited<ReturnType<typeof openRemote>>
+  readonly local: Awaited<ReturnType<typeof scanLocal>>
+  readonly remote: Awaited<ReturnType<typeof scanRemote>>
+  readonly records: ReturnType<SyncState['records']>
+  readonly failures: readonly EntryFailure[]
+  readonly ignored: number
+}
+
+async function look(
+  context: RunContext,
+  pair: Pair,
+  state: SyncState,
+  directory: string,
+  options: SyncOptions,
+): Promise<Plan> {
+  const { direction } = options
+  const { roots } = state
+  const signal = options.signal ?? never
+  context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
+  const container = await openRemote(context, pair, roots !== undefined, signal)
+  const localRoot = openLocal(pair, roots !== undefined, direction)
+  guardRoots(pair, roots, { local: localRoot, remote: container.node }, options)
+  if (options.requireEncryption && container.above.isEncrypted !== true) {
+    throw new SyncError('safety', 'NOT_ENCRYPTED', 'The target is not encrypted, and encryption is required', {
+      hint: 'Choose an encrypted room.',
+    })
+  }
+  if (localRoot === undefined || container.node === undefined)
+    requireBeginning(pair, direction, container.node !== undefined)
+
+  // Somebody has said that these are other roots: what is known is about the old ones.
+  const isSameRoots =
+    roots !== undefined &&
+    container.node?.id === roots.remoteId &&
+    (localRoot?.dev === roots.dev || localRoot?.ino === roots.ino)
+  const records: Plan['records'] = isSameRoots ? state.records() : new Map()
+  const selection = createSelection(options.selection ?? {}, context.clock.now())
+  const blocked = createBlocked()
+  const how = { selection, blocked, signal, oneFileSystem: options.oneFileSystem ?? false }
+  const here =
+    localRoot === undefined
+      ? { items: new Map(), failures: [], ignored: 0, isIncomplete: false, root: { dev: 0, ino: 0 } }
+      : await scanLocal(pair.local, how)
+  const foldCase = direction !== 'push' && localRoot !== undefined && foldsCase(pair.local)
+  const there =
+    container.node === undefined
+      ? { items: new Map(), failures: [], ignored: 0, isIncomplete: false }
+      : await scanRemote(context.api, container.node, container.roomId, { ...how, foldCase })
+  for (const scan of [here, there]) {
+    for (const key of [...scan.items.keys()]) if (blocked.has(key)) scan.items.delete(key)
+  }
+  const count = (items: Iterable<{ readonly kind: string }>) => {
+    let files = 0
+    for (const { kind } of items) if (kind === 'file') files++
+    return files
+  }
+  const known = count(records.values())
+  guardEmptied(pair, { local: count(here.items.values()), remote: count(there.items.values()), known }, options)
+  const failures = [...here.failures, ...there.failures]
+  const steps = reconcile(
+    {
+      local: here.items,
+      remote: there.items,
+      records,
+      blocked,
+      isFirst: !isSameRoots || !roots.isSettled,
+      isIncomplete: failures.length > 0,
+    },
+    {
+      direction,
+      delete: options.delete ?? false,
+      checksum: options.checksum ?? false,
+      ...(options.onConflict === undefined ? {} : { onConflict: options.onConflict }),
+      ...(options.prefer === undefined ? {} : { prefer: options.prefer }),
+      conflictName: namesConflicts(hostname(), context.clock.now()),
+    },
+  )
+  if (options.planned !== undefined) {
+    requireSamePlan(options.planned, steps)
+  } else if (!options.dryRun) {
+    try {
+      guardExtent(steps, known, options)
+    } catch (error) {
+      throw await withSavedPlan(error, directory, pair, options, steps, context.clock.now())
+    }
+  }
+  return { steps, container, local: here, remote: there, records, failures, ignored: here.ignored + there.ignored }
+}
+
+/** The remote root, if it is there, and what it is or will be below. */
+async function openRemote(context: RunContext, pair: Pair, isKnown: boolean, signal: AbortSignal) {
+  const { found, missing } = await resolveRemote(context.api, pair.remote, signal)
+  const above = found.at(-1)
+  if (above === undefined) {
+    if (missing.length === 0) {
+      throw new SyncError('usage', 'TARGET_IS_ROOT', 'The root holds rooms only', { hint: 'Name a room: /room' })
+    }
+    if (!isKnown) {
+      throw new SyncError('not_found', 'REMOTE_MISSING', `There is no room /${missing[0]}, or you cannot see it`, {
+        hint: 'List what is there: sync ls /',
+      })
+    }
+    return { node: undefined, above: { id: 0, isEncrypted: true }, missing, roomId: 0 }
+  }
+  if (above.type === 'file') {
+    throw new SyncError('usage', 'TARGET_IS_FILE', `The remote path is a file: ${pair.remote}`, {
+      hint: 'Name a room or folder.',
+    })
+  }
+  return { node: missing.length === 0 ? above : undefined, above, missing, roomId: roomOf(found) }
+}
+
+function openLocal(pair: Pair, isKnown: boolean, direction: Direction) {
+  try {
+    return identifyRoot(pair.local)
+  } catch (error) {
+    const isMissing = error instanceof SyncError && error.code === 'SOURCE_MISSING'
+    if (isMissing && (isKnown || direction === 'pull')) return undefined
+    throw error
+  }
+}
+
+/** A target may begin here; a source has to be there. */
+function requireBeginning(pair: Pair, direction: Direction, isRemoteThere: boolean): void {
+  if (!isRemoteThere && direction === 'pull') {
+    throw new SyncError(
+      'not_found',
+      'REMOTE_MISSING',
+      `There is no ${pair.remote} on the server, or you cannot see it`,
+      {
+        hint: 'List what is there: sync ls /',
+      },
+    )
+  }
+}
+
+/** `name (conflict HOST DATE).ext` */
+export function namesConflicts(host: string, now: number): ReconcileOptions['conflictName'] {
+  const where = host.replace(/[^\p{L}\p{N}_-]/gu, '').slice(0, 30) || 'here'
+  const when = new Date(now).toISOString().slice(0, 19).replace('T', ' ').replaceAll(':', '.')
+  return (name) => {
+    const dot = name.lastIndexOf('.')
+    const [stem, extension] = dot > 0 && name.length - dot < 20 ? [name.slice(0, dot), name.slice(dot)] : [name, '']
+    const mark = ` (conflict ${where} ${when})${extension}`
+    const room = MAX_NAME - Buffer.byteLength(mark)
+    let short = stem
+    while (Buffer.byteLength(short) > room) short = [...short].slice(0, -1).join('')
+    return `${short}${mark}`
+  }
+}
+
+/** Bytes, with room for what the server forbids and for a number. */
+const MAX_NAME = 120
+
+async function withSavedPlan(
+  thrown: unknown,
+  directory: string,
+  pair: Pair,
+  options: SyncOptions,
+  steps: readonly SyncStep[],
+  now: number,
+): Promise<unknown> {
+  const error = toSyncError(thrown)
+  if (error.class !== 'safety') return thrown
+  const path = `${directory}/plan-${new Date(now).toISOString().replace(/[-:]|\.\d+/g, '')}.json`
+  await writePrivateFile(path, `${JSON.stringify(planFileOf(pair, options, steps, now), undefined, 1)}\n`)
+  return new SyncError(error.class, error.code, error.message, {
+    hint: `Nothing was done. The plan is in ${path}: look at it, then apply it with: sync apply ${path}`,
+    cause: error,
+  })
+}
+
+/** A plan with all it needs to be made again. */
+export function planFileOf(pair: Pair, options: SyncOptions, steps: readonly SyncStep[], now: number): PlanFile {
+  const {
+    delete: deletes = false,
+    checksum = false,
+    onConflict,
+    prefer,
+    selection = {},
+    oneFileSystem = false,
+  } = options
+  return {
+    format: 'sealsync-plan',
+    version: 1,
+    createdAt: new Date(now).toISOString(),
+    direction: options.direction,
+    local: pair.local,
+    remote: pair.remote,
+    options: { delete: deletes, checksum, onConflict, prefer, selection, oneFileSystem },
+    steps: steps.filter(isChange).map(planLine),
+  }
+}
+
+/** Parts in flight per file. */
+const WINDOW = 3
+const SLABS = 5
+const DEFAULT_PART_SIZE = 8 * 1024 * 1024
+
+async function carryOut(
+  context: RunContext,
+  pair: Pair,
+  state: SyncState,
+  directory: string,
+  plan: Plan,
+  runId: string,
+  options: SyncOptions,
+): Promise<SyncSummary> {
+  const { api, clock, keyring } = context
+  const signal = options.signal ?? never
+  const deadline = options.maxDurationMs === undefined ? undefined : clock.monotonic() + options.maxDurationMs
+  if (plan.local.root.ino === 0) {
+    try {
+      mkdirSync(pair.local, { recursive: true })
+    } catch (error) {
+      throw localError(error, `create ${pair.local}`)
+    }
+  }
+  let { node } = plan.container
+  let base = plan.container.above
+  for (const name of plan.container.missing) {
+    node = await ensureFolder(api, base.id, escapeName(name), signal)
+    base = { ...node, isEncrypted: base.isEncrypted === true || node.isEncrypted === true }
+  }
+  if (node === undefined) throw new Error('no remote root')
+  const isEncrypted = base.isEncrypted === true
+  const roots = { ...identifyRoot(pair.local), remoteId: node.id, isEncrypted }
+  // Roots that are not the ones of the records make them worthless.
+  if (plan.records.size === 0) for (const key of state.records().keys()) state.remove(key)
+  state.setRoots({ ...roots, isSettled: plan.records.size > 0 && state.roots?.isSettled === true })
+  for (const { path, error } of plan.failures) report(context, path, error)
+
+  const direct = await usesObjectStorage(api, signal)
+  const distributor = createDistributor(api, keyring, { onEvent: context.onEvent, signal })
+  const journal = await openUploadJournal(`${directory}/uploads`, clock, context.onEvent)
+  const partSize = options.partSize ?? DEFAULT_PART_SIZE
+  let own: ReturnType<typeof keyring.ownKey> | undefined
+  let result: ApplyResult | undefined
+  try {
+    const target = {
+      root: pair.local,
+      container: { id: node.id, roomId: plan.container.roomId },
+      remote: plan.remote.items,
+      records: plan.records,
+    }
+    result = await applySteps(context, plan.steps, target, state, {
+      ...(options.jobs === undefined ? {} : { jobs: options.jobs }),
+      signal,
+      ...(options.maxTransfer === undefined ? {} : { maxTransfer: options.maxTransfer }),
+      ...(deadline === undefined ? {} : { deadline }),
+      runId,
+      distributor,
+      upload: {
+        async wrapFor() {
+          // Asked for when the first file needs it: unlocking takes half a second.
+          if (isEncrypted) own ??= keyring.ownKey(signal)
+          return own
+        },
+        context: {
+          api,
+          clock,
+          direct,
+          slabs: createSlabPool(SLABS, partSizeFor(2 ** 36, partSize)),
+          partSize,
+          window: WINDOW,
+          resume: { journal, unwrap: keyring.unwrap },
+          onEvent: context.onEvent,
+        },
+      },
+    })
+    if (result.tally.stoppedBy === undefined) {
+      if (own !== undefined) distributor.include(plan.container.roomId)
+      await distributor.flush()
+      state.setRoots({ ...roots, isSettled: true })
+    }
+  } catch (error) {
+    if (result === undefined) throw error
+    result.tally.stoppedBy ??= toSyncError(signal.aborted ? signal.reason : error)
+  } finally {
+    await journal.close()
+  }
+  result.tally.failed.unshift(...plan.failures)
+  return summaryOf(pair, runId, plan, result)
+}
+
+function summaryOf(pair: Pair, runId: string, plan: Plan, result: ApplyResult | undefined): SyncSummary {
+  const isFile = ({ kind }: { readonly kind: string }) => kind === 'file'
+  const keys = new Set<string>()
+  for (const items of [plan.local.items, plan.remote.items])
+    for (const [key, item] of items) if (isFile(item)) keys.add(key)
+  const { steps, ignored } = plan
+  const common = { runId, pair, steps, ignored, files: keys.size }
+  if (result === undefined) {
+    return {
+      ...common,
+      transferred: 0,
+      bytes: 0,
+      moved: 0,
+      deleted: 0,
+      kept: 0,
+      left: 0,
+      conflicts: [],
+      failed: plan.failures,
+    }
+  }
+  const { tally, moved, deleted, kept, left, conflicts } = result
+  return {
+    ...common,
+    transferred: tally.transferred,
+    bytes: tally.bytes,
+    moved,
+    deleted,
+    kept,
+    left,
+    conflicts,
+    failed: tally.failed,
+    ...(tally.stoppedBy === undefined ? {} : { stoppedBy: tally.stoppedBy }),
+  }
+}
