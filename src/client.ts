@@ -20,6 +20,7 @@ import { type RetryEvent, Session } from './session/open.ts'
 import { runDownload } from './sync/download-run.ts'
 import type { RunSummary } from './sync/outcome.ts'
 import type { DownloadOptions, RunEvent, UploadOptions } from './sync/run.ts'
+import { runSync, type SyncOptions, type SyncSummary } from './sync/sync-run.ts'
 import { runUpload } from './sync/upload-run.ts'
 import { createFileKeyCache } from './transfer/file-key-cache.ts'
 import { createKeyring, type Keyring } from './transfer/keyring.ts'
@@ -54,6 +55,8 @@ export interface Client {
   upload(sources: readonly string[], target: string, options?: UploadOptions): Promise<RunSummary>
   /** Downloads remote files and folders into a local directory. See `runDownload`. */
   download(sources: readonly string[], target: string, options?: DownloadOptions): Promise<RunSummary>
+  /** Brings a local directory and a remote room or folder together. See `runSync`. */
+  sync(local: string, remote: string, options: SyncOptions): Promise<SyncSummary>
   /** Wipes keys and closes connections. */
   close(): Promise<void>
 }
@@ -133,6 +136,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     clock,
     upload: (sources, target, how) => runUpload(context, sources, target, how),
     download: (sources, target, how) => runDownload(context, sources, target, how),
+    sync: (local, remote, how) => runSync(context, local, remote, how),
     async close() {
       await keyring.close()
       await session.close()
