@@ -19,7 +19,7 @@ import type { GrantStore } from './session/grant-store.ts'
 import { type RetryEvent, Session } from './session/open.ts'
 import { runDownload } from './sync/download-run.ts'
 import type { RunSummary } from './sync/outcome.ts'
-import type { DownloadOptions, RunEvent, UploadOptions } from './sync/run.ts'
+import type { DownloadOptions, RunContext, RunEvent, UploadOptions } from './sync/run.ts'
 import { runSync, type SyncOptions, type SyncSummary } from './sync/sync-run.ts'
 import { runUpload } from './sync/upload-run.ts'
 import { createFileKeyCache } from './transfer/file-key-cache.ts'
@@ -51,6 +51,8 @@ export interface Client {
   readonly api: Api
   readonly keyring: Keyring
   readonly clock: Clock
+  /** What runs work with. */
+  readonly context: RunContext
   /** Uploads local files and directories into a remote room or folder. See `runUpload`. */
   upload(sources: readonly string[], target: string, options?: UploadOptions): Promise<RunSummary>
   /** Downloads remote files and folders into a local directory. See `runDownload`. */
@@ -127,13 +129,14 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   }
   const cache = options.keyCache && createFileKeyCache({ ...options.keyCache, origin, clock })
   const keyring = createKeyring(api, options.keyPassword ?? noPassword, cache)
-  const context = { api, keyring, clock, random, onEvent: options.onEvent, onBusy }
+  const context: RunContext = { api, keyring, clock, random, onEvent: options.onEvent, onBusy }
   return {
     origin,
     session,
     api,
     keyring,
     clock,
+    context,
     upload: (sources, target, how) => runUpload(context, sources, target, how),
     download: (sources, target, how) => runDownload(context, sources, target, how),
     sync: (local, remote, how) => runSync(context, local, remote, how),

@@ -22,7 +22,8 @@ export interface Output extends OutputOptions {
   /** Only with `-v`. */
   detail(text: string): void
   warn(text: string): void
-  error(error: SyncError, exitCode: number): void
+  /** @param how - `plain`: without an object on stdout, because a summary follows. */
+  error(error: SyncError, exitCode: number, how?: { plain?: boolean }): void
 }
 
 const write = (stream: NodeJS.WriteStream, line: string) => {
@@ -41,12 +42,12 @@ export function createOutput(options: OutputOptions): Output {
       if (verbose && !quiet) write(process.stderr, display(text))
     },
     warn: (text) => write(process.stderr, `warning: ${display(text)}`),
-    error(error, exitCode) {
+    error(error, exitCode, how) {
       write(process.stderr, `error: ${display(error.message)}`)
       if (error.hint !== undefined && !quiet) write(process.stderr, `  ${display(error.hint)}`)
       if (verbose && error.cause instanceof Error) write(process.stderr, `  cause: ${display(error.cause.message)}`)
       if (verbose && error.class === 'internal') write(process.stderr, display(causeStack(error), 4_000))
-      if (json) {
+      if (json && !how?.plain) {
         const { class: kind, code, message, hint } = error
         write(process.stdout, jsonLine({ type: 'error', exitCode, class: kind, code, message, hint }))
       }

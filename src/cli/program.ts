@@ -11,6 +11,7 @@ import { SETTINGS, variableOf } from './settings.ts'
 const EXIT_TABLE = `
 Exit codes: 0 done · 1 bug · 2 usage or configuration · 3 some entries failed · 4 login needed · 5 network or server,
 try later · 6 refused or quota · 7 integrity · 8 another run holds the lock · 9 safety stop · 10 local disk ·
+11 differences found ·
 12 conflicts left for a person · 13 key problem · 129/130/143 signals`
 
 type Action = (context: Context, ...args: never[]) => Promise<number | undefined> | Promise<void>
@@ -248,6 +249,49 @@ function createProgram(run: Run): Command {
     .usage('[options] REMOTE... LOCAL')
     .action(transferAction(run, async () => (await import('./commands/transfer.ts')).download))
 
+  const sync = async () => import('./commands/sync.ts')
+  const directions = [
+    ['push', '<local> <remote>', 'make a remote folder like a local directory'],
+    ['pull', '<remote> <local>', 'make a local directory like a remote folder'],
+    ['both', '<local> <remote>', 'bring changes of both sides to the other one'],
+  ] as const
+  for (const [name, usage, summary] of directions) {
+    syncOptions(runOptions(remote(program, `${name} ${usage}`, `${summary}; deletes only with --delete`)), name)
+      .option('-n, --dry-run', 'only say what would be done')
+      .option('--detailed-exitcode', 'with --dry-run: exit code 11 when there is something to do')
+      .action(run(async () => (await sync())[name], { withProblems: true }))
+  }
+  const plan = program.command('plan').description('say what a run would do, and keep it to be applied later')
+  for (const [name, usage, summary] of directions) {
+    syncOptions(runOptions(remote(plan, `${name} ${usage}`, summary)), name)
+      .option('-o, --output <file>', 'write the plan into a file')
+      .option('--detailed-exitcode', 'exit code 11 when there is something to do')
+      .action(run(async () => (await sync()).plan(name), { withProblems: true }))
+  }
+  runOptions(
+    remote(program, 'apply <plan>', 'carry out a plan; stops if anything has changed since it was made'),
+  ).action(run(async () => (await sync()).apply, { withProblems: true }))
+
+  const look = async () => import('./commands/compare.ts')
+  const looking = (name: string, summary: string) =>
+    selectionOptions(
+      settingOptions(keyPasswordOptions(remote(program, `${name} <local> <remote>`, summary)), ['jobs', 'key-cache']),
+    )
+  looking('diff', 'say what differs, by sizes and times; exit code 11 if anything does')
+    .option('--checksum', 'compare contents')
+    .action(run(async () => (await look()).diff))
+  looking('check', 'say what differs, by contents, without a transfer; exit code 11 if anything does').action(
+    run(async () => (await look()).check),
+  )
+  settingOptions(keyPasswordOptions(remote(program, 'verify <path>', 'download and check files, and keep nothing')), [
+    'jobs',
+    'limit-rate',
+    'key-cache',
+  ])
+    .option('--sample <share>', 'only some, chosen at random, such as 5%')
+    .option('--all', 'all of them (default)')
+    .action(run(async () => (await look()).verify))
+
   const serve = command(program, 'serve', 'run the embedded server')
     .option('--data <dir>', 'directory of everything it stores')
     .option('--port <n>', 'port (default: a free one)')
@@ -275,6 +319,62 @@ function createProgram(run: Run): Command {
     .action(run(async () => (await import('./commands/serve.ts')).userAdd))
 
   return program
+}
+
+/** What runs of all directions take. */
+const runOptions = (target: Command) =>
+  settingOptions(keyPasswordOptions(target), [
+    'jobs',
+    'memory',
+    'part-size',
+    'limit-rate',
+    'key-cache',
+    'require-encryption',
+  ])
+    .option('--wait <time>', 'wait for another run of the same pair to end')
+    .option('--max-transfer <size>', 'begin no more transfers after so many bytes')
+    .option('--max-duration <time>', 'begin no more transfers after this time')
+
+/** What takes part in a run. */
+function selectionOptions(target: Command): Command {
+  const patterns: string[] = []
+  const add = (pattern: string) => {
+    patterns.push(pattern)
+    target.setOptionValue('patterns', patterns)
+  }
+  target
+    .addOption(new Option('--exclude <pattern>', 'leave out, as in .gitignore (may be repeated)').argParser(collect))
+    .addOption(new Option('--include <pattern>', 'take in after all; the last that matches decides').argParser(collect))
+    .option('--filter-from <file>', 'file of patterns, as a .gitignore')
+    .option('--files-from <file>', 'only the paths in this file (- for standard input)')
+    .option('--max-size <size>', 'leave larger files out')
+    .option('--min-age <time>', 'leave files out that were modified within this time')
+  target.on('option:exclude', (pattern: string) => add(pattern))
+  target.on('option:include', (pattern: string) => add(`!${pattern}`))
+  return target
+}
+
+function syncOptions(target: Command, direction: 'push' | 'pull' | 'both'): Command {
+  selectionOptions(target)
+    .option('--one-file-system', 'do not enter directories on other devices')
+    .option('--delete', 'delete what is gone on the other side; it goes to the recycle bin')
+    .option('--checksum', 'compare contents, not sizes and times')
+    .option(
+      '--max-delete <n|n%>',
+      'stop when more files would be deleted (default: the smaller of 50 and 20 %, at least 10)',
+    )
+    .option('--max-change <n|n%>', 'stop when more files would be replaced (default: the larger of 100 and 50 %)')
+    .option('--accept-roots', 'the directories are meant to be other ones than last time, or empty')
+  if (direction === 'both') {
+    return target.addOption(
+      new Option('--prefer <side>', 'who wins when both have changed (default: both are kept)').choices([
+        'local',
+        'remote',
+        'newer',
+      ]),
+    )
+  }
+  return settingOptions(target, ['on-conflict'])
 }
 
 const transferOptions = (target: Command, names: readonly string[]) =>

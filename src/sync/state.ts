@@ -7,8 +7,10 @@
  * @module
  */
 import { randomBytes } from 'node:crypto'
+import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type AppendLog, openAppendLog } from '../local/append-log.ts'
+import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
 import type { SyncRecord } from './records.ts'
 import { keyOf } from './scan.ts'
 
@@ -35,6 +37,8 @@ export interface Roots {
 export interface RunRecord {
   readonly id: string
   readonly command: string
+  /** What it was told, as far as another run needs it to do the same. */
+  readonly options?: Readonly<Record<string, unknown>>
   readonly startedAt: number
   readonly endedAt?: number
   /** Absent: running, or killed. */
@@ -73,6 +77,26 @@ export interface SyncState {
   flush(): Promise<void>
   /** Tidies up and closes. */
   close(): Promise<void>
+}
+
+/** Says what a directory of state is about. */
+const PAIR_FILE = 'pair.json'
+
+/** All pairs that there is state of, for one account. */
+export async function listPairs(directory: string, account: string): Promise<Pair[]> {
+  const pairs: Pair[] = []
+  for (const name of existsSync(directory) ? readdirSync(directory).sort() : []) {
+    const content = await readPrivateFile(join(directory, name, PAIR_FILE)).catch(() => undefined)
+    if (content === undefined) continue
+    try {
+      const { account: whose, local, remote } = JSON.parse(Buffer.from(content).toString('utf8'))
+      if (whose === account && typeof local === 'string' && typeof remote === 'string')
+        pairs.push({ account, local, remote })
+    } catch {
+      // Not one of ours, or damaged: its logs say what they are about by themselves.
+    }
+  }
+  return pairs
 }
 
 /** Runs that are remembered. */
@@ -143,6 +167,8 @@ export async function openState(
   onDamaged: (keptAs: string) => void,
 ): Promise<SyncState> {
   const scope = JSON.stringify([pair.account, pair.local, pair.remote])
+  const name = join(directory, PAIR_FILE)
+  if (!existsSync(name)) await writePrivateFile(name, `${JSON.stringify(pair)}\n`)
   const found = new Map<string, SyncRecord>()
   let roots: Roots | undefined
   /** Records in the log that do not count any more. */

@@ -118,7 +118,7 @@ export async function runSync(
   try {
     const plan = await look(context, pair, state, directory, options)
     if (options.dryRun) return summaryOf(pair, '', plan, undefined)
-    const runId = state.beginRun({ command: options.direction, startedAt: clock.now() })
+    const runId = state.beginRun({ command: options.direction, startedAt: clock.now(), options: optionsOf(options) })
     let summary: SyncSummary | undefined
     try {
       summary = await carryOut(context, pair, state, directory, plan, runId, options)
@@ -127,7 +127,7 @@ export async function runSync(
       if (summary !== undefined) state.endRun(runId, { endedAt: clock.now(), ...outcomeOf(summary) })
     }
   } catch (error) {
-    if (!options.dryRun) noteRefusal(state, options.direction, clock.now(), toSyncError(error))
+    if (!options.dryRun) noteRefusal(state, options, clock.now(), toSyncError(error))
     throw error
   } finally {
     try {
@@ -138,8 +138,8 @@ export async function runSync(
   }
 }
 
-function noteRefusal(state: SyncState, command: string, now: number, { code, message }: SyncError): void {
-  const id = state.beginRun({ command, startedAt: now })
+function noteRefusal(state: SyncState, options: SyncOptions, now: number, { code, message }: SyncError): void {
+  const id = state.beginRun({ command: options.direction, startedAt: now, options: optionsOf(options) })
   state.endRun(id, { endedAt: now, outcome: 'stopped', error: { code, message } })
 }
 
@@ -330,27 +330,30 @@ async function withSavedPlan(
   })
 }
 
-/** A plan with all it needs to be made again. */
-export function planFileOf(pair: Pair, options: SyncOptions, steps: readonly SyncStep[], now: number): PlanFile {
-  const {
-    delete: deletes = false,
-    checksum = false,
-    onConflict,
-    prefer,
-    selection = {},
-    oneFileSystem = false,
-  } = options
+/** The options that decide what a run does. */
+function optionsOf({ selection = {}, ...options }: SyncOptions): PlanFile['options'] {
+  const { delete: deletes = false, checksum = false, onConflict, prefer, oneFileSystem = false } = options
   return {
-    format: 'sealsync-plan',
-    version: 1,
-    createdAt: new Date(now).toISOString(),
-    direction: options.direction,
-    local: pair.local,
-    remote: pair.remote,
-    options: { delete: deletes, checksum, onConflict, prefer, selection, oneFileSystem },
-    steps: steps.filter(isChange).map(planLine),
+    delete: deletes,
+    checksum,
+    oneFileSystem,
+    selection,
+    ...(onConflict === undefined ? {} : { onConflict }),
+    ...(prefer === undefined ? {} : { prefer }),
   }
 }
+
+/** A plan with all it needs to be made again. */
+export const planFileOf = (pair: Pair, options: SyncOptions, steps: readonly SyncStep[], now: number): PlanFile => ({
+  format: 'sealsync-plan',
+  version: 1,
+  createdAt: new Date(now).toISOString(),
+  direction: options.direction,
+  local: pair.local,
+  remote: pair.remote,
+  options: optionsOf(options),
+  steps: steps.filter(isChange).map(planLine),
+})
 
 /** Parts in flight per file. */
 const WINDOW = 3
