@@ -292,6 +292,23 @@ function createProgram(run: Run): Command {
     .option('--all', 'all of them (default)')
     .action(run(async () => (await look()).verify))
 
+  const past = async () => import('./commands/runs.ts')
+  command(program, 'runs [local] [remote]', 'list runs of push, pull and both')
+    .option('--limit <n>', 'how many (default 20)')
+    .action(run(async () => (await past()).runs))
+  command(program, 'status [local] [remote]', 'say how each synchronized pair stands')
+    .option('--max-age <time>', 'exit code 3 when the last success is longer ago, such as 26h')
+    .action(run(async () => (await past()).status))
+  runOptions(
+    remote(program, 'resume [local] [remote]', 'go on with runs that were interrupted or did not get through'),
+  ).action(run(async () => (await past()).resume, { withProblems: true }))
+  runOptions(
+    remote(program, 'retry [local] [remote]', 'try again what failed in the last run, and nothing else'),
+  ).action(run(async () => (await past()).retry, { withProblems: true }))
+  remote(program, 'undo <run>', 'take back what a run did; what has changed since is left alone')
+    .option('-n, --dry-run', 'only say what would be taken back')
+    .action(run(async () => (await past()).undo))
+
   const serve = command(program, 'serve', 'run the embedded server')
     .option('--data <dir>', 'directory of everything it stores')
     .option('--port <n>', 'port (default: a free one)')

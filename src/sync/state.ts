@@ -212,7 +212,13 @@ export async function openState(
   }
   // What is added and removed from here on; `found` stays as it was.
   let size = found.size
+  let isWritten = false
   const live = new Map(found)
+
+  const write = (log: AppendLog, line: RecordLine | RunLine) => {
+    isWritten = true
+    log.append(line)
+  }
 
   function* recordLines(): Generator<RecordLine> {
     if (roots !== undefined) yield { roots }
@@ -242,37 +248,37 @@ export async function openState(
       if (live.has(key)) stale++
       else size++
       live.set(key, record)
-      records.append({ put: [pack(record)] } satisfies RecordLine)
+      write(records, { put: [pack(record)] })
     },
     remove(key) {
       if (!live.delete(key)) return
       stale += 2
       size--
-      records.append({ drop: key } satisfies RecordLine)
+      write(records, { drop: key })
     },
     setRoots(next) {
       roots = next
-      records.append({ roots: next } satisfies RecordLine)
+      write(records, { roots: next })
     },
     beginRun(run) {
       const stamp = new Date(run.startedAt).toISOString().replace(/[-:]|\.\d+/g, '')
       const id = `${stamp}-${randomBytes(3).toString('hex')}`
       const begun = { ...run, id }
       runs.set(id, begun)
-      history.append({ run: begun } satisfies RunLine)
+      write(history, { run: begun })
       return id
     },
     endRun(id, end) {
       const ended = { ...runs.get(id)!, ...end }
       runs.set(id, ended)
-      history.append({ run: ended } satisfies RunLine)
+      write(history, { run: ended })
     },
     runs: () => [...runs.values()].reverse(),
     addDeed(runId, deed) {
       const list = deeds.get(runId)
       if (list === undefined) deeds.set(runId, [deed])
       else list.push(deed)
-      history.append({ of: runId, deed } satisfies RunLine)
+      write(history, { of: runId, deed })
     },
     deeds: (runId) => [...(deeds.get(runId) ?? [])],
     async flush() {
@@ -280,9 +286,10 @@ export async function openState(
       await history.sync()
     },
     async close() {
-      if (stale > size && records.size() > WORTH_TIDYING) await records.replace(recordLines())
+      // Who only reads holds no lock: somebody else may be writing.
+      if (isWritten && stale > size && records.size() > WORTH_TIDYING) await records.replace(recordLines())
       else await records.close()
-      if (runs.size > 2 * KEPT_RUNS) await history.replace(runLines())
+      if (isWritten && runs.size > 2 * KEPT_RUNS) await history.replace(runLines())
       else await history.close()
     },
   }

@@ -308,7 +308,7 @@ describe('both ways', () => {
     rmSync(pair.path('a'))
     const [name] = Object.keys(snapshot(pair.state)).filter((path) => path.endsWith('/records'))
     const damaged = readFileSync(join(pair.state, name!))
-    damaged[damaged.length >> 1] ^= 1
+    damaged.writeUInt8(damaged[damaged.length >> 1]! ^ 1, damaged.length >> 1)
     writeFileSync(join(pair.state, name!), damaged)
     expect(await pair.both({ delete: true })).toMatchObject({ ...done, deleted: 0, transferred: 1 })
     expect(Object.keys(snapshot(pair.state)).some((path) => path.includes('.corrupt-'))).toBe(true)

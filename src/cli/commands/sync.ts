@@ -69,7 +69,7 @@ export function selectionOf(context: Context): SelectionOptions {
 }
 
 /** What the command line says about a run. */
-function syncOptions(context: Context, direction: Direction): Omit<SyncOptions, 'state'> {
+export function syncOptions(context: Context, direction: Direction): Omit<SyncOptions, 'state'> {
   const { options, settings, signal } = context
   const onConflict = settings.text('on-conflict')
   const prefer = text(options, 'prefer')
