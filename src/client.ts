@@ -24,6 +24,7 @@ import { runSync, type SyncOptions, type SyncSummary } from './sync/sync-run.ts'
 import { runUpload } from './sync/upload-run.ts'
 import { createFileKeyCache } from './transfer/file-key-cache.ts'
 import { createKeyring, type Keyring } from './transfer/keyring.ts'
+import { createPins } from './transfer/pins.ts'
 import { VERSION } from './version.ts'
 
 export { parseBaseUrl } from './http/addresses.ts'
@@ -37,6 +38,13 @@ export interface ClientOptions {
   readonly keyPassword?: () => Promise<Password>
   /** Where unwrapped file keys are kept, sealed, for later clients of this user. Default: nowhere. */
   readonly keyCache?: { readonly directory: string; readonly userId: number }
+  /** Where members' keys and encrypted rooms are remembered for later clients. Default: memory. */
+  readonly pins?: { readonly directory: string }
+  /**
+   * Hands file keys also to members whose keys were never seen before, and pins those. Default: false, since it is the server
+   * that says who is a member.
+   */
+  readonly trustNewMembers?: boolean
   /** How connections are made: proxy, authorities, pins, timeouts. */
   readonly transport?: DialerOptions
   /** For file content, over all transfers. */
@@ -122,13 +130,21 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     )
     return (await storage).send(request)
   }
+  const pins = createPins({
+    origin,
+    clock,
+    directory: options.pins?.directory,
+    trustNew: options.trustNewMembers,
+    onEvent: options.onEvent,
+  })
   const api: Api = {
     origin,
+    rooms: pins,
     send: session.send,
     sendPlain: withRetry(withRate(storageSend, options.limitRate ?? {}, clock), { clock, random, onRetry }),
   }
   const cache = options.keyCache && createFileKeyCache({ ...options.keyCache, origin, clock })
-  const keyring = createKeyring(api, options.keyPassword ?? noPassword, cache)
+  const keyring = createKeyring(api, options.keyPassword ?? noPassword, cache, pins)
   const context: RunContext = { api, keyring, clock, random, onEvent: options.onEvent, onBusy }
   return {
     origin,
@@ -142,6 +158,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     sync: (local, remote, how) => runSync(context, local, remote, how),
     async close() {
       await keyring.close()
+      await pins.close()
       await session.close()
       await (await storage)?.close()
     },

@@ -121,3 +121,6 @@ export const keyCachePath = (): string => join(homeDirectory(), 'file-keys')
 
 /** States of synchronized pairs. */
 export const statesPath = (): string => join(homeDirectory(), 'sync')
+
+/** What is known of members' keys and of encrypted rooms. */
+export const pinPath = (): string => join(homeDirectory(), 'pins')

@@ -6,6 +6,7 @@
 import type { SyncError } from '../errors.ts'
 import type { RunSummary } from '../sync/outcome.ts'
 import type { RunEvent } from '../sync/run.ts'
+import { showFingerprint } from '../transfer/pins.ts'
 import { display, jsonLine, plural, showBytes } from './display.ts'
 
 export interface OutputOptions {
@@ -127,6 +128,12 @@ export async function createProgress(output: Output, verb: string): Promise<Prog
         case 'warning':
           bars?.pause()
           output.warn(event.message)
+          break
+        case 'key-pinned':
+          bars?.pause()
+          output.info(
+            `${event.member} is trusted from now on; compare the key with theirs: ${showFingerprint(event.fingerprint)}`,
+          )
           break
         case 'keys-handed-out':
           output.detail(`handed out ${plural(event.count, 'file key')}`)

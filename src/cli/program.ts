@@ -194,7 +194,9 @@ function createProgram(run: Run): Command {
   remote(keys, 'status', 'show the key pair and what is left to hand out').action(
     run(async () => (await import('./commands/keys.ts')).status),
   )
-  keyPasswordOptions(remote(keys, 'distribute', 'hand out file keys to members who lack them'))
+  settingOptions(keyPasswordOptions(remote(keys, 'distribute', 'hand out file keys to members who lack them')), [
+    'trust-new-members',
+  ])
     .option('--room <path>', 'only in this room')
     .action(run(async () => (await import('./commands/keys.ts')).distribute))
 
@@ -205,7 +207,19 @@ function createProgram(run: Run): Command {
   command(cache, 'clear', 'remove them; they are unwrapped again when needed').action(
     run(async () => (await import('./commands/keys.ts')).clearCache),
   )
-  command(keys, 'forget', 'remove it from there').action(run(async () => (await import('./commands/keys.ts')).forget))
+  remote(keys, 'list', 'show your keys and those of members: fingerprint, and whether it is trusted').action(
+    run(async () => (await import('./commands/trust.ts')).list),
+  )
+  remote(keys, 'verify <user> <fingerprint...>', 'compare a member’s key with what they say it is').action(
+    run(async () => (await import('./commands/trust.ts')).verify),
+  )
+  remote(keys, 'trust [user]', 'trust the key that the server shows for a member now (name or id)')
+    .option('--fingerprint <hex>', 'only if it is this one')
+    .option('--all', 'the keys of all members that are not in doubt')
+    .action(run(async () => (await import('./commands/trust.ts')).trust))
+  remote(keys, 'forget [user]', 'remove the encryption password from the keyring; with a user, forget their keys')
+    .option('--room <path>', 'forget that this room was encrypted')
+    .action(run(async () => (await import('./commands/trust.ts')).forget))
 
   const room = program.command('room').description('rooms and their members')
   remote(room, 'create <path>', 'make an encrypted room: /NAME')
@@ -240,6 +254,7 @@ function createProgram(run: Run): Command {
     'part-size',
     'require-encryption',
     'on-conflict',
+    'trust-new-members',
   ])
     .argument('<paths...>', 'LOCAL... REMOTE', collect)
     .usage('[options] LOCAL... REMOTE')

@@ -25,7 +25,7 @@ import { ensureFolder } from './remote-path.ts'
 import { DEFAULT_JOBS, isSameContent, type RunContext, report } from './run.ts'
 import { keyOf, lookLocal, parentKey, type RemoteItem } from './scan.ts'
 import type { Deed, SyncState } from './state.ts'
-import { type LocalEntry, showPath } from './tree.ts'
+import { type EntryFailure, type LocalEntry, showPath } from './tree.ts'
 
 type StepOf<K extends SyncStep['do']> = Extract<SyncStep, { do: K }>
 
@@ -137,12 +137,27 @@ export async function applySteps(
   }
   const keys = run.aheadOf(transfers)
   const named = contents.map((step) => ({ ...step, shown: showPath(step.path) }))
-  await runEntries(named, options.jobs ?? DEFAULT_JOBS, tally, work, {
-    signal,
-    onFailure: ({ path, error }) => report(context, path, error),
-    onBusy: context.onBusy,
-  })
+  const jobs = options.jobs ?? DEFAULT_JOBS
+  const unsettled = new Set<string>()
+  const onFailure = ({ path, error }: EntryFailure) => {
+    if (error.class === 'changed') unsettled.add(path)
+    else report(context, path, error)
+  }
+  await runEntries(named, jobs, tally, work, { signal, onFailure, onBusy: context.onBusy })
   await keys.close()
+  if (unsettled.size > 0) {
+    // Files that were being written get another chance when everything else is done.
+    const onLast = ({ path, error }: EntryFailure) => report(context, path, error)
+    const isUnsettled = ({ path }: { readonly path: string }) => unsettled.has(path)
+    const before = tally.failed
+      .splice(0)
+      .filter((failure) => !isUnsettled(failure) || failure.error.class !== 'changed')
+    tally.failed.push(...before)
+    const again = named.filter(({ shown }) => unsettled.has(shown))
+    if (tally.stoppedBy === undefined) {
+      await runEntries(again, jobs, tally, work, { signal, onFailure: onLast, onBusy: context.onBusy })
+    }
+  }
   tally.skipped = 0
   if (tally.stoppedBy !== undefined) return result()
 
@@ -332,7 +347,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
             message: `Both sides changed ${showPath(step.path)}; yours is ${showPath(copy)} now`,
           })
           const down = await download(step.path, remote, undefined, stop)
-          return down + (await upload(copy, undefined, stop))
+          return down + ((await upload(copy, undefined, stop)) ?? 0)
         }
       }
     },
@@ -420,11 +435,20 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     return same
   }
 
-  async function upload(path: readonly string[], replaces: RemoteNode | undefined, stop: AbortSignal): Promise<number> {
+  async function upload(
+    path: readonly string[],
+    replaces: RemoteNode | undefined,
+    stop: AbortSignal,
+  ): Promise<number | undefined> {
     const key = keyOf(path)
     const place = placeOf(parentKey(key))
     const before = lookLocal(root, path)
-    if (before?.kind !== 'file') throw changedHere()
+    if (before === undefined) {
+      const message = `${showPath(path)} vanished before it was read`
+      context.onEvent?.({ type: 'warning', code: 'VANISHED', message })
+      return undefined
+    }
+    if (before.kind !== 'file') throw changedHere()
     const wrapFor = await options.upload.wrapFor()
     const done = await uploadFile(
       options.upload.context,

@@ -70,7 +70,11 @@ export async function runUpload(
   const bytes = uploads.reduce((sum, step) => sum + step.entry.size, 0)
   context.onEvent?.({ type: 'planned', files: uploads.length, bytes, skipped: tally.skipped })
 
-  const distributor = createDistributor(api, keyring, { onEvent: context.onEvent, signal })
+  const distributor = createDistributor(api, keyring, {
+    onEvent: context.onEvent,
+    onRefused: ({ member, error }) => tally.failed.push({ path: member, error }),
+    signal,
+  })
   const { journal: path } = options
   const journal = path === undefined ? undefined : await openUploadJournal(path, context.clock, context.onEvent)
   try {

@@ -18,18 +18,24 @@ import {
   type WrappedFileKey,
   wrapFileKey,
 } from '../../crypto/index.ts'
-import { getKeyPairs } from '../api/account.ts'
+import { getAccount, getKeyPairs } from '../api/account.ts'
 import type { Api } from '../api/api.ts'
+import { systemClock } from '../environment.ts'
 import type { FileKeyCache } from './file-key-cache.ts'
+import { createPins, type Pins } from './pins.ts'
 
 export interface Keyring {
+  /** What is known of members' keys. */
+  readonly pins: Pins
+  /** Id of the account. */
+  userId(signal?: AbortSignal): Promise<number>
   /** The locked key pairs as the server has them. */
   containers(signal?: AbortSignal): Promise<readonly KeyPairContainer[]>
   /**
-   * The account's preferred public key. The key pair is unlocked first, which proves that the public key belongs to it: the
-   * server could have put another one there.
+   * The account's public key, the preferred one unless a version is given. The key pair is unlocked first, which proves that
+   * the public key belongs to it: the server could have put another one there.
    */
-  ownKey(signal?: AbortSignal): Promise<PublicKey>
+  ownKey(signal?: AbortSignal, version?: KeyPairVersion): Promise<PublicKey>
   /** Opens a file key with the key pair of its version. */
   unwrap(wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
   /** As `unwrap`, for content of a node; asks the cache first. */
@@ -61,14 +67,23 @@ const noKeyPair = (version?: KeyPairVersion) =>
     { hint: 'Make one: sync keys create' },
   )
 
-/** @param password - Asked for at most once; a wrong one is reported, not asked for again. */
-export function createKeyring(api: Api, password: () => Promise<Password>, cache?: FileKeyCache): Keyring {
+/**
+ * @param password - Asked for at most once; a wrong one is reported, not asked for again.
+ * @param pins - Default: in memory, and nobody is trusted yet.
+ */
+export function createKeyring(
+  api: Api,
+  password: () => Promise<Password>,
+  cache?: FileKeyCache,
+  pins: Pins = createPins({ origin: api.origin, clock: systemClock }),
+): Keyring {
   /** Where the keys came from that are not in the cache. */
   const unconfirmed = new WeakMap<FileKey, { pair: UserKeyPair; nodeId: number }>()
   const unlocked = new Map<KeyPairVersion, Promise<UserKeyPair>>()
   const imported = new Map<string, Promise<PublicKey>>()
   let fetched: Promise<readonly KeyPairContainer[]> | undefined
   let asked: Promise<Password> | undefined
+  let account: Promise<number> | undefined
 
   function containers(signal?: AbortSignal) {
     fetched ??= getKeyPairs(api, signal).catch((error) => {
@@ -99,8 +114,20 @@ export function createKeyring(api: Api, password: () => Promise<Password>, cache
   }
 
   return {
+    pins,
+    userId(signal) {
+      account ??= getAccount(api, signal).then(
+        ({ id }) => id,
+        (error) => {
+          account = undefined
+          throw error
+        },
+      )
+      return account
+    },
     containers,
-    async ownKey(signal) {
+    async ownKey(signal, version) {
+      if (version !== undefined) return (await pair(version, signal)).publicKey
       const versions = (await containers(signal)).map(({ privateKeyContainer }) => privateKeyContainer.version)
       if (versions.length === 0) throw noKeyPair()
       return (await pair(versions.includes('RSA-4096') ? 'RSA-4096' : 'A', signal)).publicKey
