@@ -2,7 +2,7 @@
  * Program of the thread that reads and encrypts; encryption-thread.ts says what it is asked for.
  * @module
  */
-import { parentPort } from 'node:worker_threads'
+import { MessageChannel, parentPort } from 'node:worker_threads'
 import { type ResumableEncryptor, takeOverEncryptor } from '../../crypto/resumable.ts'
 import { SyncError, toSyncError } from '../errors.ts'
 import { readAt } from '../local/stable-read.ts'
@@ -62,7 +62,7 @@ function carryOut(order: Order): Answer {
   }
 }
 
-parentPort!.on('message', (order: Order) => {
+function onOrder(order: Order): void {
   let answer: Answer
   try {
     answer = carryOut(order)
@@ -72,4 +72,18 @@ parentPort!.on('message', (order: Order) => {
   }
   const { fileKey } = answer
   parentPort!.postMessage(answer, fileKey === undefined ? [] : [fileKey.key.buffer])
-})
+}
+
+// The cipher cannot give memory back before a channel of its own has closed (crypto/primitives/node.ts), which takes some turns
+// of the event loop; orders that follow each other closely would keep it from turning. So none is carried out before a channel
+// that was closed later has, and the turn is over.
+let early: Order[] | undefined = []
+parentPort!.on('message', (order: Order) => void (early === undefined ? onOrder(order) : early.push(order)))
+const turns = new MessageChannel()
+turns.port1.once('close', () =>
+  setImmediate(() => {
+    for (const order of early!) onOrder(order)
+    early = undefined
+  }),
+)
+turns.port2.close()
