@@ -46,7 +46,8 @@ interface Shelf {
   readonly path: string
   readonly sealer: FileKeySealer
   readonly header: Buffer
-  readonly records: Promise<Map<string, Uint8Array>>
+  /** Loaded when first asked: an upload only adds. */
+  records?: Promise<Map<string, Uint8Array>>
   pending: Uint8Array[]
 }
 
@@ -65,7 +66,7 @@ export function createFileKeyCache(options: FileKeyCacheOptions): FileKeyCache {
       // Says which key pair the file is of, to nobody but its owner.
       const none = { name: '', iv: new Uint8Array(12), tag: new Uint8Array(16) }
       const header = Buffer.concat([MAGIC, sealer.idOf(none)])
-      shelf = { path, sealer, header, records: load(path, header, maxRecords), pending: [] }
+      shelf = { path, sealer, header, pending: [] }
       shelves.set(pair, shelf)
     }
     return shelf
@@ -96,9 +97,11 @@ export function createFileKeyCache(options: FileKeyCacheOptions): FileKeyCache {
 
   return {
     async find(pair, nodeId, iv, tag) {
-      const { sealer, records } = shelfOf(pair)
+      const shelf = shelfOf(pair)
+      const { sealer, path, header } = shelf
       const identity = { name: String(nodeId), iv, tag }
-      const sealed = (await records).get(textOf(sealer.idOf(identity)))
+      shelf.records ??= load(path, header, maxRecords)
+      const sealed = (await shelf.records).get(textOf(sealer.idOf(identity)))
       return sealed && sealer.open(identity, sealed)
     },
     add(pair, nodeId, fileKey) {

@@ -36,6 +36,12 @@ export interface Keyring {
    * the public key belongs to it: the server could have put another one there.
    */
   ownKey(signal?: AbortSignal, version?: KeyPairVersion): Promise<PublicKey>
+  /**
+   * Does what comes before unlocking: fetches the key pair, and asks for the password.
+   *
+   * @throws {SyncError} `NO_KEY_PAIR`, `PASSWORD_NEEDED`.
+   */
+  prepare(signal?: AbortSignal): Promise<void>
   /** Opens a file key with the key pair of its version. */
   unwrap(wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
   /** As `unwrap`, for content of a node; asks the cache first. */
@@ -45,6 +51,8 @@ export interface Keyring {
    * IV and tag: one that the server made up would otherwise stay after the right one is back. Call it before wiping the key.
    */
   confirm(fileKey: FileKey): void
+  /** Caches the key of content that was uploaded under it, for the preferred key pair. Call it before wiping the key. */
+  keep(nodeId: number, fileKey: FileKey): Promise<void>
   /** Wraps a file key for somebody. */
   wrap(fileKey: FileKey, publicKey: PublicKey): Promise<WrappedFileKey>
   /**
@@ -113,6 +121,12 @@ export function createKeyring(
     return opening
   }
 
+  async function preferred(signal?: AbortSignal): Promise<KeyPairVersion> {
+    const versions = (await containers(signal)).map(({ privateKeyContainer }) => privateKeyContainer.version)
+    if (versions.length === 0) throw noKeyPair()
+    return versions.includes('RSA-4096') ? 'RSA-4096' : 'A'
+  }
+
   return {
     pins,
     userId(signal) {
@@ -126,11 +140,11 @@ export function createKeyring(
       return account
     },
     containers,
-    async ownKey(signal, version) {
-      if (version !== undefined) return (await pair(version, signal)).publicKey
-      const versions = (await containers(signal)).map(({ privateKeyContainer }) => privateKeyContainer.version)
-      if (versions.length === 0) throw noKeyPair()
-      return (await pair(versions.includes('RSA-4096') ? 'RSA-4096' : 'A', signal)).publicKey
+    ownKey: async (signal, version) => (await pair(version ?? (await preferred(signal)), signal)).publicKey,
+    async prepare(signal) {
+      await preferred(signal)
+      asked ??= password()
+      await asked
     },
     unwrap: async (wrapped, signal) => unwrapFileKey(wrapped, await pair(versionOf(wrapped), signal)),
     async open(nodeId, wrapped, signal) {
@@ -146,6 +160,9 @@ export function createKeyring(
       if (from === undefined) return
       unconfirmed.delete(fileKey)
       cache?.add(from.pair, from.nodeId, fileKey)
+    },
+    async keep(nodeId, fileKey) {
+      if (cache !== undefined) cache.add(await pair(await preferred()), nodeId, fileKey)
     },
     wrap: wrapFileKey,
     importKey(container) {
