@@ -12,6 +12,7 @@ import { type Leftover, sweepDirectory } from '../local/partial-file.ts'
 import { createSafeTree, foldsCase } from '../local/safe-tree.ts'
 import { downloadFile, storableTime } from '../transfer/download.ts'
 import { createKeysAhead } from '../transfer/keys-ahead.ts'
+import { createLargeFiles } from '../transfer/segments.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
 import { type DownloadStep, freeName, mayReplace, planDownload, sameTime } from './plan.ts'
 import { requireRemote } from './remote-path.ts'
@@ -19,6 +20,7 @@ import {
   DEFAULT_JOBS,
   type DownloadOptions,
   isSameContent,
+  memoryOf,
   never,
   type RunContext,
   recordFailures,
@@ -71,6 +73,7 @@ export async function runDownload(
     context,
     downloads.map(({ step }) => step.node),
   )
+  const large = createLargeFiles(options.memory === undefined ? undefined : memoryOf(options))
   const work = async ({ step, replaces }: Planned, stop: AbortSignal) => {
     const parent = step.path.slice(0, -1)
     const directory = tree.ensureDirectory(parent)
@@ -79,13 +82,14 @@ export async function runDownload(
       context,
       step.node,
       `${directory}/${step.path.at(-1)}`,
-      { shown: step.shown, replaces, beforeRename, openKey: keys.take },
+      { shown: step.shown, replaces, beforeRename, openKey: keys.take, large },
       stop,
     )
   }
   const onFailure = (failure: { path: string; error: SyncError }) => report(context, failure.path, failure.error)
   await runEntries(downloads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure, onBusy: context.onBusy })
   await keys.close()
+  await large.close()
   await removeSettled(tree.root, steps, leftovers, tally)
   return summarize(tally, 0)
 }

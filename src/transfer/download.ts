@@ -11,7 +11,8 @@ import type { RemoteNode } from '../api/wire.ts'
 import { cancelled, type ErrorClass, localError, SyncError, systemCode } from '../errors.ts'
 import { createAtomicFile } from '../local/atomic-file.ts'
 import { openPartialFile, type PartialFile } from '../local/partial-file.ts'
-import { type DownloadContext, downloadContent, type Head, openFileKey, type Sink, sizeOf } from './content.ts'
+import { type DownloadContext, downloadContent, openFileKey, type Sink, sizeOf } from './content.ts'
+import { downloadLarge, LARGE_BYTES, type LargeFiles } from './segments.ts'
 
 /** What a target on disk looked like when somebody decided to replace it. */
 export interface LocalVersion {
@@ -25,6 +26,8 @@ export interface DownloadTarget {
   /** What stood there when this was planned; absent: nothing. Anything else there now is a conflict. */
   readonly replaces?: LocalVersion | undefined
   readonly beforeRename?: () => Promise<void>
+  /** Shared by all downloads of a run. */
+  readonly large: LargeFiles
   /** Where the file key comes from; default: asked for now. */
   readonly openKey?: (node: RemoteNode, signal: AbortSignal) => Promise<FileKey | undefined>
 }
@@ -65,8 +68,6 @@ export async function downloadFile(
   return size
 }
 
-/** Smaller files are sooner fetched again than their leftovers looked after. */
-export const RESUMABLE_BYTES = 8 * 1024 * 1024
 /** Less than this is not worth coming back for. */
 const KEEP_BYTES = 1024 * 1024
 /** After failures of these classes another run may go on. */
@@ -80,7 +81,7 @@ async function openTemporary(
   target: string,
   size: number,
 ): Promise<PartialFile> {
-  if (fileKey !== undefined && size >= RESUMABLE_BYTES) {
+  if (fileKey !== undefined && size >= LARGE_BYTES) {
     const version = Buffer.concat([fileKey.iv, fileKey.tag]).toString('base64')
     const identity = `${api.origin}\0${node.id}\0${version}`
     const file = await openPartialFile(target, { identity, size, clock })
@@ -100,20 +101,14 @@ async function receive(
   options: DownloadTarget,
   signal: AbortSignal,
 ): Promise<void> {
-  let position = file.found
-  const sink: Sink = {
-    async write(chunk) {
-      for (let at = 0; at < chunk.length; ) {
-        const { bytesWritten } = await file.handle.write(chunk, at, chunk.length - at, position).catch((error) => {
-          throw localError(error, `write ${basename(target)}`)
-        })
-        at += bytesWritten
-        position += bytesWritten
-      }
-    },
-  }
+  const name = basename(target)
   try {
-    await downloadContent(context, node, fileKey, sink, options.shown, signal, headOf(file, target))
+    if (sizeOf(node) >= LARGE_BYTES) {
+      const into = { fd: file.handle.fd, name, found: file.found }
+      await downloadLarge(context, options.large, node, fileKey, into, options.shown, signal)
+    } else {
+      await downloadContent(context, node, fileKey, sinkOf(file, name), options.shown, signal)
+    }
     if (signal.aborted) throw cancelled(signal)
     const modified = node.timestampModification ?? node.updatedAt
     await file.commit({
@@ -125,27 +120,29 @@ async function receive(
     })
   } catch (error) {
     const kind = error instanceof SyncError ? error.class : signal.aborted ? 'cancelled' : 'internal'
-    if (position >= KEEP_BYTES && KEEP_AFTER.includes(kind)) await file.keep()
+    if (KEEP_AFTER.includes(kind) && (await lengthOf(file)) >= KEEP_BYTES) await file.keep()
     throw error
   } finally {
     await file.discard()
   }
 }
 
-const HEAD_CHUNK = 1024 * 1024
+const lengthOf = ({ handle }: PartialFile): Promise<number> =>
+  handle.stat().then(
+    ({ size }) => size,
+    () => 0,
+  )
 
-function headOf({ found, handle }: PartialFile, target: string): Head {
+function sinkOf({ handle }: PartialFile, name: string): Sink {
+  let position = 0
   return {
-    bytes: found,
-    async *read() {
-      const buffer = Buffer.allocUnsafeSlow(Math.min(found, HEAD_CHUNK))
-      for (let at = 0; at < found; ) {
-        const { bytesRead } = await handle.read(buffer, 0, Math.min(buffer.length, found - at), at).catch((error) => {
-          throw localError(error, `read what is there of ${basename(target)}`)
+    async write(chunk) {
+      for (let at = 0; at < chunk.length; ) {
+        const { bytesWritten } = await handle.write(chunk, at, chunk.length - at, position).catch((error) => {
+          throw localError(error, `write ${name}`)
         })
-        if (bytesRead === 0) throw new SyncError('changed', 'PARTIAL_CHANGED', 'The partial file became shorter')
-        yield buffer.subarray(0, bytesRead)
-        at += bytesRead
+        at += bytesWritten
+        position += bytesWritten
       }
     },
   }
