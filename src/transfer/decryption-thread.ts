@@ -1,6 +1,6 @@
 /**
- * A thread that decrypts and writes large files while this one receives. It sees the memory that was received into, and does what
- * it is asked for in order. The other side is decryption-worker.ts.
+ * A thread that decrypts and writes large files while this one receives. It is given the memory that was received into, and does
+ * what it is asked for in order. The other side is decryption-worker.ts.
  * @module
  */
 import { existsSync } from 'node:fs'
@@ -19,7 +19,7 @@ export type Order = { readonly id: number } & (
       readonly secrets: { readonly key: Uint8Array; readonly iv: Uint8Array; readonly tag: Uint8Array } | undefined
     }
   | { readonly do: 'replay'; readonly bytes: number }
-  | { readonly do: 'write'; readonly content: Uint8Array }
+  | { readonly do: 'write'; readonly chunks: readonly Uint8Array[] }
   | { readonly do: 'end' | 'forget' }
 )
 
@@ -35,8 +35,8 @@ export interface Answer {
 /** A `PlaintextFile` that is worked on elsewhere. Steps may be asked for before the last one is done. */
 export interface RemotePlaintextFile {
   replay(bytes: number): Promise<void>
-  /** @param content - Shared memory; must stay as it is until the promise settles. */
-  write(content: Uint8Array): Promise<void>
+  /** @param chunks - Given away: they are empty afterwards. */
+  write(chunks: readonly Uint8Array[]): Promise<void>
   end(): Promise<void>
   /** When it resolves, nothing touches the file any more, and its key is wiped there. */
   forget(): Promise<void>
@@ -64,6 +64,13 @@ export function startDecryptionThread(): DecryptionThread {
   return isThere ? startWorker(program) : { open: openHere, close: async () => {} }
 }
 
+/** The chunk itself where it is all of its memory, as most that come from a socket are, else a copy. */
+function ownMemory(chunk: Uint8Array): Uint8Array<ArrayBuffer> {
+  const { buffer, byteOffset, byteLength } = chunk
+  const isWhole = buffer instanceof ArrayBuffer && byteOffset === 0 && buffer.byteLength === byteLength
+  return isWhole ? new Uint8Array(buffer) : new Uint8Array(chunk)
+}
+
 function startWorker(program: URL): DecryptionThread {
   const worker = new Worker(program, { name: 'decryption', env: {} })
   const waiting: { resolve(): void; reject(error: unknown): void }[] = []
@@ -87,12 +94,12 @@ function startWorker(program: URL): DecryptionThread {
   })
   worker.unref()
 
-  function ask(order: Order): Promise<void> {
+  function ask(order: Order, transfer: readonly ArrayBuffer[] = []): Promise<void> {
     if (failure !== undefined) return Promise.reject(failure)
     return new Promise((resolve, reject) => {
       waiting.push({ resolve, reject })
       worker.ref()
-      worker.postMessage(order)
+      worker.postMessage(order, transfer)
     })
   }
 
@@ -104,7 +111,13 @@ function startWorker(program: URL): DecryptionThread {
       ask({ do: 'open', id, fd, shown, secrets }).catch(() => {})
       return {
         replay: (bytes) => ask({ do: 'replay', id, bytes }),
-        write: (content) => ask({ do: 'write', id, content }),
+        write(chunks) {
+          const own = chunks.map(ownMemory)
+          return ask(
+            { do: 'write', id, chunks: own },
+            own.map(({ buffer }) => buffer),
+          )
+        },
         end: () => ask({ do: 'end', id }),
         // A thread that is gone touches nothing either.
         forget: () => ask({ do: 'forget', id }).catch(() => {}),
@@ -121,7 +134,7 @@ function openHere(fd: number, shown: string, fileKey: FileKey | undefined): Remo
   const file = openPlaintextFile(fd, shown, fileKey)
   return {
     replay: async (bytes) => file.replay(bytes),
-    write: async (content) => file.write(content),
+    write: async (chunks) => file.write(chunks),
     end: async () => file.end(),
     forget: async () => {},
   }

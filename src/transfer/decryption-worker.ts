@@ -33,7 +33,7 @@ function carryOut(order: Order): void {
       opened(order.id).replay(order.bytes)
       return
     case 'write':
-      opened(order.id).write(order.content)
+      opened(order.id).write(order.chunks)
       return
     case 'end':
       opened(order.id).end()

@@ -29,32 +29,27 @@ export interface SlabPool {
   readonly size: number
   /** Waits for a free slab. Its content is whatever was left in it. */
   take(signal?: AbortSignal): Promise<Uint8Array>
-  /** A slab that is free and that nobody waits for. */
-  takeFree(): Uint8Array | undefined
   give(slab: Uint8Array): void
 }
 
 /**
- * A fixed number of equal buffers, which other threads may see, made when first needed and used again and again. A file needs one slab to make progress
+ * A fixed number of equal buffers, made when first needed and used again and again. A file needs one slab to make progress
  * and gives it back when the part is acknowledged, so files cannot block each other for good.
  */
 export function createSlabPool(count: number, size: number): SlabPool {
   const free: Uint8Array[] = []
   const waiting: ((slab: Uint8Array) => void)[] = []
   let made = 0
-  function takeFree(): Uint8Array | undefined {
-    const slab = free.pop()
-    if (slab !== undefined || made === count) return slab
-    made++
-    return Buffer.from(new SharedArrayBuffer(size))
-  }
   return {
     size,
-    takeFree,
     async take(signal) {
       if (signal?.aborted) throw cancelled(signal)
-      const slab = takeFree()
+      const slab = free.pop()
       if (slab !== undefined) return slab
+      if (made < count) {
+        made++
+        return Buffer.allocUnsafeSlow(size)
+      }
       return new Promise((resolve, reject) => {
         const stop = () => {
           waiting.splice(waiting.indexOf(deliver), 1)

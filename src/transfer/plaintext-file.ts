@@ -8,12 +8,12 @@ import { createFileDecryptor } from '../../crypto/file-cipher.ts'
 import type { FileKey } from '../../crypto/file-key.ts'
 import { localError, SyncError } from '../errors.ts'
 
-/** What is written is UNVERIFIED until `end` has returned. */
+/** What is written is UNVERIFIED until `end` has returned. After a failure every further step fails the same way. */
 export interface PlaintextFile {
   /** Takes in the next `bytes` bytes that are there: plaintext of an earlier run, not to be trusted. */
   replay(bytes: number): void
   /** Decrypts and writes what follows. */
-  write(content: Uint8Array): void
+  write(chunks: readonly Uint8Array[]): void
   /**
    * Ends the content and checks the tag.
    *
@@ -50,20 +50,37 @@ export function openPlaintextFile(fd: number, shown: string, fileKey: FileKey | 
     }
   }
 
+  let failure: { readonly error: unknown } | undefined
+  function attempt(step: () => void): void {
+    if (failure !== undefined) throw failure.error
+    try {
+      step()
+    } catch (error) {
+      failure = { error }
+      throw error
+    }
+  }
+
+  function replay(bytes: number): void {
+    const buffer = Buffer.allocUnsafeSlow(Math.min(bytes, REPLAY_BYTES))
+    for (const end = position + bytes; position < end; ) {
+      const read = readAt(buffer.subarray(0, Math.min(buffer.length, end - position)), position)
+      if (read === 0) throw new SyncError('changed', 'PARTIAL_CHANGED', 'The partial file became shorter')
+      decryptor?.replay(buffer.subarray(0, read))
+      position += read
+    }
+  }
+
+  function write(chunks: readonly Uint8Array[]): void {
+    for (const chunk of chunks) {
+      if (decryptor === undefined) append(chunk)
+      else decryptor.updateEach(chunk, append)
+    }
+  }
+
   return {
-    replay(bytes) {
-      const buffer = Buffer.allocUnsafeSlow(Math.min(bytes, REPLAY_BYTES))
-      for (const end = position + bytes; position < end; ) {
-        const read = readAt(buffer.subarray(0, Math.min(buffer.length, end - position)), position)
-        if (read === 0) throw new SyncError('changed', 'PARTIAL_CHANGED', 'The partial file became shorter')
-        decryptor?.replay(buffer.subarray(0, read))
-        position += read
-      }
-    },
-    write(content) {
-      if (decryptor === undefined) append(content)
-      else decryptor.updateEach(content, append)
-    },
-    end: () => decryptor?.final(),
+    replay: (bytes) => attempt(() => replay(bytes)),
+    write: (chunks) => attempt(() => write(chunks)),
+    end: () => attempt(() => decryptor?.final()),
   }
 }

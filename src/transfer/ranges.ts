@@ -59,7 +59,7 @@ export const wrongLength = (message: string) =>
 /**
  * Reads a stretch to its end, over as many requests as it takes.
  *
- * @param take - Gets the bytes in order, each once; may use a chunk until its promise resolves.
+ * @param take - Gets the bytes in order, each once. The chunks are its own.
  * @param options.orWhole - Read on when the server answers with everything instead of a range, passing over what comes before;
  * otherwise that throws `noRanges`.
  */
@@ -85,9 +85,9 @@ export async function readStretch(
         const chunk = passOver === 0 ? received : received.subarray(Math.min(passOver, received.length))
         passOver -= received.length - chunk.length
         if (at + chunk.length > end) throw wrongLength('The server sent more bytes than the file has')
-        const taken = take(chunk)
-        if (taken !== undefined) await taken
+        // Before it is taken: whoever has it may give its memory away.
         at += chunk.length
+        await take(chunk)
       }
       if (at < end) throw new SyncError('network', 'CONTENT_CUT', 'The content ended early', { retryable: true })
     } catch (error) {

@@ -1,7 +1,7 @@
 /**
- * Large content on its way down: several ranges in flight, each into a slab of its own, decrypted and written strictly in order by
- * another thread. Slabs come from one pool for all files, which bounds the memory of a run. What an earlier run left goes through
- * the same decryptor, so that the one tag covers everything.
+ * Large content on its way down: several ranges in flight, handed over strictly in order to another thread that decrypts and
+ * writes. Chunks go there as they came from the network, without being copied; how many segments may wait for their turn is
+ * bounded over all files of a run. What an earlier run left goes through the same decryptor, so that the one tag covers everything.
  * @module
  */
 import { setMaxListeners } from 'node:events'
@@ -10,22 +10,25 @@ import type { RemoteNode } from '../api/wire.ts'
 import { cancelled } from '../errors.ts'
 import { type DownloadContext, sizeOf } from './content.ts'
 import { type DecryptionThread, startDecryptionThread } from './decryption-thread.ts'
-import { createSlabPool, type SlabPool } from './flow.ts'
-import { type Address, createAddress, isNoRanges, readStretch, type Stretch } from './ranges.ts'
+import { createPermits, type Permits } from './permits.ts'
+import { type Address, createAddress, isNoRanges, readStretch } from './ranges.ts'
 
 /** Smaller files come in one piece, and are sooner fetched again than their leftovers looked after. */
 export const LARGE_BYTES = 8 * 1024 * 1024
 const SEGMENT_BYTES = 4 * 1024 * 1024
 /** Of one file at once. */
 const REQUESTS = 4
-/** Segments of one file on their way to the disk: one that is written, and one for afterwards. */
-const WRITES = 2
+/** Handed over together: orders cost something, too. */
+const BATCH_BYTES = 512 * 1024
+/** Handed over and not written yet, of one file. The network waits then. */
+const BEHIND_BYTES = 2 * 1024 * 1024
 /** Of all files, unless told otherwise. */
 const MEMORY_BYTES = 48 * 1024 * 1024
 
 /** What large files of a run share. */
 export interface LargeFiles {
-  readonly slabs: SlabPool
+  /** One for each segment in memory. */
+  readonly permits: Permits
   /** Started when first needed. */
   thread(): DecryptionThread
   close(): Promise<void>
@@ -35,7 +38,7 @@ export interface LargeFiles {
 export function createLargeFiles(memory = MEMORY_BYTES): LargeFiles {
   let thread: DecryptionThread | undefined
   return {
-    slabs: createSlabPool(Math.max(1, Math.floor(memory / SEGMENT_BYTES)), SEGMENT_BYTES),
+    permits: createPermits(Math.max(1, Math.floor(memory / SEGMENT_BYTES))),
     thread() {
       thread ??= startDecryptionThread()
       return thread
@@ -51,17 +54,6 @@ export interface LargeTarget {
   readonly name: string
   /** Bytes at its beginning that an earlier run decrypted. They are not asked for again, and count for nothing until the tag has matched. */
   readonly found: number
-}
-
-/** What the two ways to fetch large content need. */
-interface Job {
-  readonly context: DownloadContext
-  readonly slabs: SlabPool
-  readonly address: Address
-  readonly size: number
-  readonly signal: AbortSignal
-  /** Decrypts and writes what follows, and tells. */
-  write(content: Uint8Array): Promise<void>
 }
 
 /**
@@ -81,8 +73,8 @@ export async function downloadLarge(
   const plaintext = files.thread().open(target.fd, target.name, fileKey)
   const confirm = (bytes: number) => context.onEvent?.({ type: 'part-confirmed', path: shown, bytes })
   const address = createAddress(context.api, node.id, signal)
-  const write = (content: Uint8Array) => plaintext.write(content).then(() => confirm(content.length))
-  const job = { context, slabs: files.slabs, address, size, signal, write }
+  const outlet = createOutlet((chunks) => plaintext.write(chunks), confirm)
+  const job = { context, permits: files.permits, address, size, signal, outlet }
   try {
     for (let at = 0; at < target.found; at += SEGMENT_BYTES) {
       if (signal.aborted) throw cancelled(signal)
@@ -92,6 +84,7 @@ export async function downloadLarge(
     }
     const reached = await fetchInSegments(job, target.found)
     if (reached < size) await fetchInOneGo(job, reached)
+    await outlet.settle()
     await plaintext.end()
   } finally {
     await plaintext.forget()
@@ -99,11 +92,66 @@ export async function downloadLarge(
   if (fileKey !== undefined) context.keyring.confirm(fileKey)
 }
 
+/** Hands chunks over in batches, and knows what has become of them. */
+interface Outlet {
+  /** Waits while too much has not been written yet. */
+  take(chunk: Uint8Array): Promise<void> | undefined
+  /** Resolves when all that was taken is written. */
+  settle(): Promise<void>
+}
+
+function createOutlet(write: (chunks: Uint8Array[]) => Promise<void>, confirm: (bytes: number) => void): Outlet {
+  let batch: Uint8Array[] = []
+  let batched = 0
+  let behind = 0
+  let last: Promise<void> = Promise.resolve()
+
+  function flush(): void {
+    const bytes = batched
+    behind += bytes
+    const before = last
+    const written = write(batch)
+    last = before
+      .then(() => written)
+      .then(() => {
+        behind -= bytes
+        confirm(bytes)
+      })
+    last.catch(() => {}) // told when awaited
+    ;[batch, batched] = [[], 0]
+  }
+
+  return {
+    take(chunk) {
+      batch.push(chunk)
+      batched += chunk.length
+      if (batched < BATCH_BYTES) return undefined
+      flush()
+      return behind > BEHIND_BYTES ? last : undefined
+    },
+    settle() {
+      if (batched > 0) flush()
+      return last
+    },
+  }
+}
+
+/** What the two ways to fetch large content need. */
+interface Job {
+  readonly context: DownloadContext
+  readonly permits: Permits
+  readonly address: Address
+  readonly size: number
+  readonly signal: AbortSignal
+  readonly outlet: Outlet
+}
+
 interface Segment {
-  readonly slab: Uint8Array
   readonly length: number
-  /** Bytes in the slab so far. */
   arrived: number
+  /** What has arrived before it was this segment's turn. */
+  chunks: Uint8Array[]
+  isNext: boolean
   readonly complete: Promise<void>
 }
 
@@ -113,93 +161,90 @@ interface Segment {
  * @returns how far it got: to the end, unless the server sends whole files only.
  */
 async function fetchInSegments(job: Job, start: number): Promise<number> {
-  const { slabs, size } = job
+  const { permits, size, outlet } = job
   const stop = new AbortController()
   const signal = AbortSignal.any([job.signal, stop.signal])
   setMaxListeners(0, signal)
-  const arriving: Segment[] = []
-  const writing: Promise<void>[] = []
+  const segments: Segment[] = []
   let asked = start
   let reached = start
   let requests = 1
 
-  function write({ slab, arrived }: Segment): void {
-    reached += arrived
-    const written = job.write(slab.subarray(0, arrived)).finally(() => slabs.give(slab))
-    written.catch(() => {}) // told when awaited
-    writing.push(written)
+  function ask(): void {
+    const end = Math.min(asked + SEGMENT_BYTES, size)
+    segments.push(fetchSegment(job, asked, end, signal))
+    asked = end
+  }
+  /** What has arrived of it goes now, and the rest as it comes. */
+  async function handOver(segment: Segment): Promise<void> {
+    segment.isNext = true
+    let room: Promise<void> | undefined
+    for (const chunk of segment.chunks) room = outlet.take(chunk)
+    segment.chunks = []
+    await room
   }
 
   try {
     while (reached < size) {
-      while (asked < size && arriving.length < requests) {
-        // Whoever has a slab goes on with that one. Nobody waits for another, so files cannot block each other.
-        const isIdle = arriving.length + writing.length === 0
-        const slab = slabs.takeFree() ?? (isIdle ? await slabs.take(signal) : undefined)
-        if (slab === undefined) break
-        arriving.push(fetchSegment(job, { start: asked, end: Math.min(asked + slabs.size, size), size }, slab, signal))
-        asked = Math.min(asked + slabs.size, size)
+      // Whoever has a segment goes on with that one. Nobody waits for another, so files cannot block each other.
+      while (asked < size && segments.length < requests && permits.takeFree()) ask()
+      if (segments.length === 0) {
+        await permits.take(signal)
+        ask()
       }
-      if (arriving.length === 0 || writing.length === WRITES) {
-        await writing.shift()
-        continue
-      }
-      await arriving[0]!.complete
-      write(arriving.shift()!)
+      const next = segments[0]!
+      await handOver(next)
+      await next.complete
+      reached += next.length
+      segments.shift()
+      permits.give()
       requests = REQUESTS
     }
-    for (const written of writing) await written
     return size
   } catch (error) {
     stop.abort()
-    await Promise.allSettled(arriving.map(({ complete }) => complete))
-    const isWritable = (await Promise.allSettled(writing)).every(({ status }) => status === 'fulfilled')
-    let follows = isWritable
-    // What has arrived behind the last byte that was written need not be fetched again.
-    for (const segment of arriving) {
-      if (follows) write(segment)
-      else slabs.give(segment.slab)
+    await Promise.allSettled(segments.map(({ complete }) => complete))
+    // What has arrived behind the last byte that was handed over need not be fetched again.
+    let follows = true
+    for (const segment of segments) {
+      permits.give()
+      if (follows) {
+        await handOver(segment).catch(() => {})
+        reached += segment.arrived
+      }
       follows &&= segment.arrived === segment.length
     }
-    await Promise.allSettled(writing)
-    if (!isNoRanges(error) || !isWritable) throw error
+    await outlet.settle()
+    if (!isNoRanges(error)) throw error
     return reached
   }
 }
 
-function fetchSegment({ context, address }: Job, stretch: Stretch, slab: Uint8Array, signal: AbortSignal): Segment {
+function fetchSegment(
+  { context, address, size, outlet }: Job,
+  start: number,
+  end: number,
+  signal: AbortSignal,
+): Segment {
   const take = (chunk: Uint8Array) => {
-    slab.set(chunk, segment.arrived)
     segment.arrived += chunk.length
+    if (segment.isNext) return outlet.take(chunk)
+    segment.chunks.push(chunk)
     return undefined
   }
-  const complete = readStretch(context, address, stretch, take, { orWhole: false, signal })
+  const complete = readStretch(context, address, { start, end, size }, take, { orWhole: false, signal })
   complete.catch(() => {}) // told when awaited
-  const segment = { slab, length: stretch.end - stretch.start, arrived: 0, complete }
+  const segment: Segment = { length: end - start, arrived: 0, chunks: [], isNext: false, complete }
   return segment
 }
 
 /** From a server that does not send ranges. */
-async function fetchInOneGo({ context, slabs, address, size, signal, write }: Job, start: number): Promise<void> {
-  const slab = await slabs.take(signal)
-  let fill = 0
-  const flush = async () => {
-    const full = slab.subarray(0, fill)
-    fill = 0
-    await write(full)
-  }
+async function fetchInOneGo({ context, permits, address, size, signal, outlet }: Job, start: number): Promise<void> {
+  await permits.take(signal)
   try {
-    const take = async (chunk: Uint8Array) => {
-      for (let at = 0; at < chunk.length; ) {
-        const piece = chunk.subarray(at, at + slab.length - fill)
-        slab.set(piece, fill)
-        fill += piece.length
-        at += piece.length
-        if (fill === slab.length) await flush()
-      }
-    }
-    await readStretch(context, address, { start, end: size, size }, take, { orWhole: true, signal })
+    await readStretch(context, address, { start, end: size, size }, outlet.take, { orWhole: true, signal })
   } finally {
-    await flush().finally(() => slabs.give(slab))
+    await outlet.settle()
+    permits.give()
   }
 }
