@@ -8,6 +8,7 @@ import { statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Api } from '../api/api.ts'
 import { cancelled, localError, SyncError, systemCode, toSyncError } from '../errors.ts'
+import { syncDirectory } from '../local/atomic-file.ts'
 import { type Leftover, sweepDirectory } from '../local/partial-file.ts'
 import { createSafeTree, foldsCase } from '../local/safe-tree.ts'
 import { downloadFile, storableTime } from '../transfer/download.ts'
@@ -74,24 +75,39 @@ export async function runDownload(
     downloads.map(({ step }) => step.node),
   )
   const large = createLargeFiles(options.memory === undefined ? undefined : memoryOf(options))
+  const changed = new Set<string>()
   const work = async ({ step, replaces }: Planned, stop: AbortSignal) => {
     const parent = step.path.slice(0, -1)
     const directory = tree.ensureDirectory(parent)
-    const beforeRename = async () => tree.check(parent)
-    return downloadFile(
+    const beforeRename = () => tree.check(parent)
+    const bytes = await downloadFile(
       context,
       step.node,
       `${directory}/${step.path.at(-1)}`,
       { shown: step.shown, replaces, beforeRename, openKey: keys.take, large },
       stop,
     )
+    changed.add(directory)
+    return bytes
   }
   const onFailure = (failure: { path: string; error: SyncError }) => report(context, failure.path, failure.error)
   await runEntries(downloads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure, onBusy: context.onBusy })
   await keys.close()
   await large.close()
+  await makeDurable(changed, tally)
   await removeSettled(tree.root, steps, leftovers, tally)
   return summarize(tally, 0)
+}
+
+/** New names survive a power cut from here on; what is said to be transferred is. */
+async function makeDurable(directories: ReadonlySet<string>, tally: Tally): Promise<void> {
+  for (const directory of directories) {
+    try {
+      await syncDirectory(directory)
+    } catch (error) {
+      tally.stoppedBy ??= toSyncError(localError(error, `sync ${directory}`))
+    }
+  }
 }
 
 /** Tidies up after runs that were killed; returns what this one may go on with. */

@@ -4,15 +4,16 @@
  * of a large encrypted file outlives an interruption, and the next run goes on with it.
  * @module
  */
-import { lstat } from 'node:fs/promises'
+import { lstatSync } from 'node:fs'
 import { basename } from 'node:path'
 import type { FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
-import { cancelled, type ErrorClass, localError, SyncError, systemCode } from '../errors.ts'
-import { createAtomicFile } from '../local/atomic-file.ts'
+import { cancelled, type ErrorClass, localError, SyncError } from '../errors.ts'
+import { createAtomicFile, placeFile } from '../local/atomic-file.ts'
 import { openPartialFile, type PartialFile } from '../local/partial-file.ts'
 import { type DownloadContext, downloadContent, openFileKey, type Sink, sizeOf } from './content.ts'
 import { downloadLarge, LARGE_BYTES, type LargeFiles } from './segments.ts'
+import { fetchSmall, isSmall } from './small-file.ts'
 
 /** What a target on disk looked like when somebody decided to replace it. */
 export interface LocalVersion {
@@ -25,7 +26,8 @@ export interface DownloadTarget {
   readonly shown: string
   /** What stood there when this was planned; absent: nothing. Anything else there now is a conflict. */
   readonly replaces?: LocalVersion | undefined
-  readonly beforeRename?: () => Promise<void>
+  /** Throws when the directory is not what it was. */
+  readonly beforeRename?: () => void
   /** Shared by all downloads of a run. */
   readonly large: LargeFiles
   /** Where the file key comes from; default: asked for now. */
@@ -33,7 +35,8 @@ export interface DownloadTarget {
 }
 
 /**
- * Downloads a file to `target`, whose directory exists. The file gets the node's modification time.
+ * Downloads a file to `target`, whose directory exists. The file gets the node's modification time. Its name is durable only when
+ * the directory has been synced, which the caller does once for many files.
  *
  * @throws {SyncError} `CONTENT_TAMPERED`, `CONTENT_LENGTH_WRONG` (class `integrity`), `FILE_KEY_MISSING`, `LOCAL_CHANGED`
  * (class `conflict`), and what the layers below throw. Nothing of content that failed its check stays on disk.
@@ -50,22 +53,50 @@ export async function downloadFile(
   onEvent?.({ type: 'file-started', path: options.shown, bytes: size })
   const fileKey = await (options.openKey?.(node, signal) ?? openFileKey(context, node, signal))
   try {
-    let file = await openTemporary(context, node, fileKey, target, size)
-    const isResumed = file.found > 0
-    try {
-      await receive(context, node, fileKey, file, target, options, signal)
-    } catch (error) {
-      // What was on the disk may be to blame; the next try does without it.
-      if (!isResumed || !(error instanceof SyncError) || error.code !== 'CONTENT_TAMPERED') throw error
-      onEvent?.({ type: 'file-started', path: options.shown, bytes: size })
-      file = await openTemporary(context, node, fileKey, target, size)
-      await receive(context, node, fileKey, file, target, options, signal)
-    }
+    if (isSmall(node)) await receiveSmall(context, node, fileKey, target, options, signal)
+    else await receiveFile(context, node, fileKey, target, options, signal)
   } finally {
     fileKey?.wipe()
   }
   onEvent?.({ type: 'file-done', path: options.shown, bytes: size })
   return size
+}
+
+/** In one go: it is checked before it reaches the disk. */
+async function receiveSmall(
+  context: DownloadContext,
+  node: RemoteNode,
+  fileKey: FileKey | undefined,
+  target: string,
+  options: DownloadTarget,
+  signal: AbortSignal,
+): Promise<void> {
+  const content = await fetchSmall(context, node, fileKey, signal)
+  if (signal.aborted) throw cancelled(signal)
+  await placeFile(target, content, { times: timesOf(node), beforeRename: () => checkBefore(target, options) })
+  context.onEvent?.({ type: 'part-confirmed', path: options.shown, bytes: content.length })
+}
+
+async function receiveFile(
+  context: DownloadContext,
+  node: RemoteNode,
+  fileKey: FileKey | undefined,
+  target: string,
+  options: DownloadTarget,
+  signal: AbortSignal,
+): Promise<void> {
+  const size = sizeOf(node)
+  let file = await openTemporary(context, node, fileKey, target, size)
+  const isResumed = file.found > 0
+  try {
+    await receive(context, node, fileKey, file, target, options, signal)
+  } catch (error) {
+    // What was on the disk may be to blame; the next try does without it.
+    if (!isResumed || !(error instanceof SyncError) || error.code !== 'CONTENT_TAMPERED') throw error
+    context.onEvent?.({ type: 'file-started', path: options.shown, bytes: size })
+    file = await openTemporary(context, node, fileKey, target, size)
+    await receive(context, node, fileKey, file, target, options, signal)
+  }
 }
 
 /** Less than this is not worth coming back for. */
@@ -110,14 +141,7 @@ async function receive(
       await downloadContent(context, node, fileKey, sinkOf(file, name), options.shown, signal)
     }
     if (signal.aborted) throw cancelled(signal)
-    const modified = node.timestampModification ?? node.updatedAt
-    await file.commit({
-      ...(modified === undefined ? {} : { times: { atime: new Date(), mtime: new Date(storableTime(modified)) } }),
-      async beforeRename() {
-        await checkTarget(target, options.replaces)
-        await options.beforeRename?.()
-      },
-    })
+    await file.commit({ times: timesOf(node), beforeRename: () => checkBefore(target, options) })
   } catch (error) {
     const kind = error instanceof SyncError ? error.class : signal.aborted ? 'cancelled' : 'internal'
     if (KEEP_AFTER.includes(kind) && (await lengthOf(file)) >= KEEP_BYTES) await file.keep()
@@ -151,11 +175,19 @@ function sinkOf({ handle }: PartialFile, name: string): Sink {
 /** The time a file gets on disk for a time on the server: one that every file system can hold. */
 export const storableTime = (ms: number): number => Math.min(Math.max(ms, 0), Date.UTC(2106, 0))
 
-async function checkTarget(target: string, expected: LocalVersion | undefined): Promise<void> {
-  const now = await lstat(target).catch((error) => {
-    if (systemCode(error) === 'ENOENT') return undefined
-    throw error
-  })
+function timesOf(node: RemoteNode): { atime: Date; mtime: Date } | undefined {
+  const modified = node.timestampModification ?? node.updatedAt
+  return modified === undefined ? undefined : { atime: new Date(), mtime: new Date(storableTime(modified)) }
+}
+
+/** The last look before a file takes its name. */
+function checkBefore(target: string, { replaces, beforeRename }: DownloadTarget): void {
+  checkTarget(target, replaces)
+  beforeRename?.()
+}
+
+function checkTarget(target: string, expected: LocalVersion | undefined): void {
+  const now = lstatSync(target, { throwIfNoEntry: false })
   const same =
     expected === undefined
       ? now === undefined
