@@ -3,6 +3,8 @@
  * place that turns members' public keys into something to wrap with.
  * @module
  */
+
+import { equal } from '../../crypto/bytes.ts'
 import {
   type FileKey,
   importPublicKey,
@@ -44,6 +46,11 @@ export interface Keyring {
   prepare(signal?: AbortSignal): Promise<void>
   /** Opens a file key with the key pair of its version. */
   unwrap(wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
+  /**
+   * The cached key of a node, without asking the server. It may be that of an older content: then the tag does not match, and
+   * the server has to be asked.
+   */
+  recall(nodeId: number, signal?: AbortSignal): Promise<FileKey | undefined>
   /** As `unwrap`, for content of a node; asks the cache first. */
   open(nodeId: number, wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
   /**
@@ -146,11 +153,15 @@ export function createKeyring(
       asked ??= password()
       await asked
     },
+    async recall(nodeId, signal) {
+      return cache?.find(await pair(await preferred(signal), signal), nodeId)
+    },
     unwrap: async (wrapped, signal) => unwrapFileKey(wrapped, await pair(versionOf(wrapped), signal)),
     async open(nodeId, wrapped, signal) {
       const opened = await pair(versionOf(wrapped), signal)
-      const known = await cache?.find(opened, nodeId, wrapped.iv, wrapped.tag)
-      if (known !== undefined) return known
+      const known = await cache?.find(opened, nodeId)
+      if (known !== undefined && equal(known.iv, wrapped.iv) && equal(known.tag, wrapped.tag)) return known
+      known?.wipe()
       const fileKey = await unwrapFileKey(wrapped, opened)
       unconfirmed.set(fileKey, { pair: opened, nodeId })
       return fileKey
