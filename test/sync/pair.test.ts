@@ -462,6 +462,6 @@ test('a room that is not encrypted any more is not synchronized', async () => {
     },
   })
   writeFileSync(pair.path('a'), 'secret')
-  await stops(pair.push({ acceptRoots: true }), 'NOT_ENCRYPTED')
+  await stops(pair.push({ acceptRoots: true }), 'ROOM_NOT_ENCRYPTED')
   expect(existsSync(pair.path('a')) && statSync(pair.path('a')).size).toBe(6)
 })
