@@ -74,7 +74,8 @@ export async function runUpload(
   const bytes = uploads.reduce((sum, step) => sum + step.entry.size, 0)
   context.onEvent?.({ type: 'planned', files: uploads.length, bytes, skipped: tally.skipped })
 
-  // Unlocking takes half a second of one core: there is other work meanwhile, and a run that sends nothing does without.
+  // Unlocking takes half a second of one core: there is other work meanwhile, but none that a wrong password would leave behind.
+  // A run that sends nothing does without.
   const ownKey = needsKey ? keyring.ownKey(signal) : undefined
   ownKey?.catch(() => {}) // reported when awaited
   const needsThread = needsKey && uploads.some(({ entry }) => entry.size >= THREAD_FROM)
@@ -88,8 +89,8 @@ export async function runUpload(
   const thread = needsThread ? startEncryptionThread() : undefined
   try {
     await retireUnplanned(api, journal, uploads, signal)
-    const places = await makeFolders(context, container, roomId, missing, remote, steps, tally, signal)
     const wrapFor = await ownKey
+    const places = await makeFolders(context, container, roomId, missing, remote, steps, tally, signal)
     const upload = createUploader(context, options, { direct, wrapFor, places, journal, slabs, thread })
     const onFailure = (failure: { path: string; error: SyncError }) => report(context, failure.path, failure.error)
     const work = async (step: UploadStepOf<'upload'>, stop: AbortSignal) => {
