@@ -6,6 +6,9 @@ import { type CliResult, createWorld, makeTree, type World } from '../support/cl
 
 const MIB = 1024 * 1024
 
+/** Bytes of one request. */
+const SEGMENT = 4 * MIB
+
 /** Starts of the ranges of content that were asked for. */
 const starts: number[] = []
 
@@ -75,10 +78,10 @@ async function killedAgainAndAgain(name: string, mib: number, kills: number): Pr
   for (let i = 0; i < kills; i++) {
     const at = Math.floor((mib * MIB * i) / kills)
     const since = starts.length
-    // The stream stops a little behind the instant, so that no run can outpace the one who kills it.
+    // Content stops a little behind the instant, so that no run can outpace the one who kills it.
     const on = { method: 'GET', path: '/downloads/' }
-    world.server.faults.add({ on, do: { cutAfterBytes: Math.max(0, at - before) + 4 * MIB } })
-    world.server.faults.add({ on, times: 999, do: { delayMs: 60_000 } })
+    const after = Math.ceil(Math.max(0, at - before) / SEGMENT) + 1
+    world.server.faults.add({ on, after, times: 999, do: { delayMs: 60_000 } })
     const run = await downloadOf(source, target, async (kill) => {
       await waitFor(() => (i === 0 ? temps(target).length > 0 : partSize(target) >= at))
       kill()
