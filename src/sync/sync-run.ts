@@ -10,6 +10,7 @@ import { join, resolve } from 'node:path'
 import { localError, SyncError, toSyncError } from '../errors.ts'
 import { writePrivateFile } from '../local/atomic-file.ts'
 import { escapeName } from '../local/names.ts'
+import { sweepDirectory } from '../local/partial-file.ts'
 import { foldsCase } from '../local/safe-tree.ts'
 import { type ApplyResult, applySteps } from './apply.ts'
 import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from './guards.ts'
@@ -195,7 +196,14 @@ async function look(
   const how = { selection, blocked, signal, oneFileSystem: options.oneFileSystem ?? false }
   const here =
     localRoot === undefined
-      ? { items: new Map(), failures: [], ignored: 0, isIncomplete: false, root: { dev: 0, ino: 0 } }
+      ? {
+          items: new Map(),
+          failures: [],
+          ignored: 0,
+          isIncomplete: false,
+          root: { dev: 0, ino: 0 },
+          leftovers: new Set<string>(),
+        }
       : await scanLocal(pair.local, how)
   const foldCase = direction !== 'push' && localRoot !== undefined && foldsCase(pair.local)
   const there =
@@ -398,6 +406,7 @@ async function carryOut(
     if (plan.records.size === 0) for (const key of state.records().keys()) state.remove(key)
     state.setRoots({ ...roots, isSettled: plan.records.size > 0 && state.roots?.isSettled === true })
     for (const { path, error } of plan.failures) report(context, path, error)
+    for (const left of plan.local.leftovers) await sweepDirectory(left, clock)
     const target = {
       root: pair.local,
       container: { id: node.id, roomId: plan.container.roomId },
