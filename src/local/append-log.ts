@@ -12,7 +12,6 @@ import { localError } from '../errors.ts'
 import { makePrivateDirectory, readPrivateFile, syncDirectory } from './atomic-file.ts'
 
 const VERSION = 1
-const MAX_BYTES = 64 * 1024 * 1024
 const CHECKSUM_LENGTH = 32
 
 /** Chained: each checksum covers the one before it. */
@@ -25,6 +24,10 @@ export interface AppendLog {
   /** Makes all that was added durable; one sync serves everybody who waits. */
   sync(): Promise<void>
   close(): Promise<void>
+  /** Bytes on the disk. */
+  size(): number
+  /** Puts a log with these records in the place of this one, and closes it. */
+  replace(records: Iterable<object>): Promise<void>
   /** Closes and deletes the file. */
   remove(): Promise<void>
 }
@@ -44,7 +47,6 @@ const NOTHING: Content = Object.freeze({ records: Object.freeze([]), length: 0, 
  * @returns `undefined` when the file is damaged, or not a log of this version and scope.
  */
 function parse(bytes: Uint8Array, scope: string): Content | undefined {
-  if (bytes.length > MAX_BYTES) return undefined
   const records: unknown[] = []
   let [length, checksum] = [0, '']
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
@@ -96,7 +98,7 @@ export async function openAppendLog(
 function createAppendLog(path: string, scope: string, content: Content, exists: boolean): AppendLog {
   let { checksum } = content
   let fd: number | undefined
-  let [appended, synced] = [0, 0]
+  let [appended, synced, written] = [0, 0, 0]
   let running: Promise<void> | undefined
   /** After a failure nobody knows what the file ends with. */
   let broken: unknown
@@ -115,6 +117,7 @@ function createAppendLog(path: string, scope: string, content: Content, exists: 
     const line = Buffer.from(`${next} ${json}\n`)
     for (let at = 0; at < line.length; ) at += writeSync(target, line, at)
     checksum = next
+    written += line.length
     appended++
   }
   const open = (): number => {
@@ -154,6 +157,23 @@ function createAppendLog(path: string, scope: string, content: Content, exists: 
       }
     },
     close,
+    size: () => content.length + written,
+    async replace(records) {
+      await close()
+      const fresh = `${path}.new`
+      await unlink(fresh).catch(() => {})
+      const next = createAppendLog(fresh, scope, NOTHING, false)
+      try {
+        for (const record of records) next.append(record)
+        await next.sync()
+      } finally {
+        await next.close()
+      }
+      await rename(fresh, path).catch((error) => {
+        throw localError(error, `replace ${path}`)
+      })
+      await syncDirectory(dirname(path))
+    },
     async remove() {
       const made = exists || fd !== undefined
       await close()
