@@ -22,7 +22,7 @@ import {
 
 const CHILD = fileURLToPath(new URL('../support/backup-child.mjs', import.meta.url))
 /** Requests by which each kill comes later than the one before; the full set kills at each. */
-const STRIDE = process.env.SEALSYNC_FULL ? 1 : 5
+const STRIDE = process.env.SEALSYNC_FULL ? 1 : 4
 
 let world: World
 beforeAll(async () => {
@@ -61,7 +61,7 @@ async function currentFiles(backup: Backup): Promise<string[]> {
   return entries.filter(({ node: { type } }) => type === 'file').map(({ path }) => path.join('/'))
 }
 
-test('a run and a prune, killed again and again', async () => {
+test('a run and a prune, killed again and again', { timeout: 1_200_000 }, async () => {
   const backup = await createBackup(world, { keep: { last: 1 } })
   const { source, context, set, state } = backup
   makeTree(source, { a: 'a', b: 'b', 'sub/c': 'c', 'sub/d': 'd', 'gone/e': 'e', 'kind/f': 'f', same: 's' })
@@ -80,13 +80,13 @@ test('a run and a prune, killed again and again', async () => {
     expect(summary.failed).toEqual([])
     expect(snapshot(content)).toEqual(notes[0]!.run === first.run ? before : now)
   }
-  expect(await runToTheEnd(backup, 'run', wholeRuns)).toBeGreaterThan(20 / STRIDE)
+  expect(await runToTheEnd(backup, 'run', wholeRuns)).toBeGreaterThan(10 / STRIDE)
   expect(snapshot((await backup.restore()).content)).toEqual(now)
   await wholeRuns()
   expect((await currentFiles(backup)).sort()).toEqual(listFiles(source).sort())
   expect(await backup.run()).toMatchObject({ failed: [], bytes: 0, created: 0, changed: 0, removed: 0 })
 
-  expect(await runToTheEnd(backup, 'prune', wholeRuns)).toBeGreaterThan(1 / STRIDE)
+  expect(await runToTheEnd(backup, 'prune', wholeRuns)).toBeGreaterThan(0)
   const { notes, problems } = await listRuns(context, set, state)
   expect([notes.length, problems]).toEqual([1, []])
   expect(snapshot((await backup.restore()).content)).toEqual(now)
