@@ -141,7 +141,7 @@ export function rcloneOptions({ base }: Workbench): { env: NodeJS.ProcessEnv } {
   }
 }
 
-const resticOptions = ({ base }: Workbench) => ({
+export const resticOptions = ({ base }: Workbench) => ({
   env: {
     ...process.env,
     RESTIC_REPOSITORY: join(base, 'restic'),
@@ -150,7 +150,7 @@ const resticOptions = ({ base }: Workbench) => ({
   },
 })
 
-function resticInit(bench: Workbench): void {
+export function resticInit(bench: Workbench): void {
   bench.remove(join(bench.base, 'restic'))
   bench.remove(join(bench.base, 'cache'))
   runProgram(['restic', '-q', 'init'], resticOptions(bench))

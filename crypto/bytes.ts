@@ -89,7 +89,7 @@ export function wipe(...secrets: readonly (Uint8Array | undefined)[]): void {
 }
 
 /** A copy of its own memory. (`slice` would be a view when the input is a Node Buffer.) */
-export const copy = (bytes: Uint8Array): Uint8Array => new Uint8Array(bytes)
+export const copy = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => new Uint8Array(bytes)
 
 export const utf8 = (text: string): Uint8Array => new TextEncoder().encode(text)
 

@@ -7,35 +7,26 @@ import { hkdf } from '@noble/hashes/hkdf.js'
 import { hmac } from '@noble/hashes/hmac.js'
 import { sha256 } from '@noble/hashes/sha2.js'
 import { primitives } from '#primitives'
-import { concat, utf8, wipe } from './bytes.ts'
+import { concat, copy, utf8, wipe } from './bytes.ts'
 import { assertUsable, FileKey } from './file-key.ts'
 import { UserKeyPair } from './key-pair.ts'
 
-/** Nonce 12, key 32, tag 16. */
-export const SEALED_BYTES = 60
+/** Nonce 12; key 32, IV 12, tag 16 of the file key; tag 16. */
+export const SEALED_BYTES = 88
 export const SEAL_ID_BYTES = 16
-
-/** What a file key belongs to. IV and tag are part of it: another version of the file is another thing. */
-export interface SealedIdentity {
-  readonly name: string
-  readonly iv: Uint8Array
-  readonly tag: Uint8Array
-}
 
 export interface FileKeySealer {
   /** 16 bytes to find a record by; to others they are random. */
-  idOf(identity: SealedIdentity): Uint8Array
-  /** 60 bytes, under a fresh nonce, bound to the identity. IV and tag are the file key's own. */
+  idOf(name: string): Uint8Array
+  /** 88 bytes, under a fresh nonce, bound to the name of what the file key belongs to. */
   seal(name: string, fileKey: FileKey): Uint8Array
-  /** The file key, or `undefined` for anything that was not sealed here for this identity. */
-  open(identity: SealedIdentity, sealed: Uint8Array): FileKey | undefined
+  /** The file key with its IV and tag, or `undefined` for anything that was not sealed here under this name. */
+  open(name: string, sealed: Uint8Array): FileKey | undefined
   /** Overwrites the derived keys. */
   wipe(): void
 }
 
-const SALT = utf8('sealsync file keys, sealed, 1')
-
-const encode = ({ name, iv, tag }: SealedIdentity) => concat(iv, tag, utf8(name))
+const SALT = utf8('sealsync file keys, sealed, 2')
 
 /**
  * Derives the sealing keys (HKDF with SHA-256) from an unlocked private key.
@@ -49,20 +40,26 @@ export function createFileKeySealer(pair: UserKeyPair, scope: string): FileKeySe
   const sealKey = derived.subarray(0, 32)
   const idKey = derived.subarray(32)
   return {
-    idOf: (identity) => hmac(sha256, idKey, encode(identity)).subarray(0, SEAL_ID_BYTES),
+    idOf: (name) => hmac(sha256, idKey, utf8(name)).subarray(0, SEAL_ID_BYTES),
     seal(name, fileKey) {
       assertUsable(fileKey)
       const nonce = primitives.randomBytes(12)
-      const cipher = primitives.gcmEncrypt(sealKey, nonce, encode({ name, iv: fileKey.iv, tag: fileKey.tag }))
-      return concat(nonce, cipher.update(fileKey.key), cipher.final())
+      const cipher = primitives.gcmEncrypt(sealKey, nonce, utf8(name))
+      const plain = concat(fileKey.key, fileKey.iv, fileKey.tag)
+      const sealed = concat(nonce, cipher.update(plain), cipher.final())
+      wipe(plain)
+      return sealed
     },
-    open(identity, sealed) {
+    open(name, sealed) {
       if (sealed.length !== SEALED_BYTES) return undefined
-      const cipher = primitives.gcmDecrypt(sealKey, sealed.subarray(0, 12), encode(identity))
-      const key = cipher.update(sealed.subarray(12, 44))
-      if (cipher.final(sealed.subarray(44))) return new FileKey(key, identity.iv, identity.tag)
-      wipe(key)
-      return undefined
+      const cipher = primitives.gcmDecrypt(sealKey, sealed.subarray(0, 12), utf8(name))
+      const plain = cipher.update(sealed.subarray(12, 72))
+      const isOurs = cipher.final(sealed.subarray(72))
+      const fileKey = isOurs
+        ? new FileKey(copy(plain.subarray(0, 32)), copy(plain.subarray(32, 44)), copy(plain.subarray(44)))
+        : undefined
+      wipe(plain)
+      return fileKey
     },
     wipe: () => wipe(derived),
   }

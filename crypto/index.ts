@@ -43,6 +43,7 @@ export { type CharacterKind, checkPassword, type PasswordPolicy, type PasswordVi
 export { importPublicKey, type PublicKey } from './public-key.ts'
 export {
   createResumableEncryptor,
+  type EncryptionSecrets,
   type ResumableEncryptor,
   resumeFileEncryptor,
   type SealedEncryption,

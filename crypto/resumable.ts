@@ -8,7 +8,7 @@
  * @module
  */
 import { primitives } from '#primitives'
-import { equal, wipe } from './bytes.ts'
+import { copy, equal, wipe } from './bytes.ts'
 import type { WrappedFileKey } from './containers.ts'
 import { SyncError } from './errors.ts'
 import { encryptUnder, type FileEncryptor } from './file-cipher.ts'
@@ -34,6 +34,23 @@ export interface ResumableEncryptor extends FileEncryptor {
    * @throws {SyncError} `RESUME_MISMATCH` (class `changed`): this encryption must be abandoned, nothing more may be sent.
    */
   digest(partNumber: number, ciphertext: Uint8Array): Uint8Array
+  /**
+   * Ends this encryptor before its first byte and gives its secrets to the one that works instead, in another thread:
+   * transfer them there, and pass them to `takeOverEncryptor` once.
+   */
+  handOver(): EncryptionSecrets
+}
+
+/** What an encryption consists of that has not begun. Every array owns its memory; to be wiped by whoever holds it. */
+export interface EncryptionSecrets {
+  /** 32 bytes. */
+  readonly key: Uint8Array<ArrayBuffer>
+  /** 12 bytes. */
+  readonly iv: Uint8Array<ArrayBuffer>
+  /** 32 bytes. */
+  readonly digestKey: Uint8Array<ArrayBuffer>
+  /** See `resumeFileEncryptor`. */
+  readonly sent: ReadonlyMap<number, Uint8Array>
 }
 
 interface Options {
@@ -76,6 +93,13 @@ export async function resumeFileEncryptor(
   const [fileKey, digestKey] = await Promise.all([unwrap(sealed.fileKey), unwrap(sealed.digestKey)])
   return resumable({ key: fileKey.key, iv: fileKey.iv, digestKey: digestKey.key }, sent, options)
 }
+
+/**
+ * Takes an encryption over that was handed over by another thread; its secrets belong to the new encryptor. DANGER: the same
+ * secrets twice would encrypt twice under one key and IV.
+ */
+export const takeOverEncryptor = (secrets: EncryptionSecrets, options: Options = {}): ResumableEncryptor =>
+  resumable(secrets, secrets.sent, options)
 
 function resumable(
   { key, iv, digestKey }: { key: Uint8Array; iv: Uint8Array; digestKey: Uint8Array },
@@ -121,6 +145,13 @@ function resumable(
       if (failed || [...sent.keys()].some((number) => !proved.has(number))) throw mismatch()
       end()
       return encryptor.final()
+    },
+    handOver() {
+      if (ended || encryptor.bytes > 0 || proved.size > 0) throw new TypeError('this cipher has begun')
+      const secrets = { key: copy(key), iv: copy(iv), digestKey: copy(digestKey), sent }
+      end()
+      encryptor.abandon()
+      return secrets
     },
     abandon() {
       end()

@@ -19,10 +19,12 @@ import type { GrantStore } from './session/grant-store.ts'
 import { type RetryEvent, Session } from './session/open.ts'
 import { runDownload } from './sync/download-run.ts'
 import type { RunSummary } from './sync/outcome.ts'
-import type { DownloadOptions, RunEvent, UploadOptions } from './sync/run.ts'
+import type { DownloadOptions, RunContext, RunEvent, UploadOptions } from './sync/run.ts'
+import { runSync, type SyncOptions, type SyncSummary } from './sync/sync-run.ts'
 import { runUpload } from './sync/upload-run.ts'
 import { createFileKeyCache } from './transfer/file-key-cache.ts'
 import { createKeyring, type Keyring } from './transfer/keyring.ts'
+import { createPins } from './transfer/pins.ts'
 import { VERSION } from './version.ts'
 
 export { parseBaseUrl } from './http/addresses.ts'
@@ -36,6 +38,13 @@ export interface ClientOptions {
   readonly keyPassword?: () => Promise<Password>
   /** Where unwrapped file keys are kept, sealed, for later clients of this user. Default: nowhere. */
   readonly keyCache?: { readonly directory: string; readonly userId: number }
+  /** Where members' keys and encrypted rooms are remembered for later clients. Default: memory. */
+  readonly pins?: { readonly directory: string }
+  /**
+   * Hands file keys also to members whose keys were never seen before, and pins those. Default: false, since it is the server
+   * that says who is a member.
+   */
+  readonly trustNewMembers?: boolean
   /** How connections are made: proxy, authorities, pins, timeouts. */
   readonly transport?: DialerOptions
   /** For file content, over all transfers. */
@@ -50,10 +59,14 @@ export interface Client {
   readonly api: Api
   readonly keyring: Keyring
   readonly clock: Clock
+  /** What runs work with. */
+  readonly context: RunContext
   /** Uploads local files and directories into a remote room or folder. See `runUpload`. */
   upload(sources: readonly string[], target: string, options?: UploadOptions): Promise<RunSummary>
   /** Downloads remote files and folders into a local directory. See `runDownload`. */
   download(sources: readonly string[], target: string, options?: DownloadOptions): Promise<RunSummary>
+  /** Brings a local directory and a remote room or folder together. See `runSync`. */
+  sync(local: string, remote: string, options: SyncOptions): Promise<SyncSummary>
   /** Wipes keys and closes connections. */
   close(): Promise<void>
 }
@@ -117,24 +130,35 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     )
     return (await storage).send(request)
   }
+  const pins = createPins({
+    origin,
+    clock,
+    directory: options.pins?.directory,
+    trustNew: options.trustNewMembers,
+    onEvent: options.onEvent,
+  })
   const api: Api = {
     origin,
+    rooms: pins,
     send: session.send,
     sendPlain: withRetry(withRate(storageSend, options.limitRate ?? {}, clock), { clock, random, onRetry }),
   }
   const cache = options.keyCache && createFileKeyCache({ ...options.keyCache, origin, clock })
-  const keyring = createKeyring(api, options.keyPassword ?? noPassword, cache)
-  const context = { api, keyring, clock, random, onEvent: options.onEvent, onBusy }
+  const keyring = createKeyring(api, options.keyPassword ?? noPassword, cache, pins)
+  const context: RunContext = { api, keyring, clock, random, onEvent: options.onEvent, onBusy }
   return {
     origin,
     session,
     api,
     keyring,
     clock,
+    context,
     upload: (sources, target, how) => runUpload(context, sources, target, how),
     download: (sources, target, how) => runDownload(context, sources, target, how),
+    sync: (local, remote, how) => runSync(context, local, remote, how),
     async close() {
       await keyring.close()
+      await pins.close()
       await session.close()
       await (await storage)?.close()
     },

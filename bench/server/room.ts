@@ -133,6 +133,27 @@ export function createRooms({ storage, baseUrl }: RoomOptions): Handler {
     return { status: 200, text: `{"range":${range},"items":[${items.join(',')}]}` }
   }
 
+  /** Everything below a container in one list, until something changes. */
+  let flat: { readonly of: number; readonly at: number; readonly texts: readonly string[] } | undefined
+
+  function search({ query }: Head): Answer {
+    const of = Number(query.get('parent_id') ?? 0)
+    if (flat?.of !== of || flat.at !== lastId) {
+      const texts: string[] = []
+      const pending = [of]
+      for (let id = pending.pop(); id !== undefined; id = pending.pop()) {
+        for (const node of containers.get(id)?.listed ?? []) {
+          texts.push(node.text)
+          if (containers.has(node.id)) pending.push(node.id)
+        }
+      }
+      flat = { of, at: lastId, texts }
+    }
+    const [offset, limit] = [Number(query.get('offset') ?? 0), Number(query.get('limit') ?? 500)]
+    const range = JSON.stringify({ offset, limit, total: flat.texts.length })
+    return { status: 200, text: `{"range":${range},"items":[${flat.texts.slice(offset, offset + limit).join(',')}]}` }
+  }
+
   function openUpload(body: unknown): Answer {
     const uploadId = `upload-${String(++lastId).padStart(20, '0')}`
     uploads.set(uploadId, {
@@ -239,6 +260,7 @@ export function createRooms({ storage, baseUrl }: RoomOptions): Handler {
     'GET /api/v4/user/account/keypairs': () => (keyPair === undefined ? ok([]) : ok([keyPair])),
     'POST /api/v4/user/account/keypair': setKeyPair,
     'GET /api/v4/nodes': (_body, _ids, head) => list(head),
+    'GET /api/v4/nodes/search': (_body, _ids, head) => search(head),
     'GET /api/v4/nodes/missingFileKeys': () =>
       ok({ range: { offset: 0, limit: 100, total: 0 }, items: [], users: [], files: [] }),
     'POST /api/v4/nodes/files/keys': () => ({ status: 204 }),

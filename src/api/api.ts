@@ -9,6 +9,18 @@ import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 import type { Verdict } from '../session/authorizer.ts'
 import { parseErrorBody, parseJson } from './wire.ts'
 
+/** Watches over rooms, so that none stops being encrypted unnoticed. */
+export interface RoomGuard {
+  /** Takes note of a room as the server describes it. */
+  saw(room: { readonly id: number; readonly isEncrypted?: boolean }): void
+  /**
+   * Asked before anything is listed in, or put into, a room or folder.
+   *
+   * @throws {SyncError} `ROOM_NOT_ENCRYPTED`, `PINS_LOST` (class `safety`).
+   */
+  enter(id: number): Promise<void>
+}
+
 export interface Api {
   /** `https://HOST`, without a path. */
   readonly origin: string
@@ -16,6 +28,7 @@ export interface Api {
   readonly send: Send
   /** Without a grant: for upload and download tokens and presigned URLs. */
   readonly sendPlain: Send
+  readonly rooms?: RoomGuard
 }
 
 /**

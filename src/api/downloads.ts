@@ -18,16 +18,21 @@ export const createDownload = async (api: Api, fileId: number, signal?: AbortSig
 /**
  * Starts reading content.
  *
- * @param start - First byte wanted; 0 asks for everything.
+ * @param range - First byte wanted, and the one behind the last; `size` is that of the whole content, which is asked for as such.
  * @returns the response with its `stream`; the status is 200 or 206, the caller checks which.
  */
-export async function openDownload(api: Api, url: string, start: number, signal?: AbortSignal): Promise<HttpResponse> {
+export async function openDownload(
+  api: Api,
+  url: string,
+  { start, end, size }: { start: number; end: number; size: number },
+  signal?: AbortSignal,
+): Promise<HttpResponse> {
   const response = await api.sendPlain({
     method: 'GET',
     url: parseForeignUrl(url, api.origin).href,
     stream: true,
     label: 'file content',
-    headers: start === 0 ? {} : { range: `bytes=${start}-` },
+    headers: end - start === size ? {} : { range: `bytes=${start}-${end === size ? '' : end - 1}` },
     ...(signal === undefined ? {} : { signal }),
   })
   return expectSuccess(response, 'GET file content')

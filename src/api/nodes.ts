@@ -39,20 +39,32 @@ export async function* pages<T>(fetch: (offset: number) => Promise<Page<T>>): As
   }
 }
 
+const see = (api: Api, node: RemoteNode): RemoteNode => {
+  if (node.type === 'room') api.rooms?.saw(node)
+  return node
+}
+
+const seeNode =
+  (api: Api): typeof parseNode =>
+  (value, path) =>
+    see(api, parseNode(value, path))
+
+const seePage =
+  (api: Api): typeof parseNodePage =>
+  (value, path) => {
+    const page = parseNodePage(value, path)
+    for (const node of page.items) see(api, node)
+    return page
+  }
+
 /** The children of a room or folder; 0 is the root, which holds rooms. */
-export const listChildren = (api: Api, parentId: number, signal?: AbortSignal): AsyncGenerator<RemoteNode> =>
-  pages((offset) =>
-    callFor(
-      api,
-      {
-        method: 'GET',
-        path: '/v4/nodes',
-        query: { parent_id: parentId, offset, limit: PAGE, sort: 'name:asc' },
-        signal,
-      },
-      parseNodePage,
-    ),
+export async function* listChildren(api: Api, parentId: number, signal?: AbortSignal): AsyncGenerator<RemoteNode> {
+  await api.rooms?.enter(parentId)
+  const query = { parent_id: parentId, limit: PAGE, sort: 'name:asc' }
+  yield* pages((offset) =>
+    callFor(api, { method: 'GET', path: '/v4/nodes', query: { ...query, offset }, signal }, seePage(api)),
   )
+}
 
 /**
  * Everything below a room or folder in one flat list, in no order that says anything about the tree: far fewer requests than a
@@ -62,25 +74,34 @@ export const listChildren = (api: Api, parentId: number, signal?: AbortSignal): 
  * @throws {SyncError} `LIST_CHANGED` when entries moved between the pages.
  */
 export async function* searchTree(api: Api, parentId: number, signal?: AbortSignal): AsyncGenerator<RemoteNode> {
+  await api.rooms?.enter(parentId)
   const query = { search_string: '*', parent_id: parentId, depth_level: -1, sort: 'name:asc', limit: PAGE }
   const seen = new Set<number>()
   const found = pages((offset) =>
-    callFor(api, { method: 'GET', path: '/v4/nodes/search', query: { ...query, offset }, signal }, parseNodePage),
+    callFor(api, { method: 'GET', path: '/v4/nodes/search', query: { ...query, offset }, signal }, seePage(api)),
   )
   for await (const node of found) {
     // One that comes twice has pushed another one out.
     if (seen.has(node.id)) throw listChanged()
     seen.add(node.id)
+    if (node.type === 'room') await api.rooms?.enter(node.id)
     yield node
   }
 }
 
 export const getNode = (api: Api, id: number, signal?: AbortSignal): Promise<RemoteNode> =>
-  callFor(api, { method: 'GET', path: `/v4/nodes/${id}`, signal }, parseNode)
+  callFor(api, { method: 'GET', path: `/v4/nodes/${id}`, signal }, seeNode(api))
 
 /** @throws {SyncError} `EXISTS` when the name is taken. */
-export const createFolder = (api: Api, parentId: number, name: string, signal?: AbortSignal): Promise<RemoteNode> =>
-  callFor(api, { method: 'POST', path: '/v4/nodes/folders', json: { parentId, name }, signal }, parseNode)
+export async function createFolder(
+  api: Api,
+  parentId: number,
+  name: string,
+  signal?: AbortSignal,
+): Promise<RemoteNode> {
+  await api.rooms?.enter(parentId)
+  return callFor(api, { method: 'POST', path: '/v4/nodes/folders', json: { parentId, name }, signal }, parseNode)
+}
 
 /** A top room with this account as its only administrator. */
 export const createRoom = (api: Api, name: string, adminId: number, signal?: AbortSignal): Promise<RemoteNode> =>
@@ -92,7 +113,7 @@ export const createRoom = (api: Api, name: string, adminId: number, signal?: Abo
       json: { name, adminIds: [adminId], inheritPermissions: false, recycleBinRetentionPeriod: 0 },
       signal,
     },
-    parseNode,
+    seeNode(api),
   )
 
 /** Switches encryption on for an empty top room, without rescue key. */
@@ -105,7 +126,7 @@ export const encryptRoom = (api: Api, roomId: number, signal?: AbortSignal): Pro
       json: { isEncrypted: true, useDataSpaceRescueKey: false },
       signal,
     },
-    parseNode,
+    seeNode(api),
   )
 
 /** Files and folders go to the room's recycle bin. */
@@ -157,6 +178,7 @@ export async function moveNodes(
   resolution: Resolution,
   signal?: AbortSignal,
 ): Promise<void> {
+  await api.rooms?.enter(targetId)
   const json = {
     items: items.map(({ id, name }) => ({ id, ...(name === undefined ? {} : { name }) })),
     resolutionStrategy: resolution,

@@ -118,3 +118,9 @@ export const lockPath = (name: string): string => join(homeDirectory(), 'locks',
 export const journalPath = (name: string): string => join(homeDirectory(), 'journal', name)
 
 export const keyCachePath = (): string => join(homeDirectory(), 'file-keys')
+
+/** States of synchronized pairs. */
+export const statesPath = (): string => join(homeDirectory(), 'sync')
+
+/** What is known of members' keys and of encrypted rooms. */
+export const pinPath = (): string => join(homeDirectory(), 'pins')

@@ -6,6 +6,7 @@
 import type { SyncError } from '../errors.ts'
 import type { RunSummary } from '../sync/outcome.ts'
 import type { RunEvent } from '../sync/run.ts'
+import { showFingerprint } from '../transfer/pins.ts'
 import { display, jsonLine, plural, showBytes } from './display.ts'
 
 export interface OutputOptions {
@@ -22,7 +23,8 @@ export interface Output extends OutputOptions {
   /** Only with `-v`. */
   detail(text: string): void
   warn(text: string): void
-  error(error: SyncError, exitCode: number): void
+  /** @param how - `plain`: without an object on stdout, because a summary follows. */
+  error(error: SyncError, exitCode: number, how?: { plain?: boolean }): void
 }
 
 const write = (stream: NodeJS.WriteStream, line: string) => {
@@ -41,12 +43,12 @@ export function createOutput(options: OutputOptions): Output {
       if (verbose && !quiet) write(process.stderr, display(text))
     },
     warn: (text) => write(process.stderr, `warning: ${display(text)}`),
-    error(error, exitCode) {
+    error(error, exitCode, how) {
       write(process.stderr, `error: ${display(error.message)}`)
       if (error.hint !== undefined && !quiet) write(process.stderr, `  ${display(error.hint)}`)
       if (verbose && error.cause instanceof Error) write(process.stderr, `  cause: ${display(error.cause.message)}`)
       if (verbose && error.class === 'internal') write(process.stderr, display(causeStack(error), 4_000))
-      if (json) {
+      if (json && !how?.plain) {
         const { class: kind, code, message, hint } = error
         write(process.stdout, jsonLine({ type: 'error', exitCode, class: kind, code, message, hint }))
       }
@@ -126,6 +128,12 @@ export async function createProgress(output: Output, verb: string): Promise<Prog
         case 'warning':
           bars?.pause()
           output.warn(event.message)
+          break
+        case 'key-pinned':
+          bars?.pause()
+          output.info(
+            `${event.member} is trusted from now on; compare the key with theirs: ${showFingerprint(event.fingerprint)}`,
+          )
           break
         case 'keys-handed-out':
           output.detail(`handed out ${plural(event.count, 'file key')}`)

@@ -11,6 +11,7 @@ import { SETTINGS, variableOf } from './settings.ts'
 const EXIT_TABLE = `
 Exit codes: 0 done · 1 bug · 2 usage or configuration · 3 some entries failed · 4 login needed · 5 network or server,
 try later · 6 refused or quota · 7 integrity · 8 another run holds the lock · 9 safety stop · 10 local disk ·
+11 differences found ·
 12 conflicts left for a person · 13 key problem · 129/130/143 signals`
 
 type Action = (context: Context, ...args: never[]) => Promise<number | undefined> | Promise<void>
@@ -193,7 +194,9 @@ function createProgram(run: Run): Command {
   remote(keys, 'status', 'show the key pair and what is left to hand out').action(
     run(async () => (await import('./commands/keys.ts')).status),
   )
-  keyPasswordOptions(remote(keys, 'distribute', 'hand out file keys to members who lack them'))
+  settingOptions(keyPasswordOptions(remote(keys, 'distribute', 'hand out file keys to members who lack them')), [
+    'trust-new-members',
+  ])
     .option('--room <path>', 'only in this room')
     .action(run(async () => (await import('./commands/keys.ts')).distribute))
 
@@ -204,7 +207,19 @@ function createProgram(run: Run): Command {
   command(cache, 'clear', 'remove them; they are unwrapped again when needed').action(
     run(async () => (await import('./commands/keys.ts')).clearCache),
   )
-  command(keys, 'forget', 'remove it from there').action(run(async () => (await import('./commands/keys.ts')).forget))
+  remote(keys, 'list', 'show your keys and those of members: fingerprint, and whether it is trusted').action(
+    run(async () => (await import('./commands/trust.ts')).list),
+  )
+  remote(keys, 'verify <user> <fingerprint...>', 'compare a member’s key with what they say it is').action(
+    run(async () => (await import('./commands/trust.ts')).verify),
+  )
+  remote(keys, 'trust [user]', 'trust the key that the server shows for a member now (name or id)')
+    .option('--fingerprint <hex>', 'only if it is this one')
+    .option('--all', 'the keys of all members that are not in doubt')
+    .action(run(async () => (await import('./commands/trust.ts')).trust))
+  remote(keys, 'forget [user]', 'remove the encryption password from the keyring; with a user, forget their keys')
+    .option('--room <path>', 'forget that this room was encrypted')
+    .action(run(async () => (await import('./commands/trust.ts')).forget))
 
   const room = program.command('room').description('rooms and their members')
   remote(room, 'create <path>', 'make an encrypted room: /NAME')
@@ -239,6 +254,7 @@ function createProgram(run: Run): Command {
     'part-size',
     'require-encryption',
     'on-conflict',
+    'trust-new-members',
   ])
     .argument('<paths...>', 'LOCAL... REMOTE', collect)
     .usage('[options] LOCAL... REMOTE')
@@ -247,6 +263,66 @@ function createProgram(run: Run): Command {
     .argument('<paths...>', 'REMOTE... LOCAL', collect)
     .usage('[options] REMOTE... LOCAL')
     .action(transferAction(run, async () => (await import('./commands/transfer.ts')).download))
+
+  const sync = async () => import('./commands/sync.ts')
+  const directions = [
+    ['push', '<local> <remote>', 'make a remote folder like a local directory'],
+    ['pull', '<remote> <local>', 'make a local directory like a remote folder'],
+    ['both', '<local> <remote>', 'bring changes of both sides to the other one'],
+  ] as const
+  for (const [name, usage, summary] of directions) {
+    syncOptions(runOptions(remote(program, `${name} ${usage}`, `${summary}; deletes only with --delete`)), name)
+      .option('-n, --dry-run', 'only say what would be done')
+      .option('--detailed-exitcode', 'with --dry-run: exit code 11 when there is something to do')
+      .action(run(async () => (await sync())[name], { withProblems: true }))
+  }
+  const plan = program.command('plan').description('say what a run would do, and keep it to be applied later')
+  for (const [name, usage, summary] of directions) {
+    syncOptions(runOptions(remote(plan, `${name} ${usage}`, summary)), name)
+      .option('-o, --output <file>', 'write the plan into a file')
+      .option('--detailed-exitcode', 'exit code 11 when there is something to do')
+      .action(run(async () => (await sync()).plan(name), { withProblems: true }))
+  }
+  runOptions(
+    remote(program, 'apply <plan>', 'carry out a plan; stops if anything has changed since it was made'),
+  ).action(run(async () => (await sync()).apply, { withProblems: true }))
+
+  const look = async () => import('./commands/compare.ts')
+  const looking = (name: string, summary: string) =>
+    selectionOptions(
+      settingOptions(keyPasswordOptions(remote(program, `${name} <local> <remote>`, summary)), ['jobs', 'key-cache']),
+    )
+  looking('diff', 'say what differs, by sizes and times; exit code 11 if anything does')
+    .option('--checksum', 'compare contents')
+    .action(run(async () => (await look()).diff))
+  looking('check', 'say what differs, by contents, without a transfer; exit code 11 if anything does').action(
+    run(async () => (await look()).check),
+  )
+  settingOptions(keyPasswordOptions(remote(program, 'verify <path>', 'download and check files, and keep nothing')), [
+    'jobs',
+    'limit-rate',
+    'key-cache',
+  ])
+    .option('--sample <share>', 'only some, chosen at random, such as 5%')
+    .option('--all', 'all of them (default)')
+    .action(run(async () => (await look()).verify))
+
+  const past = async () => import('./commands/runs.ts')
+  command(program, 'runs [local] [remote]', 'list runs of push, pull and both')
+    .option('--limit <n>', 'how many (default 20)')
+    .action(run(async () => (await past()).runs))
+  command(program, 'status [local] [remote]', 'say how each synchronized pair stands')
+    .option('--max-age <time>', 'exit code 3 when the last success is longer ago, such as 26h')
+    .action(run(async () => (await past()).status))
+  runOptions(
+    remote(program, 'resume [local] [remote]', 'go on with runs that were interrupted or did not get through'),
+  ).action(run(async () => (await past()).resume, { withProblems: true }))
+  runOptions(
+    remote(program, 'retry [local] [remote]', 'try again what failed in the last run, and nothing else'),
+  ).action(run(async () => (await past()).retry, { withProblems: true }))
+  remote(program, 'undo <run>', 'take back what a run did; what has changed since is left alone')
+    .option('-n, --dry-run', 'only say what would be taken back')
+    .action(run(async () => (await past()).undo))
 
   backupCommands(program, run)
 
@@ -279,6 +355,62 @@ function createProgram(run: Run): Command {
   return program
 }
 
+/** What runs of all directions take. */
+const runOptions = (target: Command) =>
+  settingOptions(keyPasswordOptions(target), [
+    'jobs',
+    'memory',
+    'part-size',
+    'limit-rate',
+    'key-cache',
+    'require-encryption',
+  ])
+    .option('--wait <time>', 'wait for another run of the same pair to end')
+    .option('--max-transfer <size>', 'begin no more transfers after so many bytes')
+    .option('--max-duration <time>', 'begin no more transfers after this time')
+
+/** What takes part in a run. */
+function selectionOptions(target: Command): Command {
+  const patterns: string[] = []
+  const add = (pattern: string) => {
+    patterns.push(pattern)
+    target.setOptionValue('patterns', patterns)
+  }
+  target
+    .addOption(new Option('--exclude <pattern>', 'leave out, as in .gitignore (may be repeated)').argParser(collect))
+    .addOption(new Option('--include <pattern>', 'take in after all; the last that matches decides').argParser(collect))
+    .option('--filter-from <file>', 'file of patterns, as a .gitignore')
+    .option('--files-from <file>', 'only the paths in this file (- for standard input)')
+    .option('--max-size <size>', 'leave larger files out')
+    .option('--min-age <time>', 'leave files out that were modified within this time')
+  target.on('option:exclude', (pattern: string) => add(pattern))
+  target.on('option:include', (pattern: string) => add(`!${pattern}`))
+  return target
+}
+
+function syncOptions(target: Command, direction: 'push' | 'pull' | 'both'): Command {
+  selectionOptions(target)
+    .option('--one-file-system', 'do not enter directories on other devices')
+    .option('--delete', 'delete what is gone on the other side; it goes to the recycle bin')
+    .option('--checksum', 'compare contents, not sizes and times')
+    .option(
+      '--max-delete <n|n%>',
+      'stop when more files would be deleted (default: the smaller of 50 and 20 %, at least 10)',
+    )
+    .option('--max-change <n|n%>', 'stop when more files would be replaced (default: the larger of 100 and 50 %)')
+    .option('--accept-roots', 'the directories are meant to be other ones than last time, or empty')
+  if (direction === 'both') {
+    return target.addOption(
+      new Option('--prefer <side>', 'who wins when both have changed (default: both are kept)').choices([
+        'local',
+        'remote',
+        'newer',
+      ]),
+    )
+  }
+  return settingOptions(target, ['on-conflict'])
+}
+
 /** Backup sets: `backup run|list|show|restore|prune`, and `drill`. */
 function backupCommands(program: Command, run: Run): void {
   const load = () => import('./commands/backup.ts')
@@ -295,7 +427,7 @@ function backupCommands(program: Command, run: Run): void {
         `stop when more ${what}: a number or 20% (default: the smaller of 50 and 20%, at least 10)`,
       )
       .option('-n, --dry-run', 'only say what would be done')
-      .option('--wait <seconds>', 'wait that long for another run of the set to end')
+      .option('--wait <time>', 'wait for another run of the set to end')
   settingOptions(
     maxDelete(set(backup, 'run <name>', 'make a point in time'), 'files are gone from the sources')
       .option('--accept-sources', 'sources are meant to be empty, or on another device')

@@ -46,6 +46,7 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'key-password-file', kind: 'file', summary: 'file that holds the encryption password', argument: 'file' },
   { name: 'key-password-command', kind: 'text', summary: 'program that prints the encryption password', argument: 'command' },
   { name: 'key-cache', kind: 'text', summary: 'keep file keys on this disk, sealed, so that files open quickly', choices: ['on', 'off'], fallback: 'on', project: true },
+  { name: 'trust-new-members', kind: 'flag', summary: 'hand file keys also to members whose keys were never seen before; without it only a person at a terminal does' },
   { name: 'session-store', kind: 'text', summary: 'where a new login is kept', choices: ['keyring', 'file', 'encrypted'] },
   { name: 'session-key-command', kind: 'text', summary: 'program that prints the key of an encrypted login', argument: 'command' },
   { name: 'ca-file', kind: 'files', summary: 'PEM file of an additional certificate authority', argument: 'file', connection: true },

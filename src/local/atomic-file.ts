@@ -3,8 +3,10 @@
  * the directory. Used for state, tokens and downloads.
  * @module
  */
+import { closeSync, fsync, futimesSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { type FileHandle, mkdir, open, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
+import { promisify } from 'node:util'
 import { localError, SyncError, systemCode } from '../errors.ts'
 import { ownerMark } from './process-identity.ts'
 
@@ -54,7 +56,7 @@ export interface AtomicFile {
   readonly handle: FileHandle
   readonly tempPath: string
   /** Syncs, closes and puts the file in place. */
-  commit(options?: { times?: { atime: Date; mtime: Date }; beforeRename?: () => Promise<void> }): Promise<void>
+  commit(options?: { times?: { atime: Date; mtime: Date } | undefined; beforeRename?: () => void }): Promise<void>
   /** Closes and removes the temporary file; harmless after `commit`. */
   discard(): Promise<void>
 }
@@ -89,7 +91,7 @@ export function replacing(path: string, tempPath: string, handle: FileHandle): A
         await handle.close()
         const directory = await openDirectory(dirname(path))
         try {
-          await options.beforeRename?.()
+          options.beforeRename?.()
           await renameWithPatience(tempPath, path)
           state = 'done'
           await directory.sync()
@@ -106,6 +108,46 @@ export function replacing(path: string, tempPath: string, handle: FileHandle): A
     },
   }
 }
+
+/**
+ * Puts a small file in place in as few steps as it takes: temporary sibling, sync, rename. The new name is durable only after
+ * `syncDirectory`, which does for many files at once.
+ *
+ * @param options.beforeRename - Throws when it must not take the name.
+ */
+export async function placeFile(
+  path: string,
+  content: Uint8Array,
+  options: { times?: { atime: Date; mtime: Date } | undefined; beforeRename: () => void },
+): Promise<void> {
+  const tempPath = join(dirname(path), temporaryName())
+  let fd: number | undefined
+  try {
+    fd = openSync(tempPath, 'wx', 0o600)
+  } catch (error) {
+    throw localError(error, `create a temporary file beside ${basename(path)}`)
+  }
+  try {
+    for (let at = 0; at < content.length; ) at += writeSync(fd, content, at, content.length - at)
+    if (options.times) futimesSync(fd, options.times.atime, options.times.mtime)
+    await syncFile(fd)
+    const written = fd
+    fd = undefined
+    closeSync(written)
+    options.beforeRename()
+    if (process.platform === 'win32') await renameWithPatience(tempPath, path)
+    else renameSync(tempPath, path)
+  } catch (error) {
+    try {
+      if (fd !== undefined) closeSync(fd)
+    } finally {
+      rmSync(tempPath, { force: true })
+    }
+    throw localError(error, `write ${basename(path)}`)
+  }
+}
+
+const syncFile = promisify(fsync)
 
 /** On Windows a scanner may hold a new file for a moment. */
 async function renameWithPatience(from: string, to: string): Promise<void> {

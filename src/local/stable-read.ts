@@ -39,6 +39,8 @@ const identityOf = ({ size, mtimeNs, ctimeNs, dev, ino }: BigIntStats): SourceId
 })
 
 export interface StableReader {
+  /** For `readAt` in another thread, while it is open here. */
+  readonly fd: number
   /** The state that was opened. */
   readonly identity: SourceIdentity
   readonly size: number
@@ -67,6 +69,7 @@ export async function openStable(path: string, shown: string): Promise<StableRea
     const before = await handle.stat({ bigint: true })
     if (!before.isFile()) throw notAFile(shown)
     return {
+      fd: handle.fd,
       identity: identityOf(before),
       size: Number(before.size),
       modifiedAt: Number(before.mtimeNs / 1_000_000n),
@@ -91,6 +94,19 @@ export async function openStable(path: string, shown: string): Promise<StableRea
     }
   } catch (error) {
     await handle.close()
+    throw localError(error, `read ${shown}`)
+  }
+}
+
+/** As `read` of a `StableReader` that another thread has opened; waits for the disk. */
+export function readAt(fd: number, target: Uint8Array, position: number, shown: string): void {
+  try {
+    for (let at = 0; at < target.length; ) {
+      const count = readSync(fd, target, at, target.length - at, position + at)
+      if (count === 0) throw changed(shown)
+      at += count
+    }
+  } catch (error) {
     throw localError(error, `read ${shown}`)
   }
 }

@@ -120,6 +120,16 @@ export function membersOf(store: Store, roomId: number): Map<number, number> {
   return members
 }
 
-export function permissionFlags(bits: number): Record<string, boolean> {
-  return Object.fromEntries(PERMISSION_NAMES.map((name, index) => [name, (bits & (1 << index)) !== 0]))
+/** Made once for each set: every node of a listing has one. */
+const flagsOf = new Map<number, Readonly<Record<string, boolean>>>()
+
+export function permissionFlags(bits: number): Readonly<Record<string, boolean>> {
+  let flags = flagsOf.get(bits)
+  if (flags === undefined) {
+    flags = Object.freeze(
+      Object.fromEntries(PERMISSION_NAMES.map((name, index) => [name, (bits & (1 << index)) !== 0])),
+    )
+    flagsOf.set(bits, flags)
+  }
+  return flags
 }

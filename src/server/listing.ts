@@ -1,6 +1,6 @@
 /**
  * Listing and searching the tree: filters, sorting and paging. Sorted by name, a page of a large folder comes straight
- * from the index; anything else is collected once and remembered until some node changes. Never writes.
+ * from the index; anything else is collected once and remembered. Never writes.
  * @module
  */
 import type { Access } from './access.ts'
@@ -119,25 +119,40 @@ function sortNodes(nodes: NodeRecord[], access: Access, sort: { field: string; d
   return keyed.map(({ node }) => node)
 }
 
-/** Remembers the ids of collected listings while no node has changed. */
-export class ListingCache {
-  readonly #entries = new Map<string, { version: number; ids: number[] }>()
+/** How long a listing that somebody is paging through stays as it was when it began. */
+const PAGING_MS = 60_000
 
-  get(key: string, version: number, collect: () => NodeRecord[]): number[] {
+/** Remembers the ids of collected listings while no node has changed, or while somebody reads on in one. */
+export class ListingCache {
+  readonly #entries = new Map<string, { version: number; usedAt: number; ids: number[] }>()
+  readonly #now: () => number
+
+  constructor(now: () => number) {
+    this.#now = now
+  }
+
+  /** @param offset - Later pages come from the listing that the first one came from: else each could cost a walk of its own. */
+  get(key: string, version: number, offset: number, collect: () => NodeRecord[]): number[] {
+    const now = this.#now()
     const known = this.#entries.get(key)
-    if (known !== undefined && known.version === version) return known.ids
+    const isPaging = known !== undefined && offset > 0 && Math.abs(now - known.usedAt) < PAGING_MS
+    if (known !== undefined && (isPaging || known.version === version)) {
+      known.usedAt = now
+      return known.ids
+    }
     const ids = collect().map((node) => node.id)
     this.#entries.delete(key)
     if (this.#entries.size >= 8) this.#entries.delete(this.#entries.keys().next().value ?? '')
-    this.#entries.set(key, { version, ids })
+    this.#entries.set(key, { version, usedAt: now, ids })
     return ids
   }
 }
 
-function pageOfIds(store: Store, ids: readonly number[], page: Page): Listing {
+/** What has been deleted or may not be seen any more since the ids were collected is left out. */
+function pageOfIds(access: Access, ids: readonly number[], page: Page): Listing {
   const nodes = ids
     .slice(page.offset, page.offset + page.limit)
-    .map((id) => store.nodes.get(id))
+    .map((id) => access.find(id))
     .filter((node) => node !== undefined)
   return { total: ids.length, nodes }
 }
@@ -164,13 +179,13 @@ export function listChildren(
   }
   const criteria = parseCriteria(access, filter)
   const key = JSON.stringify(['list', access.userId, bits, parentId, filter, sort])
-  const ids = cache.get(key, store.version(), () => {
+  const ids = cache.get(key, store.version(), page.offset, () => {
     const found = childrenOf(store, parentId).filter(
       (node) => access.sees(node) && criteria.tests.every((test) => test(node)),
     )
     return sortNodes(found, access, sort)
   })
-  return pageOfIds(store, ids, page)
+  return pageOfIds(access, ids, page)
 }
 
 /** Rooms are few and filtered one by one; folders and files come from the index by position. */
@@ -289,14 +304,14 @@ export function searchNodes(
   }
   const sortText = query.get('sort')
   const key = JSON.stringify(['search', access.userId, parentId, depth, text, filter, sortText])
-  const ids = cache.get(key, store.version(), () => {
+  const ids = cache.get(key, store.version(), page.offset, () => {
     const matches = matcher(text)
     const found = collect(store, access, parentId, depth, (node) => matches(node) && passes(node))
     const sorted = sortNodes(found, access, parseSort(sortText))
     const exact = text.normalize('NFC')
     return text.includes('*') ? sorted : [...sorted].sort((a, b) => rank(a, exact) - rank(b, exact))
   })
-  return pageOfIds(store, ids, page)
+  return pageOfIds(access, ids, page)
 }
 
 const rank = (node: NodeRecord, exact: string): number => (node.name === exact ? 0 : 1)

@@ -136,7 +136,7 @@ async function createApp(store: Store, options: ServerOptions): Promise<App> {
     grants: new Grants(store, now, options.accessTokenLifetimeS ?? 28_800),
     uploads: new Uploads(store, blobs, now),
     signer,
-    listings: new ListingCache(),
+    listings: new ListingCache(now),
     storage: options.s3 === undefined ? (options.storage ?? 'classic') : 's3',
     downloadUrlLifetimeS: options.urlLifetimeS ?? 3600,
     now,

@@ -5,18 +5,18 @@
  */
 import { linkSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
-import type { FileKey, PublicKey } from '../../crypto/index.ts'
+import type { FileKey } from '../../crypto/index.ts'
 import { deleteNode, deleteNodes, getNode, listChildren, moveNodes, updateFile, updateFolder } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
+import { syncDirectory } from '../local/atomic-file.ts'
 import { escapeName } from '../local/names.ts'
 import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
 import { checkUnchanged } from '../transfer/complete.ts'
 import { openFileKey } from '../transfer/content.ts'
-import type { createDistributor } from '../transfer/distribute.ts'
 import { downloadFile } from '../transfer/download.ts'
 import { createKeysAhead } from '../transfer/keys-ahead.ts'
-import { type UploadContext, uploadFile } from '../transfer/upload.ts'
+import { createLargeFiles } from '../transfer/segments.ts'
 import { createLocalBin, type LocalBin, pruneBin } from './local-bin.ts'
 import { createTally, runEntries, type Tally } from './outcome.ts'
 import { bytesOf, type SyncStep } from './reconcile.ts'
@@ -25,7 +25,8 @@ import { ensureFolder } from './remote-path.ts'
 import { DEFAULT_JOBS, isSameContent, type RunContext, report } from './run.ts'
 import { keyOf, lookLocal, parentKey, type RemoteItem } from './scan.ts'
 import type { Deed, SyncState } from './state.ts'
-import { type LocalEntry, showPath } from './tree.ts'
+import { type EntryFailure, type LocalEntry, showPath } from './tree.ts'
+import type { Uploader } from './uploader.ts'
 
 type StepOf<K extends SyncStep['do']> = Extract<SyncStep, { do: K }>
 
@@ -50,9 +51,9 @@ export interface ApplyOptions {
   /** On the monotonic clock: when no more transfers begin. */
   readonly deadline?: number
   readonly runId: string
-  /** Prepared for this run; `wrapFor` is asked for when the first upload needs it. */
-  readonly upload: { readonly context: UploadContext; wrapFor(): Promise<PublicKey | undefined> }
-  readonly distributor: ReturnType<typeof createDistributor>
+  /** Bytes of content that may be held in memory at once. */
+  readonly memory?: number
+  readonly uploader: Uploader
 }
 
 export interface ApplyResult {
@@ -135,14 +136,31 @@ export async function applySteps(
     begun += bytesOf(step)
     return run.transfer(step, stop, conflicts)
   }
-  const keys = run.aheadOf(transfers)
+  run.aheadOf(transfers)
   const named = contents.map((step) => ({ ...step, shown: showPath(step.path) }))
-  await runEntries(named, options.jobs ?? DEFAULT_JOBS, tally, work, {
-    signal,
-    onFailure: ({ path, error }) => report(context, path, error),
-    onBusy: context.onBusy,
+  const jobs = options.jobs ?? DEFAULT_JOBS
+  const unsettled = new Set<string>()
+  const onFailure = ({ path, error }: EntryFailure) => {
+    if (error.class === 'changed') unsettled.add(path)
+    else report(context, path, error)
+  }
+  await runEntries(named, jobs, tally, work, { signal, onFailure, onBusy: context.onBusy })
+  if (unsettled.size > 0) {
+    // Files that were being written get another chance when everything else is done.
+    const onLast = ({ path, error }: EntryFailure) => report(context, path, error)
+    const isUnsettled = ({ path }: { readonly path: string }) => unsettled.has(path)
+    const before = tally.failed
+      .splice(0)
+      .filter((failure) => !isUnsettled(failure) || failure.error.class !== 'changed')
+    tally.failed.push(...before)
+    const again = named.filter(({ shown }) => unsettled.has(shown))
+    if (tally.stoppedBy === undefined) {
+      await runEntries(again, jobs, tally, work, { signal, onFailure: onLast, onBusy: context.onBusy })
+    }
+  }
+  await run.end().catch((error) => {
+    tally.stoppedBy ??= toSyncError(localError(error, 'make files durable'))
   })
-  await keys.close()
   tally.skipped = 0
   if (tally.stoppedBy !== undefined) return result()
 
@@ -183,7 +201,7 @@ const isForAll = ({ class: kind, code }: SyncError) =>
 function createRun(context: RunContext, target: ApplyTarget, state: SyncState, options: ApplyOptions) {
   const { api } = context
   const { root } = target
-  const { signal, runId, distributor } = options
+  const { signal, runId, uploader } = options
   let tree: SafeTree | undefined
   let bin: LocalBin | undefined
   const local = () => (tree ??= createSafeTree(root))
@@ -225,16 +243,32 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     }
   }
   const nameOf = (path: readonly string[]) => escapeName(path.at(-1)!)
+  const large = createLargeFiles(options.memory)
+  /** Files on this disk whose names a power cut could still undo: remembered too early, they would look deleted. */
+  let arrived: { directory: string; key: string; entry: LocalEntry; node: RemoteNode; sealed: string | undefined }[] =
+    []
+  async function settle(): Promise<void> {
+    const batch = arrived
+    arrived = []
+    for (const directory of new Set(batch.map((one) => one.directory))) await syncDirectory(directory)
+    for (const { key, entry, node, sealed } of batch) remember(key, entry, node, sealed)
+  }
 
   return {
     remember,
+
+    /** Ends the transfers: what arrived is durable then, and remembered. */
+    async end(): Promise<void> {
+      await ahead?.close()
+      await large.close()
+      await settle()
+    },
 
     aheadOf(steps: readonly ContentStep[]) {
       const nodes = steps.flatMap((step) =>
         step.do === 'download' || step.do === 'keep-both' ? [step.remote.node] : [],
       )
       ahead = createKeysAhead(context, nodes)
-      return ahead
     },
 
     async moveRemote(step: StepOf<'move-remote'>): Promise<void> {
@@ -332,7 +366,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
             message: `Both sides changed ${showPath(step.path)}; yours is ${showPath(copy)} now`,
           })
           const down = await download(step.path, remote, undefined, stop)
-          return down + (await upload(copy, undefined, stop))
+          return down + ((await upload(copy, undefined, stop)) ?? 0)
         }
       }
     },
@@ -420,31 +454,37 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     return same
   }
 
-  async function upload(path: readonly string[], replaces: RemoteNode | undefined, stop: AbortSignal): Promise<number> {
+  async function upload(
+    path: readonly string[],
+    replaces: RemoteNode | undefined,
+    stop: AbortSignal,
+  ): Promise<number | undefined> {
     const key = keyOf(path)
     const place = placeOf(parentKey(key))
     const before = lookLocal(root, path)
-    if (before?.kind !== 'file') throw changedHere()
-    const wrapFor = await options.upload.wrapFor()
-    const done = await uploadFile(
-      options.upload.context,
+    if (before === undefined) {
+      const message = `${showPath(path)} vanished before it was read`
+      context.onEvent?.({ type: 'warning', code: 'VANISHED', message })
+      return undefined
+    }
+    if (before.kind !== 'file') throw changedHere()
+    const done = await uploader.send(
       {
         source: join(root, ...path),
         shown: showPath(path),
         parentId: place.id,
+        roomId: place.roomId,
         name: replaces?.name ?? nameOf(path),
-        ...(wrapFor === undefined ? {} : { wrapFor }),
-        ...(replaces === undefined ? {} : { replaces }),
+        replaces,
       },
       stop,
     )
     const after = lookLocal(root, path)
     const isSettled = after !== undefined && after.ctimeMs === before.ctimeMs && after.mtimeMs === before.mtimeMs
-    const record = createRecord(before, { ...done.node, size: done.bytes }, done.fileKey && seal(done.fileKey))
+    const record = createRecord(before, { ...done.node, size: done.bytes }, done.seal && seal(done.seal))
     put(key, isSettled ? record : { ...record, local: UNSETTLED })
     if (replaces === undefined) deed({ do: 'created-remote', path: showPath(path), id: done.node.id, isFolder: false })
     else deed({ do: 'replaced-remote', path: showPath(path), id: done.node.id, oldId: replaces.id })
-    if (done.fileKey !== undefined) await distributor.remember(place.roomId, done.node.id, done.fileKey)
     return done.bytes
   }
 
@@ -465,7 +505,8 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
       {
         shown: showPath(path),
         replaces,
-        async beforeRename() {
+        large,
+        beforeRename() {
           local().check(parent)
           if (replaces !== undefined) kept = binOf().keep(path)
         },
@@ -480,7 +521,8 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     if (kept === undefined) deed({ do: 'created-local', path: showPath(path), isDirectory: false })
     else deed({ do: 'replaced-local', path: showPath(path), bin: kept })
     const now = lookLocal(root, path)
-    if (now !== undefined && now.size === bytes) remember(keyOf(path), now, node, sealed)
+    if (now !== undefined && now.size === bytes) arrived.push({ directory, key: keyOf(path), entry: now, node, sealed })
+    if (arrived.length >= ARRIVALS) await settle()
     return bytes
   }
 
@@ -518,8 +560,10 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
 }
 
 const DELETE_BATCH = 100
+/** Files that are made durable together. */
+const ARRIVALS = 1000
 
-const seal = ({ iv, tag }: FileKey): string => Buffer.concat([iv, tag]).toString('base64')
+const seal = ({ iv, tag }: Pick<FileKey, 'iv' | 'tag'>): string => Buffer.concat([iv, tag]).toString('base64')
 
 /** The seal of a record, as long as it is about the same node. */
 const sealOf = (record: SyncRecord | undefined, node: RemoteNode): string | undefined =>

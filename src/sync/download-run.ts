@@ -8,10 +8,12 @@ import { statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Api } from '../api/api.ts'
 import { cancelled, localError, SyncError, systemCode, toSyncError } from '../errors.ts'
+import { syncDirectory } from '../local/atomic-file.ts'
 import { type Leftover, sweepDirectory } from '../local/partial-file.ts'
 import { createSafeTree, foldsCase } from '../local/safe-tree.ts'
 import { downloadFile, storableTime } from '../transfer/download.ts'
 import { createKeysAhead } from '../transfer/keys-ahead.ts'
+import { createLargeFiles } from '../transfer/segments.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
 import { type DownloadStep, freeName, mayReplace, planDownload, sameTime } from './plan.ts'
 import { requireRemote } from './remote-path.ts'
@@ -19,6 +21,7 @@ import {
   DEFAULT_JOBS,
   type DownloadOptions,
   isSameContent,
+  memoryOf,
   never,
   type RunContext,
   recordFailures,
@@ -71,23 +74,40 @@ export async function runDownload(
     context,
     downloads.map(({ step }) => step.node),
   )
+  const large = createLargeFiles(options.memory === undefined ? undefined : memoryOf(options))
+  const changed = new Set<string>()
   const work = async ({ step, replaces }: Planned, stop: AbortSignal) => {
     const parent = step.path.slice(0, -1)
     const directory = tree.ensureDirectory(parent)
-    const beforeRename = async () => tree.check(parent)
-    return downloadFile(
+    const beforeRename = () => tree.check(parent)
+    const bytes = await downloadFile(
       context,
       step.node,
       `${directory}/${step.path.at(-1)}`,
-      { shown: step.shown, replaces, beforeRename, openKey: keys.take },
+      { shown: step.shown, replaces, beforeRename, openKey: keys.take, large },
       stop,
     )
+    changed.add(directory)
+    return bytes
   }
   const onFailure = (failure: { path: string; error: SyncError }) => report(context, failure.path, failure.error)
   await runEntries(downloads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure, onBusy: context.onBusy })
   await keys.close()
+  await large.close()
+  await makeDurable(changed, tally)
   await removeSettled(tree.root, steps, leftovers, tally)
   return summarize(tally, 0)
+}
+
+/** New names survive a power cut from here on; what is said to be transferred is. */
+async function makeDurable(directories: ReadonlySet<string>, tally: Tally): Promise<void> {
+  for (const directory of directories) {
+    try {
+      await syncDirectory(directory)
+    } catch (error) {
+      tally.stoppedBy ??= toSyncError(localError(error, `sync ${directory}`))
+    }
+  }
 }
 
 /** Tidies up after runs that were killed; returns what this one may go on with. */

@@ -165,9 +165,7 @@ export function reconcile(trees: Trees, options: ReconcileOptions): SyncStep[] {
     if (step === undefined) continue
     if (step.do === 'delete-local' || step.do === 'delete-remote' || step.do === 'forget') removals.push(step)
     else contents.push(step)
-    if (step.do === 'upload' || step.do === 'download' || step.do === 'keep-both' || step.do === 'keep') {
-      for (let above = parentKey(key); above !== '' && !needed.has(above); above = parentKey(above)) needed.add(above)
-    }
+    if (step.do !== 'delete-local' && step.do !== 'delete-remote' && step.do !== 'forget') need(key, needed)
   }
   const directorySteps = planDirectories(view, trees, options, directories, needed)
   steps.push(...directorySteps.make, ...contents, ...removals, ...directorySteps.remove)
@@ -332,17 +330,26 @@ const silentlyChanged = () =>
     hint: 'One side has changed without a trace: a failing disk, a program that resets times, or the server.',
   })
 
+/** The directories above a place stay, or are made. */
+function need(key: string, needed: Set<string>): void {
+  for (let above = parentKey(key); above !== '' && !needed.has(above); above = parentKey(above)) needed.add(above)
+}
+
 /** Directories: made where they are missing, removed where they are gone and nothing needs them. */
 function planDirectories(
   { local, remote, records, made }: View,
   trees: Trees,
   { direction, delete: wantsDelete }: ReconcileOptions,
   keys: readonly string[],
-  needed: ReadonlySet<string>,
+  needed: Set<string>,
 ): { make: SyncStep[]; remove: SyncStep[] } {
   const make: SyncStep[] = []
   const remove: SyncStep[] = []
   const mayDelete = wantsDelete && !trees.isFirst && !trees.isIncomplete
+  if (direction === 'both') {
+    // A directory that is new on one side needs those above it on the other.
+    for (const key of keys) if (!records.has(key)) need(key, needed)
+  }
   for (const key of keys) {
     const [here, there, record] = [local.get(key), remote.get(key), records.get(key)]
     if (here !== undefined && there !== undefined) {

@@ -10,7 +10,7 @@ import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { isTemporaryName } from '../local/atomic-file.ts'
 import { escapeName, foldKey, localName, sameNameKey } from '../local/names.ts'
 import type { Selection } from './select.ts'
-import { type EntryFailure, type LocalEntry, readRemoteTree, showPath, walk } from './tree.ts'
+import { type EntryFailure, type LocalEntry, readWholeTree, showPath, walk } from './tree.ts'
 
 /** A remote file or folder, under the path it has or would have on this disk. */
 export interface RemoteItem {
@@ -146,7 +146,7 @@ export async function scanRemote(
   options: ScanOptions & { foldCase: boolean },
 ): Promise<Scan<RemoteItem>> {
   const { selection, blocked, foldCase, signal } = options
-  const entries = await readRemoteTree(api, root, roomId, signal === undefined ? {} : { signal })
+  const entries = await readWholeTree(api, root, roomId, signal === undefined ? {} : { signal })
   return arrangeRemote(entries, { selection, blocked, foldCase })
 }
 

@@ -1,17 +1,16 @@
 /**
- * What is remembered of one synchronized pair of a local and a remote directory: a record per place, the listing of remote
- * folders that have not changed since, and the history of runs. One LMDB environment per account, local root and remote path;
- * every change is a transaction, so a crash leaves the last one.
+ * What is remembered of one synchronized pair of a local and a remote directory: a record per place, and the history of runs.
+ * Two logs with checksums in a directory per account, local root and remote path; they are read at the start, added to while a
+ * run goes on, and written anew when most of them is out of date.
  *
  * Losing it costs comparisons, never files: without records nothing is deleted and nothing is replaced.
  * @module
  */
-import { createHash, randomBytes } from 'node:crypto'
-import { chmodSync, existsSync, renameSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Database, open, type RootDatabase } from 'lmdb'
-import { localError, toSyncError } from '../errors.ts'
-import { makePrivateDirectory } from '../local/atomic-file.ts'
+import { type AppendLog, openAppendLog } from '../local/append-log.ts'
+import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
 import type { SyncRecord } from './records.ts'
 import { keyOf } from './scan.ts'
 
@@ -38,6 +37,8 @@ export interface Roots {
 export interface RunRecord {
   readonly id: string
   readonly command: string
+  /** What it was told, as far as another run needs it to do the same. */
+  readonly options?: Readonly<Record<string, unknown>>
   readonly startedAt: number
   readonly endedAt?: number
   /** Absent: running, or killed. */
@@ -74,19 +75,90 @@ export interface SyncState {
   deeds(runId: string): Deed[]
   /** Resolves when everything up to now is durable. */
   flush(): Promise<void>
+  /** Tidies up and closes. */
   close(): Promise<void>
 }
 
-const VERSION = 1
+/** Says what a directory of state is about. */
+const PAIR_FILE = 'pair.json'
+
+/** All pairs that there is state of, for one account. */
+export async function listPairs(directory: string, account: string): Promise<Pair[]> {
+  const pairs: Pair[] = []
+  for (const name of existsSync(directory) ? readdirSync(directory).sort() : []) {
+    const content = await readPrivateFile(join(directory, name, PAIR_FILE)).catch(() => undefined)
+    if (content === undefined) continue
+    try {
+      const { account: whose, local, remote } = JSON.parse(Buffer.from(content).toString('utf8'))
+      if (whose === account && typeof local === 'string' && typeof remote === 'string')
+        pairs.push({ account, local, remote })
+    } catch {
+      // Not one of ours, or damaged: its logs say what they are about by themselves.
+    }
+  }
+  return pairs
+}
+
 /** Runs that are remembered. */
 const KEPT_RUNS = 200
+/** Records per line of a log that is written anew. */
+const RECORDS_PER_LINE = 512
+/** A log is written anew when it is longer than this and most of it is out of date. */
+const WORTH_TIDYING = 1024 * 1024
 
-type Meta = { readonly version: number; readonly pair: Pair; readonly roots?: Roots }
+/** A record in few bytes. */
+type Packed = readonly [
+  kind: 0 | 1,
+  path: string,
+  size: number,
+  mtimeMs: number,
+  ctimeMs: number,
+  ino: number,
+  id: number,
+  remoteSize: number,
+  modified: number,
+  seal?: string,
+]
+
+function pack({ kind, path, local, remote, seal }: SyncRecord): Packed {
+  const { size, mtimeMs, ctimeMs, ino } = local
+  const { id, size: remoteSize, modified } = remote
+  const packed = [kind === 'file' ? 0 : 1, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified] as const
+  return seal === undefined ? packed : [...packed, seal]
+}
+
+function unpack(packed: Packed): SyncRecord | undefined {
+  const [kind, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified, seal] = packed
+  const numbers = [size, mtimeMs, ctimeMs, ino, id, remoteSize, modified]
+  if (typeof path !== 'string' || path === '' || !numbers.every((one) => typeof one === 'number')) return undefined
+  return {
+    kind: kind === 0 ? 'file' : 'directory',
+    path,
+    local: { size, mtimeMs, ctimeMs, ino },
+    remote: { id, size: remoteSize, modified },
+    ...(seal === undefined ? {} : { seal }),
+  }
+}
+
+/** One line of the log of records. */
+interface RecordLine {
+  readonly put?: readonly Packed[]
+  readonly drop?: string
+  readonly roots?: Roots
+}
+
+/** One line of the log of runs. */
+interface RunLine {
+  readonly run?: RunRecord
+  readonly deed?: Deed
+  /** Run of the deed. */
+  readonly of?: string
+}
 
 /**
  * Opens the state in a private directory, or begins one.
  *
- * @param onDamaged - Told where a state that could not be used was put.
+ * @param onDamaged - Told where what could not be used was put.
  */
 export async function openState(
   directory: string,
@@ -94,112 +166,131 @@ export async function openState(
   now: number,
   onDamaged: (keptAs: string) => void,
 ): Promise<SyncState> {
-  await makePrivateDirectory(directory)
-  const path = join(directory, 'state.mdb')
-  try {
-    return await load(path, pair)
-  } catch (error) {
-    if (!(error instanceof Damaged) || !existsSync(path)) throw localError(error, `open the state ${path}`)
-    const keptAs = `${path}.corrupt-${now}`
-    renameSync(path, keptAs)
-    onDamaged(keptAs)
-    return load(path, pair)
-  }
-}
-
-class Damaged extends Error {}
-
-/** Keys of the store have a limit that paths have not. */
-const storedKey = (key: string): string =>
-  key.length < 600 ? key : `\u0001${createHash('sha256').update(key).digest('base64url')}`
-
-function readRecords(table: Database<SyncRecord, string>): Map<string, SyncRecord> {
+  const scope = JSON.stringify([pair.account, pair.local, pair.remote])
+  const name = join(directory, PAIR_FILE)
+  if (!existsSync(name)) await writePrivateFile(name, `${JSON.stringify(pair)}\n`)
   const found = new Map<string, SyncRecord>()
-  for (const { value } of table.getRange({})) {
-    const isWhole =
-      typeof value?.path === 'string' && Number.isSafeInteger(value.remote?.id) && Number.isFinite(value.local?.size)
-    if (!isWhole) throw new Damaged('a record makes no sense')
-    found.set(keyOf(value.path.split('/')), value)
+  let roots: Roots | undefined
+  /** Records in the log that do not count any more. */
+  let stale = 0
+  const acceptRecords = (lines: readonly unknown[]): boolean => {
+    for (const { put = [], drop, roots: one } of lines as readonly RecordLine[]) {
+      for (const packed of put) {
+        const record = unpack(packed)
+        if (record === undefined) return false
+        const key = keyOf(record.path.split('/'))
+        if (found.has(key)) stale++
+        found.set(key, record)
+      }
+      if (drop !== undefined) {
+        found.delete(drop)
+        stale += 2
+      }
+      if (one !== undefined) roots = one
+    }
+    return true
   }
-  return found
-}
-
-async function load(path: string, pair: Pair): Promise<SyncState> {
-  let root: RootDatabase | undefined
+  const runs = new Map<string, RunRecord>()
+  const deeds = new Map<string, Deed[]>()
+  const acceptRuns = (lines: readonly unknown[]): boolean => {
+    for (const { run, deed, of } of lines as readonly RunLine[]) {
+      if (run !== undefined) runs.set(run.id, run)
+      if (deed === undefined || of === undefined) continue
+      const list = deeds.get(of)
+      if (list === undefined) deeds.set(of, [deed])
+      else list.push(deed)
+    }
+    return true
+  }
+  const records = await openAppendLog(join(directory, 'records'), scope, acceptRecords, onDamaged, now)
+  let history: AppendLog
   try {
-    root = open({ path, maxDbs: 8, noSubdir: true })
-    chmodSync(path, 0o600)
-    return await createState(root, pair)
+    history = await openAppendLog(join(directory, 'runs'), scope, acceptRuns, onDamaged, now)
   } catch (error) {
-    await root?.close().catch(() => {})
-    const { class: kind } = toSyncError(localError(error, 'open'))
-    // The disk's own troubles are no damage.
-    if (kind === 'local_io') throw error
-    throw new Damaged('the state cannot be read', { cause: error })
+    await records.close()
+    throw error
   }
-}
+  // What is added and removed from here on; `found` stays as it was.
+  let size = found.size
+  let isWritten = false
+  const live = new Map(found)
 
-async function createState(root: RootDatabase, pair: Pair): Promise<SyncState> {
-  const metaTable: Database<Meta, string> = root.openDB({ name: 'meta' })
-  const records: Database<SyncRecord, string> = root.openDB({
-    name: 'records',
-    sharedStructuresKey: Symbol.for('shape'),
-  })
-  const runs: Database<RunRecord, string> = root.openDB({ name: 'runs' })
-  const deeds: Database<Deed, [string, number]> = root.openDB({ name: 'deeds' })
-  let meta: Meta = metaTable.get('meta') ?? { version: VERSION, pair }
-  if (meta.version !== VERSION || typeof meta.pair?.local !== 'string') throw new Damaged('of another version')
-  const found = readRecords(records)
-  let writes: Promise<unknown> = Promise.resolve()
-  let failure: unknown
-  const track = (done: Promise<unknown>) => {
-    writes = done
-    done.catch((error) => {
-      failure ??= error
-    })
+  const write = (log: AppendLog, line: RecordLine | RunLine) => {
+    isWritten = true
+    log.append(line)
   }
-  const setMeta = (more: Partial<Meta>) => {
-    meta = { ...meta, ...more }
-    track(metaTable.put('meta', meta))
+
+  function* recordLines(): Generator<RecordLine> {
+    if (roots !== undefined) yield { roots }
+    let put: Packed[] = []
+    for (const record of live.values()) {
+      put.push(pack(record))
+      if (put.length < RECORDS_PER_LINE) continue
+      yield { put }
+      put = []
+    }
+    if (put.length > 0) yield { put }
   }
-  let deedCount = 0
+  function* runLines(): Generator<RunLine> {
+    for (const run of [...runs.values()].slice(-KEPT_RUNS)) {
+      yield { run }
+      for (const deed of deeds.get(run.id) ?? []) yield { of: run.id, deed }
+    }
+  }
+
   return {
     pair,
     get roots() {
-      return meta.roots
+      return roots
     },
     records: () => found,
-    put: (key, record) => track(records.put(storedKey(key), record)),
-    remove: (key) => track(records.remove(storedKey(key))),
-    setRoots: (roots) => setMeta({ roots }),
+    put(key, record) {
+      if (live.has(key)) stale++
+      else size++
+      live.set(key, record)
+      write(records, { put: [pack(record)] })
+    },
+    remove(key) {
+      if (!live.delete(key)) return
+      stale += 2
+      size--
+      write(records, { drop: key })
+    },
+    setRoots(next) {
+      roots = next
+      write(records, { roots: next })
+    },
     beginRun(run) {
       const stamp = new Date(run.startedAt).toISOString().replace(/[-:]|\.\d+/g, '')
       const id = `${stamp}-${randomBytes(3).toString('hex')}`
-      track(runs.put(id, { ...run, id }))
-      const old = [...runs.getKeys({ reverse: true, offset: KEPT_RUNS })]
-      for (const one of old) {
-        track(runs.remove(one))
-        for (const key of [...deeds.getKeys({ start: [one, 0], end: [one, Number.MAX_SAFE_INTEGER] })])
-          track(deeds.remove(key))
-      }
+      const begun = { ...run, id }
+      runs.set(id, begun)
+      write(history, { run: begun })
       return id
     },
     endRun(id, end) {
-      const run = runs.get(id)
-      if (run !== undefined) track(runs.put(id, { ...run, ...end }))
+      const ended = { ...runs.get(id)!, ...end }
+      runs.set(id, ended)
+      write(history, { run: ended })
     },
-    runs: () => [...runs.getRange({ reverse: true })].map(({ value }) => value),
-    addDeed: (runId, deed) => track(deeds.put([runId, deedCount++], deed)),
-    deeds: (runId) =>
-      [...deeds.getRange({ start: [runId, 0], end: [runId, Number.MAX_SAFE_INTEGER] })].map(({ value }) => value),
+    runs: () => [...runs.values()].reverse(),
+    addDeed(runId, deed) {
+      const list = deeds.get(runId)
+      if (list === undefined) deeds.set(runId, [deed])
+      else list.push(deed)
+      write(history, { of: runId, deed })
+    },
+    deeds: (runId) => [...(deeds.get(runId) ?? [])],
     async flush() {
-      await writes.catch(() => {})
-      await root.flushed
-      if (failure !== undefined) throw localError(failure, 'write the state')
+      await records.sync()
+      await history.sync()
     },
     async close() {
-      await writes.catch(() => {})
-      await root.close()
+      // Who only reads holds no lock: somebody else may be writing.
+      if (isWritten && stale > size && records.size() > WORTH_TIDYING) await records.replace(recordLines())
+      else await records.close()
+      if (isWritten && runs.size > 2 * KEPT_RUNS) await history.replace(runLines())
+      else await history.close()
     },
   }
 }

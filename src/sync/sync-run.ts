@@ -6,16 +6,11 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, realpathSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { resolve } from 'node:path'
-import { usesObjectStorage } from '../api/account.ts'
+import { join, resolve } from 'node:path'
 import { localError, SyncError, toSyncError } from '../errors.ts'
 import { writePrivateFile } from '../local/atomic-file.ts'
 import { escapeName } from '../local/names.ts'
 import { foldsCase } from '../local/safe-tree.ts'
-import { createDistributor } from '../transfer/distribute.ts'
-import { createSlabPool } from '../transfer/flow.ts'
-import { openUploadJournal } from '../transfer/journal.ts'
-import { partSizeFor } from '../transfer/upload-channel.ts'
 import { type ApplyResult, applySteps } from './apply.ts'
 import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from './guards.ts'
 import { isChange, type PlanFile, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
@@ -26,6 +21,7 @@ import { createBlocked, identifyRoot, scanLocal, scanRemote } from './scan.ts'
 import { createSelection, type SelectionOptions } from './select.ts'
 import { openState, type Pair, type SyncState } from './state.ts'
 import type { EntryFailure } from './tree.ts'
+import { openUploader } from './uploader.ts'
 
 export interface SyncOptions extends Omit<GuardOptions, 'direction'> {
   readonly direction: Direction
@@ -118,7 +114,7 @@ export async function runSync(
   try {
     const plan = await look(context, pair, state, directory, options)
     if (options.dryRun) return summaryOf(pair, '', plan, undefined)
-    const runId = state.beginRun({ command: options.direction, startedAt: clock.now() })
+    const runId = state.beginRun({ command: options.direction, startedAt: clock.now(), options: optionsOf(options) })
     let summary: SyncSummary | undefined
     try {
       summary = await carryOut(context, pair, state, directory, plan, runId, options)
@@ -127,7 +123,7 @@ export async function runSync(
       if (summary !== undefined) state.endRun(runId, { endedAt: clock.now(), ...outcomeOf(summary) })
     }
   } catch (error) {
-    if (!options.dryRun) noteRefusal(state, options.direction, clock.now(), toSyncError(error))
+    if (!options.dryRun) noteRefusal(state, options, clock.now(), toSyncError(error))
     throw error
   } finally {
     try {
@@ -138,8 +134,8 @@ export async function runSync(
   }
 }
 
-function noteRefusal(state: SyncState, command: string, now: number, { code, message }: SyncError): void {
-  const id = state.beginRun({ command, startedAt: now })
+function noteRefusal(state: SyncState, options: SyncOptions, now: number, { code, message }: SyncError): void {
+  const id = state.beginRun({ command: options.direction, startedAt: now, options: optionsOf(options) })
   state.endRun(id, { endedAt: now, outcome: 'stopped', error: { code, message } })
 }
 
@@ -330,32 +326,30 @@ async function withSavedPlan(
   })
 }
 
-/** A plan with all it needs to be made again. */
-export function planFileOf(pair: Pair, options: SyncOptions, steps: readonly SyncStep[], now: number): PlanFile {
-  const {
-    delete: deletes = false,
-    checksum = false,
-    onConflict,
-    prefer,
-    selection = {},
-    oneFileSystem = false,
-  } = options
+/** The options that decide what a run does. */
+function optionsOf({ selection = {}, ...options }: SyncOptions): PlanFile['options'] {
+  const { delete: deletes = false, checksum = false, onConflict, prefer, oneFileSystem = false } = options
   return {
-    format: 'sealsync-plan',
-    version: 1,
-    createdAt: new Date(now).toISOString(),
-    direction: options.direction,
-    local: pair.local,
-    remote: pair.remote,
-    options: { delete: deletes, checksum, onConflict, prefer, selection, oneFileSystem },
-    steps: steps.filter(isChange).map(planLine),
+    delete: deletes,
+    checksum,
+    oneFileSystem,
+    selection,
+    ...(onConflict === undefined ? {} : { onConflict }),
+    ...(prefer === undefined ? {} : { prefer }),
   }
 }
 
-/** Parts in flight per file. */
-const WINDOW = 3
-const SLABS = 5
-const DEFAULT_PART_SIZE = 8 * 1024 * 1024
+/** A plan with all it needs to be made again. */
+export const planFileOf = (pair: Pair, options: SyncOptions, steps: readonly SyncStep[], now: number): PlanFile => ({
+  format: 'sealsync-plan',
+  version: 1,
+  createdAt: new Date(now).toISOString(),
+  direction: options.direction,
+  local: pair.local,
+  remote: pair.remote,
+  options: optionsOf(options),
+  steps: steps.filter(isChange).map(planLine),
+})
 
 async function carryOut(
   context: RunContext,
@@ -366,7 +360,7 @@ async function carryOut(
   runId: string,
   options: SyncOptions,
 ): Promise<SyncSummary> {
-  const { api, clock, keyring } = context
+  const { api, clock } = context
   const signal = options.signal ?? never
   const deadline = options.maxDurationMs === undefined ? undefined : clock.monotonic() + options.maxDurationMs
   if (plan.local.root.ino === 0) {
@@ -390,13 +384,20 @@ async function carryOut(
   state.setRoots({ ...roots, isSettled: plan.records.size > 0 && state.roots?.isSettled === true })
   for (const { path, error } of plan.failures) report(context, path, error)
 
-  const direct = await usesObjectStorage(api, signal)
-  const distributor = createDistributor(api, keyring, { onEvent: context.onEvent, signal })
-  const journal = await openUploadJournal(`${directory}/uploads`, clock, context.onEvent)
-  const partSize = options.partSize ?? DEFAULT_PART_SIZE
-  let own: ReturnType<typeof keyring.ownKey> | undefined
+  const refused: EntryFailure[] = []
+  const sent = plan.steps.flatMap((step) => (step.do === 'upload' || step.do === 'keep-both' ? [step.local] : []))
+  const uploader = await openUploader(context, {
+    signal,
+    isEncrypted,
+    files: sent,
+    partSize: options.partSize,
+    journal: `${directory}/uploads`,
+    onRefused: ({ member, error }) => refused.push({ path: member, error }),
+    ...(options.memory === undefined ? {} : { memory: options.memory }),
+  })
   let result: ApplyResult | undefined
   try {
+    await uploader.retireOthers(new Set(sent.map(({ path }) => join(pair.local, ...path))))
     const target = {
       root: pair.local,
       container: { id: node.id, roomId: plan.container.roomId },
@@ -408,37 +409,21 @@ async function carryOut(
       signal,
       ...(options.maxTransfer === undefined ? {} : { maxTransfer: options.maxTransfer }),
       ...(deadline === undefined ? {} : { deadline }),
+      ...(options.memory === undefined ? {} : { memory: options.memory }),
       runId,
-      distributor,
-      upload: {
-        async wrapFor() {
-          // Asked for when the first file needs it: unlocking takes half a second.
-          if (isEncrypted) own ??= keyring.ownKey(signal)
-          return own
-        },
-        context: {
-          api,
-          clock,
-          direct,
-          slabs: createSlabPool(SLABS, partSizeFor(2 ** 36, partSize)),
-          partSize,
-          window: WINDOW,
-          resume: { journal, unwrap: keyring.unwrap },
-          onEvent: context.onEvent,
-        },
-      },
+      uploader,
     })
     if (result.tally.stoppedBy === undefined) {
-      if (own !== undefined) distributor.include(plan.container.roomId)
-      await distributor.flush()
+      await uploader.handOut(plan.container.roomId)
       state.setRoots({ ...roots, isSettled: true })
     }
   } catch (error) {
     if (result === undefined) throw error
     result.tally.stoppedBy ??= toSyncError(signal.aborted ? signal.reason : error)
   } finally {
-    await journal.close()
+    await uploader.close()
   }
+  result.tally.failed.push(...refused)
   result.tally.failed.unshift(...plan.failures)
   return summaryOf(pair, runId, plan, result)
 }

@@ -5,7 +5,7 @@
 import { type Dirent, lstatSync, readdirSync, realpathSync, type Stats, statSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
 import type { Api } from '../api/api.ts'
-import { listChildren } from '../api/nodes.ts'
+import { getNode, listChildren, searchTree } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { cancelled, localError, SyncError, toSyncError } from '../errors.ts'
 import { isTemporaryName } from '../local/atomic-file.ts'
@@ -193,7 +193,7 @@ export async function readRemoteTree(
   const entries: RemoteEntry[] = []
   let level: RemoteEntry[] = [{ node: root, path: [], roomId }]
   for (let depth = 0; level.length > 0; depth++) {
-    if (depth > MAX_DEPTH) throw new SyncError('limit', 'TREE_TOO_DEEP', 'The remote tree is deeper than 256 levels')
+    if (depth > MAX_DEPTH) throw tooDeep()
     const next: RemoteEntry[] = []
     for (let at = 0; at < level.length; at += LISTINGS_AT_ONCE) {
       const lists = await Promise.all(
@@ -218,6 +218,74 @@ export async function readRemoteTree(
   }
   return entries
 }
+
+/** Times that a listing in one piece is tried while others change the tree. */
+const WHOLE_TRIES = 3
+
+/**
+ * As `readRemoteTree`, with as few requests as there are pages: for large trees. Falls back to a listing of each folder when the
+ * tree keeps changing, or the server does not say where things belong.
+ */
+export async function readWholeTree(
+  api: Api,
+  root: RemoteNode,
+  roomId: number,
+  options: { signal?: AbortSignal } = {},
+): Promise<RemoteEntry[]> {
+  let version = (await getNode(api, root.id, options.signal)).branchVersion
+  for (let tries = 0; tries < WHOLE_TRIES && version !== undefined; tries++) {
+    try {
+      const entries = arrange(await collect(searchTree(api, root.id, options.signal)), root, roomId)
+      const now = (await getNode(api, root.id, options.signal)).branchVersion
+      if (entries === undefined) break
+      // What came or went meanwhile may have pushed something over the edge of a page.
+      if (now === version) return entries
+      version = now
+    } catch (error) {
+      if (!(error instanceof SyncError) || error.code !== 'LIST_CHANGED') throw error
+    }
+  }
+  return readRemoteTree(api, root, roomId, options)
+}
+
+async function collect<T>(source: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = []
+  for await (const one of source) all.push(one)
+  return all
+}
+
+/** A flat list as a tree, parents first; `undefined` when something belongs nowhere. */
+function arrange(nodes: readonly RemoteNode[], root: RemoteNode, roomId: number): RemoteEntry[] | undefined {
+  const children = new Map<number, RemoteNode[]>()
+  for (const node of nodes) {
+    if (node.parentId === undefined) return undefined
+    const siblings = children.get(node.parentId)
+    if (siblings === undefined) children.set(node.parentId, [node])
+    else siblings.push(node)
+  }
+  const entries: RemoteEntry[] = []
+  let level: RemoteEntry[] = [{ node: root, path: [], roomId }]
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > MAX_DEPTH) throw tooDeep()
+    const next: RemoteEntry[] = []
+    for (const parent of level) {
+      for (const node of children.get(parent.node.id) ?? []) {
+        const entry = {
+          node: within(parent.node, node),
+          path: [...parent.path, node.name],
+          roomId: node.type === 'room' ? node.id : parent.roomId,
+        }
+        entries.push(entry)
+        if (node.type !== 'file') next.push(entry)
+      }
+      children.delete(parent.node.id)
+    }
+    level = next
+  }
+  return children.size === 0 ? entries : undefined
+}
+
+const tooDeep = () => new SyncError('limit', 'TREE_TOO_DEEP', 'The remote tree is deeper than 256 levels')
 
 /** What is in an encrypted room or folder is encrypted, whatever is said of it. */
 export const within = (parent: RemoteNode | undefined, node: RemoteNode): RemoteNode =>

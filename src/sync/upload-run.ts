@@ -5,7 +5,8 @@ import type { RemoteNode } from '../api/wire.ts'
 import { SyncError, toSyncError } from '../errors.ts'
 import { escapeName } from '../local/names.ts'
 import { createDistributor } from '../transfer/distribute.ts'
-import { createSlabPool } from '../transfer/flow.ts'
+import { type EncryptionThread, startEncryptionThread, THREAD_FROM } from '../transfer/encryption-thread.ts'
+import { createSlabPool, type SlabPool } from '../transfer/flow.ts'
 import { openUploadJournal, type UploadJournal } from '../transfer/journal.ts'
 import { retire } from '../transfer/resume.ts'
 import { type UploadContext, uploadFile } from '../transfer/upload.ts'
@@ -16,6 +17,7 @@ import { ensureFolder, requireContainer } from './remote-path.ts'
 import {
   DEFAULT_JOBS,
   isSameContent,
+  memoryOf,
   never,
   type RunContext,
   recordFailures,
@@ -25,9 +27,8 @@ import {
 import { type RemoteEntry, readLocalTree, readRemoteTree, remoteKey } from './tree.ts'
 
 export const DEFAULT_PART_SIZE = 8 * 1024 * 1024
-/** Parts in flight per file, and part buffers of the whole run. */
+/** Parts in flight per file. */
 const WINDOW = 3
-const SLABS = 5
 
 type UploadStepOf<K extends UploadStep['do']> = Extract<UploadStep, { do: K }>
 
@@ -46,11 +47,11 @@ export async function runUpload(
 ): Promise<RunSummary> {
   const { api, keyring } = context
   const signal = options.signal ?? never
+  const slabs = createPartSlabs(options)
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
   const { container, roomId, missing } = await requireContainer(api, target, signal)
   checkTarget(container, options)
   const local = await readLocalTree(sources, { contents: options.contents ?? false, signal })
-  const wrapFor = container.isEncrypted === true ? await keyring.ownKey(signal) : undefined
   const direct = await usesObjectStorage(api, signal)
   const remote = missing.length > 0 ? [] : await listForUpload(api, container, roomId, local.entries, signal)
   const steps = planUpload(local.entries, new Map(remote.map((entry) => [remoteKey(entry.path), entry])), {
@@ -67,33 +68,61 @@ export async function runUpload(
     report(context, failure.path, failure.error)
   }
   recordFailures(steps, tally, context)
+  const isEncrypted = container.isEncrypted === true
+  const needsKey = isEncrypted && uploads.length > 0
+  if (needsKey) await keyring.prepare(signal)
   const bytes = uploads.reduce((sum, step) => sum + step.entry.size, 0)
   context.onEvent?.({ type: 'planned', files: uploads.length, bytes, skipped: tally.skipped })
 
-  const distributor = createDistributor(api, keyring, { onEvent: context.onEvent, signal })
+  // Unlocking takes half a second of one core: there is other work meanwhile, and a run that sends nothing does without.
+  const ownKey = needsKey ? keyring.ownKey(signal) : undefined
+  ownKey?.catch(() => {}) // reported when awaited
+  const needsThread = needsKey && uploads.some(({ entry }) => entry.size >= THREAD_FROM)
+  const distributor = createDistributor(api, keyring, {
+    onEvent: context.onEvent,
+    onRefused: ({ member, error }) => tally.failed.push({ path: member, error }),
+    signal,
+  })
   const { journal: path } = options
   const journal = path === undefined ? undefined : await openUploadJournal(path, context.clock, context.onEvent)
+  const thread = needsThread ? startEncryptionThread() : undefined
   try {
     await retireUnplanned(api, journal, uploads, signal)
     const places = await makeFolders(context, container, roomId, missing, remote, steps, tally, signal)
-    const upload = createUploader(context, options, { direct, wrapFor, places, journal })
+    const wrapFor = await ownKey
+    const upload = createUploader(context, options, { direct, wrapFor, places, journal, slabs, thread })
     const onFailure = (failure: { path: string; error: SyncError }) => report(context, failure.path, failure.error)
     const work = async (step: UploadStepOf<'upload'>, stop: AbortSignal) => {
       const done = await upload(step, stop)
-      if (done?.fileKey) await distributor.remember(done.roomId, done.node.id, done.fileKey)
+      if (done?.fileKey) {
+        await keyring.keep(done.node.id, done.fileKey)
+        await distributor.remember(done.roomId, done.node.id, done.fileKey)
+      }
       return done?.bytes
     }
     await runEntries(uploads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure, onBusy: context.onBusy })
     if (tally.stoppedBy === undefined) {
-      if (wrapFor !== undefined) distributor.include(roomId)
+      if (isEncrypted) distributor.include(roomId)
       await distributor.flush()
     }
   } catch (error) {
     tally.stoppedBy ??= toSyncError(signal.aborted ? signal.reason : error)
   } finally {
+    await thread?.close()
     await journal?.close()
   }
   return summarize(tally, local.ignored)
+}
+
+/** The part buffers of a run: as many as there is memory for, each large enough for the parts of the largest file. */
+function createPartSlabs(options: UploadOptions): SlabPool {
+  const size = partSizeFor(2 ** 36, options.partSize ?? DEFAULT_PART_SIZE)
+  const count = Math.floor(memoryOf(options) / size)
+  if (count > 0) return createSlabPool(count, size)
+  if (options.memory === undefined) return createSlabPool(1, size)
+  throw new SyncError('usage', 'MEMORY_INVALID', `A part of ${size} bytes does not fit into ${options.memory}`, {
+    hint: 'Allow more memory, or choose smaller parts.',
+  })
 }
 
 /** Gives up interrupted uploads of files that are not going to be sent. */
@@ -209,11 +238,15 @@ function createUploader(
     wrapFor,
     places,
     journal,
+    slabs,
+    thread,
   }: {
     direct: boolean
     wrapFor: PublicKey | undefined
     places: ReadonlyMap<string, Place | SyncError>
     journal: UploadJournal | undefined
+    slabs: SlabPool
+    thread: EncryptionThread | undefined
   },
 ) {
   const partSize = options.partSize ?? DEFAULT_PART_SIZE
@@ -221,8 +254,8 @@ function createUploader(
     api: context.api,
     clock: context.clock,
     direct,
-    // Large enough for the parts of the largest file.
-    slabs: createSlabPool(SLABS, partSizeFor(2 ** 36, partSize)),
+    slabs,
+    thread,
     partSize,
     window: WINDOW,
     resume: journal && { journal, unwrap: context.keyring.unwrap },

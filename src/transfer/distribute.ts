@@ -1,15 +1,17 @@
 /**
- * Handing out file keys: every member of a room who lacks the key of a file gets it, wrapped for their public key. Keys of
- * files just uploaded are at hand; older ones are unwrapped with our own key pair.
+ * Handing out file keys: every member of a room who lacks the key of a file gets it, wrapped for their public key, if that is
+ * the key that is pinned for them. Keys of files just uploaded are at hand; older ones are unwrapped with our own key pair.
  * @module
  */
-import { type FileKey, formatFileKey, parseFileKey, SyncError } from '../../crypto/index.ts'
+import { type FileKey, formatFileKey, type PublicKey, parseFileKey, SyncError } from '../../crypto/index.ts'
 import type { Api } from '../api/api.ts'
 import { type HolderKey, KEYS_PER_CALL, listMissingFileKeys, postFileKeys } from '../api/file-keys.ts'
+import { listRoomUsers } from '../api/nodes.ts'
 import type { MissingFileKeys } from '../api/wire.ts'
 import { cancelled } from '../errors.ts'
 import type { OnEvent } from './events.ts'
 import type { Keyring } from './keyring.ts'
+import { showFingerprint, type Verdict } from './pins.ts'
 
 export interface Distributor {
   /** Keeps the key of a file just uploaded until the next hand-out in its room. The key is wiped then. */
@@ -26,19 +28,33 @@ export interface DistributionResult {
   readonly skipped: number
 }
 
+/** Somebody who gets no file keys before a person has looked at their key. */
+export interface RefusedMember {
+  /** For people: name, as the server says it, and id. */
+  readonly member: string
+  readonly userId: number
+  /** `MEMBER_NEW`, `MEMBER_KEY_CHANGED`, `OWN_KEY_CHANGED`, `PINS_LOST`. */
+  readonly error: SyncError
+}
+
 const MAX_REMEMBERED = 500
 
 interface DistributionOptions {
   readonly roomId?: number
   /** Keys at hand, by file id. */
   readonly known?: ReadonlyMap<number, FileKey>
+  /** Ids of refused members that have been reported before. */
+  readonly reported?: Set<number>
+  /** Told of each member who is refused, once. */
+  readonly onRefused?: ((refused: RefusedMember) => void) | undefined
   readonly onEvent?: OnEvent | undefined
   readonly signal?: AbortSignal | undefined
 }
 
 /**
- * Hands out all file keys that are missing in one room (or everywhere). An account with key pairs of both versions also hands
- * out what it can open with the older one only; its own newer key pair is among the recipients then.
+ * Hands out all file keys that are missing in one room (or everywhere), to members whose keys are trusted. An account with key
+ * pairs of both versions also hands out what it can open with the older one only; its own newer key pair is among the
+ * recipients then.
  */
 export async function distributeFileKeys(
   api: Api,
@@ -47,14 +63,100 @@ export async function distributeFileKeys(
 ): Promise<DistributionResult> {
   const holders: HolderKey[] =
     (await keyring.containers(options.signal)).length > 1 ? ['current', 'previous'] : ['current']
+  const report = createReport(api, options)
   let handedOut = 0
   let skipped = 0
   for (const holder of holders) {
-    const done = await distributeWith(api, keyring, holder, options)
+    const done = await distributeWith(api, keyring, holder, options, report)
     handedOut += done.handedOut
     skipped += done.skipped
   }
+  if (handedOut > 0) await pinOwn(keyring, options.signal)
   return { handedOut, skipped }
+}
+
+/** Keeps our own key, which is unlocked by now, so that a wrong one is noticed where nothing is unlocked: `keys list`. */
+async function pinOwn(keyring: Keyring, signal: AbortSignal | undefined): Promise<void> {
+  const self = await keyring.userId(signal)
+  const own = await keyring.ownKey(signal)
+  const { keys } = await keyring.pins.read()
+  const isKnown = keys.some((pin) => pin.userId === self && pin.fingerprint === own.fingerprint)
+  if (!isKnown) await keyring.pins.trust(self, [own], true)
+}
+
+interface Report {
+  /** What stands in the way of one file or user; throws what stands in the way of all. */
+  readonly warn: (id: string, error: unknown, what: string) => void
+  readonly judged: (userId: number, verdict: Verdict | 'own', keys: readonly PublicKey[]) => Promise<void>
+}
+
+/** Says everything once, with the names that the server knows. */
+function createReport(
+  api: Api,
+  { roomId, reported = new Set(), onRefused, onEvent, signal }: DistributionOptions,
+): Report {
+  const warned = new Set<string>()
+  let names: Promise<ReadonlyMap<number, string>> | undefined
+  const nameOf = async (userId: number) => {
+    names ??= roomId === undefined ? Promise.resolve(new Map()) : readNames(api, roomId, signal)
+    const name = (await names).get(userId)
+    return name === undefined ? `user ${userId}` : `${name} (user ${userId})`
+  }
+  return {
+    warn(id, error, what) {
+      if (!(error instanceof SyncError) || (error.class !== 'key' && error.class !== 'integrity')) throw error
+      if (error.code === 'KEY_PASSWORD_WRONG' || error.code === 'NO_KEY_PAIR') throw error
+      if (!warned.has(id)) onEvent?.({ type: 'warning', code: error.code, message: `${what}: ${error.message}` })
+      warned.add(id)
+    },
+    async judged(userId, verdict, keys) {
+      if (verdict === 'trusted' || reported.has(userId)) return
+      reported.add(userId)
+      const member = await nameOf(userId)
+      if (verdict === 'pinned') {
+        for (const { fingerprint } of keys) onEvent?.({ type: 'key-pinned', member, userId, fingerprint })
+        return
+      }
+      const error = refusal(member, userId, verdict, keys)
+      onRefused?.({ member, userId, error })
+      onEvent?.({ type: 'warning', code: error.code, message: error.message })
+    },
+  }
+}
+
+/** User names by id, as far as they are to be had. */
+async function readNames(api: Api, roomId: number, signal: AbortSignal | undefined): Promise<Map<number, string>> {
+  const names = new Map<number, string>()
+  try {
+    for await (const { userInfo } of listRoomUsers(api, roomId, true, signal)) {
+      if (userInfo.userName !== undefined) names.set(userInfo.id, userInfo.userName)
+    }
+  } catch {
+    // Ids have to do.
+  }
+  return names
+}
+
+function refusal(member: string, userId: number, verdict: Verdict | 'own', keys: readonly PublicKey[]): SyncError {
+  const shown = keys.map(({ fingerprint }) => showFingerprint(fingerprint)).join(', ')
+  // An id, not the name: that comes from the server, and this gets copied into a shell.
+  const trust = `then: sync keys trust id:${userId}`
+  if (verdict === 'new') {
+    const message = `${member} is new and gets no file keys before the key is trusted: ${shown}`
+    return new SyncError('changed', 'MEMBER_NEW', message, { hint: `Compare the key with what they see, ${trust}` })
+  }
+  if (verdict === 'lost') {
+    const message = `${member} gets no file keys: whose keys were trusted is lost, and now there is ${shown}`
+    return new SyncError('safety', 'PINS_LOST', message, { hint: `Compare the key with what they see, ${trust}` })
+  }
+  if (verdict === 'own') {
+    const message = `The server shows a public key for this account that does not belong to its private key: ${shown}`
+    return new SyncError('integrity', 'OWN_KEY_CHANGED', message, { hint: 'Ask the administrator of the server.' })
+  }
+  const message = `${member} gets no file keys: the server shows, or has shown, another key than the trusted one; now ${shown}`
+  return new SyncError('integrity', 'MEMBER_KEY_CHANGED', message, {
+    hint: `Ask them whether they have made a new key pair, and compare it, ${trust}`,
+  })
 }
 
 /** Page by page. Served entries vanish from the server's list, so the offset only moves past those that cannot be served. */
@@ -63,16 +165,10 @@ async function distributeWith(
   keyring: Keyring,
   holder: HolderKey,
   { roomId, known, onEvent, signal }: DistributionOptions,
+  report: Report,
 ): Promise<DistributionResult> {
   let handedOut = 0
   let skipped = 0
-  const warned = new Set<string>()
-  const warn = (id: string, error: unknown, what: string) => {
-    if (!(error instanceof SyncError) || (error.class !== 'key' && error.class !== 'integrity')) throw error
-    if (error.code === 'KEY_PASSWORD_WRONG' || error.code === 'NO_KEY_PAIR') throw error
-    if (!warned.has(id)) onEvent?.({ type: 'warning', code: error.code, message: `${what}: ${error.message}` })
-    warned.add(id)
-  }
   let previous = ''
   for (;;) {
     if (signal?.aborted) throw cancelled(signal)
@@ -84,48 +180,97 @@ async function distributeWith(
       throw new SyncError('server', 'KEYS_NOT_TAKEN', 'The server accepts file keys but keeps listing them as missing')
     }
     previous = listed
-    const entries = await wrapPage(page, keyring, known, warn, signal)
+    const { entries, served } = await wrapPage(page, keyring, known, report, signal)
     for (let at = 0; at < entries.length; at += KEYS_PER_CALL) {
       await postFileKeys(api, entries.slice(at, at + KEYS_PER_CALL), signal)
     }
-    handedOut += entries.length
-    skipped += page.items.length - entries.length
-    if (entries.length > 0) onEvent?.({ type: 'keys-handed-out', count: entries.length })
+    handedOut += served
+    skipped += page.items.length - served
+    if (served > 0) onEvent?.({ type: 'keys-handed-out', count: served })
   }
 }
 
+/** The trusted keys of the members who lack file keys; a member may have one of each version. */
+async function trustedKeys(
+  page: MissingFileKeys,
+  keyring: Keyring,
+  { warn, judged }: Report,
+  signal: AbortSignal | undefined,
+): Promise<ReadonlyMap<number, readonly PublicKey[]>> {
+  const shown = new Map<number, PublicKey[]>()
+  for (const userId of new Set(page.items.map((item) => item.userId))) {
+    const containers = page.users.filter(({ id }) => id === userId).map((user) => user.publicKeyContainer)
+    for (const container of containers.length > 0 ? containers : [undefined]) {
+      try {
+        const key = await keyring.importKey(container)
+        const keys = shown.get(userId) ?? []
+        if (!keys.some(({ fingerprint }) => fingerprint === key.fingerprint)) shown.set(userId, [...keys, key])
+      } catch (error) {
+        warn(`user ${userId}`, error, `User ${userId} gets no file keys`)
+      }
+    }
+  }
+  const trusted = new Map<number, readonly PublicKey[]>()
+  if (shown.size === 0) return trusted
+  const self = await keyring.userId(signal)
+  const own = shown.get(self)
+  shown.delete(self)
+  if (own !== undefined) {
+    if (await areOwn(own, keyring, signal)) trusted.set(self, own)
+    else await judged(self, 'own', own)
+  }
+  const verdicts = await keyring.pins.judge(shown)
+  for (const [userId, keys] of shown) {
+    const verdict = verdicts.get(userId) ?? 'changed'
+    if (verdict === 'trusted' || verdict === 'pinned') trusted.set(userId, keys)
+    await judged(userId, verdict, keys)
+  }
+  return trusted
+}
+
+/** Our own keys need no pins: the private ones prove them. */
+async function areOwn(keys: readonly PublicKey[], keyring: Keyring, signal: AbortSignal | undefined): Promise<boolean> {
+  const versions = (await keyring.containers(signal)).map(({ publicKeyContainer }) => publicKeyContainer.version)
+  for (const { version, fingerprint } of keys) {
+    if (!versions.includes(version)) return false
+    if ((await keyring.ownKey(signal, version)).fingerprint !== fingerprint) return false
+  }
+  return true
+}
+
+/** Wraps what a page asks for; `served` counts its items. */
 async function wrapPage(
   page: MissingFileKeys,
   keyring: Keyring,
   known: ReadonlyMap<number, FileKey> | undefined,
-  warn: (id: string, error: unknown, what: string) => void,
+  report: Report,
   signal: AbortSignal | undefined,
 ) {
-  const recipients = new Map(page.users.map((user) => [user.id, user.publicKeyContainer]))
+  const recipients = await trustedKeys(page, keyring, report, signal)
+  const items = page.items.filter(({ userId }) => recipients.has(userId))
   const containers = new Map(page.files.map((file) => [file.id, file.fileKeyContainer]))
   const opened = new Map<number, FileKey>()
   try {
     // All unwraps of a page run at once: they are the slow part, and they run on all cores.
-    const wanted = [...new Set(page.items.map((item) => item.fileId))].filter((id) => known?.get(id) === undefined)
+    const wanted = [...new Set(items.map((item) => item.fileId))].filter((id) => known?.get(id) === undefined)
     const results = await Promise.allSettled(
       wanted.map(async (id) => [id, await keyring.unwrap(parseFileKey(containers.get(id)), signal)] as const),
     )
     results.forEach((result, index) => {
       if (result.status === 'fulfilled') opened.set(...result.value)
-      else warn(`file ${wanted[index]}`, result.reason, `The key of file ${wanted[index]} is not handed out`)
+      else report.warn(`file ${wanted[index]}`, result.reason, `The key of file ${wanted[index]} is not handed out`)
     })
     const entries: { userId: number; fileId: number; fileKey: ReturnType<typeof formatFileKey> }[] = []
-    for (const { userId, fileId } of page.items) {
+    let served = 0
+    for (const { userId, fileId } of items) {
       const fileKey = known?.get(fileId) ?? opened.get(fileId)
       if (fileKey === undefined) continue
-      try {
-        const publicKey = await keyring.importKey(recipients.get(userId))
+      for (const publicKey of recipients.get(userId) ?? []) {
         entries.push({ userId, fileId, fileKey: formatFileKey(await keyring.wrap(fileKey, publicKey)) })
-      } catch (error) {
-        warn(`user ${userId}`, error, `User ${userId} gets no file keys`)
       }
+      served++
     }
-    return entries
+    return { entries, served }
   } finally {
     for (const fileKey of opened.values()) fileKey.wipe()
   }
@@ -135,15 +280,17 @@ async function wrapPage(
 export function createDistributor(
   api: Api,
   keyring: Keyring,
-  options: { onEvent?: OnEvent | undefined; signal?: AbortSignal | undefined } = {},
+  options: Pick<DistributionOptions, 'onEvent' | 'onRefused' | 'signal'> = {},
 ): Distributor {
+  const reported = new Set<number>()
   let rooms = new Map<number, Map<number, FileKey>>()
   let count = 0
   let running: Promise<void> = Promise.resolve()
 
   async function handOut(batch: Map<number, Map<number, FileKey>>): Promise<void> {
     try {
-      for (const [roomId, known] of batch) await distributeFileKeys(api, keyring, { roomId, known, ...options })
+      for (const [roomId, known] of batch)
+        await distributeFileKeys(api, keyring, { roomId, known, reported, ...options })
     } finally {
       for (const known of batch.values()) for (const fileKey of known.values()) fileKey.wipe()
     }

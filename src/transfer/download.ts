@@ -4,14 +4,16 @@
  * of a large encrypted file outlives an interruption, and the next run goes on with it.
  * @module
  */
-import { lstat } from 'node:fs/promises'
+import { lstatSync } from 'node:fs'
 import { basename } from 'node:path'
 import type { FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
-import { cancelled, type ErrorClass, localError, SyncError, systemCode } from '../errors.ts'
-import { createAtomicFile } from '../local/atomic-file.ts'
+import { cancelled, type ErrorClass, localError, SyncError } from '../errors.ts'
+import { createAtomicFile, placeFile } from '../local/atomic-file.ts'
 import { openPartialFile, type PartialFile } from '../local/partial-file.ts'
-import { type DownloadContext, downloadContent, type Head, openFileKey, type Sink, sizeOf } from './content.ts'
+import { type DownloadContext, downloadContent, openFileKey, type Sink, sizeOf } from './content.ts'
+import { downloadLarge, LARGE_BYTES, type LargeFiles } from './segments.ts'
+import { fetchSmall, isSmall } from './small-file.ts'
 
 /** What a target on disk looked like when somebody decided to replace it. */
 export interface LocalVersion {
@@ -24,13 +26,17 @@ export interface DownloadTarget {
   readonly shown: string
   /** What stood there when this was planned; absent: nothing. Anything else there now is a conflict. */
   readonly replaces?: LocalVersion | undefined
-  readonly beforeRename?: () => Promise<void>
+  /** Throws when the directory is not what it was. */
+  readonly beforeRename?: () => void
+  /** Shared by all downloads of a run. */
+  readonly large: LargeFiles
   /** Where the file key comes from; default: asked for now. */
   readonly openKey?: (node: RemoteNode, signal: AbortSignal) => Promise<FileKey | undefined>
 }
 
 /**
- * Downloads a file to `target`, whose directory exists. The file gets the node's modification time.
+ * Downloads a file to `target`, whose directory exists. The file gets the node's modification time. Its name is durable only when
+ * the directory has been synced, which the caller does once for many files.
  *
  * @throws {SyncError} `CONTENT_TAMPERED`, `CONTENT_LENGTH_WRONG` (class `integrity`), `FILE_KEY_MISSING`, `LOCAL_CHANGED`
  * (class `conflict`), and what the layers below throw. Nothing of content that failed its check stays on disk.
@@ -47,17 +53,8 @@ export async function downloadFile(
   onEvent?.({ type: 'file-started', path: options.shown, bytes: size })
   const fileKey = await (options.openKey?.(node, signal) ?? openFileKey(context, node, signal))
   try {
-    let file = await openTemporary(context, node, fileKey, target, size)
-    const isResumed = file.found > 0
-    try {
-      await receive(context, node, fileKey, file, target, options, signal)
-    } catch (error) {
-      // What was on the disk may be to blame; the next try does without it.
-      if (!isResumed || !(error instanceof SyncError) || error.code !== 'CONTENT_TAMPERED') throw error
-      onEvent?.({ type: 'file-started', path: options.shown, bytes: size })
-      file = await openTemporary(context, node, fileKey, target, size)
-      await receive(context, node, fileKey, file, target, options, signal)
-    }
+    if (isSmall(node)) await receiveSmall(context, node, fileKey, target, options, signal)
+    else await receiveFile(context, node, fileKey, target, options, signal)
   } finally {
     fileKey?.wipe()
   }
@@ -65,8 +62,43 @@ export async function downloadFile(
   return size
 }
 
-/** Smaller files are sooner fetched again than their leftovers looked after. */
-export const RESUMABLE_BYTES = 8 * 1024 * 1024
+/** In one go: it is checked before it reaches the disk. */
+async function receiveSmall(
+  context: DownloadContext,
+  node: RemoteNode,
+  fileKey: FileKey | undefined,
+  target: string,
+  options: DownloadTarget,
+  signal: AbortSignal,
+): Promise<void> {
+  const content = await fetchSmall(context, node, fileKey, signal)
+  if (signal.aborted) throw cancelled(signal)
+  await placeFile(target, content, { times: timesOf(node), beforeRename: () => checkBefore(target, options) })
+  context.onEvent?.({ type: 'part-confirmed', path: options.shown, bytes: content.length })
+}
+
+async function receiveFile(
+  context: DownloadContext,
+  node: RemoteNode,
+  fileKey: FileKey | undefined,
+  target: string,
+  options: DownloadTarget,
+  signal: AbortSignal,
+): Promise<void> {
+  const size = sizeOf(node)
+  let file = await openTemporary(context, node, fileKey, target, size)
+  const isResumed = file.found > 0
+  try {
+    await receive(context, node, fileKey, file, target, options, signal)
+  } catch (error) {
+    // What was on the disk may be to blame; the next try does without it.
+    if (!isResumed || !(error instanceof SyncError) || error.code !== 'CONTENT_TAMPERED') throw error
+    context.onEvent?.({ type: 'file-started', path: options.shown, bytes: size })
+    file = await openTemporary(context, node, fileKey, target, size)
+    await receive(context, node, fileKey, file, target, options, signal)
+  }
+}
+
 /** Less than this is not worth coming back for. */
 const KEEP_BYTES = 1024 * 1024
 /** After failures of these classes another run may go on. */
@@ -80,7 +112,7 @@ async function openTemporary(
   target: string,
   size: number,
 ): Promise<PartialFile> {
-  if (fileKey !== undefined && size >= RESUMABLE_BYTES) {
+  if (fileKey !== undefined && size >= LARGE_BYTES) {
     const version = Buffer.concat([fileKey.iv, fileKey.tag]).toString('base64')
     const identity = `${api.origin}\0${node.id}\0${version}`
     const file = await openPartialFile(target, { identity, size, clock })
@@ -100,52 +132,41 @@ async function receive(
   options: DownloadTarget,
   signal: AbortSignal,
 ): Promise<void> {
-  let position = file.found
-  const sink: Sink = {
-    async write(chunk) {
-      for (let at = 0; at < chunk.length; ) {
-        const { bytesWritten } = await file.handle.write(chunk, at, chunk.length - at, position).catch((error) => {
-          throw localError(error, `write ${basename(target)}`)
-        })
-        at += bytesWritten
-        position += bytesWritten
-      }
-    },
-  }
+  const name = basename(target)
   try {
-    await downloadContent(context, node, fileKey, sink, options.shown, signal, headOf(file, target))
+    if (sizeOf(node) >= LARGE_BYTES) {
+      const into = { fd: file.handle.fd, name, found: file.found }
+      await downloadLarge(context, options.large, node, fileKey, into, options.shown, signal)
+    } else {
+      await downloadContent(context, node, fileKey, sinkOf(file, name), options.shown, signal)
+    }
     if (signal.aborted) throw cancelled(signal)
-    const modified = node.timestampModification ?? node.updatedAt
-    await file.commit({
-      ...(modified === undefined ? {} : { times: { atime: new Date(), mtime: new Date(storableTime(modified)) } }),
-      async beforeRename() {
-        await checkTarget(target, options.replaces)
-        await options.beforeRename?.()
-      },
-    })
+    await file.commit({ times: timesOf(node), beforeRename: () => checkBefore(target, options) })
   } catch (error) {
     const kind = error instanceof SyncError ? error.class : signal.aborted ? 'cancelled' : 'internal'
-    if (position >= KEEP_BYTES && KEEP_AFTER.includes(kind)) await file.keep()
+    if (KEEP_AFTER.includes(kind) && (await lengthOf(file)) >= KEEP_BYTES) await file.keep()
     throw error
   } finally {
     await file.discard()
   }
 }
 
-const HEAD_CHUNK = 1024 * 1024
+const lengthOf = ({ handle }: PartialFile): Promise<number> =>
+  handle.stat().then(
+    ({ size }) => size,
+    () => 0,
+  )
 
-function headOf({ found, handle }: PartialFile, target: string): Head {
+function sinkOf({ handle }: PartialFile, name: string): Sink {
+  let position = 0
   return {
-    bytes: found,
-    async *read() {
-      const buffer = Buffer.allocUnsafeSlow(Math.min(found, HEAD_CHUNK))
-      for (let at = 0; at < found; ) {
-        const { bytesRead } = await handle.read(buffer, 0, Math.min(buffer.length, found - at), at).catch((error) => {
-          throw localError(error, `read what is there of ${basename(target)}`)
+    async write(chunk) {
+      for (let at = 0; at < chunk.length; ) {
+        const { bytesWritten } = await handle.write(chunk, at, chunk.length - at, position).catch((error) => {
+          throw localError(error, `write ${name}`)
         })
-        if (bytesRead === 0) throw new SyncError('changed', 'PARTIAL_CHANGED', 'The partial file became shorter')
-        yield buffer.subarray(0, bytesRead)
-        at += bytesRead
+        at += bytesWritten
+        position += bytesWritten
       }
     },
   }
@@ -154,11 +175,19 @@ function headOf({ found, handle }: PartialFile, target: string): Head {
 /** The time a file gets on disk for a time on the server: one that every file system can hold. */
 export const storableTime = (ms: number): number => Math.min(Math.max(ms, 0), Date.UTC(2106, 0))
 
-async function checkTarget(target: string, expected: LocalVersion | undefined): Promise<void> {
-  const now = await lstat(target).catch((error) => {
-    if (systemCode(error) === 'ENOENT') return undefined
-    throw error
-  })
+function timesOf(node: RemoteNode): { atime: Date; mtime: Date } | undefined {
+  const modified = node.timestampModification ?? node.updatedAt
+  return modified === undefined ? undefined : { atime: new Date(), mtime: new Date(storableTime(modified)) }
+}
+
+/** The last look before a file takes its name. */
+function checkBefore(target: string, { replaces, beforeRename }: DownloadTarget): void {
+  checkTarget(target, replaces)
+  beforeRename?.()
+}
+
+function checkTarget(target: string, expected: LocalVersion | undefined): void {
+  const now = lstatSync(target, { throwIfNoEntry: false })
   const same =
     expected === undefined
       ? now === undefined

@@ -14,6 +14,8 @@ export type TransferEvent =
       readonly reason: string
     }
   | { readonly type: 'warning'; readonly code: string; readonly message: string }
+  /** A member's key was seen for the first time and is trusted from now on. */
+  | { readonly type: 'key-pinned'; readonly member: string; readonly userId: number; readonly fingerprint: string }
   | { readonly type: 'keys-handed-out'; readonly count: number }
 
 export type OnEvent = (event: TransferEvent) => void

@@ -20,19 +20,20 @@ export interface FileKeyCacheOptions {
   readonly origin: string
   readonly userId: number
   readonly clock: Clock
-  /** Records per file at most. Default 100,000 (7.6 MB). */
+  /** Records per file at most. Default 100,000 (10.4 MB). */
   readonly maxRecords?: number
 }
 
 export interface FileKeyCache {
-  find(pair: UserKeyPair, nodeId: number, iv: Uint8Array, tag: Uint8Array): Promise<FileKey | undefined>
+  /** The newest file key that was added for a node. The node may have another one by now: its IV and tag tell, or its content. */
+  find(pair: UserKeyPair, nodeId: number): Promise<FileKey | undefined>
   /** Takes a file key whose content has matched its tag. */
   add(pair: UserKeyPair, nodeId: number, fileKey: FileKey): void
   /** Writes what was added. */
   flush(): Promise<void>
 }
 
-const MAGIC = Buffer.from('sealsync-keys-1\n')
+const MAGIC = Buffer.from('sealsync-keys-2\n')
 const HEADER_BYTES = MAGIC.length + SEAL_ID_BYTES
 const RECORD_BYTES = SEAL_ID_BYTES + SEALED_BYTES
 const MAX_RECORDS = 100_000
@@ -46,7 +47,8 @@ interface Shelf {
   readonly path: string
   readonly sealer: FileKeySealer
   readonly header: Buffer
-  readonly records: Promise<Map<string, Uint8Array>>
+  /** Loaded when first asked: an upload only adds. */
+  records?: Promise<Map<string, Uint8Array>>
   pending: Uint8Array[]
 }
 
@@ -63,9 +65,8 @@ export function createFileKeyCache(options: FileKeyCacheOptions): FileKeyCache {
       const sealer = createFileKeySealer(pair, account)
       const path = join(directory, `${name}-${pair.version}${SUFFIX}`)
       // Says which key pair the file is of, to nobody but its owner.
-      const none = { name: '', iv: new Uint8Array(12), tag: new Uint8Array(16) }
-      const header = Buffer.concat([MAGIC, sealer.idOf(none)])
-      shelf = { path, sealer, header, records: load(path, header, maxRecords), pending: [] }
+      const header = Buffer.concat([MAGIC, sealer.idOf('')])
+      shelf = { path, sealer, header, pending: [] }
       shelves.set(pair, shelf)
     }
     return shelf
@@ -95,17 +96,19 @@ export function createFileKeyCache(options: FileKeyCacheOptions): FileKeyCache {
   }
 
   return {
-    async find(pair, nodeId, iv, tag) {
-      const { sealer, records } = shelfOf(pair)
-      const identity = { name: String(nodeId), iv, tag }
-      const sealed = (await records).get(textOf(sealer.idOf(identity)))
-      return sealed && sealer.open(identity, sealed)
+    async find(pair, nodeId) {
+      const shelf = shelfOf(pair)
+      const { sealer, path, header } = shelf
+      const name = String(nodeId)
+      shelf.records ??= load(path, header, maxRecords)
+      const sealed = (await shelf.records).get(textOf(sealer.idOf(name)))
+      return sealed && sealer.open(name, sealed)
     },
     add(pair, nodeId, fileKey) {
       const shelf = shelfOf(pair)
       const { sealer, pending } = shelf
-      const id = sealer.idOf({ name: String(nodeId), iv: fileKey.iv, tag: fileKey.tag })
-      pending.push(Buffer.concat([id, sealer.seal(String(nodeId), fileKey)]))
+      const name = String(nodeId)
+      pending.push(Buffer.concat([sealer.idOf(name), sealer.seal(name, fileKey)]))
       if (pending.length >= BATCH) flush()
     },
     async flush() {

@@ -33,7 +33,7 @@ export interface SlabPool {
 }
 
 /**
- * A fixed number of equal buffers, made when first needed and used again and again. A file needs one slab to make progress
+ * A fixed number of equal buffers, which other threads may fill, made when first needed and used again and again. A file needs one slab to make progress
  * and gives it back when the part is acknowledged, so files cannot block each other for good.
  */
 export function createSlabPool(count: number, size: number): SlabPool {
@@ -48,7 +48,7 @@ export function createSlabPool(count: number, size: number): SlabPool {
       if (slab !== undefined) return slab
       if (made < count) {
         made++
-        return Buffer.allocUnsafeSlow(size)
+        return Buffer.from(new SharedArrayBuffer(size))
       }
       return new Promise((resolve, reject) => {
         const stop = () => {

@@ -3,6 +3,8 @@
  * place that turns members' public keys into something to wrap with.
  * @module
  */
+
+import { equal } from '../../crypto/bytes.ts'
 import {
   type FileKey,
   importPublicKey,
@@ -18,20 +20,37 @@ import {
   type WrappedFileKey,
   wrapFileKey,
 } from '../../crypto/index.ts'
-import { getKeyPairs } from '../api/account.ts'
+import { getAccount, getKeyPairs } from '../api/account.ts'
 import type { Api } from '../api/api.ts'
+import { systemClock } from '../environment.ts'
 import type { FileKeyCache } from './file-key-cache.ts'
+import { createPins, type Pins } from './pins.ts'
 
 export interface Keyring {
+  /** What is known of members' keys. */
+  readonly pins: Pins
+  /** Id of the account. */
+  userId(signal?: AbortSignal): Promise<number>
   /** The locked key pairs as the server has them. */
   containers(signal?: AbortSignal): Promise<readonly KeyPairContainer[]>
   /**
-   * The account's preferred public key. The key pair is unlocked first, which proves that the public key belongs to it: the
-   * server could have put another one there.
+   * The account's public key, the preferred one unless a version is given. The key pair is unlocked first, which proves that
+   * the public key belongs to it: the server could have put another one there.
    */
-  ownKey(signal?: AbortSignal): Promise<PublicKey>
+  ownKey(signal?: AbortSignal, version?: KeyPairVersion): Promise<PublicKey>
+  /**
+   * Does what comes before unlocking: fetches the key pair, and asks for the password.
+   *
+   * @throws {SyncError} `NO_KEY_PAIR`, `PASSWORD_NEEDED`.
+   */
+  prepare(signal?: AbortSignal): Promise<void>
   /** Opens a file key with the key pair of its version. */
   unwrap(wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
+  /**
+   * The cached key of a node, without asking the server. It may be that of an older content: then the tag does not match, and
+   * the server has to be asked.
+   */
+  recall(nodeId: number, signal?: AbortSignal): Promise<FileKey | undefined>
   /** As `unwrap`, for content of a node; asks the cache first. */
   open(nodeId: number, wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
   /**
@@ -39,6 +58,8 @@ export interface Keyring {
    * IV and tag: one that the server made up would otherwise stay after the right one is back. Call it before wiping the key.
    */
   confirm(fileKey: FileKey): void
+  /** Caches the key of content that was uploaded under it, for the preferred key pair. Call it before wiping the key. */
+  keep(nodeId: number, fileKey: FileKey): Promise<void>
   /** Wraps a file key for somebody. */
   wrap(fileKey: FileKey, publicKey: PublicKey): Promise<WrappedFileKey>
   /**
@@ -61,14 +82,23 @@ const noKeyPair = (version?: KeyPairVersion) =>
     { hint: 'Make one: sync keys create' },
   )
 
-/** @param password - Asked for at most once; a wrong one is reported, not asked for again. */
-export function createKeyring(api: Api, password: () => Promise<Password>, cache?: FileKeyCache): Keyring {
+/**
+ * @param password - Asked for at most once; a wrong one is reported, not asked for again.
+ * @param pins - Default: in memory, and nobody is trusted yet.
+ */
+export function createKeyring(
+  api: Api,
+  password: () => Promise<Password>,
+  cache?: FileKeyCache,
+  pins: Pins = createPins({ origin: api.origin, clock: systemClock }),
+): Keyring {
   /** Where the keys came from that are not in the cache. */
   const unconfirmed = new WeakMap<FileKey, { pair: UserKeyPair; nodeId: number }>()
   const unlocked = new Map<KeyPairVersion, Promise<UserKeyPair>>()
   const imported = new Map<string, Promise<PublicKey>>()
   let fetched: Promise<readonly KeyPairContainer[]> | undefined
   let asked: Promise<Password> | undefined
+  let account: Promise<number> | undefined
 
   function containers(signal?: AbortSignal) {
     fetched ??= getKeyPairs(api, signal).catch((error) => {
@@ -98,18 +128,40 @@ export function createKeyring(api: Api, password: () => Promise<Password>, cache
     return opening
   }
 
+  async function preferred(signal?: AbortSignal): Promise<KeyPairVersion> {
+    const versions = (await containers(signal)).map(({ privateKeyContainer }) => privateKeyContainer.version)
+    if (versions.length === 0) throw noKeyPair()
+    return versions.includes('RSA-4096') ? 'RSA-4096' : 'A'
+  }
+
   return {
+    pins,
+    userId(signal) {
+      account ??= getAccount(api, signal).then(
+        ({ id }) => id,
+        (error) => {
+          account = undefined
+          throw error
+        },
+      )
+      return account
+    },
     containers,
-    async ownKey(signal) {
-      const versions = (await containers(signal)).map(({ privateKeyContainer }) => privateKeyContainer.version)
-      if (versions.length === 0) throw noKeyPair()
-      return (await pair(versions.includes('RSA-4096') ? 'RSA-4096' : 'A', signal)).publicKey
+    ownKey: async (signal, version) => (await pair(version ?? (await preferred(signal)), signal)).publicKey,
+    async prepare(signal) {
+      await preferred(signal)
+      asked ??= password()
+      await asked
+    },
+    async recall(nodeId, signal) {
+      return cache?.find(await pair(await preferred(signal), signal), nodeId)
     },
     unwrap: async (wrapped, signal) => unwrapFileKey(wrapped, await pair(versionOf(wrapped), signal)),
     async open(nodeId, wrapped, signal) {
       const opened = await pair(versionOf(wrapped), signal)
-      const known = await cache?.find(opened, nodeId, wrapped.iv, wrapped.tag)
-      if (known !== undefined) return known
+      const known = await cache?.find(opened, nodeId)
+      if (known !== undefined && equal(known.iv, wrapped.iv) && equal(known.tag, wrapped.tag)) return known
+      known?.wipe()
       const fileKey = await unwrapFileKey(wrapped, opened)
       unconfirmed.set(fileKey, { pair: opened, nodeId })
       return fileKey
@@ -119,6 +171,9 @@ export function createKeyring(api: Api, password: () => Promise<Password>, cache
       if (from === undefined) return
       unconfirmed.delete(fileKey)
       cache?.add(from.pair, from.nodeId, fileKey)
+    },
+    async keep(nodeId, fileKey) {
+      if (cache !== undefined) cache.add(await pair(await preferred()), nodeId, fileKey)
     },
     wrap: wrapFileKey,
     importKey(container) {

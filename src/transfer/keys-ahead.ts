@@ -7,6 +7,7 @@ import pLimit from 'p-limit'
 import type { FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { type DownloadContext, openFileKey } from './content.ts'
+import { isSmall } from './small-file.ts'
 
 /** Files that are ahead at most. */
 export const KEYS_AHEAD = 64
@@ -28,13 +29,19 @@ export function createKeysAhead(context: DownloadContext, nodes: readonly Remote
   let taken = 0
   let follows: AbortSignal | undefined
 
+  /** A small file is opened with the key that its content had last, if that is known: should it be another one now, little is lost. */
+  async function openKey(node: RemoteNode, signal: AbortSignal): Promise<FileKey | undefined> {
+    const known = isSmall(node) ? await context.keyring.recall(node.id, signal) : undefined
+    return known ?? openFileKey(context, node, signal)
+  }
+
   function begin(): void {
     for (; begun < nodes.length && begun < taken + KEYS_AHEAD; begun++) {
       const node = nodes[begun]!
       if (node.isEncrypted !== true) continue
-      const opening = limit(async () => {
+      const opening = limit(() => {
         stop.signal.throwIfAborted()
-        return openFileKey(context, node, stop.signal)
+        return openKey(node, stop.signal)
       })
       opening.catch(() => {}) // told when it is taken
       ready.set(node, opening)
@@ -53,7 +60,7 @@ export function createKeysAhead(context: DownloadContext, nodes: readonly Remote
       begin()
       const opening = ready.get(node)
       ready.delete(node)
-      return opening ?? openFileKey(context, node, signal)
+      return opening ?? openKey(node, signal)
     },
     async close() {
       stop.abort()

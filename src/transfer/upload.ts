@@ -20,12 +20,14 @@ import type { Api } from '../api/api.ts'
 import type { Completion } from '../api/uploads.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import type { Clock } from '../environment.ts'
-import { SyncError } from '../errors.ts'
+import { cancelled, SyncError } from '../errors.ts'
 import { openStable, readSmallStable, type StableReader } from '../local/stable-read.ts'
 import { checkUnchanged, finish } from './complete.ts'
+import { type EncryptionThread, THREAD_FROM } from './encryption-thread.ts'
 import type { OnEvent } from './events.ts'
 import { mapInOrder, type SlabPool } from './flow.ts'
 import type { JournaledUpload, UploadJournal } from './journal.ts'
+import { createPartMaker, type PartMaker } from './part-maker.ts'
 import { resumeUpload, retire } from './resume.ts'
 import { openUploadChannel, type Part, partSizeFor, type Receipt, type UploadChannel } from './upload-channel.ts'
 
@@ -39,6 +41,8 @@ export interface UploadContext {
   readonly partSize: number
   /** Parts in flight per file. */
   readonly window: number
+  /** Encrypts files from `THREAD_FROM` bytes on; without it that is done here. */
+  readonly thread?: EncryptionThread | undefined
   /** Lets a later run go on with files above one part; without it every attempt starts from the first byte. */
   readonly resume?: { readonly journal: UploadJournal; unwrap(wrapped: WrappedFileKey): Promise<FileKey> } | undefined
   readonly onEvent?: OnEvent | undefined
@@ -111,12 +115,12 @@ type Source = { readonly modifiedAt: number } & (
 /** What one attempt has opened so far. */
 interface Attempt {
   readonly signal: AbortSignal
-  encryptor?: FileEncryptor | undefined
+  encryptor?: FileEncryptor | ResumableEncryptor | undefined
+  /** Of a file that is read while it is sent. */
+  maker?: PartMaker
   channel?: UploadChannel
   /** Present for a file above one part, where there is a journal. */
   entry?: JournaledUpload
-  /** Present when the parts are in the journal; see ResumableEncryptor. */
-  digest?: ResumableEncryptor['digest'] | undefined
   partSize: number
   isCompleting: boolean
 }
@@ -147,8 +151,9 @@ async function sendFile(
     onEvent?.({ type: 'file-done', path: shown, bytes: size })
     return { bytes: size, ...result }
   } catch (error) {
-    attempt.encryptor?.abandon()
     stop.abort(error)
+    attempt.maker?.abandon()
+    attempt.encryptor?.abandon()
     // What fails here is made up for by the next run; the reason to give up is what has to be told.
     await giveUp(context, attempt, error, outer).catch(() => {})
     throw outer.aborted ? outer.reason : error
@@ -177,16 +182,14 @@ async function open(
       attempt.channel = past.channel
       attempt.entry = past.entry
       attempt.encryptor = past.encryptor
-      attempt.digest = past.encryptor.digest
       attempt.partSize = past.entry.partSize
       return undefined
     }
   }
-  await openFresh(context, request, source.modifiedAt, size, size > attempt.partSize ? reader : undefined, attempt)
+  await openFresh(context, request, source.modifiedAt, size, reader, attempt)
   return undefined
 }
 
-/** @param reader - Of a file above one part. */
 async function openFresh(
   { api, clock, direct, window, resume }: UploadContext,
   request: UploadRequest,
@@ -197,17 +200,17 @@ async function openFresh(
 ): Promise<void> {
   const { source: path, parentId, name, wrapFor } = request
   const { signal, partSize } = attempt
-  const journal = reader && resume?.journal
-  const resumable = journal && direct && wrapFor ? createResumableEncryptor({ checkOutput: true }) : undefined
+  const journal = size > partSize ? resume?.journal : undefined
+  const isLarge = size > Math.min(partSize, THREAD_FROM)
+  const resumable = wrapFor && isLarge ? createResumableEncryptor({ checkOutput: true }) : undefined
   attempt.encryptor = resumable ?? (wrapFor && createFileEncryptor({ checkOutput: true }))
-  const sealed = resumable && wrapFor && (await resumable.seal(wrapFor))
+  const sealed = journal && direct && wrapFor ? await resumable?.seal(wrapFor) : undefined
   const channel = await openUploadChannel(api, { parentId, name, size, modifiedAt }, { direct, window, clock, signal })
   attempt.channel = channel
   if (journal === undefined || reader === undefined) return
   const { uploadId } = channel
   const replaces = request.replaces?.id
   attempt.entry = journal.begin({ uploadId, path, source: reader.identity, parentId, name, replaces, partSize, sealed })
-  attempt.digest = resumable?.digest
 }
 
 /** Sends all parts, and completes the upload when every check has passed. */
@@ -224,11 +227,13 @@ async function sendContent(
   const { encryptor, entry, signal } = attempt
   const channel = attempt.channel!
   const parts =
-    'bytes' in source ? onePart(source.bytes, encryptor) : readParts(context, source.reader, attempt, signal)
+    'bytes' in source
+      ? onePart(source.bytes, encryptor)
+      : makeParts(context.slabs, startMaker(context, source.reader, shown, attempt), size, attempt)
   const receipts: Receipt[] = []
-  const put = async ({ part, done }: PendingPart) => {
+  const put = async ({ part, digest, done }: PendingPart) => {
     try {
-      const receipt = await sendPart(channel, attempt, part)
+      const receipt = await sendPart(channel, entry, part, digest, signal)
       onEvent?.({ type: 'part-confirmed', path: shown, bytes: part.bytes.length })
       return receipt
     } catch (error) {
@@ -239,7 +244,7 @@ async function sendContent(
     }
   }
   for await (const receipt of mapInOrder(parts, channel.window, put)) receipts.push(receipt)
-  const fileKey = encryptor?.final()
+  const fileKey = 'bytes' in source ? encryptor?.final() : await attempt.maker!.end()
   if ('reader' in source) await source.reader.verify()
   if (replaces !== undefined) await checkUnchanged(api, replaces, signal)
   const wrapped = fileKey && wrapFor ? formatFileKey(await wrapFileKey(fileKey, wrapFor)) : undefined
@@ -259,16 +264,17 @@ async function sendContent(
 /** Sends a part, unless an earlier run did. */
 async function sendPart(
   channel: UploadChannel,
-  { entry, digest, signal }: Attempt,
-  { number, offset, bytes }: Part,
+  entry: JournaledUpload | undefined,
+  part: Part,
+  digest: Uint8Array | undefined,
+  signal: AbortSignal,
 ): Promise<Receipt> {
-  if (entry === undefined || digest === undefined) return channel.put({ number, offset, bytes }, signal)
-  // Also for a part that was acknowledged: the tag must cover the bytes that are there.
-  const made = digest(number, bytes)
+  if (entry?.sealed === undefined || digest === undefined) return channel.put(part, signal)
+  const { number, offset, bytes } = part
   const etag = entry.receipts.get(number)
   if (etag !== undefined) return { partNumber: number, partEtag: etag }
-  if (!entry.parts.has(number)) await entry.sending(number, { offset, length: bytes.length, digest: made })
-  const receipt = await channel.put({ number, offset, bytes }, signal)
+  if (!entry.parts.has(number)) await entry.sending(number, { offset, length: bytes.length, digest })
+  const receipt = await channel.put(part, signal)
   entry.received(number, receipt.partEtag)
   return receipt
 }
@@ -289,10 +295,15 @@ const TRANSIENT = new Set(['network', 'server', 'rate_limit'])
 /** True for failures after which the same upload may well go on. */
 const saysNothingOfUpload = (error: unknown) =>
   error instanceof SyncError &&
-  ((error.retryable && TRANSIENT.has(error.class)) || error.class === 'auth' || error.class === 'tls')
+  ((error.retryable && TRANSIENT.has(error.class)) ||
+    error.class === 'auth' ||
+    error.class === 'tls' ||
+    error.code === 'ENCRYPTION_THREAD_LOST')
 
 interface PendingPart {
   readonly part: Part
+  /** Made also of a part that was acknowledged before: the tag must cover the bytes that are there. */
+  readonly digest?: Uint8Array | undefined
   /** Called once the bytes are not needed any more. */
   done(): void
 }
@@ -301,53 +312,55 @@ async function* onePart(bytes: Uint8Array, encryptor: FileEncryptor | undefined)
   yield { part: { number: 1, offset: 0, bytes: encryptor?.update(bytes) ?? bytes }, done: () => {} }
 }
 
-const READ_BYTES = 1024 * 1024
+/** Decides where a file is read and encrypted. */
+function startMaker({ thread }: UploadContext, reader: StableReader, shown: string, attempt: Attempt): PartMaker {
+  const { encryptor, signal } = attempt
+  const isThreads = thread && encryptor && 'handOver' in encryptor && reader.size >= THREAD_FROM
+  attempt.maker = isThreads ? thread.encrypt(reader, encryptor, shown, signal) : createPartMaker(reader, encryptor)
+  return attempt.maker
+}
 
-/** Reads ahead by one buffer while the other is encrypted into the part's slab. */
-async function* readParts(
-  context: UploadContext,
-  reader: StableReader,
-  { encryptor, partSize }: Attempt,
-  signal: AbortSignal,
+/** Parts that are made or being made while others are on their way. */
+const AHEAD = 2
+
+/** The parts of a file, in order. */
+async function* makeParts(
+  slabs: SlabPool,
+  maker: PartMaker,
+  size: number,
+  { partSize, signal }: Attempt,
 ): AsyncGenerator<PendingPart> {
-  const { size } = reader
-  const buffers = [0, 1].map(() => Buffer.allocUnsafeSlow(Math.min(READ_BYTES, size)))
-  let ahead: Promise<Uint8Array> | undefined
-  let readAt = 0
-  const readNext = (): Promise<Uint8Array> | undefined => {
-    if (readAt >= size) return undefined
-    // Reads never straddle parts, so that a buffer goes into one slab.
-    const partEnd = Math.min(size, (Math.floor(readAt / partSize) + 1) * partSize)
-    const piece = buffers.reverse()[0]!.subarray(0, Math.min(READ_BYTES, partEnd - readAt))
-    const filled = reader.read(piece, readAt).then(() => piece)
-    filled.catch(() => {}) // reported when awaited below
-    readAt += piece.length
-    return filled
+  // At least one part, for a file that was emptied since it was listed.
+  const count = Math.max(1, Math.ceil(size / partSize))
+  const make = async (number: number): Promise<PendingPart> => {
+    const offset = (number - 1) * partSize
+    const slab = await slabs.take(signal)
+    try {
+      const bytes = slab.subarray(0, Math.min(partSize, size - offset))
+      const digest = await maker.make(number, offset, bytes)
+      return { part: { number, offset, bytes }, digest, done: () => slabs.give(slab) }
+    } catch (error) {
+      slabs.give(slab)
+      throw signal.aborted ? cancelled(signal) : error
+    }
+  }
+  const ahead: Promise<PendingPart>[] = []
+  let next = 1
+  const makeAhead = () => {
+    while (next <= count && ahead.length < AHEAD) {
+      const made = make(next++)
+      made.catch(() => {}) // reported when awaited below
+      ahead.push(made)
+    }
   }
   try {
-    ahead = readNext()
-    // At least one part, for a file that was emptied since it was listed.
-    for (let number = 1, offset = 0; offset < size || number === 1; number++) {
-      const slab = await context.slabs.take(signal)
-      let filled = 0
-      try {
-        const length = Math.min(partSize, size - offset)
-        while (filled < length) {
-          const piece = await ahead!
-          ahead = readNext()
-          if (encryptor === undefined) slab.set(piece, filled)
-          else encryptor.updateInto(piece, slab, filled)
-          filled += piece.length
-        }
-      } catch (error) {
-        context.slabs.give(slab)
-        throw error
-      }
-      const done = () => context.slabs.give(slab)
-      yield { part: { number, offset, bytes: slab.subarray(0, filled) }, done }
-      offset += filled
+    for (makeAhead(); ahead.length > 0; ) {
+      const part = await ahead.shift()!
+      makeAhead()
+      yield part
     }
   } finally {
-    await ahead?.catch(() => {}) // a read must not fill a buffer after the file is closed
+    // Nothing is read any more when the file is closed.
+    for (const made of ahead) await made.then(({ done }) => done()).catch(() => {})
   }
 }

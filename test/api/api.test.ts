@@ -37,6 +37,8 @@ const read = async <T>(items: AsyncIterable<T>): Promise<T[]> => {
   return all
 }
 
+const whole = { start: 0, end: 7, size: 7 }
+
 describe('failures', () => {
   test.each([
     [400, undefined, 'internal', 'REQUEST_REFUSED'],
@@ -134,7 +136,7 @@ describe('failures', () => {
     expectNoSecret(await errorOf(completeChunks(api, `${CANARY}-token`, how)), CANARY)
     expectNoSecret(await errorOf(postChunk(api, `${CANARY}-token`, new Uint8Array(2), 0, 2)), CANARY)
     expectNoSecret(await errorOf(putPart(api, `${api.origin}/part?sig=${CANARY}`, new Uint8Array(1))), CANARY)
-    expectNoSecret(await errorOf(openDownload(api, `${api.origin}/d?sig=${CANARY}`, 0)), CANARY)
+    expectNoSecret(await errorOf(openDownload(api, `${api.origin}/d?sig=${CANARY}`, whole)), CANARY)
   })
 })
 
@@ -325,15 +327,19 @@ describe('uploads and downloads', () => {
       path.endsWith('/downloads') ? json(response, { downloadUrl: '/d/1' }) : response.end('content'),
     )
     const url = await createDownload(api, 3)
-    for (const start of [0, 5]) {
-      const { stream } = await openDownload(api, url, start)
+    for (const [start, end] of [
+      [0, 7],
+      [5, 7],
+      [0, 2],
+    ] as const) {
+      const { stream } = await openDownload(api, url, { start, end, size: 7 })
       expect(Buffer.concat(await read(stream!)).toString()).toBe('content')
     }
-    expect(server.seen.map(({ headers }) => headers.range)).toEqual([undefined, undefined, 'bytes=5-'])
+    expect(server.seen.map(({ headers }) => headers.range)).toEqual([undefined, undefined, 'bytes=5-', 'bytes=0-1'])
     for (const odd of ['http://[', 'https://u:p@s.test/']) {
-      expect(await errorOf(openDownload(api, odd, 0))).toMatchObject({ class: 'server', code: 'URL_INVALID' })
+      expect(await errorOf(openDownload(api, odd, whole))).toMatchObject({ class: 'server', code: 'URL_INVALID' })
     }
-    expect(await errorOf(openDownload(api, 'file:///etc/passwd', 0))).toMatchObject({ code: 'URL_INSECURE' })
+    expect(await errorOf(openDownload(api, 'file:///etc/passwd', whole))).toMatchObject({ code: 'URL_INSECURE' })
   })
 })
 

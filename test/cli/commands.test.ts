@@ -17,7 +17,7 @@ afterAll(() => world.close())
 
 describe('every command', () => {
   const commands = [
-    'login', 'logout', 'whoami', 'keys create', 'keys status', 'keys distribute', 'keys remember', 'keys forget', 'bench', 'room create', 'room members', 'ls',
+    'login', 'logout', 'whoami', 'keys create', 'keys status', 'keys distribute', 'keys remember', 'keys forget', 'keys list', 'keys verify', 'keys trust', 'bench', 'room create', 'room members', 'ls',
     'mkdir', 'rm', 'stat', 'cat', 'upload', 'download', 'serve', 'serve user add',
   ] // biome-ignore format: one line reads better
   test.each(commands)('%s has help with the options that all have', async (command) => {

@@ -512,7 +512,7 @@ describe('members', () => {
       }
       const files = Object.fromEntries(Array.from({ length: 130 }, (_, i) => [`file ${i}`, `content ${i}`]))
       makeTree(many.path('many'), files)
-      expect((await many.transfer(['upload', many.path('many'), '/room'])).code).toBe(0)
+      expect((await many.transfer(['upload', many.path('many'), '/room', '--trust-new-members'])).code).toBe(0)
       for (const name of ['carl', 'dora']) {
         const client = await many.client(name)
         const summary = await client.download(['/room/many'], many.path(`of-${name}`))
@@ -524,6 +524,7 @@ describe('members', () => {
       await giveKeyPair(emil, await generateKeyPair('A'))
       const early = await emil.download(['/room/many/file 1'], many.path('early'))
       expect(early.failed.map(({ error }) => error.code)).toEqual(['FILE_KEY_MISSING'])
+      expect((await many.cli(['keys', 'trust', 'emil'])).code).toBe(0)
       const given = await many.cli(['keys', 'distribute', '--json', '--key-password-file', many.keyPasswordFile])
       expect(given.json.at(-1)).toMatchObject({ type: 'distribution', handedOut: 130, skipped: 0 })
       expect(await emil.download(['/room/many'], many.path('of-emil'))).toMatchObject({ transferred: 130 })

@@ -414,7 +414,7 @@ test(title('the peer uploads and hands out, the command line downloads; and the 
   await bob('room', 'members', '/Back', '--add', 'ann')
   const early = await ann.fail('download', { path: '/Back/tree/deep/g-1', target: place.path('early') })
   expect(early.json).toMatchObject({ code: 404, errorCode: -40761 })
-  const done = await bob('keys', 'distribute', '--key-password-file', keyFile)
+  const done = await bob('keys', 'distribute', '--trust-new-members', '--key-password-file', keyFile)
   expect(done.json.at(-1)).toMatchObject({ handedOut: sizes.length, skipped: 0 })
   await ann.call('unlock', { password: KEY_PASSWORD })
   for (const size of sizes) {

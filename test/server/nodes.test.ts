@@ -134,6 +134,36 @@ test('search: paths, wildcards, depth, sorting by path', async () => {
   expect((await search(bob, { search_string: '*', depth_level: '-1' })).json.range.total).toBe(0)
 })
 
+test('a search that somebody pages through stays as it began, without what may not be seen any more', async () => {
+  let now = Date.now()
+  const world = await startWorld({ clock: { now: () => now } })
+  const ann = await signUp(world, 'ann')
+  const bob = await signUp(world, 'bob')
+  const room = await makeRoom(ann, 'R')
+  await addMember(ann, room, bob.id)
+  const ids: number[] = []
+  for (const name of ['a', 'b', 'c', 'd', 'e']) ids.push((await file(ann, room, name)).id)
+  const page = async (person: Person, offset: number) => {
+    const query = new URLSearchParams({ search_string: '*', parent_id: String(room), depth_level: '-1' })
+    return person.call('GET', `/v4/nodes/search?${query}&limit=2&offset=${offset}`)
+  }
+  expect(names(await page(ann, 0))).toEqual(['a', 'b'])
+  expect(names(await page(bob, 0))).toEqual(['a', 'b'])
+  // A new one at the front, a new name, and one that is gone: the places of the others stay.
+  await file(ann, room, 'A first')
+  await ann.call('PUT', `/v4/nodes/files/${ids[0]}`, { name: 'z' })
+  await ann.call('DELETE', `/v4/nodes/${ids[3]}`)
+  expect((await page(ann, 2)).json).toMatchObject({ range: { total: 5 }, items: [{ name: 'c' }] })
+  expect(names(await page(ann, 4))).toEqual(['e'])
+  await ann.call('DELETE', `/v4/nodes/rooms/${room}/users`, { ids: [bob.id] })
+  expect((await page(bob, 2)).status).toBe(404)
+  // Whoever begins again, or waits too long, gets what is there now.
+  expect(names(await page(ann, 0))).toEqual(['A first', 'b'])
+  await file(ann, room, '0')
+  now += 61_000
+  expect(names(await page(ann, 2))).toEqual(['b', 'c'])
+})
+
 test('names: what is refused, and what is the same name', async () => {
   const world = await startWorld()
   const ann = await signUp(world, 'ann')

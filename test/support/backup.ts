@@ -63,7 +63,7 @@ export async function createBackup(world: World, more: Partial<BackupSet> = {}):
     events,
     source,
     state,
-    directory: backupDirectory(state.directory, state.account, set),
+    directory: backupDirectory(state, set),
     run: (options) => runBackup(context, set, { state, ...options }),
     async restore(run = 'latest', options = {}) {
       const root = world.path(`${name}-back${++restored}`)

@@ -169,6 +169,7 @@ export async function createWorld(
           authorizer: (origin) =>
             passwordAuthorizer(origin, { userName: name, password: async () => accountPassword(name) }),
           keyPassword: async () => KEY_PASSWORD,
+          trustNewMembers: true,
         })
         await made.session.login()
         return made

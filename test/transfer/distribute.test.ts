@@ -2,9 +2,11 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { generateKeyPair } from '../../crypto/index.ts'
 import { getFileKey, listMissingFileKeys } from '../../src/api/file-keys.ts'
 import { listRoomUsers, putRoomUser } from '../../src/api/nodes.ts'
+import { systemClock } from '../../src/environment.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
 import { distributeFileKeys } from '../../src/transfer/distribute.ts'
 import { createKeyring } from '../../src/transfer/keyring.ts'
+import { createPins } from '../../src/transfer/pins.ts'
 import { createWorld, giveKeyPair, KEY_PASSWORD, makeRoom, makeTree, type World } from '../support/cli.ts'
 
 const READ_ONLY = {
@@ -46,7 +48,7 @@ test('what only the older key pair opens is handed out as well, also to our own 
   await addMember(room.id, 'bob')
   // A client that was started after the second key pair was made.
   const { cli, keyPasswordFile } = world
-  const run = await cli(['keys', 'distribute', '--json', '--key-password-file', keyPasswordFile])
+  const run = await cli(['keys', 'distribute', '--trust-new-members', '--json', '--key-password-file', keyPasswordFile])
   expect(run.json.at(-1)).toMatchObject({ type: 'distribution', handedOut: 4, skipped: 0 })
   for (const holder of ['current', 'previous'] as const) {
     expect((await listMissingFileKeys(anna.api, { holder, offset: 0 })).items).toEqual([])
@@ -77,7 +79,8 @@ test('a server that takes keys but keeps listing them does not make it run for e
   const json = { 'Content-Type': 'application/json' }
   world.server.faults.add({ on: { path: '/missingFileKeys$' }, times: 99, do: { status: 200, headers: json, body } })
   world.server.faults.add({ on: { path: '/files/keys$' }, times: 99, do: { status: 204 } })
-  const keyring = createKeyring(anna.api, async () => KEY_PASSWORD)
+  const pins = createPins({ origin: anna.origin, clock: systemClock, trustNew: true })
+  const keyring = createKeyring(anna.api, async () => KEY_PASSWORD, undefined, pins)
   await expect(distributeFileKeys(anna.api, keyring)).rejects.toMatchObject({ code: 'KEYS_NOT_TAKEN' })
   world.server.faults.clear()
 })

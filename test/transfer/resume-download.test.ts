@@ -54,20 +54,29 @@ async function waitFor(condition: () => boolean): Promise<void> {
   }
 }
 
-/** Lets that many bytes of content through and then nothing, until the rules are cleared. */
-function stopAfter(bytes: number): void {
+/** Of one request. */
+const SEGMENT = 4 * MIB
+
+/**
+ * Lets that many bytes of content through and then nothing, until the rules are cleared.
+ *
+ * @returns how many requests meet that: the one that is cut, its repetition, and those that follow beside it.
+ */
+function stopAfter(bytes: number): number {
   const on = { method: 'GET', path: '/downloads/' }
-  world.server.faults.add({ on, do: { cutAfterBytes: bytes } })
-  world.server.faults.add({ on, times: 999, do: { delayMs: 60_000 } })
+  const after = Math.floor(bytes / SEGMENT)
+  world.server.faults.add({ on, after, do: { cutAfterBytes: bytes % SEGMENT } })
+  world.server.faults.add({ on, after, times: 999, do: { delayMs: 60_000 } })
+  return after === 0 ? 2 : 4
 }
 
 /** A download that was stopped with about `bytes` on the disk. */
 async function interrupted(bytes: number, target = freshTarget(), source?: string): Promise<string> {
-  stopAfter(bytes)
+  const affected = stopAfter(bytes)
   const stop = new AbortController()
   const before = world.server.faults.hits.length
   const run = get(target, source, stop.signal)
-  await waitFor(() => world.server.faults.hits.length >= before + 2)
+  await waitFor(() => world.server.faults.hits.length >= before + affected)
   stop.abort(new Error('enough'))
   expect((await run).stoppedBy).toBeDefined()
   world.server.faults.clear()

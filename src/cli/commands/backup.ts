@@ -1,46 +1,28 @@
 /** backup run, list, show, restore and prune; drill. @module */
 import { join, resolve } from 'node:path'
-import type { Client } from '../../client.ts'
-import { systemRandom } from '../../environment.ts'
 import { cancelled, SyncError, toSyncError } from '../../errors.ts'
 import { writePrivateFile } from '../../local/atomic-file.ts'
 import { type DrillReport, drillBackup } from '../../sync/backup/drill.ts'
 import type { BackupEntry } from '../../sync/backup/manifest.ts'
 import { pruneBackup } from '../../sync/backup/prune.ts'
-import {
-  entriesBelow,
-  listRuns,
-  openRun,
-  type RestoreOptions,
-  restoreBackup,
-  type StatePlace,
-} from '../../sync/backup/restore.ts'
+import { entriesBelow, listRuns, openRun, type RestoreOptions, restoreBackup } from '../../sync/backup/restore.ts'
 import { type BackupSummary, runBackup, unpinnedText } from '../../sync/backup/run.ts'
 import type { Runs } from '../../sync/backup/runs.ts'
 import type { SetPlace } from '../../sync/backup/set.ts'
-import type { Limit } from '../../sync/guards.ts'
+import type { StatePlace } from '../../sync/backup/state.ts'
 import type { RunSummary } from '../../sync/outcome.ts'
 import type { RunContext } from '../../sync/run.ts'
 import { checkSetName, loadSet, remoteTarget } from '../backup-config.ts'
 import { connect } from '../connect.ts'
-import { accountName, type Context, integerOption, text } from '../context.ts'
+import { accountName, type Context, text } from '../context.ts'
 import { display, plural, showBytes } from '../display.ts'
 import { exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
 import { createProgress } from '../output.ts'
 import { homeDirectory } from '../profile.ts'
+import { parseDuration } from '../settings.ts'
+import { parseLimit } from './sync.ts'
 
 const wrongOption = (message: string) => new SyncError('usage', 'OPTION_INVALID', message)
-
-/** Files, or a share of all of them. */
-function parseAmount(context: Context, flag: string, key: string): Limit | undefined {
-  const value = text(context.options, key)
-  if (value === undefined) return undefined
-  const match = /^(\d{1,9})(%?)$/.exec(value)
-  if (match === null || (match[2] === '%' && Number(match[1]) > 100)) {
-    throw wrongOption(`--${flag} takes a number of files or a share such as 20%`)
-  }
-  return match[2] === '%' ? { share: Number(match[1]) / 100 } : { files: Number(match[1]) }
-}
 
 const loadOf = (context: Context, name: string) => {
   const config = text(context.options, 'config')
@@ -55,7 +37,6 @@ async function placeOf(context: Context, name: string): Promise<SetPlace> {
 }
 
 interface Tools {
-  readonly client: Client
   readonly run: RunContext
   readonly state: StatePlace
 }
@@ -67,14 +48,9 @@ async function withTools<T>(
   work: (tools: Tools) => Promise<T>,
 ): Promise<T> {
   const { client, profile } = await connect(context, onEvent)
-  const { api, keyring, clock } = client
   try {
     const directory = join(homeDirectory(), 'backup')
-    return await work({
-      client,
-      run: { api, keyring, clock, random: systemRandom, onEvent },
-      state: { directory, account: accountName(profile) },
-    })
+    return await work({ run: client.context, state: { directory, account: accountName(profile) } })
   } finally {
     await client.close()
   }
@@ -125,8 +101,10 @@ async function summarized<T extends RunSummary>(
 }
 
 const waitOf = ({ options }: Context): { waitMs?: number } => {
-  const seconds = integerOption(options, 'wait', { min: 0, max: 86_400 })
-  return seconds === undefined ? {} : { waitMs: seconds * 1000 }
+  const value = text(options, 'wait')
+  const waitMs = value === undefined ? undefined : parseDuration(value)
+  if (value !== undefined && waitMs === undefined) throw wrongOption('--wait takes a time such as 10m')
+  return waitMs === undefined ? {} : { waitMs }
 }
 
 const jobsOf = ({ settings }: Context): { jobs?: number } => {
@@ -137,7 +115,7 @@ const jobsOf = ({ settings }: Context): { jobs?: number } => {
 export async function run(context: Context, name: string): Promise<number> {
   const set = await loadOf(context, name)
   const { options, settings, signal } = context
-  const maxDelete = parseAmount(context, 'max-delete', 'maxDelete')
+  const maxDelete = parseLimit(text(options, 'maxDelete'), 'max-delete')
   const [partSize, memory] = [settings.number('part-size'), settings.number('memory')]
   const dryRun = options.dryRun === true
   const work = ({ run: runContext, state }: Tools): Promise<BackupSummary> =>
@@ -252,7 +230,7 @@ export async function restore(context: Context, name: string, places: readonly s
 export async function prune(context: Context, name: string): Promise<number> {
   const set = await loadOf(context, name)
   const { options, output, signal } = context
-  const maxDelete = parseAmount(context, 'max-delete', 'maxDelete')
+  const maxDelete = parseLimit(text(options, 'maxDelete'), 'max-delete')
   const dryRun = options.dryRun === true
   const done = await withTools(context, undefined, (tools) =>
     pruneBackup(tools.run, set, {
@@ -282,7 +260,7 @@ function showReport({ set, at, run: id, files, sampled, bytes, isRight, isPinned
 export async function drill(context: Context, name: string): Promise<number> {
   const place = await placeOf(context, name)
   const { options, output, signal } = context
-  const sample = parseAmount(context, 'sample', 'sample')
+  const sample = parseLimit(text(options, 'sample'), 'sample')
   const { report, summary } = await withTools(context, undefined, (tools) =>
     drillBackup(tools.run, place, {
       state: tools.state,

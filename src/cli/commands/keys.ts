@@ -1,4 +1,4 @@
-/** keys create, status, distribute, remember, forget, cache clear. @module */
+/** keys create, status, distribute, remember, forget (the password), cache clear. @module */
 import {
   generateKeyPair,
   importPublicKey,
@@ -11,16 +11,14 @@ import { createKeyPair, getKeyPairs } from '../../api/account.ts'
 import { listMissingFileKeys } from '../../api/file-keys.ts'
 import { openSystemKeyring } from '../../local/system-keyring.ts'
 import { requireRemote } from '../../sync/remote-path.ts'
-import { distributeFileKeys } from '../../transfer/distribute.ts'
+import { distributeFileKeys, type RefusedMember } from '../../transfer/distribute.ts'
 import { clearFileKeyCaches } from '../../transfer/file-key-cache.ts'
+import { showFingerprint } from '../../transfer/pins.ts'
 import { connect, withClient } from '../connect.ts'
 import { type Context, keyCachePath, keyPassword, keyPasswordAccount, requireProfile, text } from '../context.ts'
 import { plural } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
 import { createProgress } from '../output.ts'
-
-/** What two people compare over the phone. */
-const groups = (fingerprint: string) => fingerprint.match(/.{4}/g)?.join(' ') ?? fingerprint
 
 export async function create(context: Context): Promise<void> {
   await withClient(context, async (client, profile) => {
@@ -36,7 +34,8 @@ export async function create(context: Context): Promise<void> {
     try {
       await createKeyPair(client.api, await lockKeyPair(pair, password), context.signal)
       const { fingerprint } = pair.publicKey
-      context.output.result(`Key pair made. Fingerprint:\n${groups(fingerprint)}`, {
+      await client.keyring.pins.trust(await client.keyring.userId(context.signal), [pair.publicKey], true)
+      context.output.result(`Key pair made. Fingerprint:\n${showFingerprint(fingerprint)}`, {
         type: 'key-pair',
         version: pair.version,
         fingerprint,
@@ -64,7 +63,7 @@ export async function status(context: Context): Promise<number> {
     }
     const lines = rows.map(
       (row) =>
-        `${row.version}  ${groups(row.fingerprint)}\n  locked with PBKDF2 ${row.prf}, ${row.iterations} iterations` +
+        `${row.version}  ${showFingerprint(row.fingerprint)}\n  locked with PBKDF2 ${row.prf}, ${row.iterations} iterations` +
         (row.current ? '' : ' (old protection: change the password to renew it)'),
     )
     const left = count === undefined ? [] : [`${plural(count, 'file key')} of others to hand out`]
@@ -129,15 +128,26 @@ export async function distribute(context: Context): Promise<number> {
   try {
     const path = text(context.options, 'room')
     const target = path === undefined ? undefined : await requireRemote(client.api, path, context.signal)
+    const refused: RefusedMember[] = []
     const done = await distributeFileKeys(client.api, client.keyring, {
       ...(target === undefined ? {} : { roomId: target.roomId }),
       onEvent: progress.onEvent,
+      onRefused: (one) => refused.push(one),
       signal: context.signal,
     })
+    for (const hint of new Set(refused.map(({ error }) => error.hint))) context.output.info(hint ?? '')
     context.output.result(`Handed out ${plural(done.handedOut, 'file key')}, ${done.skipped} could not be`, {
       type: 'distribution',
       ...done,
+      refused: refused.map(({ member, userId, error }) => ({
+        member,
+        userId,
+        code: error.code,
+        message: error.message,
+      })),
     })
+    if (refused.some(({ error }) => error.class === 'integrity')) return EXIT.integrity
+    if (refused.some(({ error }) => error.class === 'safety')) return EXIT.safety
     return done.skipped > 0 ? EXIT.partial : EXIT.done
   } finally {
     progress.stop()

@@ -12,9 +12,9 @@ import { createTally, type RunSummary, summarize } from '../outcome.ts'
 import { never, type RunContext } from '../run.ts'
 import { hashFile } from './hash.ts'
 import type { FileEntry } from './manifest.ts'
-import { openRun, restoreEntries, type StatePlace } from './restore.ts'
+import { openRun, restoreEntries } from './restore.ts'
 import type { SetPlace } from './set.ts'
-import { backupDirectory } from './state.ts'
+import { backupDirectory, type StatePlace } from './state.ts'
 
 export interface DrillOptions {
   readonly state: StatePlace
@@ -56,7 +56,7 @@ export async function drillBackup(
 ): Promise<{ report: DrillReport; summary: RunSummary }> {
   const signal = options.signal ?? never
   const { clock } = context
-  const directory = backupDirectory(options.state.directory, options.state.account, place)
+  const directory = backupDirectory(options.state, place)
   const lock = await takeLock(join(directory, 'drill.lock'), { clock, waitMs: 0, signal })
   const scratch = join(directory, 'drill')
   const clean = () => rmSync(scratch, { recursive: true, force: true })

@@ -7,13 +7,12 @@
 import type { Api } from '../../api/api.ts'
 import { deleteNode, deleteNodes } from '../../api/nodes.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
-import { takeLock } from '../../local/lock.ts'
 import { never, type RunContext } from '../run.ts'
 import { type RemoteEntry, readRemoteTree } from '../tree.ts'
 import { type BackupGuards, guardRemoved } from './plan.ts'
 import { openRuns, readRun } from './runs.ts'
 import { type BackupSet, type Retention, type RunNote, timeOfRun } from './set.ts'
-import { type BackupState, backupDirectory, lockOf, openBackupState } from './state.ts'
+import { type BackupState, type StatePlace, withState } from './state.ts'
 import { requireStore } from './store.ts'
 
 const DAY_MS = 24 * 60 * 60_000
@@ -53,7 +52,7 @@ export function runsToKeep(notes: readonly RunNote[], keep: Retention): Set<stri
 }
 
 export interface PruneOptions extends BackupGuards {
-  readonly state: { readonly directory: string; readonly account: string }
+  readonly state: StatePlace
   readonly dryRun?: boolean
   readonly waitMs?: number
   readonly signal?: AbortSignal
@@ -80,18 +79,7 @@ export async function pruneBackup(context: RunContext, set: BackupSet, options: 
       hint: 'Give it a table [keep] with last, daily, weekly, monthly or yearly.',
     })
   }
-  const directory = backupDirectory(options.state.directory, options.state.account, set)
-  const lock = await takeLock(lockOf(directory), { clock: context.clock, waitMs: options.waitMs ?? 0, signal })
-  try {
-    const state = await openBackupState(directory, context.clock.now(), () => {})
-    try {
-      return await prune(context, set, state, options, signal)
-    } finally {
-      await state.close()
-    }
-  } finally {
-    await lock.release()
-  }
+  return withState(context, set, options, signal, (state) => prune(context, set, state, options, signal))
 }
 
 async function prune(

@@ -33,14 +33,8 @@ import { DEFAULT_JOBS, never, type RunContext, report } from '../run.ts'
 import type { BackupEntry, DirectoryEntry, FileEntry, LinkEntry, Manifest } from './manifest.ts'
 import { openRuns, type Runs, readRun, requireNewest, sealOf } from './runs.ts'
 import { componentsOf, findRun, isWithin, type RunNote, type SetPlace } from './set.ts'
-import { backupDirectory, readMemory } from './state.ts'
+import { backupDirectory, readMemory, type StatePlace } from './state.ts'
 import { requireStore } from './store.ts'
-
-export interface StatePlace {
-  /** Private directory of all states, and whose they are. */
-  readonly directory: string
-  readonly account: string
-}
 
 /**
  * The runs of a set, checked against what this machine knows.
@@ -53,7 +47,7 @@ export async function listRuns(
   state: StatePlace,
   signal: AbortSignal = never,
 ): Promise<Runs> {
-  const memory = await readMemory(backupDirectory(state.directory, state.account, place))
+  const memory = await readMemory(backupDirectory(state, place))
   const store = await requireStore(context.api, place, signal)
   if (memory !== undefined && memory.targetId !== store.target.id) {
     throw new SyncError('integrity', 'TARGET_REPLACED', `${place.target} is not the folder that the backup was in`, {

@@ -6,40 +6,30 @@
 import { lstatSync, statSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import type { PublicKey } from '../../../crypto/index.ts'
-import { usesObjectStorage } from '../../api/account.ts'
 import { getFileKey } from '../../api/file-keys.ts'
 import { deleteNode, moveNodes } from '../../api/nodes.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
-import { takeLock } from '../../local/lock.ts'
 import { escapeName } from '../../local/names.ts'
 import type { SourceIdentity } from '../../local/stable-read.ts'
-import { createDistributor, type Distributor } from '../../transfer/distribute.ts'
-import { createSlabPool } from '../../transfer/flow.ts'
-import { openUploadJournal, type UploadJournal } from '../../transfer/journal.ts'
-import { retire } from '../../transfer/resume.ts'
-import { type UploadContext, type UploadResult, uploadFile } from '../../transfer/upload.ts'
-import { partSizeFor } from '../../transfer/upload-channel.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from '../outcome.ts'
 import { localIdentity } from '../records.ts'
-import { DEFAULT_JOBS, isSameContent, memoryOf, never, type RunContext, report } from '../run.ts'
+import { DEFAULT_JOBS, isSameContent, never, type RunContext, type RunEvent, report } from '../run.ts'
 import { createBlocked, keyOf, lookLocal, parentKey, type RemoteItem, scanRemote } from '../scan.ts'
 import { createSelection } from '../select.ts'
 import type { EntryFailure } from '../tree.ts'
-import { DEFAULT_PART_SIZE } from '../upload-run.ts'
+import { openUploader, type Uploader } from '../uploader.ts'
 import { hashFile } from './hash.ts'
 import { type BackupEntry, type FileEntry, type Manifest, type ManifestHead, writeManifest } from './manifest.ts'
 import { type BackupGuards, type BackupPlan, guardRemoved, guardSources, planBackup, type StoreStep } from './plan.ts'
 import { manifestName, noteOf, openRuns, type Runs, sealOf } from './runs.ts'
-import { type BackupSet, nextRun, type RunNote } from './set.ts'
+import { type BackupSet, nextRun, RUNS, type RunNote } from './set.ts'
 import { commonOf, describe, type SourceScan, scanSources } from './source.ts'
-import { type BackupState, backupDirectory, type Known, lockOf, openBackupState, type SetMemory } from './state.ts'
+import { type BackupState, type Known, type SetMemory, type StatePlace, withState } from './state.ts'
 import { createFolders, findNode, findStore, makeStore, moveAll, type Store } from './store.ts'
 
 export interface BackupOptions extends BackupGuards {
-  /** Private directory of all states, and whose they are. */
-  readonly state: { readonly directory: string; readonly account: string }
+  readonly state: StatePlace
   /** Take what the server has for what it should have, from now on. */
   readonly acceptRuns?: boolean
   readonly dryRun?: boolean
@@ -70,25 +60,7 @@ export interface BackupSummary extends RunSummary {
  */
 export async function runBackup(context: RunContext, set: BackupSet, options: BackupOptions): Promise<BackupSummary> {
   const signal = options.signal ?? never
-  const { clock } = context
-  const directory = backupDirectory(options.state.directory, options.state.account, set)
-  const lock = await takeLock(lockOf(directory), { clock, waitMs: options.waitMs ?? 0, signal })
-  try {
-    const state = await openBackupState(directory, clock.now(), (keptAs) =>
-      context.onEvent?.({
-        type: 'warning',
-        code: 'STATE_DAMAGED',
-        message: `The state was damaged; it was put aside as ${keptAs}`,
-      }),
-    )
-    try {
-      return await run(context, set, state, options, signal)
-    } finally {
-      await state.close()
-    }
-  } finally {
-    await lock.release()
-  }
+  return withState(context, set, options, signal, (state) => run(context, set, state, options, signal))
 }
 
 async function run(
@@ -237,9 +209,6 @@ interface Work {
   readonly startedAt: number
 }
 
-/** Parts in flight per file. */
-const WINDOW = 3
-
 async function carryOut(
   context: RunContext,
   set: BackupSet,
@@ -248,65 +217,77 @@ async function carryOut(
   options: BackupOptions,
   signal: AbortSignal,
 ): Promise<BackupSummary> {
-  const { api, clock, keyring } = context
   const { store, scan, plan, tally, runs } = work
   const bytes = plan.store.reduce((sum, { local }) => sum + local.size, 0)
   context.onEvent?.({ type: 'planned', files: plan.store.length, bytes, skipped: tally.skipped })
-  const wrapFor = await keyring.ownKey(signal)
-  const direct = await usesObjectStorage(api, signal)
-  const distributor = createDistributor(api, keyring, { onEvent: context.onEvent, signal })
-  const journal = await openUploadJournal(join(state.directory, 'uploads'), clock, context.onEvent)
-  const partSize = options.partSize ?? DEFAULT_PART_SIZE
-  const slab = partSizeFor(2 ** 36, partSize)
-  const upload: UploadContext = {
-    api,
-    clock,
-    direct,
-    slabs: createSlabPool(Math.max(1, Math.floor(memoryOf(options) / slab)), slab),
-    partSize,
-    window: WINDOW,
-    resume: { journal, unwrap: keyring.unwrap },
-    onEvent: context.onEvent,
+  const run = nextRun(work.startedAt, runs.notes.at(-1)?.run)
+  /** Members who get no keys: that says nothing about what is in the backup. */
+  const refused: EntryFailure[] = []
+  // The manifest is none of the files that people have been told of.
+  const onEvent = (event: RunEvent) => {
+    if (!('path' in event) || event.path !== shownManifest(run)) context.onEvent?.(event)
   }
-  const run = nextRun(work.startedAt, work.runs.notes.at(-1)?.run)
+  const uploader = await openUploader(
+    { ...context, onEvent },
+    {
+      signal,
+      isEncrypted: true,
+      // The manifest is sent in any case.
+      files: [...plan.store.map(({ local }) => local), { size: 0 }],
+      ...(options.memory === undefined ? {} : { memory: options.memory }),
+      partSize: options.partSize,
+      journal: join(state.directory, 'uploads'),
+      onRefused: ({ member, error }) => refused.push({ path: member, error }),
+    },
+  )
   let done: RunNote | undefined
-  let counts = work.counts
+  let { changed, unchanged } = work.counts
   try {
-    await retireOthers(api, journal, plan.store, signal)
-    const keeper = createKeeper({ ...context, wrapFor, upload, distributor, state, store, run, work, signal })
+    await uploader.retireOthers(new Set(plan.store.map(({ local }) => local.source)))
+    const keeper = createKeeper({ ...context, uploader, state, store, run, work, signal })
     await keeper.clear(plan.inTheWay)
     await runEntries(plan.store, options.jobs ?? DEFAULT_JOBS, tally, keeper.keep, {
       signal,
       onFailure: ({ path, error }) => report(context, path, error),
       onBusy: context.onBusy,
     })
-    tally.skipped = plan.unchanged.length + keeper.same
-    counts = { ...counts, changed: counts.changed - keeper.same, unchanged: tally.skipped }
+    unchanged += keeper.same
+    changed -= keeper.same
     if (tally.stoppedBy === undefined) {
       requireSameSources(set, scan)
       if (!scan.isIncomplete) await keeper.clear(plan.leftovers)
-      done = await finish(context, set, state, keeper, { ...work, counts }, { run, upload, wrapFor, signal })
-      for (const [, { entry }] of plan.removed) if (!scan.isIncomplete) state.remove(entry.path)
-      const memory = { ...state.memory!, sources: scan.roots, runs: [...runs.notes, done] }
-      // Runs that are told to be wrong stay remembered: they are told again until somebody has looked.
-      const wrong = (work.runs.isPinned ? (state.memory?.runs ?? []) : []).filter(
-        (note) => !runs.notes.some(({ run: id }) => id === note.run),
-      )
-      await state.setMemory({ ...memory, runs: [...wrong, ...memory.runs].sort((a, b) => (a.run < b.run ? -1 : 1)) })
-      distributor.include(store.roomId)
-      await distributor.flush()
+      done = await finish(context, set, state, keeper, work, run, uploader, signal)
+      if (!scan.isIncomplete) for (const { entry } of plan.removed.values()) state.remove(entry.path)
+      await remember(state, scan, runs, done)
+      await uploader.handOut(store.roomId)
     }
   } catch (error) {
     tally.stoppedBy ??= toSyncError(signal.aborted ? signal.reason : error)
   } finally {
-    await journal.close()
+    await uploader.close()
   }
+  tally.skipped = unchanged
+  tally.failed.push(...refused)
   return {
     ...summarize(tally, scan.ignored),
-    ...counts,
+    ...work.counts,
+    changed,
+    unchanged,
     ...(done === undefined ? {} : { run: done.run }),
     isComplete: done?.isComplete ?? false,
   }
+}
+
+const shownManifest = (run: string): string => `${RUNS}/${manifestName(run)}`
+
+/** Makes a run the pin of the next one. */
+async function remember(state: BackupState, scan: SourceScan, runs: Runs, done: RunNote): Promise<void> {
+  const memory = state.memory!
+  // Runs that are told to be wrong stay remembered: they are told again until somebody has looked.
+  const known = new Set(runs.notes.map(({ run }) => run))
+  const wrong = memory.runs.filter(({ run }) => !known.has(run))
+  const all = [...wrong, ...runs.notes, done].sort((a, b) => (a.run < b.run ? -1 : 1))
+  await state.setMemory({ ...memory, sources: scan.roots, runs: all })
 }
 
 /** A disk that went away meanwhile has not lost its files. */
@@ -320,24 +301,8 @@ function requireSameSources({ sources }: BackupSet, { roots }: SourceScan): void
   }
 }
 
-/** Gives up interrupted uploads of files that are not going to be sent. */
-async function retireOthers(
-  api: RunContext['api'],
-  journal: UploadJournal,
-  steps: readonly StoreStep[],
-  signal: AbortSignal,
-): Promise<void> {
-  const planned = new Set(steps.map(({ local }) => local.source))
-  for (const entry of journal.open()) {
-    signal.throwIfAborted()
-    if (entry.isAbandoned || !planned.has(entry.path)) await retire(api, entry, signal)
-  }
-}
-
 interface Keeping extends RunContext {
-  readonly wrapFor: PublicKey
-  readonly upload: UploadContext
-  readonly distributor: Distributor
+  readonly uploader: Uploader
   readonly state: BackupState
   readonly store: Store
   readonly run: string
@@ -351,7 +316,7 @@ const ATTEMPTS = 3
 
 /** Brings files into the store, and what is out of date into the history. */
 function createKeeper(context: Keeping) {
-  const { api, state, store, run, work, signal, distributor } = context
+  const { api, state, store, run, work, signal, uploader } = context
   const { plan, tally, scan } = work
   const files = createFolders(api, store.files.id, plan.folders, signal)
   const history = createFolders(api, store.history.id, [], signal)
@@ -494,27 +459,21 @@ function createKeeper(context: Keeping) {
       return remember(key, knownAs(standing.node.id, sealOf(await getFileKey(api, standing.node.id, stop))))
     }
     await clear()
-    const sent = await send(step, stop)
-    const fileKey = sent.fileKey!
-    const failure = remember(key, knownAs(sent.node.id, sealOf(fileKey)))
-    if (failure === undefined) {
-      await distributor.remember(store.roomId, sent.node.id, fileKey)
-      return sent.bytes
-    }
-    // Nobody knows the digest of what was sent.
-    fileKey.wipe()
-    await deleteNode(api, sent.node.id, signal)
-    return failure
-  }
-
-  async function send({ local, shown }: StoreStep, stop: AbortSignal): Promise<UploadResult> {
-    const parentId = await files.ensure(local.path.slice(0, -1))
-    const { wrapFor } = context
-    return uploadFile(
-      context.upload,
-      { source: local.source, shown, parentId, name: escapeName(local.path.at(-1)!), wrapFor },
+    const sent = await uploader.send(
+      {
+        source: local.source,
+        shown,
+        parentId: await files.ensure(local.path.slice(0, -1)),
+        roomId: store.roomId,
+        name: escapeName(local.path.at(-1)!),
+      },
       stop,
     )
+    const failure = remember(key, knownAs(sent.node.id, sealOf(sent.seal!)))
+    if (failure === undefined) return sent.bytes
+    // Nobody knows the digest of what was sent.
+    await deleteNode(api, sent.node.id, signal)
+    return failure
   }
 
   /** The current state is better off with an older version than with none. */
@@ -548,7 +507,9 @@ async function finish(
   state: BackupState,
   keeper: Keeper,
   { store, scan, runs, tally, startedAt }: Work,
-  { run, upload, wrapFor, signal }: { run: string; upload: UploadContext; wrapFor: PublicKey; signal: AbortSignal },
+  run: string,
+  uploader: Uploader,
+  signal: AbortSignal,
 ): Promise<RunNote> {
   const told = (failure: EntryFailure) => {
     tally.failed.push(failure)
@@ -575,9 +536,8 @@ async function finish(
   }
   const path = join(state.directory, 'manifest.json')
   const { sha256, size } = await writeManifest(path, head, entries)
-  const request = { source: path, shown: manifestName(run), parentId: store.runs.id, name: manifestName(run), wrapFor }
-  const sent = await uploadFile({ ...upload, onEvent: undefined }, request, signal)
-  const seal = sealOf(sent.fileKey!)
-  sent.fileKey!.wipe()
-  return noteOf({ ...head, entries }, { node: sent.node.id, sha256, seal, size })
+  const name = manifestName(run)
+  const request = { source: path, shown: shownManifest(run), parentId: store.runs.id, roomId: store.roomId, name }
+  const sent = await uploader.send(request, signal)
+  return noteOf({ ...head, entries }, { node: sent.node.id, sha256, seal: sealOf(sent.seal!), size })
 }

@@ -10,7 +10,9 @@ import { join } from 'node:path'
 import { localError } from '../../errors.ts'
 import { openAppendLog } from '../../local/append-log.ts'
 import { readPrivateFile, writePrivateFile } from '../../local/atomic-file.ts'
+import { takeLock } from '../../local/lock.ts'
 import type { LocalIdentity } from '../records.ts'
+import type { RunContext } from '../run.ts'
 import { keyOf } from '../scan.ts'
 import type { FileEntry } from './manifest.ts'
 import { componentsOf, isRunId, type RunNote, type SetPlace } from './set.ts'
@@ -53,8 +55,14 @@ export interface BackupState {
   close(): Promise<void>
 }
 
+export interface StatePlace {
+  /** Private directory of all states, and whose they are. */
+  readonly directory: string
+  readonly account: string
+}
+
 /** Directory of the state of one set. */
-export function backupDirectory(directory: string, account: string, { target }: SetPlace): string {
+export function backupDirectory({ directory, account }: StatePlace, { target }: SetPlace): string {
   const id = createHash('sha256').update([account, target].join('\0')).digest('hex')
   return join(directory, id.slice(0, 32))
 }
@@ -76,7 +84,7 @@ interface Line {
 }
 
 /** Opens the state for a run, or begins one. What cannot be used is put aside, and `onDamaged` told where. */
-export async function openBackupState(
+async function openBackupState(
   directory: string,
   now: number,
   onDamaged: (keptAs: string) => void,
@@ -133,6 +141,39 @@ export async function openBackupState(
         await log.close()
       }
     },
+  }
+}
+
+/**
+ * Does something with the state of a set that nobody else may do at the same time.
+ *
+ * @throws {SyncError} `LOCKED` when another run or prune of the set is active for longer than `waitMs`.
+ */
+export async function withState<T>(
+  context: Pick<RunContext, 'clock' | 'onEvent'>,
+  place: SetPlace,
+  options: { readonly state: StatePlace; readonly waitMs?: number },
+  signal: AbortSignal,
+  work: (state: BackupState) => Promise<T>,
+): Promise<T> {
+  const { clock } = context
+  const directory = backupDirectory(options.state, place)
+  const lock = await takeLock(lockOf(directory), { clock, waitMs: options.waitMs ?? 0, signal })
+  try {
+    const state = await openBackupState(directory, clock.now(), (keptAs) =>
+      context.onEvent?.({
+        type: 'warning',
+        code: 'STATE_DAMAGED',
+        message: `The state was damaged; it was put aside as ${keptAs}`,
+      }),
+    )
+    try {
+      return await work(state)
+    } finally {
+      await state.close()
+    }
+  } finally {
+    await lock.release()
   }
 }
 

@@ -1,0 +1,130 @@
+/** diff, check and verify: looking without changing anything. @module */
+import { resolve } from 'node:path'
+import { systemClock } from '../../environment.ts'
+import { SyncError } from '../../errors.ts'
+import { compareTrees } from '../../sync/compare.ts'
+import type { RunSummary } from '../../sync/outcome.ts'
+import type { SyncRecord } from '../../sync/records.ts'
+import { parseRemotePath } from '../../sync/remote-path.ts'
+import { listPairs, openState } from '../../sync/state.ts'
+import { stateDirectory } from '../../sync/sync-run.ts'
+import { verifyRemote } from '../../sync/verify.ts'
+import { connect } from '../connect.ts'
+import { accountName, type Context, statesPath, text } from '../context.ts'
+import { display, plural, showBytes } from '../display.ts'
+import { EXIT, exitCodeOfRun } from '../exit-codes.ts'
+import { createProgress } from '../output.ts'
+import { selectionOf } from './sync.ts'
+
+/** @param contents - Compare contents by their tags, which needs all local files to be read and nothing to be transferred. */
+const compare =
+  (contents: boolean) =>
+  async (context: Context, local: string, remote: string): Promise<number> => {
+    const { output, settings, signal, options } = context
+    const isDeep = contents || options.checksum === true
+    const jobs = settings.number('jobs')
+    const progress = await createProgress(output, 'Comparing')
+    const { client } = await connect(context, (event) => progress.onEvent(event))
+    const result = await compareTrees(client.context, resolve(local), remote, {
+      contents: isDeep,
+      selection: selectionOf(context),
+      signal,
+      ...(jobs === undefined ? {} : { jobs }),
+    }).finally(async () => {
+      progress.stop()
+      await client.close()
+    })
+    const { compared, differences, failed, stoppedBy } = result
+    for (const { path, what } of differences)
+      output.result(`${what.padEnd(11)} ${display(path)}`, { type: 'difference', path, what })
+    const code = exitCodeOfRun(summaryOf(failed, stoppedBy), 'upload')
+    const exitCode = code === EXIT.done && differences.length > 0 ? EXIT.differences : code
+    for (const { path, error } of failed) output.warn(`${path}: ${error.message}`)
+    if (stoppedBy !== undefined) output.error(stoppedBy, exitCode, { plain: true })
+    if (output.json) {
+      const list = failed.map(({ path, error }) => ({ path, code: error.code, message: error.message }))
+      output.result('', { type: 'summary', exitCode, compared, differences: differences.length, failed: list })
+    } else {
+      const how = isDeep ? 'by content' : 'by size and time'
+      output.info(
+        `${plural(compared, 'file')} compared ${how}; ${plural(differences.length, 'difference')}, ${failed.length} failed`,
+      )
+    }
+    return exitCode
+  }
+
+const summaryOf = (failed: RunSummary['failed'], stoppedBy: SyncError | undefined): RunSummary => ({
+  files: 0,
+  bytes: 0,
+  transferred: 0,
+  skipped: 0,
+  ignored: 0,
+  failed,
+  ...(stoppedBy === undefined ? {} : { stoppedBy }),
+})
+
+export const diff = compare(false)
+export const check = compare(true)
+
+/** Downloads and checks everything, or a sample, and keeps nothing. */
+export async function verify(context: Context, path: string): Promise<number> {
+  const { output, settings, signal } = context
+  const share = parseShare(text(context.options, 'sample'))
+  const jobs = settings.number('jobs')
+  const begun = performance.now()
+  const progress = await createProgress(output, 'Verifying')
+  const { client, profile } = await connect(context, (event) => progress.onEvent(event))
+  const result = await (async () => {
+    const known = await knownOf(accountName(profile), path, (message) => output.warn(message))
+    return verifyRemote(client.context, path, { share, signal, known, ...(jobs === undefined ? {} : { jobs }) })
+  })().finally(async () => {
+    progress.stop()
+    await client.close()
+  })
+  const { files, verified, bytes, compared, tally } = result
+  const exitCode = exitCodeOfRun(summaryOf(tally.failed, tally.stoppedBy), 'download')
+  if (tally.stoppedBy !== undefined) output.error(tally.stoppedBy, exitCode, { plain: true })
+  if (output.json) {
+    const failed = tally.failed.map(({ path: shown, error }) => ({
+      path: shown,
+      code: error.code,
+      message: error.message,
+    }))
+    output.result('', { type: 'summary', exitCode, files, verified, bytes, compared, failed })
+  } else {
+    const seconds = ((performance.now() - begun) / 1000).toFixed(1)
+    const held = compared > 0 ? `, ${compared} compared with what is known of them` : ''
+    output.info(
+      `${verified} of ${plural(files, 'file')} read and checked (${showBytes(bytes)}) in ${seconds} s${held}; ${tally.failed.length} failed`,
+    )
+  }
+  return exitCode
+}
+
+function parseShare(sample: string | undefined): number {
+  if (sample === undefined) return 1
+  const match = /^(\d+(?:\.\d+)?)%$/.exec(sample)
+  const share = match === null ? Number.NaN : Number(match[1]) / 100
+  if (!(share > 0 && share <= 1)) throw new SyncError('usage', 'OPTION_INVALID', '--sample takes a share such as 5%')
+  return share
+}
+
+/** What is known of a remote place from runs over it. */
+async function knownOf(
+  account: string,
+  remote: string,
+  warn: (message: string) => void,
+): Promise<Map<string, SyncRecord>> {
+  const wanted = `/${parseRemotePath(remote).join('/')}`
+  const known = new Map<string, SyncRecord>()
+  for (const pair of await listPairs(statesPath(), account)) {
+    if (pair.remote !== wanted) continue
+    const directory = stateDirectory(statesPath(), pair)
+    const state = await openState(directory, pair, systemClock.now(), (keptAs) =>
+      warn(`damaged state was put aside as ${keptAs}`),
+    )
+    for (const [key, record] of state.records()) known.set(key, record)
+    await state.close()
+  }
+  return known
+}

@@ -1,0 +1,137 @@
+/**
+ * All that the uploads of one run share: part buffers, the encryption thread, the journal of large files, our own public key,
+ * and handing out keys to the members of rooms.
+ * @module
+ */
+import type { FileKey, PublicKey } from '../../crypto/index.ts'
+import { usesObjectStorage } from '../api/account.ts'
+import type { RemoteNode } from '../api/wire.ts'
+import { SyncError } from '../errors.ts'
+import { createDistributor, type Distributor } from '../transfer/distribute.ts'
+import { type EncryptionThread, startEncryptionThread, THREAD_FROM } from '../transfer/encryption-thread.ts'
+import { createSlabPool, type SlabPool } from '../transfer/flow.ts'
+import { openUploadJournal, type UploadJournal } from '../transfer/journal.ts'
+import { retire } from '../transfer/resume.ts'
+import { uploadFile } from '../transfer/upload.ts'
+import { partSizeFor } from '../transfer/upload-channel.ts'
+import { memoryOf, type RunContext, type RunOptions } from './run.ts'
+
+export const DEFAULT_PART_SIZE = 8 * 1024 * 1024
+/** Parts in flight per file. */
+const WINDOW = 3
+
+export interface UploaderOptions extends Pick<RunOptions, 'memory'> {
+  readonly signal: AbortSignal
+  /** Whether files of this run are encrypted. */
+  readonly isEncrypted: boolean
+  /** Sizes of what will be sent, as far as is known. */
+  readonly files: Iterable<{ readonly size: number }>
+  readonly partSize?: number | undefined
+  /** Path of the journal; without it an interrupted file starts over. */
+  readonly journal?: string | undefined
+  /** A member who gets no keys, and why. */
+  readonly onRefused: (refusal: { readonly member: string; readonly error: SyncError }) => void
+}
+
+export interface SendRequest {
+  /** Absolute local path. */
+  readonly source: string
+  readonly shown: string
+  readonly parentId: number
+  readonly roomId: number
+  readonly name: string
+  readonly replaces?: RemoteNode | undefined
+}
+
+export interface Sent {
+  readonly node: RemoteNode
+  readonly bytes: number
+  /** IV and tag, of an encrypted file. */
+  readonly seal?: Pick<FileKey, 'iv' | 'tag'>
+}
+
+export interface Uploader {
+  /** Uploads one file; see `uploadFile`. */
+  send(request: SendRequest, signal: AbortSignal): Promise<Sent>
+  /** Gives up interrupted uploads of earlier runs, except of these local files. */
+  retireOthers(planned: ReadonlySet<string>): Promise<void>
+  /** Hands out the keys of what was sent, and what earlier runs left undone in this room. */
+  handOut(roomId: number): Promise<void>
+  close(): Promise<void>
+}
+
+/** The part buffers of a run: as many as there is memory for, each large enough for the parts of the largest file. */
+function createPartSlabs(options: UploaderOptions): SlabPool {
+  const size = partSizeFor(2 ** 36, options.partSize ?? DEFAULT_PART_SIZE)
+  const count = Math.floor(memoryOf(options) / size)
+  if (count > 0) return createSlabPool(count, size)
+  if (options.memory === undefined) return createSlabPool(1, size)
+  throw new SyncError('usage', 'MEMORY_INVALID', `A part of ${size} bytes does not fit into ${options.memory}`, {
+    hint: 'Allow more memory, or choose smaller parts.',
+  })
+}
+
+/** @throws {SyncError} `MEMORY_INVALID`, `NO_KEY_PAIR`, `PASSWORD_NEEDED`, and of class `local_io` for the journal. */
+export async function openUploader(context: RunContext, options: UploaderOptions): Promise<Uploader> {
+  const { api, clock, keyring, onEvent } = context
+  const { isEncrypted, signal } = options
+  const slabs = createPartSlabs(options)
+  const direct = await usesObjectStorage(api, signal)
+  const sizes = [...options.files]
+  const needsKey = isEncrypted && sizes.length > 0
+  if (needsKey) await keyring.prepare(signal)
+  let own: Promise<PublicKey> | undefined
+  const ownKey = (): Promise<PublicKey> => {
+    own ??= keyring.ownKey(signal)
+    own.catch(() => {}) // reported when awaited
+    return own
+  }
+  // Unlocking takes half a second of one core: there is other work meanwhile, and a run that sends nothing does without.
+  if (needsKey) void ownKey()
+  const journal: UploadJournal | undefined =
+    options.journal === undefined ? undefined : await openUploadJournal(options.journal, clock, onEvent)
+  const needsThread = needsKey && sizes.some(({ size }) => size >= THREAD_FROM)
+  const thread: EncryptionThread | undefined = needsThread ? startEncryptionThread() : undefined
+  const distributor: Distributor = createDistributor(api, keyring, { onEvent, onRefused: options.onRefused, signal })
+  const transfer = {
+    api,
+    clock,
+    direct,
+    slabs,
+    thread,
+    partSize: options.partSize ?? DEFAULT_PART_SIZE,
+    window: WINDOW,
+    resume: journal && { journal, unwrap: keyring.unwrap },
+    onEvent,
+  }
+  return {
+    async send({ roomId, replaces, ...request }, stop) {
+      const wrapFor = isEncrypted ? await ownKey() : undefined
+      const { node, bytes, fileKey } = await uploadFile(
+        transfer,
+        { ...request, ...(wrapFor === undefined ? {} : { wrapFor }), ...(replaces === undefined ? {} : { replaces }) },
+        stop,
+      )
+      if (fileKey === undefined) return { node, bytes }
+      const { iv, tag } = fileKey
+      const seal = { iv: Uint8Array.from(iv), tag: Uint8Array.from(tag) }
+      await keyring.keep(node.id, fileKey)
+      await distributor.remember(roomId, node.id, fileKey)
+      return { node, bytes, seal }
+    },
+    async retireOthers(planned) {
+      for (const entry of journal?.open() ?? []) {
+        signal.throwIfAborted()
+        if (entry.isAbandoned || !planned.has(entry.path)) await retire(api, entry, signal)
+      }
+    },
+    async handOut(roomId) {
+      if (isEncrypted) distributor.include(roomId)
+      await distributor.flush()
+    },
+    async close() {
+      await thread?.close()
+      await journal?.close()
+    },
+  }
+}

@@ -1,0 +1,55 @@
+/**
+ * Program of the thread that decrypts and writes; decryption-thread.ts says what it is asked for.
+ * @module
+ */
+import { parentPort } from 'node:worker_threads'
+import { FileKey } from '../../crypto/file-key.ts'
+import { toSyncError } from '../errors.ts'
+import type { Answer, Order } from './decryption-thread.ts'
+import { openPlaintextFile, type PlaintextFile } from './plaintext-file.ts'
+
+const files = new Map<number, { readonly file: PlaintextFile; readonly fileKey: FileKey | undefined }>()
+
+function opened(id: number): PlaintextFile {
+  const entry = files.get(id)
+  if (entry === undefined) throw new Error(`file ${id} is not open`)
+  return entry.file
+}
+
+function forget(id: number): void {
+  files.get(id)?.fileKey?.wipe()
+  files.delete(id)
+}
+
+function carryOut(order: Order): void {
+  switch (order.do) {
+    case 'open': {
+      const { id, fd, shown, secrets } = order
+      const fileKey = secrets && new FileKey(secrets.key, secrets.iv, secrets.tag)
+      files.set(id, { file: openPlaintextFile(fd, shown, fileKey), fileKey })
+      return
+    }
+    case 'replay':
+      opened(order.id).replay(order.bytes)
+      return
+    case 'write':
+      opened(order.id).write(order.chunks)
+      return
+    case 'end':
+      opened(order.id).end()
+      return
+    case 'forget':
+      forget(order.id)
+  }
+}
+
+parentPort!.on('message', (order: Order) => {
+  let answer: Answer = {}
+  try {
+    carryOut(order)
+  } catch (thrown) {
+    const { class: kind, code, message, hint } = toSyncError(thrown)
+    answer = { error: { class: kind, code, message, hint } }
+  }
+  parentPort!.postMessage(answer)
+})

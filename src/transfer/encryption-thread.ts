@@ -1,0 +1,149 @@
+/**
+ * A thread that reads and encrypts large files while this one sends. Files take turns part by part; all parts of a file are made
+ * there, in order, into memory that both threads see. The other side is encryption-worker.ts.
+ * @module
+ */
+import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
+import { type EncryptionSecrets, FileKey, type ResumableEncryptor } from '../../crypto/index.ts'
+import { type ErrorClass, SyncError } from '../errors.ts'
+import type { StableReader } from '../local/stable-read.ts'
+import type { PartMaker } from './part-maker.ts'
+
+/** What the thread is asked to do; each order has one answer, in the same order. */
+export type Order =
+  | {
+      readonly do: 'open'
+      readonly file: number
+      readonly fd: number
+      readonly shown: string
+      readonly secrets: EncryptionSecrets
+      /** One number; not 0: give up in the middle of a part. */
+      readonly stop: Int32Array
+    }
+  | {
+      readonly do: 'part'
+      readonly file: number
+      readonly number: number
+      readonly offset: number
+      readonly target: Uint8Array
+    }
+  | { readonly do: 'end'; readonly file: number }
+  | { readonly do: 'abandon'; readonly file: number }
+
+export interface Answer {
+  /** Of a part. */
+  readonly digest?: Uint8Array
+  /** Of a file that has ended. */
+  readonly fileKey?: {
+    readonly key: Uint8Array<ArrayBuffer>
+    readonly iv: Uint8Array<ArrayBuffer>
+    readonly tag: Uint8Array<ArrayBuffer>
+  }
+  readonly error?: {
+    readonly class: ErrorClass
+    readonly code: string
+    readonly message: string
+    readonly hint?: string | undefined
+  }
+}
+
+export interface EncryptionThread {
+  /**
+   * Has a file read and encrypted there. The file must stay open until all parts that were asked for have been made or refused.
+   *
+   * @param encryptor - Handed over: it has ended here.
+   * @param signal - Its abort refuses what is asked for, in the middle of a part too.
+   */
+  encrypt(reader: StableReader, encryptor: ResumableEncryptor, shown: string, signal: AbortSignal): PartMaker
+  /** Ends the thread; what it was asked for and has not done is refused. */
+  close(): Promise<void>
+}
+
+/** Below this a file is done here before the other thread has it. */
+export const THREAD_FROM = 8 * 1024 * 1024
+
+const lost = (cause: unknown) =>
+  new SyncError('internal', 'ENCRYPTION_THREAD_LOST', 'The thread that encrypts has ended unexpectedly', {
+    hint: 'Run again: what has arrived is not sent again.',
+    cause,
+  })
+
+interface Waiting {
+  resolve(answer: Answer): void
+  reject(error: unknown): void
+}
+
+/**
+ * Starts the thread.
+ *
+ * @returns `undefined` where its program is not beside this one (a bundle, or the sources run as they are).
+ */
+export function startEncryptionThread(): EncryptionThread | undefined {
+  const program = new URL('./encryption-worker.js', import.meta.url)
+  if (program.protocol !== 'file:' || !existsSync(fileURLToPath(program))) return undefined
+  const worker = new Worker(program, { name: 'encryption', env: {} })
+  const waiting: Waiting[] = []
+  let failure: SyncError | undefined
+  let files = 0
+
+  const fail = (cause: unknown) => {
+    failure ??= lost(cause)
+    for (const { reject } of waiting.splice(0)) reject(failure)
+  }
+  worker.on('error', fail)
+  worker.on('messageerror', fail)
+  worker.on('exit', (code) => fail(new Error(`exit code ${code}`)))
+  worker.on('message', ({ error, ...answer }: Answer) => {
+    const { resolve, reject } = waiting.shift()!
+    // An idle thread keeps no process alive, one that is waited for does.
+    if (waiting.length === 0) worker.unref()
+    if (error === undefined) return resolve(answer)
+    const { class: kind, code, message, hint } = error
+    reject(new SyncError(kind, code, message, hint === undefined ? {} : { hint }))
+  })
+  worker.unref()
+
+  function ask(order: Order, transfer: readonly ArrayBuffer[] = []): Promise<Answer> {
+    if (failure !== undefined) return Promise.reject(failure)
+    return new Promise((resolve, reject) => {
+      waiting.push({ resolve, reject })
+      worker.ref()
+      worker.postMessage(order, transfer)
+    })
+  }
+
+  return {
+    encrypt(reader, encryptor, shown, signal) {
+      const file = ++files
+      const stop = new Int32Array(new SharedArrayBuffer(4))
+      const onAbort = () => void Atomics.store(stop, 0, 1)
+      if (signal.aborted) onAbort()
+      signal.addEventListener('abort', onAbort, { once: true })
+      const secrets = encryptor.handOver()
+      const { key, iv, digestKey } = secrets
+      // Without an own answer: what is wrong with it, its parts say, too.
+      ask({ do: 'open', file, fd: reader.fd, shown, secrets, stop }, [key.buffer, iv.buffer, digestKey.buffer]).catch(
+        () => {},
+      )
+      return {
+        make: async (number, offset, target) => (await ask({ do: 'part', file, number, offset, target })).digest,
+        async end() {
+          const { fileKey } = await ask({ do: 'end', file })
+          signal.removeEventListener('abort', onAbort)
+          return new FileKey(fileKey!.key, fileKey!.iv, fileKey!.tag)
+        },
+        abandon() {
+          signal.removeEventListener('abort', onAbort)
+          onAbort()
+          ask({ do: 'abandon', file }).catch(() => {})
+        },
+      }
+    },
+    async close() {
+      failure ??= lost(undefined)
+      await worker.terminate()
+    },
+  }
+}

@@ -1,0 +1,75 @@
+/**
+ * Where parts come from: one file, read and encrypted in order into buffers that the caller owns. Here on the main thread; for
+ * large files there is encryption-thread.ts.
+ * @module
+ */
+import type { FileEncryptor, FileKey, ResumableEncryptor } from '../../crypto/index.ts'
+import type { StableReader } from '../local/stable-read.ts'
+
+export interface PartMaker {
+  /**
+   * Fills `target` with what is sent of the next `target.length` bytes. Calls need not wait for each other, but come in order.
+   *
+   * @param number - Of the part, from 1.
+   * @param offset - Of its first byte in the file.
+   * @returns its digest where there are digests; see `ResumableEncryptor`.
+   */
+  make(number: number, offset: number, target: Uint8Array): Promise<Uint8Array | undefined>
+  /** After the last part: ends the content; returns the key that opens it, where there is one. */
+  end(): Promise<FileKey | undefined>
+  /** Gives up, and wipes the key. */
+  abandon(): void
+}
+
+const READ_BYTES = 256 * 1024
+
+/** @param encryptor - Absent for plain content. */
+export function createPartMaker(
+  reader: StableReader,
+  encryptor: FileEncryptor | ResumableEncryptor | undefined,
+): PartMaker {
+  const buffers = encryptor && [0, 1].map(() => Buffer.allocUnsafeSlow(Math.min(READ_BYTES, reader.size)))
+  let last: Promise<unknown> = Promise.resolve()
+
+  /** Reads into one buffer while the other is encrypted. */
+  async function encrypt(cipher: FileEncryptor, target: Uint8Array, offset: number): Promise<void> {
+    // The cipher has one order; another one would be another content under the same key.
+    if (cipher.bytes !== offset) throw new Error('parts out of order')
+    const read = (at: number) => {
+      const piece = buffers!.reverse()[0]!.subarray(0, Math.min(READ_BYTES, target.length - at))
+      const filled = reader.read(piece, offset + at).then(() => piece)
+      filled.catch(() => {}) // reported when awaited below
+      return filled
+    }
+    let ahead: Promise<Uint8Array> | undefined
+    try {
+      for (let at = 0; at < target.length; ) {
+        const piece = await (ahead ?? read(at))
+        const next = at + piece.length
+        ahead = next < target.length ? read(next) : undefined
+        cipher.updateInto(piece, target, at)
+        at = next
+      }
+    } finally {
+      await ahead?.catch(() => {}) // a read must not fill a buffer after the file is closed
+    }
+  }
+
+  return {
+    make(number, offset, target) {
+      const made = last.then(async () => {
+        if (encryptor === undefined) {
+          await reader.read(target, offset)
+          return undefined
+        }
+        await encrypt(encryptor, target, offset)
+        return 'digest' in encryptor ? encryptor.digest(number, target) : undefined
+      })
+      // What comes after a failure fails as well.
+      last = made
+      return made
+    },
+    end: async () => encryptor?.final(),
+    abandon: () => encryptor?.abandon(),
+  }
+}

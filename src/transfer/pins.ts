@@ -1,0 +1,310 @@
+/**
+ * What has been seen before and must not change unnoticed: members' public keys, pinned on first use, and rooms that were
+ * encrypted. One small private file per server. Who gets file keys is decided in distribute.ts.
+ * @module
+ */
+import { createHash } from 'node:crypto'
+import { join } from 'node:path'
+import type { KeyPairVersion } from '../../crypto/index.ts'
+import type { RoomGuard } from '../api/api.ts'
+import type { Clock } from '../environment.ts'
+import { SyncError, toSyncError } from '../errors.ts'
+import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
+import { takeLock } from '../local/lock.ts'
+import type { OnEvent } from './events.ts'
+
+/** A public key by its fingerprint. */
+export interface KeyId {
+  readonly version: KeyPairVersion
+  /** SHA-256 of the SubjectPublicKeyInfo, 64 lower-case hex digits. */
+  readonly fingerprint: string
+}
+
+/** What two people compare over the phone: groups of four digits. */
+export const showFingerprint = (fingerprint: string): string => fingerprint.match(/.{1,4}/g)?.join(' ') ?? ''
+
+export interface KeyPin extends KeyId {
+  readonly userId: number
+  /** Milliseconds since the epoch. */
+  readonly since: number
+  /** Somebody has compared the fingerprint with what the member says. */
+  readonly isVerified: boolean
+}
+
+export interface PinState {
+  readonly keys: readonly KeyPin[]
+  /** What the server showed instead of a pinned key, until somebody decides. */
+  readonly doubts: readonly KeyPin[]
+  /** Ids of rooms that were encrypted. */
+  readonly rooms: readonly number[]
+  /** Since when earlier pins are lost, in milliseconds since the epoch: what is not pinned may be anything. */
+  readonly lostAt?: number
+}
+
+/**
+ * `pinned`: trusted from now on. `new`: never seen, and nobody there who may trust it. `lost`: not pinned, and older pins were
+ * lost. `changed`: not what was pinned.
+ */
+export type Verdict = 'trusted' | 'pinned' | 'new' | 'lost' | 'changed'
+
+export interface Pins extends RoomGuard {
+  read(): Promise<PinState>
+  /**
+   * Judges all keys that one answer shows, by member. What is pinned or doubted by that is durable before it resolves. Doubts
+   * stay until somebody decides, even if the pinned key is back.
+   */
+  judge(shown: ReadonlyMap<number, readonly KeyId[]>): Promise<ReadonlyMap<number, Verdict>>
+  /** Pins these keys of a member, in place of others of the same version, and ends doubts about the member. */
+  trust(userId: number, keys: readonly KeyId[], isVerified: boolean): Promise<void>
+  /** Forgets all about a member; returns how many keys were pinned or in doubt. */
+  forget(userId: number): Promise<number>
+  /** Forgets that a room was encrypted; returns whether it was known. */
+  forgetRoom(roomId: number): Promise<boolean>
+  /** Takes note that pins were lost: from now on what is new counts as new again. */
+  acceptLoss(): Promise<void>
+  /** Writes which rooms were seen encrypted. */
+  close(): Promise<void>
+}
+
+export interface PinOptions {
+  /** `https://HOST`. Users and rooms of two servers have nothing to do with each other. */
+  readonly origin: string
+  readonly clock: Clock
+  /** Where pins are kept; private. Default: memory. */
+  readonly directory?: string | undefined
+  /** Pins keys of members who were never seen before. Default: false. */
+  readonly trustNew?: boolean | undefined
+  readonly onEvent?: OnEvent | undefined
+}
+
+const VERSION = 1
+/** Most keys, and most rooms, that are kept. */
+const MAX_PINS = 10_000
+/** Of one member. */
+const MAX_DOUBTS = 4
+const NOTHING: PinState = Object.freeze({ keys: [], doubts: [], rooms: [] })
+
+const checksumOf = (json: string) => createHash('sha256').update(json).digest('hex')
+
+const isId = (value: unknown) => Number.isSafeInteger(value)
+
+function parsePin(value: unknown): KeyPin | undefined {
+  const { userId, version, fingerprint, since, isVerified } = value as Record<keyof KeyPin, unknown>
+  const isPin =
+    isId(userId) &&
+    (version === 'A' || version === 'RSA-4096') &&
+    /^[0-9a-f]{64}$/.test(String(fingerprint)) &&
+    isId(since) &&
+    typeof isVerified === 'boolean'
+  return isPin ? ({ userId, version, fingerprint, since, isVerified } as KeyPin) : undefined
+}
+
+/** @returns `undefined` for what is damaged, or of another version or server. */
+function parse(bytes: Uint8Array, origin: string): PinState | undefined {
+  try {
+    return parseState(bytes, origin)
+  } catch {
+    return undefined // no JSON, or not ours
+  }
+}
+
+function parseState(bytes: Uint8Array, origin: string): PinState | undefined {
+  const [checksum, json = '', ...rest] = Buffer.from(bytes).toString('utf8').split('\n')
+  if (checksum !== checksumOf(json) || rest.join('') !== '') return undefined
+  const { format, version, server, keys, doubts, rooms, lostAt } = JSON.parse(json)
+  if (format !== 'sealsync-pins' || version !== VERSION || server !== origin) return undefined
+  if (!Array.isArray(keys) || !Array.isArray(doubts) || !Array.isArray(rooms) || !rooms.every(isId)) return undefined
+  const pins = [keys, doubts].map((list) => list.map(parsePin))
+  if (pins.flat().includes(undefined) || (lostAt !== undefined && !isId(lostAt))) return undefined
+  return {
+    keys: pins[0] as KeyPin[],
+    doubts: pins[1] as KeyPin[],
+    rooms,
+    ...(lostAt === undefined ? {} : { lostAt }),
+  }
+}
+
+function format(state: PinState, origin: string): string {
+  const json = JSON.stringify({ format: 'sealsync-pins', version: VERSION, server: origin, ...state })
+  return `${checksumOf(json)}\n${json}\n`
+}
+
+const sameKey = (a: KeyId, b: KeyId) => a.version === b.version && a.fingerprint === b.fingerprint
+
+/** The verdict about one member, and the state after it. */
+function judgeOne(
+  state: PinState,
+  userId: number,
+  keys: readonly KeyId[],
+  trustNew: boolean,
+  now: number,
+): { verdict: Verdict; next: PinState } {
+  const pinned = state.keys.filter((pin) => pin.userId === userId)
+  const doubted = state.doubts.filter((pin) => pin.userId === userId)
+  const asPin = ({ version, fingerprint }: KeyId): KeyPin => {
+    return { userId, version, fingerprint, since: now, isVerified: false }
+  }
+  const strange = keys.filter((key) => !pinned.some((pin) => sameKey(pin, key)))
+  const isAmbiguous = keys.some((a) => keys.some((b) => a.version === b.version && a.fingerprint !== b.fingerprint))
+  if (isAmbiguous || doubted.length > 0 || (pinned.length > 0 && strange.length > 0)) {
+    const added = strange.filter((key) => !doubted.some((pin) => sameKey(pin, key))).map(asPin)
+    const kept = added.slice(0, MAX_DOUBTS - doubted.length)
+    return { verdict: 'changed', next: kept.length === 0 ? state : { ...state, doubts: [...state.doubts, ...kept] } }
+  }
+  if (strange.length === 0) return { verdict: 'trusted', next: state }
+  if (state.lostAt !== undefined) return { verdict: 'lost', next: state }
+  if (!trustNew) return { verdict: 'new', next: state }
+  return { verdict: 'pinned', next: { ...state, keys: [...state.keys, ...strange.map(asPin)] } }
+}
+
+const lost = (path: string) =>
+  new SyncError(
+    'safety',
+    'PINS_LOST',
+    'What was known about rooms and members was damaged, so a room that is not encrypted may have been before',
+    { hint: `See the damaged file beside ${path}, then: sync keys trust --all` },
+  )
+
+const tooMany = () =>
+  new SyncError('limit', 'TOO_MANY_PINS', `More than ${MAX_PINS} keys or rooms of one server are not remembered`)
+
+const noMoreEncrypted = () =>
+  new SyncError(
+    'safety',
+    'ROOM_NOT_ENCRYPTED',
+    'The room was encrypted before, and now the server says that it is not',
+    {
+      hint: 'Ask its administrator. If that is meant to be so: sync keys forget --room /ROOM',
+    },
+  )
+
+/** Remembers in a file of `directory`, or in memory. A file that is damaged is kept aside, and that is remembered. */
+export function createPins({ origin, clock, directory, trustNew = false, onEvent }: PinOptions): Pins {
+  const path = directory && join(directory, `${createHash('sha256').update(origin).digest('hex').slice(0, 32)}.pins`)
+  let inMemory: PinState = NOTHING
+  /** Rooms that the server last described as not encrypted, those ever described as encrypted, and those not written yet. */
+  const plain = new Set<number>()
+  const encrypted = new Set<number>()
+  const fresh = new Set<number>()
+
+  async function read(): Promise<PinState> {
+    if (path === undefined) return inMemory
+    const bytes = await readPrivateFile(path)
+    const state = bytes === undefined ? NOTHING : parse(bytes, origin)
+    return state ?? update((now) => ({ value: now, next: now }))
+  }
+
+  /** Keeps a damaged file aside; a crash in between leaves it damaged, never missing. Under the lock only. */
+  async function recover(bytes: Uint8Array, file: string): Promise<PinState> {
+    const keptAs = `${file}.corrupt-${clock.now()}`
+    await writePrivateFile(keptAs, bytes)
+    const state = { ...NOTHING, lostAt: clock.now() }
+    await writePrivateFile(file, format(state, origin))
+    const message = `The file of known keys and rooms was damaged and is kept as ${keptAs}. Nothing is handed out to members until their keys are confirmed: sync keys list, sync keys trust`
+    onEvent?.({ type: 'warning', code: 'PINS_DAMAGED', message })
+    return state
+  }
+
+  /** One at a time over all processes, on what is there by then. */
+  async function update<T>(work: (state: PinState) => { value: T; next: PinState }): Promise<T> {
+    if (path === undefined) {
+      const { value, next } = work(inMemory)
+      inMemory = next
+      return value
+    }
+    const lock = await takeLock(`${path}.lock`, { clock, waitMs: 10_000 })
+    try {
+      const bytes = await readPrivateFile(path)
+      const now = bytes === undefined ? NOTHING : (parse(bytes, origin) ?? (await recover(bytes, path)))
+      const { value, next } = work(now)
+      if (next.keys.length > MAX_PINS || next.rooms.length > MAX_PINS) throw tooMany()
+      if (next !== now) await writePrivateFile(path, format(next, origin))
+      return value
+    } finally {
+      await lock.release()
+    }
+  }
+
+  /** Pins the rooms seen encrypted since the last time. What cannot be written protects this process at least. */
+  async function pinRooms(): Promise<void> {
+    const found = [...fresh]
+    fresh.clear()
+    try {
+      const { rooms } = await read()
+      if (found.every((id) => rooms.includes(id))) return
+      await update((now) => ({ value: undefined, next: { ...now, rooms: [...new Set([...now.rooms, ...found])] } }))
+    } catch (error) {
+      const { message } = toSyncError(error)
+      onEvent?.({
+        type: 'warning',
+        code: 'ROOMS_NOT_PINNED',
+        message: `Which rooms are encrypted is not kept: ${message}`,
+      })
+    }
+  }
+
+  return {
+    read,
+    async judge(shown) {
+      const judgeAll = (state: PinState) => {
+        const value = new Map<number, Verdict>()
+        let next = state
+        for (const [userId, keys] of shown) {
+          const one = judgeOne(next, userId, keys, trustNew, clock.now())
+          value.set(userId, one.verdict)
+          next = one.next
+        }
+        return { value, next }
+      }
+      const state = await read()
+      const first = judgeAll(state)
+      // Where something is to be kept, what another process has written meanwhile counts.
+      return first.next === state ? first.value : update((now) => judgeAll(now))
+    },
+    trust: (userId, keys, isVerified) =>
+      update((now) => {
+        const isReplaced = (pin: KeyPin) => pin.userId === userId && keys.some(({ version }) => version === pin.version)
+        const added = keys.map((key): KeyPin => {
+          const { version, fingerprint } = key
+          const known = now.keys.find((pin) => pin.userId === userId && sameKey(pin, key))
+          const since = known?.since ?? clock.now()
+          return { userId, version, fingerprint, since, isVerified: isVerified || known?.isVerified === true }
+        })
+        const doubts = now.doubts.filter((pin) => pin.userId !== userId)
+        const next = { ...now, doubts, keys: [...now.keys.filter((pin) => !isReplaced(pin)), ...added] }
+        return { value: undefined, next }
+      }),
+    forget: (userId) =>
+      update((now) => {
+        const isOther = (pin: KeyPin) => pin.userId !== userId
+        const next = { ...now, keys: now.keys.filter(isOther), doubts: now.doubts.filter(isOther) }
+        const count = now.keys.length + now.doubts.length - next.keys.length - next.doubts.length
+        return { value: count, next }
+      }),
+    forgetRoom: (roomId) =>
+      update((now) => {
+        encrypted.delete(roomId)
+        const rooms = now.rooms.filter((id) => id !== roomId)
+        return { value: rooms.length < now.rooms.length, next: { ...now, rooms } }
+      }),
+    acceptLoss: () => update(({ lostAt: _lostAt, ...next }) => ({ value: undefined, next })),
+    saw({ id, isEncrypted }) {
+      if (isEncrypted !== true) plain.add(id)
+      else {
+        plain.delete(id)
+        if (!encrypted.has(id)) fresh.add(id)
+        encrypted.add(id)
+      }
+    },
+    async enter(id) {
+      if (fresh.size > 0) await pinRooms()
+      if (!plain.has(id)) return
+      const { rooms, lostAt } = await read()
+      if (encrypted.has(id) || rooms.includes(id)) throw noMoreEncrypted()
+      if (lostAt !== undefined) throw lost(path ?? '')
+    },
+    async close() {
+      if (fresh.size > 0) await pinRooms()
+    },
+  }
+}
