@@ -2,7 +2,7 @@ import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync 
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { deleteNode } from '../../src/api/nodes.ts'
-import { parseSet } from '../../src/cli/backup-config.ts'
+import { loadSet, parseSet } from '../../src/cli/backup-config.ts'
 import { SyncError } from '../../src/errors.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
 import { createWorld, makeTree, runCli, snapshot, type World } from '../support/cli.ts'
@@ -86,23 +86,26 @@ test('what is wrong with a configuration or a command is told before anything is
     exitCode: 2,
     code: 'BACKUP_MISSING',
   })
-  expect((await backup(['backup', 'run', '../x'])).json.at(-1)).toMatchObject({ exitCode: 2, code: 'BACKUP_NAME' })
   configure('open', 'target = "/room/x"\nsources = ["/etc"]\n')
   chmodSync(join(world.home, 'backups', 'open.toml'), 0o666)
   const open = await backup(['backup', 'run', 'open'])
   expect([open.code, open.stderr]).toEqual([2, expect.stringContaining('other users can change it')])
-  configure('broken', 'target = \n')
-  expect((await backup(['backup', 'run', 'broken'])).json.at(-1)).toMatchObject({ exitCode: 2, code: 'BACKUP_CONFIG' })
   const sample = await backup(['drill', 'x', '--target', '/room/x', '--sample', '200%'])
   expect(sample.json.at(-1)).toMatchObject({ exitCode: 2, code: 'OPTION_INVALID' })
-  const missing = await backup(['backup', 'list', 'x', '--target', '/room/x'])
-  expect(missing.json.at(-1)).toMatchObject({ exitCode: 2, code: 'SET_MISSING' })
 })
 
 describe('configurations', () => {
   const right = { target: '/room/b', sources: ['/etc', '/home/'] }
   const parse = (values: Record<string, unknown>) =>
     parseSet('name', values, (why) => new SyncError('usage', 'BACKUP_CONFIG', why))
+
+  test('of another name, or that are none, are refused', async () => {
+    await expect(loadSet('../x')).rejects.toMatchObject({ class: 'usage', code: 'BACKUP_NAME' })
+    const path = world.path('broken.toml')
+    writeFileSync(path, 'target = \n', { mode: 0o600 })
+    await expect(loadSet('broken', path)).rejects.toMatchObject({ class: 'usage', code: 'BACKUP_CONFIG' })
+    await expect(loadSet('folder', world.base)).rejects.toMatchObject({ class: 'usage', code: 'BACKUP_CONFIG' })
+  })
 
   test('are read', () => {
     const keep = { last: 3, daily: 7, weekly: 4, monthly: 12, yearly: 2 }

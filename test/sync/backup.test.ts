@@ -4,6 +4,7 @@ import {
   lstatSync,
   lutimesSync,
   mkdirSync,
+  readFileSync,
   readlinkSync,
   renameSync,
   rmSync,
@@ -26,7 +27,7 @@ afterEach(() => world.server.faults.clear())
 const done = { failed: [], isComplete: true }
 
 describe('points in time', () => {
-  test('each run comes back as it was; what has not changed is neither read nor sent again', async () => {
+  test('each run comes back as it was; what has not changed is not sent again', async () => {
     const backup = await createBackup(world)
     const { source } = backup
     makeTree(source, { a: 'a', 'sub/b': 'b', 'sub/c': 'c', 'gone/x': 'x', 'gone/deep/y': 'y', 'empty/': '' })
@@ -163,6 +164,14 @@ describe('what must not be taken for deletions', () => {
     mkdirSync(source)
     await expect(backup.run()).rejects.toMatchObject({ class: 'safety', code: 'SOURCE_EMPTY' })
     expect((await backup.restore()).summary).toMatchObject({ run, transferred: 2, failed: [] })
+    rmSync(source, { recursive: true })
+    renameSync(`${source}-away`, source)
+    const path = join(backup.directory, 'set.json')
+    const memory = JSON.parse(readFileSync(path, 'utf8'))
+    memory.sources[source] = { dev: 1, ino: 1, bornMs: 1 }
+    writeFileSync(path, JSON.stringify(memory))
+    await expect(backup.run()).rejects.toMatchObject({ class: 'safety', code: 'SOURCE_CHANGED' })
+    for (const name of ['a', 'b']) rmSync(join(source, name))
     expect(await backup.run({ acceptSources: true })).toMatchObject({ ...done, removed: 2 })
     expect((await backup.restore(run)).summary).toMatchObject({ transferred: 2, failed: [] })
   })

@@ -220,7 +220,9 @@ async function carryOut(
   const { store, scan, plan, tally, runs } = work
   const bytes = plan.store.reduce((sum, { local }) => sum + local.size, 0)
   context.onEvent?.({ type: 'planned', files: plan.store.length, bytes, skipped: tally.skipped })
-  const run = nextRun(work.startedAt, runs.notes.at(-1)?.run)
+  // Also after those that are gone: an id stands for one run for ever.
+  const ids = [...runs.notes, ...state.memory!.runs].map((note) => note.run).sort()
+  const run = nextRun(work.startedAt, ids.at(-1))
   /** Members who get no keys: that says nothing about what is in the backup. */
   const refused: EntryFailure[] = []
   // The manifest is none of the files that people have been told of.

@@ -111,7 +111,7 @@ export function* describe(
       const shown = showSourcePath(path)
       try {
         // A source may itself be a link, since somebody named it.
-        const info = lstatSync(shown, { bigint: true })
+        const info = (kind === 'directory' ? statSync : lstatSync)(shown, { bigint: true })
         if (kind === 'directory') yield { kind, path: shown, ...commonOf(info) }
         else yield { kind, path: shown, ...commonOf(info), target: readlinkSync(shown) }
       } catch (error) {
