@@ -324,6 +324,8 @@ function createProgram(run: Run): Command {
     .option('-n, --dry-run', 'only say what would be taken back')
     .action(run(async () => (await past()).undo))
 
+  backupCommands(program, run)
+
   const serve = command(program, 'serve', 'run the embedded server')
     .option('--data <dir>', 'directory of everything it stores')
     .option('--port <n>', 'port (default: a free one)')
@@ -407,6 +409,50 @@ function syncOptions(target: Command, direction: 'push' | 'pull' | 'both'): Comm
     )
   }
   return settingOptions(target, ['on-conflict'])
+}
+
+/** Backup sets: `backup run|list|show|restore|prune`, and `drill`. */
+function backupCommands(program: Command, run: Run): void {
+  const load = () => import('./commands/backup.ts')
+  const backup = program.command('backup').description('backup sets: points in time of directories')
+  const config = new Option('--config <file>', 'configuration of the set (default: backups/NAME.toml)')
+  const set = (parent: Command, usage: string, summary: string) =>
+    settingOptions(keyPasswordOptions(remote(parent, usage, summary).addOption(config)), ['key-cache', 'limit-rate'])
+  const reading = (parent: Command, usage: string, summary: string) =>
+    set(parent, usage, summary).option('--target <path>', 'remote place of the set, instead of a configuration')
+  const maxDelete = (target: Command, what: string) =>
+    target
+      .option(
+        '--max-delete <n>',
+        `stop when more ${what}: a number or 20% (default: the smaller of 50 and 20%, at least 10)`,
+      )
+      .option('-n, --dry-run', 'only say what would be done')
+      .option('--wait <time>', 'wait for another run of the set to end')
+  settingOptions(
+    maxDelete(set(backup, 'run <name>', 'make a point in time'), 'files are gone from the sources')
+      .option('--accept-sources', 'sources are meant to be empty, or on another device')
+      .option('--accept-runs', 'take the runs that the server has for the right ones, from now on'),
+    ['jobs', 'memory', 'part-size'],
+  ).action(run(async () => (await load()).run))
+  reading(backup, 'list <name>', 'list the runs').action(run(async () => (await load()).list))
+  reading(backup, 'show <name> <run> [path]', 'list what is in a run, or in the latest').action(
+    run(async () => (await load()).show),
+  )
+  settingOptions(
+    reading(backup, 'restore <name> <run-and-directory...>', 'restore a run, or the latest, into a new directory')
+      .usage('[options] NAME [RUN] DIRECTORY')
+      .option('--path <path>', 'only this, with all it holds (may be repeated)', collect),
+    ['jobs', 'on-conflict'],
+  ).action(run(async () => (await load()).restore))
+  maxDelete(set(backup, 'prune <name>', 'remove the runs that the set does not keep'), 'runs would go').action(
+    run(async () => (await load()).prune),
+  )
+  settingOptions(
+    reading(program, 'drill <name>', 'restore some files of a backup, compare them, and write a report')
+      .option('--sample <n>', 'how many files: a number or a share such as 5% (default 5%, at least 10)')
+      .option('--report <file>', 'where the report goes (default: drills/ in the directory of this program)'),
+    ['jobs'],
+  ).action(run(async () => (await load()).drill))
 }
 
 const transferOptions = (target: Command, names: readonly string[]) =>

@@ -1,0 +1,122 @@
+/** The configuration of backup sets: one small TOML file each, read strictly, since nobody looks when it runs. @module */
+import { readFile, stat } from 'node:fs/promises'
+import { isAbsolute, join, normalize } from 'node:path'
+import { parse as parseToml } from 'smol-toml'
+import { localError, SyncError, systemCode } from '../errors.ts'
+import { type BackupSet, componentsOf, isWithin, type Retention } from '../sync/backup/set.ts'
+import { parseRemotePath } from '../sync/remote-path.ts'
+import { homeDirectory } from './profile.ts'
+import { parseSize } from './settings.ts'
+
+const MAX_FILE = 1024 * 1024
+
+/** @throws {SyncError} `BACKUP_NAME` (class `usage`). */
+export function checkSetName(name: string): string {
+  if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name)) return name
+  throw new SyncError('usage', 'BACKUP_NAME', 'A backup’s name has letters, digits, dots, dashes and underscores only')
+}
+
+export const setPath = (name: string): string => join(homeDirectory(), 'backups', `${checkSetName(name)}.toml`)
+
+const invalid = (path: string, why: string) =>
+  new SyncError('usage', 'BACKUP_CONFIG', `${path}: ${why}`, { hint: 'See the README: Backups' })
+
+/**
+ * Reads the configuration of a set.
+ *
+ * @throws {SyncError} `BACKUP_CONFIG`, `BACKUP_MISSING` (class `usage`).
+ */
+export async function loadSet(name: string, path = setPath(name)): Promise<BackupSet> {
+  checkSetName(name)
+  let text: string
+  try {
+    const info = await stat(path)
+    // Not read, a pipe of that name would hang us.
+    if (!info.isFile() || info.size > MAX_FILE) throw invalid(path, 'not a file of at most 1 MiB')
+    if (process.platform !== 'win32') {
+      const isTrusted = info.uid === process.getuid?.() || info.uid === 0
+      if (!isTrusted || (info.mode & 0o022) !== 0) throw invalid(path, 'other users can change it (chmod go-w)')
+    }
+    text = await readFile(path, 'utf8')
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw localError(error, `read ${path}`)
+    throw new SyncError('usage', 'BACKUP_MISSING', `There is no backup ${name}: ${path} does not exist`, {
+      hint: 'Write that file, or name another with --config. To read a backup --target is enough.',
+    })
+  }
+  let values: Record<string, unknown>
+  try {
+    values = parseToml(text)
+  } catch (error) {
+    throw invalid(path, error instanceof Error ? error.message.split('\n')[0]! : 'not TOML')
+  }
+  return parseSet(name, values, (why) => invalid(path, why))
+}
+
+type Wrong = (why: string) => SyncError
+
+const KEYS = ['target', 'sources', 'exclude', 'one-file-system', 'max-size', 'keep']
+const KEEP_KEYS = ['last', 'daily', 'weekly', 'monthly', 'yearly'] as const
+
+function refuseOthers(values: object, keys: readonly string[], where: string, wrong: Wrong): void {
+  for (const key of Object.keys(values)) {
+    if (!keys.includes(key)) throw wrong(`there is no ${where}"${key}"; there are ${keys.join(', ')}`)
+  }
+}
+
+function texts(value: unknown, key: string, wrong: Wrong): string[] {
+  if (Array.isArray(value) && value.every((one) => typeof one === 'string')) return value as string[]
+  throw wrong(`"${key}" takes a list of texts`)
+}
+
+/** @param wrong - Makes the error for what is wrong. */
+export function parseSet(name: string, values: Readonly<Record<string, unknown>>, wrong: Wrong): BackupSet {
+  refuseOthers(values, KEYS, 'setting ', wrong)
+  const { target, exclude = [], 'one-file-system': oneFileSystem = false, 'max-size': maxSize, keep = {} } = values
+  if (typeof target !== 'string') throw wrong('"target" takes a remote path such as "/room/backups/web1"')
+  if (typeof oneFileSystem !== 'boolean') throw wrong('"one-file-system" takes true or false')
+  const size = typeof maxSize === 'string' || Number.isSafeInteger(maxSize) ? parseSize(String(maxSize)) : undefined
+  if (maxSize !== undefined && size === undefined) throw wrong('"max-size" takes a size such as "500M"')
+  return {
+    name,
+    target: remoteTarget(target, wrong),
+    sources: parseSources(values.sources, wrong),
+    exclude: texts(exclude, 'exclude', wrong),
+    oneFileSystem,
+    ...(size === undefined ? {} : { maxSize: size }),
+    keep: parseKeep(keep, wrong),
+  }
+}
+
+export function remoteTarget(target: string, wrong: Wrong): string {
+  try {
+    const parts = parseRemotePath(target)
+    if (parts.length > 0) return `/${parts.join('/')}`
+  } catch {
+    // Told below.
+  }
+  throw wrong('"target" takes a remote path such as "/room/backups/web1"')
+}
+
+function parseSources(value: unknown, wrong: Wrong): string[] {
+  const sources = texts(value, 'sources', wrong).map((source) => {
+    const plain = source.length > 1 ? source.replace(/\/+$/, '') : source
+    if (!isAbsolute(plain) || normalize(plain) !== plain) throw wrong(`"sources" takes absolute paths: ${source}`)
+    return plain
+  })
+  if (sources.length === 0) throw wrong('"sources" names nothing')
+  for (const [at, source] of sources.entries()) {
+    const other = sources.find((one, index) => index !== at && isWithin(componentsOf(one), componentsOf(source)))
+    if (other !== undefined) throw wrong(`"sources" has ${other} twice: it is at or below ${source}`)
+  }
+  return sources
+}
+
+function parseKeep(value: unknown, wrong: Wrong): Retention {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw wrong('"keep" is a table: [keep]')
+  refuseOthers(value, KEEP_KEYS, 'keep.', wrong)
+  for (const [key, count] of Object.entries(value)) {
+    if (!Number.isSafeInteger(count) || count < 0 || count > 100_000) throw wrong(`"keep.${key}" takes a number`)
+  }
+  return { ...value }
+}

@@ -1,0 +1,132 @@
+/**
+ * A drill: files of the newest run, chosen by chance, are restored into a scratch directory, read back from there and compared
+ * with the manifest. What comes of it is a report with a date.
+ * @module
+ */
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { SyncError, toSyncError } from '../../errors.ts'
+import { makePrivateDirectory } from '../../local/atomic-file.ts'
+import { takeLock } from '../../local/lock.ts'
+import { createTally, type RunSummary, summarize } from '../outcome.ts'
+import { never, type RunContext } from '../run.ts'
+import { hashFile } from './hash.ts'
+import type { FileEntry } from './manifest.ts'
+import { openRun, restoreEntries } from './restore.ts'
+import type { SetPlace } from './set.ts'
+import { backupDirectory, type StatePlace } from './state.ts'
+
+export interface DrillOptions {
+  readonly state: StatePlace
+  /** A number of files, or a share of all. Default 5 %, at least 10 files. */
+  readonly sample?: { readonly files: number } | { readonly share: number }
+  readonly jobs?: number
+  readonly signal?: AbortSignal
+}
+
+export interface DrillReport {
+  readonly format: 'sealsync-drill'
+  readonly version: 1
+  /** ISO 8601. */
+  readonly at: string
+  readonly set: string
+  readonly target: string
+  readonly run: string
+  /** Held against what this machine knew, so an older state would have been noticed. */
+  readonly isPinned: boolean
+  readonly files: number
+  readonly sampled: number
+  readonly bytes: number
+  readonly isRight: boolean
+  readonly failed: readonly { readonly path: string; readonly code: string; readonly message: string }[]
+}
+
+const MIN_SAMPLE = 10
+const SHARE = 0.05
+
+/**
+ * Runs a drill.
+ *
+ * @returns the report, and the summary that decides about the exit code.
+ */
+export async function drillBackup(
+  context: RunContext,
+  place: SetPlace,
+  options: DrillOptions,
+): Promise<{ report: DrillReport; summary: RunSummary }> {
+  const signal = options.signal ?? never
+  const { clock } = context
+  const directory = backupDirectory(options.state, place)
+  const lock = await takeLock(join(directory, 'drill.lock'), { clock, waitMs: 0, signal })
+  const scratch = join(directory, 'drill')
+  const clean = () => rmSync(scratch, { recursive: true, force: true })
+  try {
+    clean() // of a drill that was killed
+    await makePrivateDirectory(scratch)
+    const at = new Date(clock.now()).toISOString()
+    const { runs, note, manifest } = await openRun(context, place, 'latest', options.state, signal)
+    const files = manifest.entries.filter((entry): entry is FileEntry => entry.kind === 'file')
+    // Readable here, whatever the mode.
+    const chosen = choose(files, sizeOf(options.sample, files.length), context).map((one) => ({ ...one, mode: 0o600 }))
+    const tally = createTally()
+    tally.failed.push(...runs.problems)
+    await restoreEntries(context, chosen, scratch, tally, { jobs: options.jobs ?? 4, signal })
+    const failed = new Set(tally.failed.map(({ path }) => path))
+    for (const { path, sha256 } of tally.stoppedBy === undefined ? chosen : []) {
+      if (failed.has(path)) continue
+      try {
+        // From the disk: what was written is what was checked, and is still there.
+        const found = await hashFile(join(scratch, path), path, signal)
+        if (found.sha256 !== sha256) throw differs()
+      } catch (error) {
+        tally.failed.push({ path, error: toSyncError(error) })
+      }
+    }
+    const summary = summarize(tally, 0)
+    const report: DrillReport = {
+      format: 'sealsync-drill',
+      version: 1,
+      at,
+      set: place.name,
+      target: place.target,
+      run: note.run,
+      isPinned: runs.isPinned,
+      files: files.length,
+      sampled: chosen.length,
+      bytes: chosen.reduce((sum, { size }) => sum + size, 0),
+      isRight: tally.failed.length === 0 && tally.stoppedBy === undefined,
+      failed: [...tally.failed, ...(tally.stoppedBy === undefined ? [] : [{ path: '', error: tally.stoppedBy }])].map(
+        ({ path, error: { code, message } }) => ({ path, code, message }),
+      ),
+    }
+    return { report, summary }
+  } finally {
+    clean()
+    await lock.release()
+  }
+}
+
+const differs = () =>
+  new SyncError('integrity', 'RESTORED_DIFFERS', 'What was written to this disk is not what was read back', {
+    hint: 'Check this disk.',
+  })
+
+function sizeOf(sample: DrillOptions['sample'], files: number): number {
+  const wanted =
+    sample === undefined
+      ? Math.max(MIN_SAMPLE, Math.ceil(files * SHARE))
+      : 'files' in sample
+        ? sample.files
+        : Math.ceil(files * sample.share)
+  return Math.min(files, wanted)
+}
+
+/** Some of the files, each with the same chance, none twice. */
+function choose(files: readonly FileEntry[], count: number, { random }: RunContext): FileEntry[] {
+  const pool = [...files]
+  for (let at = 0; at < count; at++) {
+    const other = at + Math.floor(random.next() * (pool.length - at))
+    ;[pool[at], pool[other]] = [pool[other]!, pool[at]!]
+  }
+  return pool.slice(0, count)
+}

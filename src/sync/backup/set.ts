@@ -1,0 +1,99 @@
+/**
+ * What a backup set is, and where its parts are below its target: `files/` is the current state under real names, `history/`
+ * what was changed or removed, by the run that did, and `runs/` one manifest per run.
+ * @module
+ */
+import { SyncError } from '../../errors.ts'
+
+export interface BackupSet {
+  readonly name: string
+  /** Remote room or folder: `/room/backups/NAME`. */
+  readonly target: string
+  /** Absolute paths of directories, none within another. */
+  readonly sources: readonly string[]
+  /** Lines of a .gitignore; they match whole paths, so `/home/` and the like start at the root. */
+  readonly exclude: readonly string[]
+  readonly oneFileSystem: boolean
+  /** Larger files stay out. Bytes. */
+  readonly maxSize?: number | undefined
+  readonly keep: Retention
+}
+
+/** Runs that stay, each number by itself; see `runsToKeep`. */
+export interface Retention {
+  readonly last?: number | undefined
+  readonly daily?: number | undefined
+  readonly weekly?: number | undefined
+  readonly monthly?: number | undefined
+  readonly yearly?: number | undefined
+}
+
+/** Where a set is, and how it is called: all that reading it needs. */
+export type SetPlace = Pick<BackupSet, 'name' | 'target'>
+
+export const FILES = 'files'
+export const HISTORY = 'history'
+export const RUNS = 'runs'
+
+/** What a run knows about another: enough to tell whether its manifest is still the same. */
+export interface RunNote {
+  readonly run: string
+  /** Of the manifest: node, SHA-256 of its text (hex), IV and tag (base64), bytes. */
+  readonly node: number
+  readonly sha256: string
+  readonly seal: string
+  readonly size: number
+  /** ISO 8601. */
+  readonly startedAt: string
+  readonly files: number
+  readonly bytes: number
+  /** Bytes of content that the run sent. */
+  readonly addedBytes: number
+  readonly isComplete: boolean
+}
+
+const RUN = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/
+
+export const isRunId = (text: string): boolean => RUN.test(text) && !Number.isNaN(timeOfRun(text))
+
+/** Milliseconds since the epoch. */
+export function timeOfRun(run: string): number {
+  const [, year, month, day, hour, minute, second] = RUN.exec(run) ?? []
+  return Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`)
+}
+
+const runId = (ms: number): string => new Date(ms).toISOString().replace(/[-:]|\.\d+/g, '')
+
+/** The id of a new run: its time in UTC, but always after the newest there is, so that ids sort as the runs do. */
+export function nextRun(now: number, newest: string | undefined): string {
+  const after = newest === undefined ? Number.NEGATIVE_INFINITY : timeOfRun(newest) + 1000
+  return runId(Math.max(now, after))
+}
+
+/** A path of components as people write it. */
+export const showSourcePath = (path: readonly string[]): string => `/${path.join('/')}`
+
+export const componentsOf = (path: string): string[] => path.split('/').filter((part) => part !== '')
+
+/** True for what is at or below `above`. */
+export const isWithin = (path: readonly string[], above: readonly string[]): boolean =>
+  above.length <= path.length && above.every((part, at) => path[at] === part)
+
+/**
+ * The run that somebody means.
+ *
+ * @param wanted - An id, or `latest`.
+ * @throws {SyncError} `RUN_MISSING` (class `not_found`).
+ */
+export function findRun(runs: readonly RunNote[], wanted: string): RunNote {
+  const found = wanted === 'latest' ? runs.at(-1) : runs.find(({ run }) => run === wanted)
+  if (found !== undefined) return found
+  throw new SyncError(
+    'not_found',
+    'RUN_MISSING',
+    wanted === 'latest' ? 'There are no runs' : `There is no run ${wanted}`,
+    {
+      hint: 'See what there is: sync backup list NAME',
+    },
+  )
+}

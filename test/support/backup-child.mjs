@@ -1,0 +1,37 @@
+/**
+ * A process that backs up a set, or prunes it, and kills itself, as hard as can be, at one of the requests that change something:
+ * before it is sent, or when its answer is there.
+ *
+ * Arguments: URL, user, password, encryption password, set as JSON, state directory, number of the request, `before` or `after`,
+ * `run` or `prune`.
+ */
+import { createClient } from '../../dist/src/client.js'
+import { systemRandom } from '../../dist/src/environment.js'
+import { passwordAuthorizer } from '../../dist/src/session/authorizers/password.js'
+import { pruneBackup } from '../../dist/src/sync/backup/prune.js'
+import { runBackup } from '../../dist/src/sync/backup/run.js'
+
+const [url, user, password, keyPassword, set, directory, limit, when, what] = process.argv.slice(2)
+const client = createClient(url, {
+  authorizer: (origin) => passwordAuthorizer(origin, { userName: user, password: async () => password }),
+  keyPassword: async () => keyPassword,
+})
+await client.session.login()
+let changes = 0
+const counting = (send) => async (request) => {
+  const isLast = request.method !== 'GET' && ++changes === Number(limit)
+  if (isLast && when === 'before') process.kill(process.pid, 'SIGKILL')
+  const response = await send(request)
+  if (isLast) process.kill(process.pid, 'SIGKILL')
+  return response
+}
+const api = { ...client.api, send: counting(client.api.send), sendPlain: counting(client.api.sendPlain) }
+const context = { api, keyring: client.keyring, clock: client.clock, random: systemRandom }
+const options = { state: { directory, account: user }, jobs: 2, maxDelete: { share: 1 } }
+const summary = await (what === 'prune' ? pruneBackup : runBackup)(context, JSON.parse(set), options)
+const problems = [summary.stoppedBy, ...(summary.failed ?? [])].filter((one) => one !== undefined)
+if (problems.length > 0) {
+  process.stderr.write(`${JSON.stringify(problems.map(({ path, code, error }) => [path, code ?? error.code]))}\n`)
+  process.exitCode = 1
+}
+await client.close()
