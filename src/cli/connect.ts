@@ -97,7 +97,7 @@ export async function connect(
       ? {}
       : { keyCache: { directory: keyCachePath(), userId: profile.userId } }),
     transport: await transportOf(settings, profile.server),
-    limitRate: parseRates(settings.text('limit-rate')),
+    limitRate: parseRates(settings.text('limit-rate') ?? '0') ?? {},
     onEvent:
       onEvent ??
       ((event) => {
