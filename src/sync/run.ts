@@ -12,6 +12,10 @@ export type RunEvent =
   /** Before the first transfer: what is ahead. */
   | { readonly type: 'planned'; readonly files: number; readonly bytes: number; readonly skipped: number }
   | { readonly type: 'phase'; readonly text: string }
+  /** A folder made, something moved or deleted; contents are told by `file-done`. */
+  | { readonly type: 'step-done'; readonly do: string; readonly path: string; readonly from?: string }
+  /** Both sides had changed; the local version is `copy` now. */
+  | { readonly type: 'conflict'; readonly path: string; readonly copy: string }
 
 export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
   readonly onEvent?: ((event: RunEvent) => void) | undefined
