@@ -39,7 +39,7 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'profile', kind: 'text', summary: 'which login to use', argument: 'name', fallback: 'default', project: true },
   { name: 'jobs', kind: 'integer', summary: 'files in flight', argument: 'n', min: 1, max: 64, fallback: 16, project: true },
   { name: 'part-size', kind: 'size', summary: 'bytes per part', argument: 'size', min: 5 * MiB, max: 256 * MiB, project: true },
-  { name: 'memory', kind: 'size', summary: 'content held in memory at once, at least 16M (default 64M)', argument: 'size', min: 16 * MiB, max: 16_384 * MiB, project: true },
+  { name: 'memory', kind: 'size', summary: 'content held in memory at once, at least 16M (default 48M)', argument: 'size', min: 16 * MiB, max: 16_384 * MiB, project: true },
   { name: 'require-encryption', kind: 'flag', summary: 'refuse rooms without encryption', project: 'on' },
   { name: 'on-conflict', kind: 'text', summary: 'what to do with a target that differs (default: upload overwrite, download fail)', choices: ['skip', 'overwrite', 'rename', 'fail', 'newer'] },
   { name: 'limit-rate', kind: 'rate', summary: 'bytes per second for file content, UP:DOWN or one for both; 0 for no limit', argument: 'rate', project: true },
