@@ -17,7 +17,12 @@ const client = createClient(url, {
   },
 })
 await client.session.login()
-const summary = await client.sync(local, remote, { direction, delete: true, jobs: 2, state: { directory, account: user } })
+const summary = await client.sync(local, remote, {
+  direction,
+  delete: true,
+  jobs: 2,
+  state: { directory, account: user },
+})
 if (summary.stoppedBy !== undefined || summary.failed.length > 0) {
   process.stderr.write(`${JSON.stringify(summary.stoppedBy ?? summary.failed)}\n`)
   process.exitCode = 1
