@@ -3,7 +3,7 @@
  * the directory. Used for state, tokens and downloads.
  * @module
  */
-import { closeSync, fsync, futimesSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, fchmodSync, fsync, futimesSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { type FileHandle, mkdir, open, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -121,7 +121,12 @@ export function replacing(path: string, tempPath: string, handle: FileHandle): A
 export async function placeFile(
   path: string,
   content: Uint8Array,
-  options: { times?: { atime: Date; mtime: Date } | undefined; beforeRename: () => void },
+  options: {
+    times?: { atime: Date | number; mtime: Date | number } | undefined
+    /** Default 0600. */
+    mode?: number
+    beforeRename: () => void
+  },
 ): Promise<void> {
   const tempPath = join(dirname(path), temporaryName())
   let fd: number | undefined
@@ -132,6 +137,7 @@ export async function placeFile(
   }
   try {
     for (let at = 0; at < content.length; ) at += writeSync(fd, content, at, content.length - at)
+    if (options.mode !== undefined) fchmodSync(fd, options.mode)
     if (options.times) futimesSync(fd, options.times.atime, options.times.mtime)
     await syncFile(fd)
     const written = fd

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import {
   chmodSync,
   existsSync,
@@ -14,6 +15,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { restoreBackup } from '../../src/sync/backup/restore.ts'
 import { createBackup, uploadsIn } from '../support/backup.ts'
 import { createWorld, makeRoom, makeTree, snapshot, type World } from '../support/cli.ts'
 
@@ -71,7 +73,7 @@ describe('points in time', () => {
   test('modes, times and links come back, setuid does not, and only what was asked for', async () => {
     const backup = await createBackup(world)
     const { source } = backup
-    makeTree(source, { 'bin/tool': '#!', 'bin/other': 'o', 'private/key': 'k' })
+    makeTree(source, { 'bin/tool': '#!', 'bin/large': randomBytes(700_000), 'private/key': 'k' })
     chmodSync(join(source, 'bin/tool'), 0o4755)
     chmodSync(join(source, 'private/key'), 0o400)
     chmodSync(join(source, 'private'), 0o500)
@@ -84,11 +86,12 @@ describe('points in time', () => {
     const { summary, content } = await backup.restore()
     expect(summary.failed).toEqual([])
     const micros = (path: string) => lstatSync(path, { bigint: true }).mtimeNs / 1000n
-    for (const path of ['bin/tool', 'bin/link', 'bin', 'private/key', 'private', 'dangling', '.']) {
+    for (const path of ['bin/tool', 'bin/large', 'bin/link', 'bin', 'private/key', 'private', 'dangling', '.']) {
       expect(micros(join(content, path)), path).toBe(micros(join(source, path)))
     }
     const mode = (path: string) => lstatSync(join(content, path)).mode & 0o7777
     expect([mode('bin/tool'), mode('private/key'), mode('private')]).toEqual([0o755, 0o400, 0o500])
+    expect(snapshot(content)['bin/large']).toBe(snapshot(source)['bin/large'])
     expect(readlinkSync(join(content, 'bin/link'))).toBe('/etc/passwd')
     expect(readlinkSync(join(content, 'dangling'))).toBe('../missing')
     const part = await backup.restore('latest', { paths: [`${source}/private`] })
@@ -151,6 +154,36 @@ describe('points in time', () => {
     const plain = await createBackup(world, { target: '/plain/b', sources: [backup.source] })
     await expect(plain.run()).rejects.toMatchObject({ class: 'safety', code: 'NOT_ENCRYPTED' })
   })
+})
+
+test('what is there already is kept, or replaced, as one says; never what came meanwhile', async () => {
+  const backup = await createBackup(world)
+  const { source, context, set, state } = backup
+  makeTree(source, { same: 's', differs: 'backup', 'dir/f': 'f' })
+  symlinkSync('same', join(source, 'link'))
+  await backup.run()
+  const { root, content } = await backup.restore()
+  const again = (onConflict?: 'fail' | 'skip' | 'overwrite') =>
+    restoreBackup(context, set, root, { state, ...(onConflict === undefined ? {} : { onConflict }) })
+  await expect(again()).rejects.toMatchObject({ class: 'conflict', code: 'TARGET_NOT_EMPTY' })
+  makeTree(content, { differs: 'mine' })
+  rmSync(join(content, 'link'))
+  symlinkSync('differs', join(content, 'link'))
+  const codes = async (how: 'fail' | 'skip') => (await again(how)).failed.map(({ error }) => error.code)
+  expect(await codes('fail')).toEqual(['LOCAL_DIFFERS', 'LOCAL_DIFFERS'])
+  expect(await codes('skip')).toEqual([])
+  expect(snapshot(content).differs).toBe('mine')
+  expect(await again('overwrite')).toMatchObject({ failed: [], transferred: 1, skipped: 2 })
+  expect(snapshot(content)).toEqual(snapshot(source))
+  expect(readlinkSync(join(content, 'link'))).toBe('same')
+  // While the content is on its way, somebody makes a file of that name.
+  const fresh = world.path('meanwhile')
+  const onEvent = ({ type, path }: { type: string; path?: string }) => {
+    if (type === 'file-started' && path === `${source}/same`) makeTree(join(fresh, source), { same: 'theirs' })
+  }
+  const summary = await restoreBackup({ ...context, onEvent }, set, fresh, { state })
+  expect(summary.failed).toMatchObject([{ path: `${source}/same`, error: { code: 'LOCAL_DIFFERS' } }])
+  expect(snapshot(join(fresh, source))).toEqual({ ...snapshot(source), same: 'theirs' })
 })
 
 describe('what must not be taken for deletions', () => {

@@ -4,7 +4,7 @@
  * nothing is ever written through one.
  * @module
  */
-import { createHash } from 'node:crypto'
+import { createHash, type Hash } from 'node:crypto'
 import {
   closeSync,
   constants,
@@ -19,15 +19,17 @@ import {
   symlinkSync,
   unlinkSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import type { FileKey } from '../../../crypto/index.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../../errors.ts'
-import { createAtomicFile, isTemporaryName } from '../../local/atomic-file.ts'
+import { createAtomicFile, isTemporaryName, placeFile, syncDirectory } from '../../local/atomic-file.ts'
 import { checkLocalName, foldKey } from '../../local/names.ts'
 import { sweepDirectory } from '../../local/partial-file.ts'
 import { createSafeTree, foldsCase, type SafeTree } from '../../local/safe-tree.ts'
 import { downloadContent } from '../../transfer/content.ts'
 import { createKeysAhead, type KeysAhead } from '../../transfer/keys-ahead.ts'
+import { fetchSmall, isSmall } from '../../transfer/small-file.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from '../outcome.ts'
 import { DEFAULT_JOBS, never, type RunContext, report } from '../run.ts'
 import type { BackupEntry, DirectoryEntry, FileEntry, LinkEntry, Manifest } from './manifest.ts'
@@ -192,13 +194,25 @@ export async function restoreEntries(
     steps.map(({ node }) => node),
   )
   const skipped = tally.skipped
-  await runEntries(steps, jobs, tally, (step, stop) => restoreFile(context, tree, step, keys, stop), {
+  const changed = new Set<string>()
+  const work = async (step: Restore, stop: AbortSignal) => {
+    const restored = await restoreFile(context, tree, step, keys, stop)
+    changed.add(dirname(join(tree.root, step.entry.path)))
+    return restored
+  }
+  await runEntries(steps, jobs, tally, work, {
     signal,
     onFailure: ({ path, error }) => report(context, path, error),
     onBusy: context.onBusy,
   })
   tally.skipped = skipped
   await keys.close()
+  try {
+    // New names survive a power cut from here on.
+    for (const directory of changed) await syncDirectory(directory)
+  } catch (error) {
+    tally.stoppedBy ??= toSyncError(localError(error, `sync ${target}`))
+  }
   if (tally.stoppedBy !== undefined) return
 
   for (const entry of usable) {
@@ -308,11 +322,47 @@ async function restoreFile(
   const parts = componentsOf(entry.path)
   const parent = parts.slice(0, -1)
   const path = join(tree.ensureDirectory(parent), parts.at(-1)!)
+  const beforeRename = () => {
+    const now = look(path)
+    if (now?.ino !== replaces?.ino || now?.mtimeMs !== replaces?.mtimeMs) throw differs()
+    tree.check(parent)
+  }
   context.onEvent?.({ type: 'file-started', path: shown, bytes: entry.size })
   const fileKey = await keys.take(node, signal).catch(told)
-  const file = await createAtomicFile(path)
   try {
     if (fileKey === undefined || sealOf(fileKey) !== entry.seal) throw swapped('its key is another one')
+    if (isSmall(node)) {
+      const content = await fetchSmall(context, node, fileKey, signal).catch(told)
+      requireDigest(createHash('sha256').update(content), entry)
+      const time = secondsOf(entry.mtimeNs)
+      const times = { atime: time, mtime: time }
+      await placeFile(path, content, { times, mode: entry.mode & FILE_MODE, beforeRename })
+      context.onEvent?.({ type: 'part-confirmed', path: shown, bytes: content.length })
+    } else {
+      await restoreLarge(context, node, fileKey, entry, path, beforeRename, signal)
+    }
+  } finally {
+    fileKey?.wipe()
+  }
+  context.onEvent?.({ type: 'file-done', path: shown, bytes: entry.size })
+  return entry.size
+}
+
+function requireDigest(hash: Hash, { sha256 }: FileEntry): void {
+  if (hash.digest('hex') !== sha256) throw swapped('its SHA-256 is another one')
+}
+
+async function restoreLarge(
+  context: RunContext,
+  node: RemoteNode,
+  fileKey: FileKey,
+  entry: FileEntry,
+  path: string,
+  beforeRename: () => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const file = await createAtomicFile(path)
+  try {
     const hash = createHash('sha256')
     let position = 0
     const sink = {
@@ -320,31 +370,22 @@ async function restoreFile(
         hash.update(chunk)
         for (let at = 0; at < chunk.length; ) {
           const { bytesWritten } = await file.handle.write(chunk, at, chunk.length - at, position).catch((error) => {
-            throw localError(error, `write ${shown}`)
+            throw localError(error, `write ${entry.path}`)
           })
           at += bytesWritten
           position += bytesWritten
         }
       },
     }
-    await downloadContent(context, node, fileKey, sink, shown, signal).catch(told)
-    if (hash.digest('hex') !== entry.sha256) throw swapped('its SHA-256 is another one')
+    await downloadContent(context, node, fileKey, sink, entry.path, signal).catch(told)
+    requireDigest(hash, entry)
     const time = secondsOf(entry.mtimeNs)
     await file.handle.chmod(entry.mode & FILE_MODE)
     await file.handle.utimes(time, time)
-    await file.commit({
-      async beforeRename() {
-        const now = look(path)
-        if (now?.ino !== replaces?.ino || now?.mtimeMs !== replaces?.mtimeMs) throw differs()
-        tree.check(parent)
-      },
-    })
+    await file.commit({ beforeRename })
   } finally {
-    fileKey?.wipe()
     await file.discard()
   }
-  context.onEvent?.({ type: 'file-done', path: shown, bytes: entry.size })
-  return entry.size
 }
 
 /** A node that is not there is content that was taken away. */
