@@ -10,7 +10,7 @@ import { type Api, judgeAnswer } from './api/api.ts'
 import { type Clock, type Environment, systemClock, systemRandom, type Ui } from './environment.ts'
 import { SyncError } from './errors.ts'
 import { hostOf, parseBaseUrl, type Reach, reachOf } from './http/addresses.ts'
-import { type RateLimits, withRate } from './http/rate.ts'
+import { type RatePlan, withRate } from './http/rate.ts'
 import { withRetry } from './http/retry.ts'
 import type { Send } from './http/types.ts'
 import { createDialer, type DialerOptions } from './http/undici.ts'
@@ -28,6 +28,7 @@ import { createPins } from './transfer/pins.ts'
 import { VERSION } from './version.ts'
 
 export { parseBaseUrl } from './http/addresses.ts'
+export type { RateEntry, RateLimits, RatePlan } from './http/rate.ts'
 
 export interface ClientOptions {
   /** How to log in. */
@@ -47,8 +48,8 @@ export interface ClientOptions {
   readonly trustNewMembers?: boolean
   /** How connections are made: proxy, authorities, pins, timeouts. */
   readonly transport?: DialerOptions
-  /** For file content, over all transfers. */
-  readonly limitRate?: RateLimits
+  /** For file content, over all transfers; a timetable has at least one entry. */
+  readonly limitRate?: RatePlan
   readonly environment?: Partial<Environment>
   readonly onEvent?: (event: RunEvent) => void
 }

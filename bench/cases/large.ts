@@ -7,7 +7,7 @@ import { createWorkbench, MiB } from '../workbench.ts'
 
 const SIZE = Number(process.env.BENCH_MIB ?? 1024) * MiB
 const label = `${SIZE / MiB} MiB`
-/** Five part buffers of 8 MiB, kept until acknowledged (sync/upload-run.ts), beyond what it needs anyway. Millions of bytes. */
+/** Five part buffers of 8 MiB for one file, kept until acknowledged (transfer/upload.ts), beyond what it needs anyway. Millions of bytes. */
 const KEPT_MB = 42
 const MEMORY_MB = 90
 

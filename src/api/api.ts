@@ -53,17 +53,18 @@ export interface Call {
 /** Ids in a path are not shown. */
 const template = (path: string) => path.replace(/\/(\d+|[A-Za-z0-9_-]{20,})(?=\/|$)/g, '/{id}')
 
+function queryText(query: NonNullable<Call['query']>): string {
+  const parameters = new URLSearchParams()
+  for (const [name, value] of Object.entries(query)) if (value !== undefined) parameters.set(name, String(value))
+  return parameters.size === 0 ? '' : `?${parameters}`
+}
+
 /** Calls an endpoint; resolves for 2xx only. */
-export async function call(
-  api: Api,
-  { method, path, query = {}, json, signal, repeatable }: Call,
-): Promise<HttpResponse> {
-  const url = new URL(`/api${path}`, api.origin)
-  for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, String(value))
+export async function call(api: Api, { method, path, query, json, signal, repeatable }: Call): Promise<HttpResponse> {
   const label = `/api${template(path)}`
   const response = await api.send({
     method,
-    url: url.href,
+    url: `${api.origin}/api${path}${query === undefined ? '' : queryText(query)}`,
     label,
     headers: {
       accept: 'application/json',

@@ -99,7 +99,7 @@ export async function connect(
     pins: { directory: pinPath() },
     trustNewMembers: settings.flag('trust-new-members') || (isInteractive() && !output.json),
     transport: await transportOf(settings, profile.server),
-    limitRate: parseRates(settings.text('limit-rate')),
+    limitRate: parseRates(settings.text('limit-rate') ?? '0') ?? {},
     onEvent:
       onEvent ??
       ((event) => {

@@ -6,6 +6,7 @@
 import type { SyncError } from '../errors.ts'
 import type { RunSummary } from '../sync/outcome.ts'
 import type { RunEvent } from '../sync/run.ts'
+import type { EntryFailure } from '../sync/tree.ts'
 import { showFingerprint } from '../transfer/pins.ts'
 import { display, jsonLine, plural, showBytes } from './display.ts'
 
@@ -125,6 +126,10 @@ export async function createProgress(output: Output, verb: string): Promise<Prog
         case 'retry':
           output.detail(`trying again in ${Math.round(event.delayMs)} ms: ${event.reason}`)
           break
+        case 'conflict':
+          bars?.pause()
+          output.warn(`Both sides changed ${event.path}; yours is ${event.copy} now`)
+          break
         case 'warning':
           bars?.pause()
           output.warn(event.message)
@@ -197,10 +202,22 @@ async function createBar(verb: string) {
   }
 }
 
+/** A summary as programs read it. */
+export function summaryFields<T extends { readonly failed: readonly EntryFailure[]; readonly stoppedBy?: SyncError }>({
+  failed,
+  stoppedBy,
+  ...counts
+}: T) {
+  return {
+    ...counts,
+    failed: failed.map(({ path, error: { code, message } }) => ({ path, code, message })),
+    ...(stoppedBy === undefined ? {} : { stoppedBy: { code: stoppedBy.code, message: stoppedBy.message } }),
+  }
+}
+
 /** The end of an upload or download. */
 export function printSummary(output: Output, verb: string, summary: RunSummary, exitCode: number, ms: number): void {
-  const { files, bytes, transferred, skipped, ignored } = summary
-  const failed = summary.failed.map(({ path, error }) => ({ path, code: error.code, message: error.message }))
+  const { bytes, transferred, skipped, ignored } = summary
   const stopped = summary.stoppedBy
   if (stopped !== undefined) {
     write(process.stderr, `error: ${display(stopped.message)}`)
@@ -214,20 +231,7 @@ export function printSummary(output: Output, verb: string, summary: RunSummary, 
   const rate = bytes > 0 && seconds > 0 ? `, ${showBytes(Math.round(bytes / seconds))}/s` : ''
   const text =
     `${verb} ${plural(transferred, 'file')} (${showBytes(bytes)}) in ${seconds.toFixed(1)} s${rate}; ` +
-    `${skipped} unchanged, ${ignored} ignored, ${failed.length} failed`
-  if (output.json) {
-    output.result('', {
-      type: 'summary',
-      exitCode,
-      files,
-      bytes,
-      transferred,
-      skipped,
-      ignored,
-      failed,
-      ...(stopped === undefined ? {} : { stoppedBy: { code: stopped.code, message: stopped.message } }),
-    })
-  } else {
-    output.info(text)
-  }
+    `${skipped} unchanged, ${ignored} ignored, ${summary.failed.length} failed`
+  if (output.json) output.result('', { type: 'summary', exitCode, ...summaryFields(summary) })
+  else output.info(text)
 }

@@ -271,10 +271,16 @@ function createProgram(run: Run): Command {
     ['both', '<local> <remote>', 'bring changes of both sides to the other one'],
   ] as const
   for (const [name, usage, summary] of directions) {
-    syncOptions(runOptions(remote(program, `${name} ${usage}`, `${summary}; deletes only with --delete`)), name)
+    watchOptions(
+      syncOptions(
+        reportOptions(runOptions(remote(program, `${name} ${usage}`, `${summary}; deletes only with --delete`))),
+        name,
+      ),
+      name,
+    )
       .option('-n, --dry-run', 'only say what would be done')
       .option('--detailed-exitcode', 'with --dry-run: exit code 11 when there is something to do')
-      .action(run(async () => (await sync())[name], { withProblems: true }))
+      .action(run(async () => (await import('./commands/watch.ts'))[name], { withProblems: true }))
   }
   const plan = program.command('plan').description('say what a run would do, and keep it to be applied later')
   for (const [name, usage, summary] of directions) {
@@ -283,8 +289,8 @@ function createProgram(run: Run): Command {
       .option('--detailed-exitcode', 'exit code 11 when there is something to do')
       .action(run(async () => (await sync()).plan(name), { withProblems: true }))
   }
-  runOptions(
-    remote(program, 'apply <plan>', 'carry out a plan; stops if anything has changed since it was made'),
+  reportOptions(
+    runOptions(remote(program, 'apply <plan>', 'carry out a plan; stops if anything has changed since it was made')),
   ).action(run(async () => (await sync()).apply, { withProblems: true }))
 
   const look = async () => import('./commands/compare.ts')
@@ -314,11 +320,13 @@ function createProgram(run: Run): Command {
   command(program, 'status [local] [remote]', 'say how each synchronized pair stands')
     .option('--max-age <time>', 'exit code 3 when the last success is longer ago, such as 26h')
     .action(run(async () => (await past()).status))
-  runOptions(
-    remote(program, 'resume [local] [remote]', 'go on with runs that were interrupted or did not get through'),
+  reportOptions(
+    runOptions(
+      remote(program, 'resume [local] [remote]', 'go on with runs that were interrupted or did not get through'),
+    ),
   ).action(run(async () => (await past()).resume, { withProblems: true }))
-  runOptions(
-    remote(program, 'retry [local] [remote]', 'try again what failed in the last run, and nothing else'),
+  reportOptions(
+    runOptions(remote(program, 'retry [local] [remote]', 'try again what failed in the last run, and nothing else')),
   ).action(run(async () => (await past()).retry, { withProblems: true }))
   remote(program, 'undo <run>', 'take back what a run did; what has changed since is left alone')
     .option('-n, --dry-run', 'only say what would be taken back')
@@ -455,9 +463,20 @@ function backupCommands(program: Command, run: Run): void {
   ).action(run(async () => (await load()).drill))
 }
 
+/** How a run is watched over. */
+const reportOptions = (target: Command) =>
+  settingOptions(target, ['events', 'metrics-file', 'ping-url'], 'Reporting options:')
+
+const watchOptions = (target: Command, direction: 'push' | 'pull' | 'both') => {
+  target.option('--watch', 'go on: run again when something changes, until a signal')
+  if (direction !== 'push')
+    target.option('--poll <time>', 'with --watch: ask for changes there that often (default 60s)')
+  return target.option('--rescan <time>', 'with --watch: run in any case that often (default 15m)')
+}
+
 const transferOptions = (target: Command, names: readonly string[]) =>
   settingOptions(
-    keyPasswordOptions(target)
+    keyPasswordOptions(reportOptions(target))
       .option('--contents', 'put what is in a directory into the target, not the directory itself')
       .option('--checksum', 'compare contents, not size and time'),
     ['jobs', 'memory', 'limit-rate', 'key-cache', ...names],

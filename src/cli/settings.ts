@@ -6,9 +6,10 @@
 import { readFile, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { parse as parseToml } from 'smol-toml'
+import type { RateEntry, RateLimits, RatePlan } from '../client.ts'
 import { localError, SyncError, systemCode } from '../errors.ts'
 
-type Kind = 'rate' | 'text' | 'file' | 'files' | 'list' | 'integer' | 'size' | 'duration' | 'flag'
+type Kind = 'rate' | 'secret-url' | 'text' | 'file' | 'files' | 'list' | 'integer' | 'size' | 'duration' | 'flag'
 
 export interface SettingSpec {
   /** The long flag, and the key in files. */
@@ -39,10 +40,13 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'profile', kind: 'text', summary: 'which login to use', argument: 'name', fallback: 'default', project: true },
   { name: 'jobs', kind: 'integer', summary: 'files in flight', argument: 'n', min: 1, max: 64, fallback: 16, project: true },
   { name: 'part-size', kind: 'size', summary: 'bytes per part', argument: 'size', min: 5 * MiB, max: 256 * MiB, project: true },
-  { name: 'memory', kind: 'size', summary: 'content held in memory at once, at least 16M (default 64M)', argument: 'size', min: 16 * MiB, max: 16_384 * MiB, project: true },
+  { name: 'memory', kind: 'size', summary: 'content held in memory at once, at least 16M (default 48M)', argument: 'size', min: 16 * MiB, max: 16_384 * MiB, project: true },
   { name: 'require-encryption', kind: 'flag', summary: 'refuse rooms without encryption', project: 'on' },
   { name: 'on-conflict', kind: 'text', summary: 'what to do with a target that differs (default: upload overwrite, download fail)', choices: ['skip', 'overwrite', 'rename', 'fail', 'newer'] },
-  { name: 'limit-rate', kind: 'rate', summary: 'bytes per second for file content, UP:DOWN or one for both; 0 for no limit', argument: 'rate', project: true },
+  { name: 'limit-rate', kind: 'rate', summary: 'bytes per second for file content, UP:DOWN or one for both; 0 for no limit; or a timetable: "08:00,500K:2M 18:00,0"', argument: 'rate', project: true },
+  { name: 'events', kind: 'file', summary: 'append what happens in runs to this file, one JSON object per line; - for standard output', argument: 'file' },
+  { name: 'metrics-file', kind: 'file', summary: 'write figures of the last run for Prometheus, for the textfile collector', argument: 'file' },
+  { name: 'ping-url', kind: 'secret-url', summary: 'tell this address of each run: URL/start, URL after a success, URL/EXITCODE after a failure', argument: 'url' },
   { name: 'key-password-file', kind: 'file', summary: 'file that holds the encryption password', argument: 'file' },
   { name: 'key-password-command', kind: 'text', summary: 'program that prints the encryption password', argument: 'command' },
   { name: 'key-cache', kind: 'text', summary: 'keep file keys on this disk, sealed, so that files open quickly', choices: ['on', 'off'], fallback: 'on', project: true },
@@ -121,10 +125,34 @@ function parseFlag(value: unknown): boolean | undefined {
   return ['0', 'false', 'no', 'off'].includes(text) ? false : undefined
 }
 
-/** Bytes per second up and down from `2M` or `500K:10M`; 0 and nothing mean no limit. */
-export function parseRates(text: string | undefined): { up?: number; down?: number } {
-  const [up, down = up] = (text ?? '0').split(':').map((part) => parseSize(part) ?? 0)
+/** Bytes per second up and down from `2M` or `500K:10M`; 0 means no limit. */
+function parseLimits(text: string): RateLimits | undefined {
+  const rates = text.split(':').map(parseSize)
+  if (rates.length > 2 || !rates.every((rate) => rate === 0 || (rate ?? 0) >= MIN_RATE)) return undefined
+  const [up, down = up] = rates
   return { ...(up ? { up } : {}), ...(down ? { down } : {}) }
+}
+
+const DAYS = ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat']
+
+/** One entry of a timetable: `08:00,500K:2M` or `Mon-08:00,0`. */
+function parseRateEntry(text: string): RateEntry | undefined {
+  const match = /^(?:([a-z]{3})-)?([01]\d|2[0-3]):([0-5]\d),(.+)$/i.exec(text)
+  const limits = match === null ? undefined : parseLimits(match[4]!)
+  if (match === null || limits === undefined) return undefined
+  const minute = Number(match[2]) * 60 + Number(match[3])
+  if (match[1] === undefined) return { ...limits, minute }
+  const day = DAYS.indexOf(match[1].toLowerCase())
+  return day === -1 ? undefined : { ...limits, minute, day }
+}
+
+/** Limits, or a timetable of them; `undefined` for what is neither. */
+export function parseRates(text: string): RatePlan | undefined {
+  if (!text.includes(',')) return parseLimits(text)
+  const entries = text.trim().split(/\s+/).map(parseRateEntry)
+  const times = new Set(entries.map((entry) => `${entry?.day} ${entry?.minute}`))
+  if (times.size < entries.length) return undefined
+  return entries.every((entry) => entry !== undefined) ? entries : undefined
 }
 
 const inRange = ({ min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY }: SettingSpec, value: number) =>
@@ -133,11 +161,16 @@ const inRange = ({ min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINIT
 const bytesText = (bytes: number) => (bytes % MiB === 0 ? `${bytes / MiB}M` : String(bytes))
 const timeText = (ms: number) => (ms % 1_000 === 0 ? `${ms / 1_000}s` : `${ms}ms`)
 
+/** True for settings whose value is not for everybody's eyes. */
+export const isSecret = (name: string): boolean => BY_NAME.get(name)?.kind === 'secret-url'
+
 /** A value as people write it. */
 export function showValue({ name, value }: Setting): string {
   const { kind } = BY_NAME.get(name)!
   if (value === undefined) return '-'
   if (Array.isArray(value)) return value.join(', ')
+  // Who knows its path may use it.
+  if (kind === 'secret-url') return `${new URL(String(value)).origin}/…`
   if (kind === 'size') return bytesText(Number(value))
   return kind === 'duration' ? timeText(Number(value)) : String(value)
 }
@@ -162,10 +195,14 @@ function readValue(spec: SettingSpec, raw: unknown, base: string): { value: Valu
       return ok ? { value } : { wanted: `a size such as 8M, from ${bytesText(spec.min!)} to ${bytesText(spec.max!)}` }
     }
     case 'rate': {
-      const rates = text?.split(':').map(parseSize)
-      const ok =
-        rates !== undefined && rates.length <= 2 && rates.every((rate) => rate === 0 || (rate ?? 0) >= MIN_RATE)
-      return ok && text !== undefined ? { value: text } : { wanted: 'a rate such as 2M or 500K:10M, from 1K' }
+      return text !== undefined && parseRates(text) !== undefined
+        ? { value: text }
+        : { wanted: 'a rate such as 2M or 500K:10M, from 1K, or a timetable such as "08:00,500K Sat-00:00,0"' }
+    }
+    case 'secret-url': {
+      const url = text !== undefined && URL.canParse(text) ? new URL(text) : undefined
+      const ok = url !== undefined && /^https?:$/.test(url.protocol) && url.username + url.password === ''
+      return ok ? { value: url.href } : { wanted: 'an https URL without user name and password' }
     }
     case 'duration': {
       const value = text === undefined ? undefined : parseDuration(text)

@@ -56,7 +56,10 @@ export interface AtomicFile {
   readonly handle: FileHandle
   readonly tempPath: string
   /** Syncs, closes and puts the file in place. */
-  commit(options?: { times?: { atime: Date; mtime: Date } | undefined; beforeRename?: () => void }): Promise<void>
+  commit(options?: {
+    times?: { atime: Date; mtime: Date } | undefined
+    beforeRename?: () => Promise<void>
+  }): Promise<void>
   /** Closes and removes the temporary file; harmless after `commit`. */
   discard(): Promise<void>
 }
@@ -91,7 +94,7 @@ export function replacing(path: string, tempPath: string, handle: FileHandle): A
         await handle.close()
         const directory = await openDirectory(dirname(path))
         try {
-          options.beforeRename?.()
+          await options.beforeRename?.()
           await renameWithPatience(tempPath, path)
           state = 'done'
           await directory.sync()

@@ -16,7 +16,7 @@ import { createGrantSession, type GrantSession } from './session.ts'
 export { readServerPins } from '../http/connect.ts'
 export type { ServerPin } from '../http/pins.ts'
 export { proxyFromEnvironment } from '../http/proxy.ts'
-export type { DialerOptions as TransportOptions } from '../http/undici.ts'
+export { createDialer, type DialerOptions as TransportOptions } from '../http/undici.ts'
 
 export interface RetryEvent {
   readonly label: string

@@ -192,6 +192,10 @@ type ContentStep = StepOf<'upload' | 'download' | 'keep-both' | 'conflict'>
 const isContent = (step: SyncStep): step is ContentStep =>
   step.do === 'upload' || step.do === 'download' || step.do === 'keep-both' || step.do === 'conflict'
 
+/** True for what is not the content of a file. */
+const isStep = (one: Deed): boolean =>
+  /^(moved|deleted)/.test(one.do) || ('isFolder' in one && one.isFolder) || ('isDirectory' in one && one.isDirectory)
+
 /** Failures that say that nothing else would fare better. */
 const isForAll = ({ class: kind, code }: SyncError) =>
   ['auth', 'tls', 'network', 'server', 'rate_limit', 'quota', 'cancelled', 'local_io'].includes(kind) ||
@@ -210,7 +214,12 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
   const places = new Map<string, Place>([['', target.container]])
   for (const [key, { kind, node, roomId }] of target.remote)
     if (kind === 'directory') places.set(key, { id: node.id, roomId })
-  const deed = (one: Deed) => state.addDeed(runId, one)
+  const deed = (one: Deed) => {
+    state.addDeed(runId, one)
+    if (!isStep(one)) return
+    const from = 'from' in one ? { from: one.from } : {}
+    context.onEvent?.({ type: 'step-done', do: one.do, path: one.path, ...from })
+  }
   let ahead: ReturnType<typeof createKeysAhead> | undefined
 
   const put = (key: string, record: SyncRecord) => {
@@ -360,11 +369,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
           requireSame(entry)
           moveAside(step.path, copy)
           conflicts.push({ path: showPath(step.path), copy: showPath(copy) })
-          context.onEvent?.({
-            type: 'warning',
-            code: 'CONFLICT',
-            message: `Both sides changed ${showPath(step.path)}; yours is ${showPath(copy)} now`,
-          })
+          context.onEvent?.({ type: 'conflict', path: showPath(step.path), copy: showPath(copy) })
           const down = await download(step.path, remote, undefined, stop)
           return down + ((await upload(copy, undefined, stop)) ?? 0)
         }

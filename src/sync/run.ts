@@ -12,6 +12,10 @@ export type RunEvent =
   /** Before the first transfer: what is ahead. */
   | { readonly type: 'planned'; readonly files: number; readonly bytes: number; readonly skipped: number }
   | { readonly type: 'phase'; readonly text: string }
+  /** A folder made, something moved or deleted; contents are told by `file-done`. */
+  | { readonly type: 'step-done'; readonly do: string; readonly path: string; readonly from?: string }
+  /** Both sides had changed; the local version is `copy` now. */
+  | { readonly type: 'conflict'; readonly path: string; readonly copy: string }
 
 export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
   readonly onEvent?: ((event: RunEvent) => void) | undefined
@@ -26,7 +30,7 @@ export interface RunOptions {
   readonly checksum?: boolean
   /** Files in flight. Default 16. */
   readonly jobs?: number
-  /** Bytes of content that may be held in memory at once, over all files: at least 16 MiB. Default 64 MiB. */
+  /** Bytes of content that may be held in memory at once, over all files: at least 16 MiB. Default 48 MiB. */
   readonly memory?: number
   readonly signal?: AbortSignal
 }
@@ -54,7 +58,7 @@ export interface DownloadOptions extends RunOptions {
 export const DEFAULT_JOBS = 16
 
 /** Bytes of content in memory unless told otherwise, and the fewest that a run can do with. */
-export const DEFAULT_MEMORY = 64 * 1024 * 1024
+export const DEFAULT_MEMORY = 48 * 1024 * 1024
 export const MIN_MEMORY = 16 * 1024 * 1024
 
 /**

@@ -37,6 +37,8 @@ export interface Scan<T> {
 
 export interface LocalScan extends Scan<LocalEntry> {
   readonly root: { readonly dev: number; readonly ino: number }
+  /** Directories in which processes of ours have left something. */
+  readonly leftovers: ReadonlySet<string>
 }
 
 /** Key of a place: its components in the form in which names are compared. */
@@ -86,6 +88,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
   const identity = identifyRoot(root)
   const items = new Map<string, LocalEntry>()
   const failures: EntryFailure[] = []
+  const leftovers = new Set<string>()
   let isIncomplete = false
   let left = 0
   const block = (path: readonly string[], error: SyncError) => {
@@ -95,6 +98,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
   const ignored = await walk(root, [], {
     ...(signal === undefined ? {} : { signal }),
     onDirectory: (source, path) => selection.enter(source, path),
+    onLeftover: (directory) => leftovers.add(directory),
     accept(entry) {
       const { path, kind, size, mtimeMs } = entry
       const isOut =
@@ -125,7 +129,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
       isIncomplete = true
     },
   })
-  return { items, failures, ignored: ignored + left, isIncomplete, root: identity }
+  return { items, failures, ignored: ignored + left, isIncomplete, root: identity, leftovers }
 }
 
 const meeting = (message: string) =>

@@ -10,6 +10,7 @@ import { join, resolve } from 'node:path'
 import { localError, SyncError, toSyncError } from '../errors.ts'
 import { writePrivateFile } from '../local/atomic-file.ts'
 import { escapeName } from '../local/names.ts'
+import { sweepDirectory } from '../local/partial-file.ts'
 import { foldsCase } from '../local/safe-tree.ts'
 import { type ApplyResult, applySteps } from './apply.ts'
 import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from './guards.ts'
@@ -195,7 +196,14 @@ async function look(
   const how = { selection, blocked, signal, oneFileSystem: options.oneFileSystem ?? false }
   const here =
     localRoot === undefined
-      ? { items: new Map(), failures: [], ignored: 0, isIncomplete: false, root: { dev: 0, ino: 0 } }
+      ? {
+          items: new Map(),
+          failures: [],
+          ignored: 0,
+          isIncomplete: false,
+          root: { dev: 0, ino: 0 },
+          leftovers: new Set<string>(),
+        }
       : await scanLocal(pair.local, how)
   const foldCase = direction !== 'push' && localRoot !== undefined && foldsCase(pair.local)
   const there =
@@ -363,32 +371,11 @@ async function carryOut(
   const { api, clock } = context
   const signal = options.signal ?? never
   const deadline = options.maxDurationMs === undefined ? undefined : clock.monotonic() + options.maxDurationMs
-  if (plan.local.root.ino === 0) {
-    try {
-      mkdirSync(pair.local, { recursive: true })
-    } catch (error) {
-      throw localError(error, `create ${pair.local}`)
-    }
-  }
-  let { node } = plan.container
-  let base = plan.container.above
-  for (const name of plan.container.missing) {
-    node = await ensureFolder(api, base.id, escapeName(name), signal)
-    base = { ...node, isEncrypted: base.isEncrypted === true || node.isEncrypted === true }
-  }
-  if (node === undefined) throw new Error('no remote root')
-  const isEncrypted = base.isEncrypted === true
-  const roots = { ...identifyRoot(pair.local), remoteId: node.id, isEncrypted }
-  // Roots that are not the ones of the records make them worthless.
-  if (plan.records.size === 0) for (const key of state.records().keys()) state.remove(key)
-  state.setRoots({ ...roots, isSettled: plan.records.size > 0 && state.roots?.isSettled === true })
-  for (const { path, error } of plan.failures) report(context, path, error)
-
   const refused: EntryFailure[] = []
   const sent = plan.steps.flatMap((step) => (step.do === 'upload' || step.do === 'keep-both' ? [step.local] : []))
   const uploader = await openUploader(context, {
     signal,
-    isEncrypted,
+    isEncrypted: plan.container.above.isEncrypted === true,
     files: sent,
     partSize: options.partSize,
     journal: `${directory}/uploads`,
@@ -398,6 +385,28 @@ async function carryOut(
   let result: ApplyResult | undefined
   try {
     await uploader.retireOthers(new Set(sent.map(({ path }) => join(pair.local, ...path))))
+    await uploader.ready()
+    if (plan.local.root.ino === 0) {
+      try {
+        mkdirSync(pair.local, { recursive: true })
+      } catch (error) {
+        throw localError(error, `create ${pair.local}`)
+      }
+    }
+    let { node } = plan.container
+    let base = plan.container.above
+    for (const name of plan.container.missing) {
+      node = await ensureFolder(api, base.id, escapeName(name), signal)
+      base = { ...node, isEncrypted: base.isEncrypted === true || node.isEncrypted === true }
+    }
+    if (node === undefined) throw new Error('no remote root')
+    const isEncrypted = base.isEncrypted === true
+    const roots = { ...identifyRoot(pair.local), remoteId: node.id, isEncrypted }
+    // Roots that are not the ones of the records make them worthless.
+    if (plan.records.size === 0) for (const key of state.records().keys()) state.remove(key)
+    state.setRoots({ ...roots, isSettled: plan.records.size > 0 && state.roots?.isSettled === true })
+    for (const { path, error } of plan.failures) report(context, path, error)
+    for (const left of plan.local.leftovers) await sweepDirectory(left, clock)
     const target = {
       root: pair.local,
       container: { id: node.id, roomId: plan.container.roomId },

@@ -77,6 +77,8 @@ export interface Walk {
   readonly onEntry: (entry: LocalEntry) => void
   /** Everything after this is incomplete. */
   readonly onFailure: (failure: EntryFailure) => void
+  /** A directory in which a process of ours has left something. */
+  readonly onLeftover?: (source: string) => void
   /** A symbolic link that was passed over. */
   readonly onLink?: (source: string, path: readonly string[]) => void
   readonly signal?: AbortSignal
@@ -112,6 +114,7 @@ export async function walk(top: string, prefix: readonly string[], how: Walk): P
       }
       if (isTemporaryName(name) || !(child.isFile() || child.isDirectory())) {
         if (child.isSymbolicLink()) how.onLink?.(source, path)
+        else if (isTemporaryName(name)) how.onLeftover?.(next.dir)
         ignored++
         continue
       }

@@ -1,16 +1,7 @@
-import type { PublicKey } from '../../crypto/index.ts'
-import { usesObjectStorage } from '../api/account.ts'
 import type { Api } from '../api/api.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError, toSyncError } from '../errors.ts'
 import { escapeName } from '../local/names.ts'
-import { createDistributor } from '../transfer/distribute.ts'
-import { type EncryptionThread, startEncryptionThread, THREAD_FROM } from '../transfer/encryption-thread.ts'
-import { createSlabPool, type SlabPool } from '../transfer/flow.ts'
-import { openUploadJournal, type UploadJournal } from '../transfer/journal.ts'
-import { retire } from '../transfer/resume.ts'
-import { type UploadContext, uploadFile } from '../transfer/upload.ts'
-import { partSizeFor } from '../transfer/upload-channel.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
 import { planUpload, remotePathOf, type UploadStep } from './plan.ts'
 import { ensureFolder, requireContainer } from './remote-path.ts'
@@ -25,10 +16,7 @@ import {
   type UploadOptions,
 } from './run.ts'
 import { type RemoteEntry, readLocalTree, readRemoteTree, remoteKey } from './tree.ts'
-
-export const DEFAULT_PART_SIZE = 8 * 1024 * 1024
-/** Parts in flight per file. */
-const WINDOW = 3
+import { openUploader, type Uploader } from './uploader.ts'
 
 type UploadStepOf<K extends UploadStep['do']> = Extract<UploadStep, { do: K }>
 
@@ -45,14 +33,13 @@ export async function runUpload(
   target: string,
   options: UploadOptions = {},
 ): Promise<RunSummary> {
-  const { api, keyring } = context
+  const { api } = context
   const signal = options.signal ?? never
-  const slabs = createPartSlabs(options)
+  memoryOf(options)
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
   const { container, roomId, missing } = await requireContainer(api, target, signal)
   checkTarget(container, options)
   const local = await readLocalTree(sources, { contents: options.contents ?? false, signal })
-  const direct = await usesObjectStorage(api, signal)
   const remote = missing.length > 0 ? [] : await listForUpload(api, container, roomId, local.entries, signal)
   const steps = planUpload(local.entries, new Map(remote.map((entry) => [remoteKey(entry.path), entry])), {
     checksum: options.checksum ?? false,
@@ -68,75 +55,31 @@ export async function runUpload(
     report(context, failure.path, failure.error)
   }
   recordFailures(steps, tally, context)
-  const isEncrypted = container.isEncrypted === true
-  const needsKey = isEncrypted && uploads.length > 0
-  if (needsKey) await keyring.prepare(signal)
-  const bytes = uploads.reduce((sum, step) => sum + step.entry.size, 0)
-  context.onEvent?.({ type: 'planned', files: uploads.length, bytes, skipped: tally.skipped })
-
-  // Unlocking takes half a second of one core: there is other work meanwhile, and a run that sends nothing does without.
-  const ownKey = needsKey ? keyring.ownKey(signal) : undefined
-  ownKey?.catch(() => {}) // reported when awaited
-  const needsThread = needsKey && uploads.some(({ entry }) => entry.size >= THREAD_FROM)
-  const distributor = createDistributor(api, keyring, {
-    onEvent: context.onEvent,
-    onRefused: ({ member, error }) => tally.failed.push({ path: member, error }),
+  const uploader = await openUploader(context, {
     signal,
+    isEncrypted: container.isEncrypted === true,
+    files: uploads.map(({ entry }) => entry),
+    partSize: options.partSize,
+    journal: options.journal,
+    onRefused: ({ member, error }) => tally.failed.push({ path: member, error }),
+    ...(options.memory === undefined ? {} : { memory: options.memory }),
   })
-  const { journal: path } = options
-  const journal = path === undefined ? undefined : await openUploadJournal(path, context.clock, context.onEvent)
-  const thread = needsThread ? startEncryptionThread() : undefined
   try {
-    await retireUnplanned(api, journal, uploads, signal)
+    const bytes = uploads.reduce((sum, step) => sum + step.entry.size, 0)
+    context.onEvent?.({ type: 'planned', files: uploads.length, bytes, skipped: tally.skipped })
+    await uploader.retireOthers(new Set(uploads.map(({ entry }) => entry.source)))
+    await uploader.ready()
     const places = await makeFolders(context, container, roomId, missing, remote, steps, tally, signal)
-    const wrapFor = await ownKey
-    const upload = createUploader(context, options, { direct, wrapFor, places, journal, slabs, thread })
     const onFailure = (failure: { path: string; error: SyncError }) => report(context, failure.path, failure.error)
-    const work = async (step: UploadStepOf<'upload'>, stop: AbortSignal) => {
-      const done = await upload(step, stop)
-      if (done?.fileKey) {
-        await keyring.keep(done.node.id, done.fileKey)
-        await distributor.remember(done.roomId, done.node.id, done.fileKey)
-      }
-      return done?.bytes
-    }
+    const work = (step: UploadStepOf<'upload'>, stop: AbortSignal) => send(context, uploader, places, step, stop)
     await runEntries(uploads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure, onBusy: context.onBusy })
-    if (tally.stoppedBy === undefined) {
-      if (isEncrypted) distributor.include(roomId)
-      await distributor.flush()
-    }
+    if (tally.stoppedBy === undefined) await uploader.handOut(roomId)
   } catch (error) {
     tally.stoppedBy ??= toSyncError(signal.aborted ? signal.reason : error)
   } finally {
-    await thread?.close()
-    await journal?.close()
+    await uploader.close()
   }
   return summarize(tally, local.ignored)
-}
-
-/** The part buffers of a run: as many as there is memory for, each large enough for the parts of the largest file. */
-function createPartSlabs(options: UploadOptions): SlabPool {
-  const size = partSizeFor(2 ** 36, options.partSize ?? DEFAULT_PART_SIZE)
-  const count = Math.floor(memoryOf(options) / size)
-  if (count > 0) return createSlabPool(count, size)
-  if (options.memory === undefined) return createSlabPool(1, size)
-  throw new SyncError('usage', 'MEMORY_INVALID', `A part of ${size} bytes does not fit into ${options.memory}`, {
-    hint: 'Allow more memory, or choose smaller parts.',
-  })
-}
-
-/** Gives up interrupted uploads of files that are not going to be sent. */
-async function retireUnplanned(
-  api: Api,
-  journal: UploadJournal | undefined,
-  uploads: readonly UploadStepOf<'upload'>[],
-  signal: AbortSignal,
-): Promise<void> {
-  const planned = new Set(uploads.map(({ entry }) => entry.source))
-  for (const entry of journal?.open() ?? []) {
-    signal.throwIfAborted()
-    if (entry.isAbandoned || !planned.has(entry.path)) await retire(api, entry, signal)
-  }
 }
 
 function checkTarget(container: RemoteNode, options: UploadOptions): void {
@@ -229,58 +172,22 @@ async function makeFolders(
   return places
 }
 
-/** Bound to a run: uploads one planned file; `undefined` when a comparison shows that it is there already. */
-function createUploader(
+/** Uploads one planned file; `undefined` when a comparison shows that it is there already. */
+async function send(
   context: RunContext,
-  options: UploadOptions,
-  {
-    direct,
-    wrapFor,
-    places,
-    journal,
-    slabs,
-    thread,
-  }: {
-    direct: boolean
-    wrapFor: PublicKey | undefined
-    places: ReadonlyMap<string, Place | SyncError>
-    journal: UploadJournal | undefined
-    slabs: SlabPool
-    thread: EncryptionThread | undefined
-  },
-) {
-  const partSize = options.partSize ?? DEFAULT_PART_SIZE
-  const transfer: UploadContext = {
-    api: context.api,
-    clock: context.clock,
-    direct,
-    slabs,
-    thread,
-    partSize,
-    window: WINDOW,
-    resume: journal && { journal, unwrap: context.keyring.unwrap },
-    onEvent: context.onEvent,
+  uploader: Uploader,
+  places: ReadonlyMap<string, Place | SyncError>,
+  { replaces, entry, compareWith, refusal, path, shown }: UploadStepOf<'upload'>,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  const place = placeOf(places.get(remoteKey(path.slice(0, -1))), shown)
+  if (compareWith !== undefined && (await isSameContent(context, compareWith, entry.source, shown, signal))) {
+    return undefined
   }
-  return async (step: UploadStepOf<'upload'>, signal: AbortSignal) => {
-    const place = placeOf(places.get(remoteKey(step.path.slice(0, -1))), step.shown)
-    const { replaces, entry, compareWith, refusal } = step
-    if (compareWith !== undefined && (await isSameContent(context, compareWith, entry.source, step.shown, signal))) {
-      return undefined
-    }
-    if (refusal !== undefined) throw refusal
-    const done = await uploadFile(
-      transfer,
-      {
-        source: entry.source,
-        shown: step.shown,
-        parentId: place.id,
-        // The listed name, so that exactly the listed file is replaced.
-        name: replaces?.name ?? step.path.at(-1)!,
-        ...(wrapFor === undefined ? {} : { wrapFor }),
-        ...(replaces === undefined ? {} : { replaces }),
-      },
-      signal,
-    )
-    return { ...done, roomId: place.roomId }
-  }
+  if (refusal !== undefined) throw refusal
+  // The listed name, so that exactly the listed file is replaced.
+  const name = replaces?.name ?? path.at(-1)!
+  const to = { parentId: place.id, roomId: place.roomId, name, replaces }
+  const { bytes } = await uploader.send({ source: entry.source, shown, ...to }, signal)
+  return bytes
 }

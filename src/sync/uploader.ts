@@ -51,6 +51,8 @@ export interface Sent {
 }
 
 export interface Uploader {
+  /** Resolves when the key pair is unlocked, if this run needs it: a wrong password leaves nothing behind then. */
+  ready(): Promise<void>
   /** Uploads one file; see `uploadFile`. */
   send(request: SendRequest, signal: AbortSignal): Promise<Sent>
   /** Gives up interrupted uploads of earlier runs, except of these local files. */
@@ -86,7 +88,8 @@ export async function openUploader(context: RunContext, options: UploaderOptions
     own.catch(() => {}) // reported when awaited
     return own
   }
-  // Unlocking takes half a second of one core: there is other work meanwhile, and a run that sends nothing does without.
+  // Unlocking takes half a second of one core: there is other work meanwhile, but none that a wrong password would leave behind.
+  // A run that sends nothing does without.
   if (needsKey) void ownKey()
   const journal: UploadJournal | undefined =
     options.journal === undefined ? undefined : await openUploadJournal(options.journal, clock, onEvent)
@@ -105,6 +108,9 @@ export async function openUploader(context: RunContext, options: UploaderOptions
     onEvent,
   }
   return {
+    async ready() {
+      await own
+    },
     async send({ roomId, replaces, ...request }, stop) {
       const wrapFor = isEncrypted ? await ownKey() : undefined
       const { node, bytes, fileKey } = await uploadFile(

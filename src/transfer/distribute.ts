@@ -43,8 +43,8 @@ interface DistributionOptions {
   readonly roomId?: number
   /** Keys at hand, by file id. */
   readonly known?: ReadonlyMap<number, FileKey>
-  /** Ids of refused members that have been reported before. */
-  readonly reported?: Set<number>
+  /** What has been reported before: user id and verdict. */
+  readonly reported?: Set<string>
   /** Told of each member who is refused, once. */
   readonly onRefused?: ((refused: RefusedMember) => void) | undefined
   readonly onEvent?: OnEvent | undefined
@@ -110,8 +110,8 @@ function createReport(
       warned.add(id)
     },
     async judged(userId, verdict, keys) {
-      if (verdict === 'trusted' || reported.has(userId)) return
-      reported.add(userId)
+      if (verdict === 'trusted' || reported.has(`${userId} ${verdict}`)) return
+      reported.add(`${userId} ${verdict}`)
       const member = await nameOf(userId)
       if (verdict === 'pinned') {
         for (const { fingerprint } of keys) onEvent?.({ type: 'key-pinned', member, userId, fingerprint })
@@ -282,7 +282,7 @@ export function createDistributor(
   keyring: Keyring,
   options: Pick<DistributionOptions, 'onEvent' | 'onRefused' | 'signal'> = {},
 ): Distributor {
-  const reported = new Set<number>()
+  const reported = new Set<string>()
   let rooms = new Map<number, Map<number, FileKey>>()
   let count = 0
   let running: Promise<void> = Promise.resolve()

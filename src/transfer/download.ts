@@ -141,7 +141,7 @@ async function receive(
       await downloadContent(context, node, fileKey, sinkOf(file, name), options.shown, signal)
     }
     if (signal.aborted) throw cancelled(signal)
-    await file.commit({ times: timesOf(node), beforeRename: () => checkBefore(target, options) })
+    await file.commit({ times: timesOf(node), beforeRename: async () => checkBefore(target, options) })
   } catch (error) {
     const kind = error instanceof SyncError ? error.class : signal.aborted ? 'cancelled' : 'internal'
     if (KEEP_AFTER.includes(kind) && (await lengthOf(file)) >= KEEP_BYTES) await file.keep()

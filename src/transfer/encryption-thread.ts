@@ -97,8 +97,8 @@ export function startEncryptionThread(): EncryptionThread | undefined {
   worker.on('exit', (code) => fail(new Error(`exit code ${code}`)))
   worker.on('message', ({ error, ...answer }: Answer) => {
     const { resolve, reject } = waiting.shift()!
-    // An idle thread keeps no process alive, one that is waited for does.
-    if (waiting.length === 0) worker.unref()
+    // An idle thread keeps no process alive; one that is waited for does, also when it is its end.
+    if (waiting.length === 0 && failure === undefined) worker.unref()
     if (error === undefined) return resolve(answer)
     const { class: kind, code, message, hint } = error
     reject(new SyncError(kind, code, message, hint === undefined ? {} : { hint }))

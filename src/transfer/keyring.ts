@@ -4,7 +4,6 @@
  * @module
  */
 
-import { equal } from '../../crypto/bytes.ts'
 import {
   type FileKey,
   importPublicKey,
@@ -71,6 +70,10 @@ export interface Keyring {
   /** Writes the cache and forgets the unlocked keys. */
   close(): Promise<void>
 }
+
+/** IV and tag stand for a content. */
+export const isSameContent = (a: Pick<FileKey, 'iv' | 'tag'>, b: Pick<FileKey, 'iv' | 'tag'>): boolean =>
+  Buffer.compare(a.iv, b.iv) === 0 && Buffer.compare(a.tag, b.tag) === 0
 
 const versionOf = (wrapped: WrappedFileKey): KeyPairVersion => (wrapped.version === 'A' ? 'A' : 'RSA-4096')
 
@@ -160,7 +163,7 @@ export function createKeyring(
     async open(nodeId, wrapped, signal) {
       const opened = await pair(versionOf(wrapped), signal)
       const known = await cache?.find(opened, nodeId)
-      if (known !== undefined && equal(known.iv, wrapped.iv) && equal(known.tag, wrapped.tag)) return known
+      if (known !== undefined && isSameContent(known, wrapped)) return known
       known?.wipe()
       const fileKey = await unwrapFileKey(wrapped, opened)
       unconfirmed.set(fileKey, { pair: opened, nodeId })

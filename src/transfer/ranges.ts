@@ -107,10 +107,15 @@ export async function readStretch(
 
 /** What a storage refuses is about this file, not about the login or the room. */
 function storageError(error: unknown): unknown {
-  if (!(error instanceof SyncError) || (error.status !== 401 && error.status !== 403)) return error
-  return new SyncError('server', 'STORAGE_REFUSED', `The storage refuses the content (${error.status})`, {
-    hint: 'The clocks of server and storage may differ; ask its administrator.',
-    status: error.status,
+  if (!(error instanceof SyncError)) return error
+  const { status = 0 } = error
+  const isAboutLogin = status === 401 || status === 403
+  if (!isAboutLogin && error.code !== 'REQUEST_REFUSED') return error
+  return new SyncError('server', 'STORAGE_REFUSED', `The storage refuses the content (${status})`, {
+    hint: isAboutLogin
+      ? 'The clocks of server and storage may differ; ask its administrator.'
+      : 'It has other content than the server says; ask its administrator.',
+    status,
     cause: error,
   })
 }

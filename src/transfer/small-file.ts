@@ -3,11 +3,11 @@
  * @module
  */
 
-import { equal } from '../../crypto/bytes.ts'
 import { decryptBytes, type FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { type DownloadContext, openFileKey, sizeOf } from './content.ts'
+import { isSameContent } from './keyring.ts'
 import { createAddress, readStretch } from './ranges.ts'
 
 const SMALL_BYTES = 256 * 1024
@@ -59,7 +59,7 @@ async function decryptAnew(
   const current = await openFileKey(context, node, signal)
   if (current === undefined) throw error
   try {
-    if (equal(current.iv, tried.iv) && equal(current.tag, tried.tag)) throw error
+    if (isSameContent(current, tried)) throw error
     const plaintext = decryptBytes(content, current)
     context.keyring.confirm(current)
     return plaintext

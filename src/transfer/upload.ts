@@ -136,9 +136,9 @@ async function sendFile(
   const size = 'bytes' in source ? source.bytes.length : source.size
   checkFileSize(size)
   onEvent?.({ type: 'file-started', path: shown, bytes: size })
-  // Ours ends with the file: the first part that fails stops its siblings.
-  const stop = new AbortController()
-  const signal = AbortSignal.any([outer, stop.signal])
+  // Ours ends with the file: the first part that fails stops its siblings, which a small file does not have.
+  const stop = 'bytes' in source ? undefined : new AbortController()
+  const signal = stop === undefined ? outer : AbortSignal.any([outer, stop.signal])
   const attempt: Attempt = {
     signal,
     partSize: Math.min(partSizeFor(size, context.partSize), context.slabs.size),
@@ -151,7 +151,7 @@ async function sendFile(
     onEvent?.({ type: 'file-done', path: shown, bytes: size })
     return { bytes: size, ...result }
   } catch (error) {
-    stop.abort(error)
+    stop?.abort(error)
     attempt.maker?.abandon()
     attempt.encryptor?.abandon()
     // What fails here is made up for by the next run; the reason to give up is what has to be told.
@@ -220,7 +220,7 @@ async function sendContent(
   source: Source,
   size: number,
   attempt: Attempt,
-  stop: AbortController,
+  stop: AbortController | undefined,
 ): Promise<Sealed> {
   const { api, onEvent } = context
   const { shown, parentId, name, wrapFor, replaces } = request
@@ -237,7 +237,7 @@ async function sendContent(
       onEvent?.({ type: 'part-confirmed', path: shown, bytes: part.bytes.length })
       return receipt
     } catch (error) {
-      stop.abort(error)
+      stop?.abort(error)
       throw error
     } finally {
       done()

@@ -51,10 +51,17 @@ function scene(files: Record<string, string | Uint8Array>): { dir: string; targe
   makeTree(world.path(name), files)
   return { dir: world.path(name), target: `/room/${name}` }
 }
-const names = async (path: string) =>
-  (await world.cli(['ls', path, '--json'])).json.map((node) => String(node.name)).sort()
+const names = async (path: string) => (await world.list(path)).map(({ name }) => name)
 const upload = (dir: string, target: string, ...more: string[]) =>
   world.transfer(['upload', dir, target, '--contents', ...more])
+/** The scene's files are at the server; for tests whose subject is what comes after. */
+async function stored(files: Record<string, string | Uint8Array>): Promise<{ dir: string; target: string }> {
+  const made = scene(files)
+  const client = await world.client()
+  const summary = await client.upload([made.dir], made.target, { contents: true })
+  expect(summary).toMatchObject({ transferred: Object.keys(files).length, failed: [] })
+  return made
+}
 const hits = (since: number): FaultHit[] => world.server.faults.hits.slice(since)
 
 describe('what is wrong before anything is transferred', () => {
@@ -129,8 +136,7 @@ describe('what is wrong before anything is transferred', () => {
   })
 
   test('a file as target: 2; a missing source: 2; unknown options and numbers: 2', async () => {
-    const { dir, target } = scene({ a: 'a' })
-    expect((await upload(dir, target)).code).toBe(0)
+    const { dir, target } = await stored({ a: 'a' })
     expect((await world.transfer(['upload', dir, `${target}/a`])).json.at(-1)).toMatchObject({
       exitCode: 2,
       stoppedBy: { code: 'TARGET_IS_FILE' },
@@ -310,8 +316,7 @@ describe('a server that misbehaves', () => {
 
   test('a download that is cut continues where it stopped', async () => {
     const content = randomBytes(3_000_000)
-    const { dir, target } = scene({ big: content })
-    expect((await upload(dir, target)).code).toBe(0)
+    const { target } = await stored({ big: content })
     const before = world.server.faults.hits.length
     world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, times: 2, do: { cutAfterBytes: 1_000_000 } })
     const run = await world.transfer(['download', `${target}/big`, world.path('cut')])
@@ -322,8 +327,7 @@ describe('a server that misbehaves', () => {
 
   test('a download goes on although the server answers a range with everything', async () => {
     const content = randomBytes(2_000_000)
-    const { dir, target } = scene({ big: content })
-    expect((await upload(dir, target)).code).toBe(0)
+    const { target } = await stored({ big: content })
     // The stored ciphertext, as the server would send it whole.
     const { node } = await requireRemote((await world.client()).api, `${target}/big`)
     const api = (await world.client()).api
@@ -353,8 +357,7 @@ describe('a server that misbehaves', () => {
   test.each([0, 1_500_000, 2_999_999])(
     'byte %i flipped on the way down: 7, and nothing under the final name',
     async (at) => {
-      const { dir, target } = scene({ big: randomBytes(3_000_000), other: 'other' })
-      expect((await upload(dir, target)).code).toBe(0)
+      const { target } = await stored({ big: randomBytes(3_000_000), other: 'other' })
       world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, do: { flipByteAt: at } })
       const out = world.path(`flip${at}`)
       const run = await world.transfer(['download', `${target}/big`, out])
@@ -364,8 +367,7 @@ describe('a server that misbehaves', () => {
   )
 
   test('a flipped byte does not replace the good file that is there', async () => {
-    const { dir, target } = scene({ f: 'first version' })
-    expect((await upload(dir, target)).code).toBe(0)
+    const { target } = await stored({ f: 'first version' })
     const out = world.path('keep')
     makeTree(out, { f: 'older content' })
     world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, do: { flipByteAt: 3 } })
@@ -375,16 +377,14 @@ describe('a server that misbehaves', () => {
   })
 
   test('cat prints nothing of a changed file: 7', async () => {
-    const { dir, target } = scene({ f: 'secret content' })
-    expect((await upload(dir, target)).code).toBe(0)
+    const { target } = await stored({ f: 'secret content' })
     world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, do: { flipByteAt: 0 } })
     const run = await world.cli(['cat', `${target}/f`, '--key-password-file', world.keyPasswordFile])
     expect(run).toMatchObject({ code: 7, stdout: '' })
   })
 
   test('hostile names are reported, never written, and shown harmlessly: 3', async () => {
-    const { dir, target } = scene({ good: 'good' })
-    expect((await upload(dir, target)).code).toBe(0)
+    const { target } = await stored({ good: 'good' })
     const api = await room()
     const client = await world.client()
     const { node } = await requireRemote(api, target)
@@ -415,8 +415,7 @@ describe('a server that misbehaves', () => {
   })
 
   test('a directory of the target that is a link elsewhere is not followed', async () => {
-    const { dir, target } = scene({ 'sub/file': 'content' })
-    expect((await upload(dir, target)).code).toBe(0)
+    const { target } = await stored({ 'sub/file': 'content' })
     const out = world.path('linked')
     makeTree(world.path('elsewhere'), {})
     makeTree(out, {})
@@ -434,8 +433,7 @@ describe('a full disk', () => {
   })
 
   test.runIf(isRoot && process.platform === 'linux')('10, and nothing half-written', async () => {
-    const { dir, target } = scene({ fits: randomBytes(100_000), large: randomBytes(2_000_000) })
-    expect((await upload(dir, target)).code).toBe(0)
+    const { dir, target } = await stored({ fits: randomBytes(100_000), large: randomBytes(2_000_000) })
     const out = world.path('tmpfs')
     mkdirSync(out)
     const mount = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', out])
@@ -481,8 +479,7 @@ describe('Ctrl-C', () => {
   )
 
   test('in the middle of a download: 130, no temporary file, run again completes', async () => {
-    const { dir, target } = scene({ big: randomBytes(20_000_000) })
-    expect((await upload(dir, target)).code).toBe(0)
+    const { dir, target } = await stored({ big: randomBytes(20_000_000) })
     const out = world.path('stop-down')
     world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, do: { delayMs: 3_000 } })
     const since = world.server.faults.hits.length

@@ -106,11 +106,11 @@ function writeRandom(file: string, size: number): void {
 }
 
 async function expectArrived(file: string, target: string): Promise<void> {
-  const nodes = (await world.cli(['ls', target, '--json'])).json
+  const nodes = await world.list(target)
   expect(nodes.map(({ name, size }) => ({ name, size }))).toEqual([{ name: 'big', size: statSync(file).size }])
   const out = world.path(`out${++counter}`)
-  const { code, stderr } = await world.transfer(['download', `${target}/big`, out])
-  expect(code, stderr).toBe(0)
+  const client = await world.client()
+  expect(await client.download([`${target}/big`], out)).toMatchObject({ transferred: 1, failed: [] })
   expect(isSameFile(join(out, 'big'), file)).toBe(true)
   rmSync(out, { recursive: true })
   expect(journalFiles(world.home)).toEqual([])
@@ -294,6 +294,15 @@ describe('journals that are not what they should be', () => {
   const only = () => journalFiles(world.home).filter((name) => name.endsWith('.journal'))[0]!
   const aside = () => journalFiles(world.home).filter((name) => name.includes('.corrupt-'))
 
+  /** The journal of another upload that was interrupted, out of the way. */
+  async function journalOfOtherPlaces(): Promise<string> {
+    await scene(11 * MiB).run((seen) => seen.sent.length === 2)
+    const path = world.path('other-journal')
+    renameSync(only(), path)
+    watch.reset()
+    return path
+  }
+
   test.each<[string, (path: string, other: string) => void]>([
     ['a flipped byte in the middle', (path) => flip(path, 700)],
     [
@@ -301,13 +310,9 @@ describe('journals that are not what they should be', () => {
       (path) => writeFileSync(path, readFileSync(path, 'utf8').replace('"version":1', '"version":0')),
     ],
     ['the journal of other places', (path, other) => copyFileSync(other, path)],
-  ])('%s: the upload starts over under a new key, and the file is kept aside', async (_what, damage) => {
-    const other = scene(11 * MiB)
-    await other.run((seen) => seen.sent.length === 2)
-    const otherPath = world.path('other-journal')
-    renameSync(only(), otherPath)
+  ])('%s: the upload starts over under a new key, and the file is kept aside', async (what, damage) => {
+    const otherPath = what === 'the journal of other places' ? await journalOfOtherPlaces() : ''
     const upload = scene(22 * MiB)
-    watch.reset()
     await upload.run((seen) => seen.sent.length === 4)
     const [begin] = journalRecords(world.home).filter((record) => record.do === 'begin')
     damage(only(), otherPath)

@@ -145,7 +145,11 @@ describe('values', () => {
     ['a size too small', { flags: { partSize: '1M' } }, /^--part-size takes a size such as 8M, from 5M to 256M$/],
     ['too little memory', { flags: { memory: '15M' } }, /^--memory takes a size such as 8M, from 16M to 16384M$/],
     ['a time without sense', { flags: { connectTimeout: 'soon' } }, /^--connect-timeout takes a time such as 30s/],
-    ['no rate', { flags: { limitRate: '1M:2M:3M' } }, /^--limit-rate takes a rate such as 2M or 500K:10M, from 1K$/],
+    [
+      'no rate',
+      { flags: { limitRate: '1M:2M:3M' } },
+      /^--limit-rate takes a rate such as 2M or 500K:10M, from 1K, or a timetable/,
+    ],
     ['a rate that never ends', { flags: { limitRate: '10' } }, /^--limit-rate takes a rate/],
     [
       'no choice',
@@ -236,14 +240,42 @@ test('no setting takes a secret itself, and each has its variable', () => {
 
 test('rates', () => {
   const mega = 1024 * 1024
-  expect(['2M', '500K:10M', '0', '0:1M', '1M:0', undefined].map(parseRates)).toEqual([
+  expect(['2M', '500K:10M', '0', '0:1M', '1M:0'].map(parseRates)).toEqual([
     { up: 2 * mega, down: 2 * mega },
     { up: 500 * 1024, down: 10 * mega },
     {},
     { down: mega },
     { up: mega },
-    {},
   ])
+  expect(parseRates('08:00,500K:2M  18:30,0 Sat-00:00,1M sun-23:59,1K')).toEqual([
+    { minute: 480, up: 500 * 1024, down: 2 * mega },
+    { minute: 1110 },
+    { minute: 0, day: 6, up: mega, down: mega },
+    { minute: 1439, day: 0, up: 1024, down: 1024 },
+  ])
+})
+
+test.each([
+  '8:00,1M',
+  '24:00,1M',
+  '08:60,1M',
+  '08:00,1M,2M',
+  '08:00,10',
+  '08:00,1M 08:00,2M',
+  'Mon-08:00,1M mon-08:00,2M',
+  'Foo-08:00,1M',
+  'Monday-08:00,1M',
+  '08:00,1M;18:00,0',
+  '08:00,1M 18:00',
+  '08:00,',
+  ',',
+])('not a timetable: %s', (text) => {
+  expect(parseRates(text)).toBeUndefined()
+})
+
+test.each(['ftp://x.example/', 'https://a:b@x.example/', 'x'])('not an address to ping: %s', async (pingUrl) => {
+  const { problems } = await read({ flags: { pingUrl } })
+  expect(problems).toEqual(['--ping-url takes an https URL without user name and password'])
 })
 
 describe('ways to log in', () => {

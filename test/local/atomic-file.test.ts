@@ -1,10 +1,12 @@
 import { execFileSync } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
 import { chmod, chown, mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import {
   createAtomicFile,
   makePrivateDirectory,
+  placeFile,
   readPrivateFile,
   TEMP_MARK,
   writePrivateFile,
@@ -210,4 +212,41 @@ test.skipIf(!canMount)('a full disk keeps the old version and leaves no half (ne
   expect(await readdir(disk)).toEqual(['secret'])
   await writePrivateFile(path, 'new')
   expect(await readFile(path, 'utf8')).toBe('new')
+})
+
+describe('a small file put in place', () => {
+  const mtime = new Date('2001-02-03T04:05:06Z')
+  const times = { atime: mtime, mtime }
+
+  test('is private, has its time, and replaces the old one only at the end', async () => {
+    const directory = await freshDirectory()
+    const path = join(directory, 'target')
+    await writeFile(path, 'old', { mode: 0o666 })
+    let seen: string[] = []
+    const beforeRename = () => {
+      seen = [readFileSync(path, 'utf8'), String(readdirSync(directory).length)]
+    }
+    await placeFile(path, Buffer.from('new'), { times, beforeRename })
+    expect(seen).toEqual(['old', '2'])
+    expect(await readFile(path, 'utf8')).toBe('new')
+    expect(await modeOf(path)).toBe('600')
+    expect((await stat(path)).mtime).toEqual(mtime)
+    expect(await readdir(directory)).toEqual(['target'])
+  })
+
+  test('refused at the end, or where there is no directory, it leaves nothing', async () => {
+    const directory = await freshDirectory()
+    const path = join(directory, 'target')
+    const refuse = () => {
+      throw new Error('refused')
+    }
+    await expect(placeFile(path, Buffer.from('new'), { times, beforeRename: refuse })).rejects.toThrow('refused')
+    expect(await readdir(directory)).toEqual([])
+    await mkdir(path)
+    const placing = placeFile(path, Buffer.from('new'), { times, beforeRename: () => {} })
+    await expect(placing).rejects.toMatchObject({ class: 'local_io', code: 'LOCAL_EISDIR' })
+    expect(await readdir(directory)).toEqual(['target'])
+    const nowhere = placeFile(join(directory, 'no', 'target'), Buffer.from('new'), { beforeRename: () => {} })
+    await expect(nowhere).rejects.toMatchObject({ class: 'local_io', code: 'LOCAL_ENOENT' })
+  })
 })

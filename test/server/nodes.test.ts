@@ -143,12 +143,13 @@ test('a search that somebody pages through stays as it began, without what may n
   await addMember(ann, room, bob.id)
   const ids: number[] = []
   for (const name of ['a', 'b', 'c', 'd', 'e']) ids.push((await file(ann, room, name)).id)
-  const page = async (person: Person, offset: number) => {
-    const query = new URLSearchParams({ search_string: '*', parent_id: String(room), depth_level: '-1' })
+  const page = async (person: Person, offset: number, parent = room) => {
+    const query = new URLSearchParams({ search_string: '*', parent_id: String(parent), depth_level: '-1' })
     return person.call('GET', `/v4/nodes/search?${query}&limit=2&offset=${offset}`)
   }
   expect(names(await page(ann, 0))).toEqual(['a', 'b'])
   expect(names(await page(bob, 0))).toEqual(['a', 'b'])
+  expect(names(await page(bob, 0, 0))).toEqual(['R', 'a'])
   // A new one at the front, a new name, and one that is gone: the places of the others stay.
   await file(ann, room, 'A first')
   await ann.call('PUT', `/v4/nodes/files/${ids[0]}`, { name: 'z' })
@@ -157,6 +158,7 @@ test('a search that somebody pages through stays as it began, without what may n
   expect(names(await page(ann, 4))).toEqual(['e'])
   await ann.call('DELETE', `/v4/nodes/rooms/${room}/users`, { ids: [bob.id] })
   expect((await page(bob, 2)).status).toBe(404)
+  expect(names(await page(bob, 2, 0))).toEqual([])
   // Whoever begins again, or waits too long, gets what is there now.
   expect(names(await page(ann, 0))).toEqual(['A first', 'b'])
   await file(ann, room, '0')

@@ -12,11 +12,12 @@ import { cancelUpload, createUpload, getPartUrl, putPart } from '../../src/api/u
 import type { RemoteNode } from '../../src/api/wire.ts'
 import { MemoryRecorder } from '../../src/server/index.ts'
 import { createWorld, listFiles, makeTree, snapshot, type World } from '../support/cli.ts'
-import { hasSwift, type ObjectStoreUnderTest, startOwn, startSwift } from '../support/object-stores.ts'
-import { ask } from './support.ts'
+import { hasSwift, type ObjectStoreUnderTest, startOwn, startSwift, whileBusy } from '../support/object-stores.ts'
+import { ask as askOnce } from './support.ts'
 
 const MIB = 1024 * 1024
 const CANARY = `canary of the object store ${randomBytes(8).toString('hex')}`
+const ask = (...request: Parameters<typeof askOnce>) => whileBusy(() => askOnce(...request))
 const md5 = (bytes: Uint8Array) => createHash('md5').update(bytes).digest('hex')
 
 const FILES: Record<string, Buffer> = {

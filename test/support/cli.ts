@@ -1,6 +1,7 @@
 /**
  * A server, an account and the built command line for black-box tests: real processes, real sockets, real files. Key pairs
- * are locked with few iterations here, so that a test does not spend its time unlocking.
+ * come from the fixtures and are locked with few iterations here, so that a test does not spend its time on them; and what is
+ * not the subject of a test goes through the library, because each process of the command line takes most of a second.
  * @module
  */
 import { spawn } from 'node:child_process'
@@ -19,14 +20,16 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { generateKeyPair, type UserKeyPair } from '../../crypto/index.ts'
+import type { UserKeyPair } from '../../crypto/index.ts'
 import { lockWith } from '../../crypto/key-pair.ts'
 import { createKeyPair, getAccount } from '../../src/api/account.ts'
-import { createRoom, encryptRoom } from '../../src/api/nodes.ts'
+import { createRoom, encryptRoom, listChildren } from '../../src/api/nodes.ts'
 import type { RemoteNode } from '../../src/api/wire.ts'
 import { type Client, createClient } from '../../src/client.ts'
 import { addUser, type RunningServer, type ServerOptions, startServer } from '../../src/server/index.ts'
 import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
+import { requireRemote } from '../../src/sync/remote-path.ts'
+import { unlockFixture } from '../crypto/support.ts'
 
 export const MAIN = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url))
 
@@ -103,6 +106,8 @@ export interface World {
   transfer(args: readonly string[], options?: CliOptions): Promise<CliResult & { summary: Summary }>
   /** A library client of a user, logged in. */
   client(user?: string): Promise<Client>
+  /** What is in a remote room or folder, by name. */
+  list(path: string): Promise<RemoteNode[]>
   keyPasswordFile: string
   /** Path below the world's directory. */
   path(...names: string[]): string
@@ -124,7 +129,7 @@ let sharedPair: Promise<UserKeyPair> | undefined
 
 /** Gives the account a key pair that unlocks at once. */
 export async function giveKeyPair(client: Client, pair?: UserKeyPair): Promise<UserKeyPair> {
-  sharedPair ??= generateKeyPair()
+  sharedPair ??= unlockFixture('RSA-4096')
   const chosen = pair ?? (await sharedPair)
   const random = (length: number) => globalThis.crypto.getRandomValues(new Uint8Array(length))
   const protection = { prf: 'SHA-1', iterations: 1000, salt: random(20), iv: random(16) } as const
@@ -193,19 +198,29 @@ export async function createWorld(
       return { ...result, summary }
     },
     path: (...names) => join(base, ...names),
+    async list(path) {
+      const { api } = await client()
+      const found: RemoteNode[] = []
+      const { node } = await requireRemote(api, path)
+      for await (const child of listChildren(api, node.id)) found.push(child)
+      return found.sort((a, b) => (a.name < b.name ? -1 : 1))
+    },
     async close() {
       for (const opening of clients.values()) await (await opening).close()
       await server.close()
       rmSync(base, { recursive: true, force: true })
     },
   }
-  const login = await cli(['login', server.url, '--user', user1, '--password-file', join(base, `password-${user1}`)])
-  if (login.code !== 0) throw new Error(login.stderr)
-  if (keyPair) {
+  const logIn = async () => {
+    const login = await cli(['login', server.url, '--user', user1, '--password-file', join(base, `password-${user1}`)])
+    if (login.code !== 0) throw new Error(login.stderr)
+  }
+  const furnish = async () => {
     const first = await client()
     await giveKeyPair(first)
     await makeRoom(first, 'room')
   }
+  await Promise.all([logIn(), keyPair && furnish()])
   return world
 }
 

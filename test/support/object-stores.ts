@@ -3,13 +3,14 @@
  * its Debian packages and the script that starts it are there.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { S3Options } from '../../src/server/index.ts'
 import { presign } from '../../src/server/s3/sign.ts'
 import { startS3Server } from './s3-server.ts'
+import { untilAccepted } from './tls.ts'
 
 export interface ObjectStoreUnderTest {
   readonly options: S3Options
@@ -32,12 +33,36 @@ export const hasSwift =
   hasProgram('memcached') &&
   spawnSync(PYTHON, ['-c', 'import swift.common.middleware.s3api']).status === 0
 
-async function request(options: S3Options, method: 'GET' | 'PUT', path: string, query: Record<string, string> = {}) {
+/** How long a store may say that it is busy; Swift also avoids a process of its own for a minute after some failures. */
+const BUSY_MS = 90_000
+
+/** Asks until the answer is something else than 503: on a busy machine one of Swift's processes may be late at any time. */
+export async function whileBusy<T extends { status: number }>(ask: () => Promise<T>): Promise<T> {
+  for (const end = performance.now() + BUSY_MS; ; ) {
+    const answer = await ask()
+    if (answer.status !== 503 || performance.now() > end) return answer
+    await new Promise((resolve) => setTimeout(resolve, 500))
+  }
+}
+
+async function request(
+  options: S3Options,
+  method: 'GET' | 'PUT' | 'DELETE',
+  path: string,
+  query: Record<string, string> = {},
+) {
   const url = new URL(`${options.endpoint}/${options.bucket}${path}`)
   const credentials = { ...options, region: options.region ?? 'us-east-1' }
-  const answer = await fetch(presign(credentials, { method, url, query }, Date.now(), 60), { method })
+  const answer = await whileBusy(() =>
+    fetch(presign(credentials, { method, url, query }, Date.now(), 60), {
+      method,
+      ...(method === 'PUT' ? { body: path } : {}),
+    }),
+  )
   const body = Buffer.from(await answer.arrayBuffer())
-  if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${body}`)
+  // A repeated DELETE or PUT of a bucket may have been done the first time.
+  const done = (method === 'DELETE' && answer.status === 404) || (path === '' && answer.status === 409)
+  if (!answer.ok && !done) throw new Error(`${method} ${path}: ${answer.status} ${body}`)
   return body
 }
 
@@ -73,6 +98,19 @@ async function launch(directory: string): Promise<{ child: ChildProcess; said: R
   return { child, said: JSON.parse(line) }
 }
 
+/** The script waits for the one process that clients talk to; a bucket and an object need the others as well. */
+async function untilUsable(options: S3Options, directory: string): Promise<void> {
+  for (const name of readdirSync(directory, { recursive: true, encoding: 'utf8' })) {
+    if (!name.endsWith('-server.conf')) continue
+    const [, port] = /^bind_port = (\d+)$/m.exec(readFileSync(join(directory, name), 'utf8')) ?? []
+    await untilAccepted(Number(port))
+  }
+  await request(options, 'PUT', '')
+  await request(options, 'PUT', '/probe')
+  await request(options, 'GET', '/probe')
+  await request(options, 'DELETE', '/probe')
+}
+
 /** Starts Swift in a directory of its own, with an empty bucket. */
 export async function startSwift(): Promise<ObjectStoreUnderTest> {
   const directory = mkdtempSync(join(tmpdir(), 'sealsync-swift-'))
@@ -84,7 +122,7 @@ export async function startSwift(): Promise<ObjectStoreUnderTest> {
   }
   const { endpoint = '', bucket = '', region = '', accessKeyId = '', secretAccessKey = '' } = said
   const options: S3Options = { endpoint, bucket, region, accessKeyId, secretAccessKey, pathStyle: true }
-  await request(options, 'PUT', '')
+  await untilUsable(options, directory)
   return {
     ...inspect(options),
     filesOnDisk: () =>

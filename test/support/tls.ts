@@ -173,14 +173,16 @@ export async function runServer(command: string, args: readonly string[], port: 
     child.kill('SIGKILL')
     await gone
   })
+  await Promise.race([untilAccepted(port), ended])
+}
+
+/** Resolves when something on loopback accepts connections. */
+export async function untilAccepted(port: number): Promise<void> {
   const accepts = () =>
     new Promise<boolean>((resolve) => {
       const socket = connect(port, '127.0.0.1')
       socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
       socket.once('connect', () => socket.destroy())
     })
-  const until = (async () => {
-    while (!(await accepts())) await new Promise((resolve) => setTimeout(resolve, 20))
-  })()
-  await Promise.race([until, ended])
+  while (!(await accepts())) await new Promise((resolve) => setTimeout(resolve, 20))
 }

@@ -12,6 +12,7 @@ import {
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { encryptBytes, type FileKey, generateKeyPair, type UserKeyPair } from '../../crypto/index.ts'
+import { createDownload } from '../../src/api/downloads.ts'
 import { getFileKey } from '../../src/api/file-keys.ts'
 import { systemClock } from '../../src/environment.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
@@ -160,7 +161,7 @@ describe('a cache of file keys', () => {
   test.each<[string, (path: string) => void]>([
     ['readable by others', (path) => chmodSync(path, 0o644)],
     ['a link', (path) => linkAway(path)],
-    ['larger than it may be', (path) => truncateSync(path, 10_000_000)],
+    ['larger than it may be', (path) => truncateSync(path, 12_000_000)],
     ['of another format', (path) => writeFileSync(path, randomBytes(500))],
   ])('a file that is %s is not read, and made anew', async (_what, alter) => {
     const { directory, path, keys } = await filled(2)
@@ -271,6 +272,53 @@ describe('at the command line', () => {
     await spoilKey('b')
     expect((await get('b')).summary.failed).toMatchObject([{ code: 'KEY_UNWRAP_FAILED' }])
     world.server.faults.clear()
+  })
+
+  const nodeOf = async (name: string) => (await requireRemote((await world.client()).api, `/room/src/${name}`)).node
+  const onKeyOf = (id: number) => ({ path: `/files/${id}/user_file_key$` })
+  const answerWith = (value: unknown) => ({
+    status: 200,
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify(value),
+  })
+
+  test('a key that is known is not asked for, and content that does not match it is refused all the same', async () => {
+    expect((await get('b')).code).toBe(0)
+    const { id } = await nodeOf('b')
+    const since = world.server.faults.hits.length
+    world.server.faults.add({ on: onKeyOf(id), times: 99, do: { delayMs: 0 } })
+    expect((await get('b')).summary).toMatchObject({ exitCode: 0, transferred: 1 })
+    expect(world.server.faults.hits.length).toBe(since)
+    world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, times: 99, do: { flipByteAt: 3 } })
+    expect((await get('b')).summary).toMatchObject({ exitCode: 7, failed: [{ code: 'CONTENT_TAMPERED' }] })
+    expect(readdirSync(world.path(`out${counter}`))).toEqual([])
+    world.server.faults.clear()
+  })
+
+  test('another content under the same node: the server is asked for its key', async () => {
+    expect((await get('b')).code).toBe(0)
+    const { api } = await world.client()
+    const [b, c] = [await nodeOf('b'), await nodeOf('c')]
+    const text = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64')
+    const { version, key, iv, tag } = await getFileKey(api, c.id)
+    const wrapped = { version, key: text(key), iv: text(iv), tag: text(tag) }
+    const swap = async () => {
+      world.server.faults.add({ on: onKeyOf(b.id), times: 99, do: answerWith(wrapped) })
+      const downloadUrl = await createDownload(api, c.id)
+      world.server.faults.add({ on: { path: `/files/${b.id}/downloads$` }, times: 99, do: answerWith({ downloadUrl }) })
+    }
+    await swap()
+    expect((await get('b')).summary).toMatchObject({ exitCode: 0, transferred: 1 })
+    expect(readFileSync(world.path(`out${counter}`, 'b'), 'utf8')).toBe('content c')
+    // From now on that is the one that is known.
+    const since = world.server.faults.hits.length
+    expect((await get('b')).code).toBe(0)
+    expect(world.server.faults.hits.slice(since).map(({ path }) => path)).toEqual([
+      expect.stringMatching(/\/downloads$/),
+    ])
+    world.server.faults.clear()
+    expect((await get('b')).code).toBe(0)
+    expect(readFileSync(world.path(`out${counter}`, 'b'), 'utf8')).toBe('content b')
   })
 
   test('with --key-cache off nothing is kept', async () => {

@@ -11,7 +11,7 @@ import { MemoryRecorder } from '../../src/server/recorder.ts'
 import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
 import type { RunEvent } from '../../src/sync/run.ts'
-import { distributeFileKeys, type RefusedMember } from '../../src/transfer/distribute.ts'
+import { createDistributor, distributeFileKeys, type RefusedMember } from '../../src/transfer/distribute.ts'
 import { listMembers } from '../../src/transfer/members.ts'
 import { accountPassword, createWorld, giveKeyPair, KEY_PASSWORD, makeTree, type World } from '../support/cli.ts'
 import { errorOf } from '../support/servers.ts'
@@ -238,6 +238,28 @@ describe('members', () => {
     await forge(room, ({ users }) => users.push({ id: ids.get('bob')!, publicKeyContainer: forged }))
     expect(await distribute(await attended(), room)).toMatchObject({ handedOut: 0, codes: ['MEMBER_KEY_CHANGED'] })
     expect(await readers(`${room}/f`)).toEqual([])
+  })
+
+  test('6b a key that is swapped within one run, after it was pinned', async () => {
+    const room = await makeRoom('bob')
+    await upload(await unattended(), room, 'f')
+    const anna = await attended()
+    const codes: string[] = []
+    const distributor = createDistributor(anna.api, anna.keyring, { onRefused: ({ error }) => codes.push(error.code) })
+    distributor.include(await roomId(room))
+    await distributor.flush()
+    expect(await readers(`${room}/f`)).toEqual(['bob'])
+    await upload(await open('anna'), room, 'g')
+    const forged = await containerOf(1)
+    for (let round = 0; round < 2; round++) {
+      await forge(room, ({ users }) => Object.assign(users[0]!, { publicKeyContainer: forged }))
+      distributor.include(await roomId(room))
+      await distributor.flush()
+      world.server.faults.clear()
+    }
+    expect(await readers(`${room}/g`)).toEqual([])
+    // Said, and said once.
+    expect(codes).toEqual(['MEMBER_KEY_CHANGED'])
   })
 
   test('8 removed and added again: with the same key as before, and with another', async () => {

@@ -3,16 +3,17 @@ import { stat } from 'node:fs/promises'
 import { type Context, requireSettings, settingSources } from '../context.ts'
 import { display } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
-import { settingFiles, showValue } from '../settings.ts'
+import { isSecret, settingFiles, showValue } from '../settings.ts'
 
 export async function show({ settings, problems, output, options }: Context): Promise<number> {
   for (const setting of settings.all) {
     const { name, value, origin } = setting
+    const shown = showValue(setting)
     const from = options.origin === true ? `  (${display(origin, 200)})` : ''
-    output.result(`${name.padEnd(26)} ${display(showValue(setting), 200)}${from}`, {
+    output.result(`${name.padEnd(26)} ${display(shown, 200)}${from}`, {
       type: 'setting',
       name,
-      value: value ?? null,
+      value: value !== undefined && isSecret(name) ? shown : (value ?? null),
       origin,
     })
   }

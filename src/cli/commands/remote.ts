@@ -108,7 +108,10 @@ export async function roomMembers(context: Context, path: string): Promise<void>
       const role = text(options, 'role') ?? 'edit'
       const everybody = await collect(listRoomUsers(api, room.id, false, signal))
       await putRoomUser(api, room.id, requireUser(everybody, add).userInfo.id, PERMISSIONS(role), signal)
-      if (room.isEncrypted) output.info('Give them the keys of the files that are there: sync keys distribute')
+      if (room.isEncrypted) {
+        const steps = 'compare their key (sync keys list) and trust it (sync keys trust), then: sync keys distribute'
+        output.info(`To give them the keys of the files that are there, ${steps}`)
+      }
     }
     if (remove !== undefined) {
       const members = await collect(listRoomUsers(api, room.id, true, signal))

@@ -143,12 +143,17 @@ async function again(
     const options = (last.options ?? {}) as Partial<SyncOptions>
     const selection = { ...options.selection, ...(chosen.paths === undefined ? {} : { paths: chosen.paths }) }
     const direction = last.command as Direction
-    const { exitCode } = await runPair(context, pair.local, pair.remote, {
-      ...syncOptions(context, direction),
-      ...options,
-      // A part of the tree says nothing about what is gone.
-      ...(chosen.paths === undefined ? {} : { delete: false }),
-      selection,
+    const { exitCode } = await runPair(context, {
+      direction,
+      local: pair.local,
+      remote: pair.remote,
+      options: () => ({
+        ...syncOptions(context, direction),
+        ...options,
+        // A part of the tree says nothing about what is gone.
+        ...(chosen.paths === undefined ? {} : { delete: false }),
+        selection,
+      }),
     })
     if (exitCode !== EXIT.done) worst = exitCode
   }

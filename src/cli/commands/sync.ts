@@ -1,6 +1,7 @@
-/** push, pull, both, plan and apply. @module */
+/** Runs over a pair of directories; plan and apply. Push, pull and both begin in watch.ts. @module */
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import type { Client } from '../../client.ts'
 import { systemClock } from '../../environment.ts'
 import { cancelled, localError, SyncError, toSyncError } from '../../errors.ts'
 import { writePrivateFile } from '../../local/atomic-file.ts'
@@ -8,13 +9,15 @@ import { takeLock } from '../../local/lock.ts'
 import type { Limit } from '../../sync/guards.ts'
 import { isChange, type PlanFile, type PlanLine, parsePlan, planLine } from '../../sync/plan-file.ts'
 import type { Direction } from '../../sync/reconcile.ts'
+import type { RunEvent } from '../../sync/run.ts'
 import type { SelectionOptions } from '../../sync/select.ts'
 import { pairOf, planFileOf, type SyncOptions, type SyncSummary, stateDirectory } from '../../sync/sync-run.ts'
+import { reported } from '../automation.ts'
 import { connect } from '../connect.ts'
 import { accountName, type Context, lockPath, requireSettings, statesPath, text } from '../context.ts'
 import { display, plural, showBytes } from '../display.ts'
 import { EXIT, exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
-import { createProgress } from '../output.ts'
+import { createProgress, summaryFields } from '../output.ts'
 import { camelCase, parseDuration, parseSize } from '../settings.ts'
 
 const VERBS: Readonly<Record<Direction, string>> = { push: 'Pushing', pull: 'Pulling', both: 'Synchronizing' }
@@ -29,7 +32,8 @@ export function parseLimit(value: string | undefined, flag: string): Limit | und
   return match[2] === '%' ? { share: Number(match[1]) / 100 } : { files: Number(match[1]) }
 }
 
-function measured(
+/** The number that a flag gives. */
+export function measured(
   context: Context,
   flag: string,
   parse: (text: string) => number | undefined,
@@ -94,7 +98,6 @@ export function syncOptions(context: Context, direction: Direction): Omit<SyncOp
     oneFileSystem: options.oneFileSystem === true,
     acceptRoots: options.acceptRoots === true,
     requireEncryption: settings.flag('require-encryption'),
-    dryRun: options.dryRun === true,
     ...(onConflict === undefined || direction === 'both'
       ? {}
       : { onConflict: onConflict as Exclude<SyncOptions['onConflict'], undefined> }),
@@ -134,27 +137,73 @@ export function exitCodeOfSync(summary: SyncSummary, direction: Direction): numb
   return summary.left > 0 ? EXIT.partial : codes[0]!
 }
 
-/** Runs one pair under its lock and says what became of it. */
-export async function runPair(
+export interface PairRun {
+  readonly direction: Direction
+  readonly local: string
+  readonly remote: string
+  readonly dryRun?: boolean
+  /** Read when the run begins, so that what is wrong with them is told like everything else. */
+  readonly options: () => Omit<SyncOptions, 'state'>
+}
+
+export interface PairEnd {
+  readonly outcome: SyncSummary
+  readonly exitCode: number
+  /** As `--json` prints it. */
+  readonly summary: object
+}
+
+/** How a run gets its client. */
+export interface Link {
+  open(onEvent: (event: RunEvent) => void): Promise<Pick<Awaited<ReturnType<typeof connect>>, 'client' | 'profile'>>
+  /** Called when the run is over. */
+  release(): Promise<void>
+}
+
+/** A client for one run. */
+function linkForOne(context: Context): Link {
+  let client: Client | undefined
+  return {
+    async open(onEvent) {
+      const opened = await connect(context, onEvent)
+      client = opened.client
+      return opened
+    },
+    release: async () => client?.close(),
+  }
+}
+
+/** Runs one pair under its lock, says what became of it, and tells who watches over it. */
+export async function runPair(context: Context, run: PairRun, link = linkForOne(context)): Promise<PairEnd> {
+  const { direction, local, remote } = run
+  // A look is no run that anybody waits for.
+  if (run.dryRun) return carryOut(context, run, link, () => {})
+  return reported(context, { command: direction, local, remote }, (onEvent) => carryOut(context, run, link, onEvent))
+}
+
+async function carryOut(
   context: Context,
-  local: string,
-  remote: string,
-  options: Omit<SyncOptions, 'state'>,
-): Promise<{ summary: SyncSummary; exitCode: number }> {
-  const { direction } = options
+  { direction, local, remote, dryRun = false, options }: PairRun,
+  link: Link,
+  onEvent: (event: RunEvent) => void,
+): Promise<PairEnd> {
   const begun = performance.now()
   const progress = await createProgress(context.output, VERBS[direction])
   let summary: SyncSummary
   let exitCode: number
   try {
     requireSettings(context)
-    const { client, profile } = await connect(context, (event) => progress.onEvent(event))
+    const how = { ...options(), dryRun }
     try {
+      const { client, profile } = await link.open((event) => {
+        onEvent(event)
+        progress.onEvent(event)
+      })
       summary = await locked(context, accountName(profile), local, remote, (state) =>
-        client.sync(local, remote, { ...options, state }),
+        client.sync(local, remote, { ...how, state }),
       )
     } finally {
-      await client.close()
+      await link.release()
     }
     exitCode = exitCodeOfSync(summary, direction)
   } catch (thrown) {
@@ -164,7 +213,7 @@ export async function runPair(
   } finally {
     progress.stop()
   }
-  if (options.dryRun && summary.stoppedBy === undefined) {
+  if (dryRun && summary.stoppedBy === undefined) {
     if (exitCode === EXIT.done && context.options.detailedExitcode && summary.steps.some(isChange)) {
       exitCode = EXIT.differences
     }
@@ -172,7 +221,7 @@ export async function runPair(
   } else {
     printSync(context, summary, exitCode, performance.now() - begun)
   }
-  return { summary, exitCode }
+  return { outcome: summary, exitCode, summary: syncFields(summary) }
 }
 
 /** Holds the lock of a pair while `work` runs. */
@@ -195,28 +244,24 @@ export async function locked<T>(
   }
 }
 
-const command =
-  (direction: Direction) =>
-  async (context: Context, first: string, second: string): Promise<number> => {
-    const [local, remote] = direction === 'pull' ? [second, first] : [first, second]
-    return (await runPair(context, resolve(local), remote, syncOptions(context, direction))).exitCode
-  }
-
-export const push = command('push')
-export const pull = command('pull')
-export const both = command('both')
+/** One run as the command line describes it. */
+export function pairRunOf(context: Context, direction: Direction, first: string, second: string): PairRun {
+  const [local, remote] = direction === 'pull' ? [second, first] : [first, second]
+  const options = () => syncOptions(context, direction)
+  return { direction, local: resolve(local), remote, dryRun: context.options.dryRun === true, options }
+}
 
 /** Says what a run would do, and keeps it in a file for `apply`. */
 export const plan =
   (direction: Direction) =>
   async (context: Context, first: string, second: string): Promise<number> => {
-    const [local, remote] = direction === 'pull' ? [second, first] : [first, second]
-    const options = { ...syncOptions(context, direction), dryRun: true }
-    const { summary, exitCode } = await runPair(context, resolve(local), remote, options)
+    const options = syncOptions(context, direction)
+    const run = pairRunOf(context, direction, first, second)
+    const { outcome, exitCode } = await runPair(context, { ...run, dryRun: true, options: () => options })
     const target = text(context.options, 'output')
-    if (target === undefined || summary.stoppedBy !== undefined) return exitCode
-    const state = { directory: statesPath(), account: summary.pair.account }
-    const file = planFileOf(summary.pair, { ...options, state }, summary.steps, systemClock.now())
+    if (target === undefined || outcome.stoppedBy !== undefined) return exitCode
+    const state = { directory: statesPath(), account: outcome.pair.account }
+    const file = planFileOf(outcome.pair, { ...options, state }, outcome.steps, systemClock.now())
     await writePrivateFile(resolve(target), `${JSON.stringify(file, undefined, 1)}\n`)
     context.output.info(`The plan is in ${target}. To carry it out: sync apply ${target}`)
     return exitCode
@@ -231,9 +276,13 @@ export async function apply(context: Context, path: string): Promise<number> {
     throw localError(error, `read ${path}`)
   }
   const file: PlanFile = parsePlan(content)
-  const options = { ...syncOptions(context, file.direction), ...(file.options as Partial<SyncOptions>) }
-  const { exitCode } = await runPair(context, file.local, file.remote, { ...options, planned: file.steps })
-  return exitCode
+  const { direction, local, remote, steps: planned } = file
+  const options = () => ({
+    ...syncOptions(context, direction),
+    ...(file.options as Partial<SyncOptions>),
+    planned,
+  })
+  return (await runPair(context, { direction, local, remote, options })).exitCode
 }
 
 const ACTIONS: Readonly<Record<PlanLine['do'], string>> = {
@@ -280,37 +329,24 @@ function printPlan({ output }: Context, direction: Direction, summary: SyncSumma
       counts,
       bytes,
       kept,
-      failed: failures(failed),
+      failed: summaryFields({ failed }).failed,
     })
   } else {
     output.info(`${pair.local} ${arrow} ${pair.remote}: ${said}${kept > 0 ? `; ${kept} kept (see --delete)` : ''}`)
   }
 }
 
-const failures = (failed: SyncSummary['failed']) =>
-  failed.map(({ path, error }) => ({ path, code: error.code, message: error.message }))
+/** The summary as programs read it; the plan is told elsewhere. */
+const syncFields = ({ runId, pair: _pair, steps: _steps, ...rest }: SyncSummary) => ({
+  run: runId,
+  ...summaryFields(rest),
+})
 
 function printSync({ output }: Context, summary: SyncSummary, exitCode: number, ms: number): void {
-  const { stoppedBy, transferred, bytes, moved, deleted, kept, left, conflicts, failed, files, ignored, runId } =
-    summary
+  const { stoppedBy, transferred, bytes, moved, deleted, kept, left, conflicts, failed, files } = summary
   if (stoppedBy !== undefined) output.error(stoppedBy, exitCode, { plain: true })
   if (output.json) {
-    output.result('', {
-      type: 'summary',
-      exitCode,
-      run: runId,
-      files,
-      transferred,
-      bytes,
-      moved,
-      deleted,
-      kept,
-      left,
-      ignored,
-      conflicts,
-      failed: failures(failed),
-      ...(stoppedBy === undefined ? {} : { stoppedBy: { code: stoppedBy.code, message: stoppedBy.message } }),
-    })
+    output.result('', { type: 'summary', exitCode, ...syncFields(summary) })
     return
   }
   const extra = [

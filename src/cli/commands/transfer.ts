@@ -7,18 +7,36 @@ import { cancelled, toSyncError } from '../../errors.ts'
 import { takeLock } from '../../local/lock.ts'
 import type { RunSummary } from '../../sync/outcome.ts'
 import type { ConflictAction } from '../../sync/plan.ts'
+import type { RunEvent } from '../../sync/run.ts'
+import { type RunEnd, reported } from '../automation.ts'
 import { connect } from '../connect.ts'
 import { accountName, type Context, journalPath, lockPath, requireSettings } from '../context.ts'
 import { exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
-import { createProgress, printSummary } from '../output.ts'
+import { createProgress, printSummary, summaryFields } from '../output.ts'
 
-/** Runs one transfer under the lock of its account, direction and places, and prints the summary, whatever happens. */
+/** Runs one transfer and tells who watches over it. */
 async function transfer(
   context: Context,
   direction: 'upload' | 'download',
   places: readonly string[],
   work: (client: Client, id: string) => Promise<RunSummary>,
 ): Promise<number> {
+  const [sources, target] = [places.slice(0, -1).join(' '), places.at(-1)!]
+  const [local, remote] = direction === 'upload' ? [sources, target] : [target, sources]
+  const { exitCode } = await reported(context, { command: direction, local, remote }, (onEvent) =>
+    runTransfer(context, direction, places, work, onEvent),
+  )
+  return exitCode
+}
+
+/** Runs one transfer under the lock of its account, direction and places, and prints the summary, whatever happens. */
+async function runTransfer(
+  context: Context,
+  direction: 'upload' | 'download',
+  places: readonly string[],
+  work: (client: Client, id: string) => Promise<RunSummary>,
+  onEvent: (event: RunEvent) => void,
+): Promise<RunEnd> {
   const verb = direction === 'upload' ? 'Uploaded' : 'Downloaded'
   const begun = performance.now()
   const progress = await createProgress(context.output, direction === 'upload' ? 'Uploading' : 'Downloading')
@@ -26,7 +44,10 @@ async function transfer(
   let exitCode: number
   try {
     requireSettings(context)
-    const { client, profile } = await connect(context, (event) => progress.onEvent(event))
+    const { client, profile } = await connect(context, (event) => {
+      onEvent(event)
+      progress.onEvent(event)
+    })
     try {
       const id = createHash('sha256')
         .update([accountName(profile), direction, ...places].join('\0'))
@@ -50,7 +71,7 @@ async function transfer(
     progress.stop()
   }
   printSummary(context.output, verb, summary, exitCode, performance.now() - begun)
-  return exitCode
+  return { exitCode, summary: summaryFields(summary) }
 }
 
 const common = ({ signal, options, settings }: Context) => {

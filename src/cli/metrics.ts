@@ -1,0 +1,108 @@
+/** Figures of the last run of each pair of places, as a file for the textfile collector of Prometheus' node_exporter. @module */
+import { createHash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { systemClock } from '../environment.ts'
+import { localError, systemCode } from '../errors.ts'
+import { createAtomicFile } from '../local/atomic-file.ts'
+import { takeLock } from '../local/lock.ts'
+import type { RunEnd, RunPlaces } from './automation.ts'
+import { lockPath } from './context.ts'
+
+/** A run, as far as there are figures of it. */
+interface Figures extends RunEnd {
+  readonly seconds: number
+  /** Milliseconds since the epoch. */
+  readonly endedAt: number
+}
+
+const of = (name: string) => (run: Figures) => countOf(run.summary, name)
+
+/** All of them are gauges: each run writes its own anew. Without a value the old one stays. */
+const METRICS: readonly (readonly [name: string, help: string, value: (run: Figures) => number | undefined])[] = [
+  ['sealsync_run_last_end_timestamp_seconds', 'When the last run ended.', ({ endedAt }) => endedAt / 1_000],
+  [
+    'sealsync_run_last_success_timestamp_seconds',
+    'When the last run with exit code 0 ended.',
+    ({ exitCode, endedAt }) => (exitCode === 0 ? endedAt / 1_000 : undefined),
+  ],
+  ['sealsync_run_exit_code', 'Exit code of the last run.', ({ exitCode }) => exitCode],
+  ['sealsync_run_duration_seconds', 'How long the last run took.', ({ seconds }) => seconds],
+  ['sealsync_run_transferred_files', 'Files that the last run transferred.', of('transferred')],
+  ['sealsync_run_transferred_bytes', 'Bytes that the last run transferred.', of('bytes')],
+  ['sealsync_run_failed_files', 'Files and folders that the last run failed at.', of('failed')],
+  ['sealsync_run_deleted_files', 'Files and folders that the last run deleted.', of('deleted')],
+  ['sealsync_run_moved_files', 'Files and folders that the last run moved.', of('moved')],
+  ['sealsync_run_conflicts', 'Files that the last run kept twice, since both sides had changed them.', of('conflicts')],
+]
+
+/** Prometheus text format: backslash, quote and line feed are escaped in label values, nothing else. */
+const labelText = (value: string) => value.replace(/[\\"\n]/g, (char) => (char === '\n' ? '\\n' : `\\${char}`))
+
+const labelsOf = (places: RunPlaces): string =>
+  `{${(['command', 'local', 'remote'] as const).map((name) => `${name}="${labelText(places[name])}"`).join(',')}}`
+
+/** A number of the summary, or the length of its list. */
+function countOf(summary: object, name: string): number {
+  const value: unknown = (summary as Record<string, unknown>)[name]
+  if (Array.isArray(value)) return value.length
+  return typeof value === 'number' ? value : 0
+}
+
+const MAX_FILE = 1024 * 1024
+
+/** What the file says: by metric, then by labels. */
+async function readMetrics(path: string): Promise<Map<string, Map<string, string>>> {
+  const found = new Map(METRICS.map(([name]) => [name, new Map<string, string>()]))
+  let text = ''
+  try {
+    text = await readFile(path, 'utf8')
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw localError(error, `read ${path}`)
+  }
+  if (text.length > MAX_FILE) return found
+  for (const line of text.split('\n')) {
+    const match = /^([a-z_]+)(\{.*\}) ([\d.e+-]+)$/s.exec(line)
+    if (match !== null) found.get(match[1]!)?.set(match[2]!, match[3]!)
+  }
+  return found
+}
+
+/**
+ * Puts the figures of a run into the file; those of other places stay, and so does the time of the last success when this was
+ * none.
+ *
+ * @throws {SyncError} of class `local_io`; `LOCKED` when others keep writing it.
+ */
+export async function writeMetrics(path: string, places: RunPlaces, run: Figures): Promise<void> {
+  const name = `metrics-${createHash('sha256').update(path).digest('hex').slice(0, 32)}.lock`
+  const lock = await takeLock(lockPath(name), { clock: systemClock, waitMs: 2_000 })
+  try {
+    const metrics = await readMetrics(path)
+    const labels = labelsOf(places)
+    for (const [metric, , figure] of METRICS) {
+      const value = figure(run)
+      if (value !== undefined) metrics.get(metric)!.set(labels, String(value))
+    }
+    const lines = METRICS.flatMap(([metric, help]) => {
+      const samples = [...metrics.get(metric)!].map(([label, value]) => `${metric}${label} ${value}`)
+      return samples.length === 0 ? [] : [`# HELP ${metric} ${help}`, `# TYPE ${metric} gauge`, ...samples]
+    })
+    await writeForAll(path, `${lines.join('\n')}\n`)
+  } finally {
+    await lock.release()
+  }
+}
+
+/** The collector is another user. */
+async function writeForAll(path: string, text: string): Promise<void> {
+  const file = await createAtomicFile(path)
+  try {
+    await file.handle.chmod(0o644)
+    await file.handle.writeFile(text)
+    await file.commit()
+  } catch (error) {
+    throw localError(error, `write ${path}`)
+  } finally {
+    await file.discard()
+  }
+}
