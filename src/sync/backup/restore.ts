@@ -382,7 +382,7 @@ async function restoreLarge(
     const time = secondsOf(entry.mtimeNs)
     await file.handle.chmod(entry.mode & FILE_MODE)
     await file.handle.utimes(time, time)
-    await file.commit({ beforeRename })
+    await file.commit({ beforeRename: async () => beforeRename() })
   } finally {
     await file.discard()
   }
