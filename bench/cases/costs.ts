@@ -32,9 +32,18 @@ const VARIANTS: readonly Variant[] = [
   },
   {
     name: 'without the encryption thread',
-    file: 'src/sync/upload-run.js',
+    file: 'src/sync/uploader.js',
     find: 'needsThread ? startEncryptionThread() : undefined',
     replace: 'undefined',
+  },
+]
+
+const DOWN: readonly Variant[] = [
+  {
+    name: 'without the decryption thread',
+    file: 'src/transfer/decryption-thread.js',
+    find: 'return isThere ? startWorker(program)',
+    replace: 'return isThere === undefined ? startWorker(program)',
   },
 ]
 
@@ -69,6 +78,25 @@ try {
           run: () => throughput(SIZE, runProgram([process.execPath, streaming, file, `${bench.url}/plain/x`])),
         },
       ],
+    },
+  ])
+  const room = await bench.seed({ count: 1, size: SIZE, withKeys: true })
+  const download = (main?: string) => () => {
+    const how = main === undefined ? { expect: 1 } : { expect: 1, main }
+    return throughput(SIZE, bench.sync(['download', `${room}/f000000`, bench.emptyDirectory('target')], how))
+  }
+  const other: Side[] = []
+  for (const variant of DOWN) {
+    const main = buildVariant(bench, variant)
+    if (main === undefined) skip(`cost: ${variant.name}`, `${variant.file} has no such place any more`)
+    else other.push({ name: variant.name, run: download(main), after: () => bench.remove(join(bench.base, 'target')) })
+  }
+  const after = () => bench.remove(join(bench.base, 'target'))
+  await compare([
+    {
+      name: `cost: download ${SIZE / MiB} MiB`,
+      unit: 'GB/s',
+      sides: [{ name: 'ours', run: download(), after }, ...other],
     },
   ])
 } finally {
