@@ -453,7 +453,11 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
   }
 
   async function isSame(entry: LocalEntry, { node, path }: RemoteItem, stop: AbortSignal): Promise<boolean> {
-    const same = await isSameContent(context, node, join(root, ...path), showPath(path), stop)
+    const same = await isSameContent(context, node, join(root, ...path), showPath(path), stop).catch((error) => {
+      // Without a key of ours for it nobody can tell.
+      if (toSyncError(error).class === 'key' || toSyncError(error).class === 'not_found') return false
+      throw error
+    })
     const now = lookLocal(root, path)
     if (same && now !== undefined && now.mtimeMs === entry.mtimeMs) remember(keyOf(path), now, node)
     return same

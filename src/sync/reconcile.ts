@@ -116,6 +116,9 @@ export function bytesOf(step: SyncStep): number {
   return 0
 }
 
+/** Bytes from which it is worth finding out whether a file with another time has another content. */
+const COMPARE_FROM = 1024 * 1024
+
 /** Shallow before deep; then by name, the same on every machine. */
 const byPath = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
 
@@ -230,8 +233,18 @@ function createDecision(trees: Trees, options: ReconcileOptions, taken: Set<stri
           unlessSame: { local, remote },
         }
       }
-      const maybe = local.size === remote.node.size ? { unlessSame: true } : {}
-      const upload = (reason: string): SyncStep => ({ do: 'upload', ...at, reason, local, replaces: remote, ...maybe })
+      const isSameSize = local.size === remote.node.size
+      const maybe = isSameSize ? { unlessSame: true } : {}
+      // A small file with another time is sooner sent than looked at: that takes its key.
+      const mayBeSame = here === 'changed' && local.size < COMPARE_FROM && !options.checksum ? {} : maybe
+      const upload = (reason: string, compare = maybe): SyncStep => ({
+        do: 'upload',
+        ...at,
+        reason,
+        local,
+        replaces: remote,
+        ...compare,
+      })
       const download = (reason: string): SyncStep => ({
         do: 'download',
         ...at,
@@ -249,7 +262,7 @@ function createDecision(trees: Trees, options: ReconcileOptions, taken: Set<stri
       })
       const [localTime, remoteTime] = [local.mtimeMs, remote.node.timestampModification]
       if (direction === 'both') {
-        if (there === 'same') return upload('changed here')
+        if (there === 'same') return upload('changed here', mayBeSame)
         if (here === 'same') return download('changed there')
         if (prefer === 'local' || (prefer === 'newer' && mayReplace('newer', localTime, remoteTime))) {
           return upload(prefer === 'local' ? 'both changed, local is preferred' : 'both changed, newer here')
@@ -264,7 +277,7 @@ function createDecision(trees: Trees, options: ReconcileOptions, taken: Set<stri
       const [mine, others] = direction === 'push' ? [here, there] : [there, here]
       const send = direction === 'push' ? upload : download
       // The target is as this program has left it, so replacing it loses nothing.
-      if (others === 'same') return send(direction === 'push' ? 'changed here' : 'changed there')
+      if (others === 'same') return direction === 'push' ? upload('changed here', mayBeSame) : download('changed there')
       if (onConflict === 'skip') return undefined
       if (onConflict === 'overwrite') return send('they differ')
       const [from, existing] = direction === 'push' ? [localTime, remoteTime] : [remoteTime ?? 0, localTime]

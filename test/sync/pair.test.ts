@@ -125,6 +125,31 @@ describe('push', () => {
     expect((await pair.push()).steps).toEqual([])
   })
 
+  test('a small file of the same size but another time is sent without a look at what is there', async () => {
+    const pair = createPair()
+    makeTree(pair.local, { a: 'one', b: 'x'.repeat(2 ** 20) })
+    await pair.push()
+    writeFileSync(pair.path('a'), 'two')
+    const later = new Date(Date.now() + 5_000)
+    utimesSync(pair.path('b'), later, later)
+    const run = await pair.push()
+    expect(run.steps.map((step) => step.do === 'upload' && step.unlessSame === true)).toEqual([false, true])
+    // The large one has only another time: it is compared.
+    expect(run).toMatchObject({ ...done, transferred: 1 })
+  })
+
+  test('what there is no key for is sent again rather than left', async () => {
+    const pair = createPair()
+    makeTree(pair.local, { a: 'one' })
+    await pair.push()
+    chmodSync(pair.path('a'), 0o600)
+    world.server.faults.add({
+      on: { method: 'GET', path: '/user_file_key$' },
+      do: { status: 404, headers: { 'Content-Type': 'application/json' }, body: '{"code":404,"errorCode":-40761}' },
+    })
+    expect(await pair.push()).toMatchObject({ ...done, transferred: 1 })
+  })
+
   test('renamed files and directories are moved on the server', async () => {
     const pair = createPair()
     const files = Object.fromEntries(Array.from({ length: 5 }, (_, n) => [`old/sub/${n}`, `content ${n}`]))
