@@ -16,6 +16,7 @@ import { type ApplyResult, applySteps } from './apply.ts'
 import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from './guards.ts'
 import { isChange, type PlanFile, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
 import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from './reconcile.ts'
+import type { SyncRecord } from './records.ts'
 import { ensureFolder, parseRemotePath, resolveRemote, roomOf } from './remote-path.ts'
 import { never, type RunContext, report } from './run.ts'
 import { createBlocked, identifyRoot, scanLocal, scanRemote } from './scan.ts'
@@ -112,20 +113,21 @@ export async function runSync(
       message: `The state was damaged; it was put aside as ${keptAs}`,
     }),
   )
+  let runId: string | undefined
   try {
     const plan = await look(context, pair, state, directory, options)
     if (options.dryRun) return summaryOf(pair, '', plan, undefined)
-    const runId = state.beginRun({ command: options.direction, startedAt: clock.now(), options: optionsOf(options) })
-    let summary: SyncSummary | undefined
-    try {
-      summary = await carryOut(context, pair, state, directory, plan, runId, options)
-      return summary
-    } finally {
-      if (summary !== undefined) state.endRun(runId, { endedAt: clock.now(), ...outcomeOf(summary) })
+    runId = state.beginRun({ command: options.direction, startedAt: clock.now(), options: optionsOf(options) })
+    const summary = await carryOut(context, pair, state, directory, plan, runId, options)
+    state.endRun(runId, { endedAt: clock.now(), ...outcomeOf(summary) })
+    return summary
+  } catch (thrown) {
+    const { code, message } = toSyncError(thrown)
+    if (!options.dryRun) {
+      runId ??= state.beginRun({ command: options.direction, startedAt: clock.now(), options: optionsOf(options) })
+      state.endRun(runId, { endedAt: clock.now(), outcome: 'stopped', error: { code, message } })
     }
-  } catch (error) {
-    if (!options.dryRun) noteRefusal(state, options, clock.now(), toSyncError(error))
-    throw error
+    throw thrown
   } finally {
     try {
       await state.flush()
@@ -133,11 +135,6 @@ export async function runSync(
       await state.close()
     }
   }
-}
-
-function noteRefusal(state: SyncState, options: SyncOptions, now: number, { code, message }: SyncError): void {
-  const id = state.beginRun({ command: options.direction, startedAt: now, options: optionsOf(options) })
-  state.endRun(id, { endedAt: now, outcome: 'stopped', error: { code, message } })
 }
 
 function outcomeOf({ failed, stoppedBy, conflicts, left, ...summary }: SyncSummary) {
@@ -218,7 +215,10 @@ async function look(
     for (const { kind } of items) if (kind === 'file') files++
     return files
   }
-  const known = count(records.values())
+  // Of what does not take part nothing is missing.
+  const takesPart = ([key, { path, kind }]: [string, SyncRecord]) =>
+    !blocked.has(key) && selection.takes(path.split('/'), kind)
+  const known = count([...records].filter(takesPart).map(([, record]) => record))
   guardEmptied(pair, { local: count(here.items.values()), remote: count(there.items.values()), known }, options)
   const failures = [...here.failures, ...there.failures]
   const steps = reconcile(

@@ -354,6 +354,18 @@ describe('guards', () => {
     expect(await pair.push({ delete: true, acceptRoots: true, maxDelete: { files: 2 } })).toMatchObject({ deleted: 2 })
   })
 
+  test('what is left out is not missed', async () => {
+    const pair = createPair()
+    makeTree(pair.local, { a: 'a', 'sub/b': 'b' })
+    await pair.push()
+    rmSync(pair.path('sub'), { recursive: true })
+    expect(await pair.push({ selection: { paths: ['nothing'] } })).toMatchObject({ ...done, transferred: 0 })
+    expect(await pair.push({ selection: { patterns: ['/a'] }, acceptRoots: true, delete: true })).toMatchObject({
+      deleted: 2,
+    })
+    expect(Object.keys(await pair.remoteFiles())).toEqual(['a'])
+  })
+
   test('an emptied remote side does not empty this one', async () => {
     const pair = createPair()
     makeTree(pair.local, { a: 'a' })
