@@ -3,6 +3,7 @@
  * foreign text passes `display`.
  * @module
  */
+import type { SingleBar } from 'cli-progress'
 import type { SyncError } from '../errors.ts'
 import type { RunSummary } from '../sync/outcome.ts'
 import type { RunEvent } from '../sync/run.ts'
@@ -69,7 +70,7 @@ const LINE_EVERY_MS = 5_000
 
 /** Bars on a terminal, a line every few seconds elsewhere; with `--json` a line per file on stdout as well. */
 export async function createProgress(output: Output, verb: string): Promise<Progress> {
-  const bars = !output.quiet && !output.json && process.stderr.isTTY === true ? await createBar(verb) : undefined
+  const bars = !output.quiet && !output.json && process.stderr.isTTY === true ? await createBars(verb) : undefined
   let planned = { files: 0, bytes: 0 }
   let files = 0
   let bytes = 0
@@ -80,15 +81,22 @@ export async function createProgress(output: Output, verb: string): Promise<Prog
       `${verb}: ${files} of ${plural(planned.files, 'file')}, ${showBytes(bytes)} of ${showBytes(planned.bytes)}`,
     )
   }
+  /** Above the bars, where there are any. */
+  const say = (how: 'detail' | 'info' | 'warn', text: string): void => {
+    if (how === 'detail' && !output.verbose) return
+    const line = how === 'warn' ? `warning: ${display(text)}` : display(text)
+    if (bars?.log(line) !== true) output[how](text)
+  }
   return {
     onEvent(event) {
       switch (event.type) {
         case 'phase':
-          output.detail(event.text)
+          say('detail', event.text)
           break
         case 'planned':
           planned = event
-          output.detail(
+          say(
+            'detail',
             `${plural(event.files, 'file')} to transfer (${showBytes(event.bytes)}), ${event.skipped} unchanged`,
           )
           bars?.start(event.bytes, event.files)
@@ -98,50 +106,51 @@ export async function createProgress(output: Output, verb: string): Promise<Prog
           // A new attempt starts from nothing.
           bytes -= confirmed.get(event.path) ?? 0
           confirmed.delete(event.path)
-          bars?.update(bytes, files, event.path)
+          bars?.startFile(event.path, event.bytes)
+          bars?.update(bytes, files)
           break
         }
         case 'part-confirmed':
           bytes += event.bytes
           confirmed.set(event.path, (confirmed.get(event.path) ?? 0) + event.bytes)
-          bars?.update(bytes, files, event.path)
+          bars?.advanceFile(event.path, event.bytes)
+          bars?.update(bytes, files)
           break
         case 'file-done':
           files++
           confirmed.delete(event.path)
-          bars?.update(bytes, files, event.path)
-          if (output.verbose) output.detail(`done ${event.path} (${showBytes(event.bytes)})`)
+          bars?.endFile(event.path)
+          bars?.update(bytes, files)
+          if (output.verbose) say('detail', `done ${event.path} (${showBytes(event.bytes)})`)
           if (output.json) output.result('', { type: 'file', path: event.path, status: 'done', bytes: event.bytes })
           break
         case 'file-failed':
           bytes -= confirmed.get(event.path) ?? 0
           confirmed.delete(event.path)
-          bars?.pause()
-          output.warn(`${display(event.path, 200)}: ${event.message}`)
+          bars?.endFile(event.path)
+          say('warn', `${display(event.path, 200)}: ${event.message}`)
           if (output.json) {
             const { path, code, message } = event
             output.result('', { type: 'file', path, status: 'failed', code, message })
           }
           break
         case 'retry':
-          output.detail(`trying again in ${Math.round(event.delayMs)} ms: ${event.reason}`)
+          say('detail', `trying again in ${Math.round(event.delayMs)} ms: ${event.reason}`)
           break
         case 'conflict':
-          bars?.pause()
-          output.warn(`Both sides changed ${event.path}; yours is ${event.copy} now`)
+          say('warn', `Both sides changed ${event.path}; yours is ${event.copy} now`)
           break
         case 'warning':
-          bars?.pause()
-          output.warn(event.message)
+          say('warn', event.message)
           break
         case 'key-pinned':
-          bars?.pause()
-          output.info(
+          say(
+            'info',
             `${event.member} is trusted from now on; compare the key with theirs: ${showFingerprint(event.fingerprint)}`,
           )
           break
         case 'keys-handed-out':
-          output.detail(`handed out ${plural(event.count, 'file key')}`)
+          say('detail', `handed out ${plural(event.count, 'file key')}`)
           break
       }
     },
@@ -155,50 +164,79 @@ export async function createProgress(output: Output, verb: string): Promise<Prog
   }
 }
 
-async function createBar(verb: string) {
+/** Files from this size have a bar of their own, a few at a time; smaller ones would only flicker. */
+const OWN_BAR_FROM = 8 * 1024 * 1024
+const OWN_BARS = 4
+
+async function createBars(verb: string) {
   const { default: cliProgress } = await import('cli-progress')
-  const bar = new cliProgress.SingleBar({
+  const bars = new cliProgress.MultiBar({
     stream: process.stderr,
-    format: `${verb} {bar} {percentage}% | {done}/{size} | {files} files | {rate}/s | ETA {eta_formatted} | {name}`,
+    format: '  {bar} {percentage}% | {done}/{size} | {name}',
     hideCursor: true,
     clearOnComplete: true,
     stopOnComplete: false,
+    // Signals are ours.
+    gracefulExit: false,
     etaBuffer: 50,
     barsize: 24,
     linewrap: false,
   })
+  const format = `${verb} {bar} {percentage}% | {done}/{size} | {files} files | {rate}/s | ETA {eta_formatted}`
   const begun = performance.now()
-  let running = false
-  let size = 0
-  let total = 0
+  const own = new Map<string, { bar: SingleBar; bytes: number; size: number }>()
+  let all: SingleBar | undefined
+  let [size, total] = [0, 0]
+  const allPayload = (bytes: number, files: number) => {
+    const seconds = Math.max(0.001, (performance.now() - begun) / 1000)
+    const rate = showBytes(Math.round(bytes / seconds))
+    return { done: showBytes(bytes), size: showBytes(size), files: `${files}/${total}`, rate }
+  }
+  const filePayload = (path: string, bytes: number, of: number) => ({
+    done: showBytes(bytes),
+    size: showBytes(of),
+    name: display(path, 40),
+  })
+  function endFile(path: string): void {
+    const one = own.get(path)
+    if (one === undefined) return
+    own.delete(path)
+    bars.remove(one.bar)
+  }
   return {
     start(bytes: number, files: number) {
-      size = bytes
-      total = files
-      running = files > 0
-      if (running) bar.start(Math.max(bytes, 1), 0, payload(0, 0, ''))
+      ;[size, total] = [bytes, files]
+      if (files > 0) all = bars.create(Math.max(bytes, 1), 0, allPayload(0, 0), { format })
     },
-    update(bytes: number, files: number, name: string) {
-      if (running) bar.update(Math.max(0, bytes), payload(bytes, files, name))
+    update(bytes: number, files: number) {
+      all?.update(Math.max(0, bytes), allPayload(bytes, files))
     },
-    /** Moves on to a fresh line so that a message does not land in the bar. */
-    pause() {
-      if (running) process.stderr.write('\r\u001b[K')
+    startFile(path: string, bytes: number) {
+      endFile(path)
+      if (all === undefined || bytes < OWN_BAR_FROM || own.size >= OWN_BARS) return
+      own.set(path, { bar: bars.create(bytes, 0, filePayload(path, 0, bytes)), bytes: 0, size: bytes })
+    },
+    advanceFile(path: string, bytes: number) {
+      const one = own.get(path)
+      if (one === undefined) return
+      one.bytes += bytes
+      one.bar.update(one.bytes, filePayload(path, one.bytes, one.size))
+    },
+    endFile,
+    /** Puts a line above the bars; false when there are none. */
+    log(line: string): boolean {
+      // Erases what was drawn there before.
+      if (all !== undefined) bars.log(`\u001b[J${line}\n`)
+      return all !== undefined
     },
     stop() {
-      if (running) bar.stop()
-      running = false
+      if (all !== undefined) {
+        // What is still to be said.
+        bars.update()
+        bars.stop()
+      }
+      all = undefined
     },
-  }
-  function payload(bytes: number, files: number, name: string) {
-    const seconds = Math.max(0.001, (performance.now() - begun) / 1000)
-    return {
-      done: showBytes(bytes),
-      size: showBytes(size),
-      files: `${files}/${total}`,
-      rate: showBytes(Math.round(bytes / seconds)),
-      name: display(name, 30),
-    }
   }
 }
 
