@@ -31,8 +31,6 @@ export interface Scan<T> {
   /** Each keeps the run from being called complete. */
   readonly failures: EntryFailure[]
   readonly ignored: number
-  /** True when something could not be listed: what is missing then may be there. */
-  readonly isIncomplete: boolean
 }
 
 export interface LocalScan extends Scan<LocalEntry> {
@@ -89,7 +87,6 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
   const items = new Map<string, LocalEntry>()
   const failures: EntryFailure[] = []
   const leftovers = new Set<string>()
-  let isIncomplete = false
   let left = 0
   const block = (path: readonly string[], error: SyncError) => {
     failures.push({ path: showPath(path), error })
@@ -126,10 +123,9 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
       if (path === '') throw error
       failures.push({ path, error })
       blocked.add(keyOf(path.split('/')))
-      isIncomplete = true
     },
   })
-  return { items, failures, ignored: ignored + left, isIncomplete, root: identity, leftovers }
+  return { items, failures, ignored: ignored + left, root: identity, leftovers }
 }
 
 const meeting = (message: string) =>
@@ -199,7 +195,7 @@ export function arrangeRemote(
     places.set(id, path)
     items.set(key, { kind, path, node, roomId })
   }
-  return { items, failures, ignored, isIncomplete: false }
+  return { items, failures, ignored }
 }
 
 /** A local entry as it is now; `undefined` when nothing is there. */

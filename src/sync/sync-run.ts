@@ -197,7 +197,6 @@ async function look(
           items: new Map(),
           failures: [],
           ignored: 0,
-          isIncomplete: false,
           root: { dev: 0, ino: 0 },
           leftovers: new Set<string>(),
         }
@@ -205,7 +204,7 @@ async function look(
   const foldCase = direction !== 'push' && localRoot !== undefined && foldsCase(pair.local)
   const there =
     container.node === undefined
-      ? { items: new Map(), failures: [], ignored: 0, isIncomplete: false }
+      ? { items: new Map(), failures: [], ignored: 0 }
       : await scanRemote(context.api, container.node, container.roomId, { ...how, foldCase })
   for (const scan of [here, there]) {
     for (const key of [...scan.items.keys()]) if (blocked.has(key)) scan.items.delete(key)

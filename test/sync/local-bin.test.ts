@@ -1,0 +1,34 @@
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, expect, test } from 'vitest'
+import { BIN_NAME } from '../../src/local/atomic-file.ts'
+import { createSafeTree } from '../../src/local/safe-tree.ts'
+import { createLocalBin, pruneBin } from '../../src/sync/local-bin.ts'
+
+const base = mkdtempSync(join(tmpdir(), 'sealsync-bin-'))
+afterAll(() => rmSync(base, { recursive: true }))
+
+test('keeps what is replaced, takes what is removed', () => {
+  const root = join(base, 'kept')
+  mkdirSync(join(root, 'sub'), { recursive: true })
+  writeFileSync(join(root, 'sub/a'), 'a')
+  writeFileSync(join(root, 'b'), 'b')
+  const bin = createLocalBin(createSafeTree(root), '20260101T000000Z-abcdef')
+  expect(readFileSync(join(root, bin.keep(['sub', 'a'])), 'utf8')).toBe('a')
+  expect(readFileSync(join(root, bin.take(['b'])), 'utf8')).toBe('b')
+  expect(readdirSync(root).sort()).toEqual([BIN_NAME, 'sub'])
+  expect(readdirSync(join(root, 'sub'))).toEqual(['a'])
+})
+
+test('forgets a run after 30 days, and nothing that is not one', () => {
+  const root = join(base, 'pruned')
+  const names = ['20260101T000000Z-abcdef', '20260115T120000Z-abcdef', 'mine']
+  for (const name of names) mkdirSync(join(root, BIN_NAME, name), { recursive: true })
+  const left = () => readdirSync(join(root, BIN_NAME)).sort()
+  pruneBin(root, Date.UTC(2026, 0, 31))
+  expect(left()).toEqual(names)
+  pruneBin(root, Date.UTC(2026, 0, 31) + 1)
+  expect(left()).toEqual(names.slice(1))
+  pruneBin(join(base, 'nowhere'), Date.UTC(2026, 5))
+})
