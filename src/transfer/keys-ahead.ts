@@ -12,7 +12,7 @@ import { isSmall } from './small-file.ts'
 /** Files that are ahead at most. */
 export const KEYS_AHEAD = 64
 /** Keys on their way at once: enough for all cores and the round trips, and connections are left for content. */
-const AT_ONCE = 8
+export const KEYS_AT_ONCE = 8
 
 export interface KeysAhead {
   /** The key of a file; `undefined` for a plain one. Files are taken about in order, each once. */
@@ -23,7 +23,7 @@ export interface KeysAhead {
 
 export function createKeysAhead(context: DownloadContext, nodes: readonly RemoteNode[]): KeysAhead {
   const stop = new AbortController()
-  const limit = pLimit(AT_ONCE)
+  const limit = pLimit(KEYS_AT_ONCE)
   const ready = new Map<RemoteNode, Promise<FileKey | undefined>>()
   let begun = 0
   let taken = 0
