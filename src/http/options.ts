@@ -23,11 +23,14 @@ export interface DialerOptions {
   readonly connections?: number
   /** From the first packet to the end of TLS, proxy included. Default 10 s. */
   readonly connectTimeoutMs?: number
-  /** From the request to the end of the answer's headers. Default 60 s. */
+  /** From the request, or the end of a large body, to the end of the answer's headers. Default 60 s. */
   readonly headersTimeoutMs?: number
   /** Longest pause inside a body. Default 60 s. */
   readonly bodyTimeoutMs?: number
-  /** Bodies that stay below 1 KiB/s over this much waiting count as stalled. Default 2 minutes. */
+  /**
+   * Bodies that stay below 1 KiB/s over this much waiting count as stalled; so do large ones that are sent when the next 512 KiB do
+   * not leave within it. Default 2 minutes.
+   */
   readonly stallMs?: number
   /** One request from its start to the end of its answer's body, waiting for a connection included. Default: no limit. */
   readonly totalTimeoutMs?: number

@@ -3,16 +3,21 @@
  * the requests: limits, timeouts, caps. Repeating is retry.ts.
  * @module
  */
-import { Agent, type Dispatcher } from 'undici'
+import type { Readable } from 'node:stream'
+import pLimit from 'p-limit'
+import { Agent } from 'undici'
 import { cancelled, SyncError } from '../errors.ts'
 import { checkScheme, parseForeignUrl } from './addresses.ts'
-import { createConnect } from './connect.ts'
+import { type Connect, createConnect } from './connect.ts'
 import { wireError } from './failures.ts'
+import type { LargeBodySender } from './large-body.ts'
 import { type DialerOptions, parseTransport, type Transport } from './options.ts'
 import type { HttpRequest, HttpResponse, Send } from './types.ts'
 
 export type { ClientCertificate, DialerOptions } from './options.ts'
 
+/** Bytes; bodies from there on are sent by large-body.ts. */
+const LARGE_BODY = 1024 * 1024
 const MAX_HEADERS = 32 * 1024
 const MAX_URL = 8 * 1024
 
@@ -23,13 +28,39 @@ const MAX_URL = 8 * 1024
  */
 export function createDialer(options: DialerOptions = {}): { send: Send; close(): Promise<void> } {
   const transport = parseTransport(options)
-  const agent = createAgent(transport)
-  return { send: (request) => dial(agent, transport, request), close: () => agent.close() }
+  const connect = createConnect(transport)
+  const agent = createAgent(transport, connect)
+  const limit = pLimit(transport.connections)
+  let largeBodies: Promise<LargeBodySender> | undefined
+  const client: Client = {
+    agent,
+    transport,
+    // Loaded when it is needed: most runs send nothing large.
+    largeBodies: () =>
+      (largeBodies ??= import('./large-body.ts').then((module) =>
+        module.createLargeBodySender(transport, connect, MAX_HEADERS),
+      )),
+  }
+  return {
+    send: (request) => {
+      const isLarge = (request.body?.length ?? 0) >= LARGE_BODY
+      return isLarge ? limit(() => dial(client, request)) : dial(client, request)
+    },
+    async close() {
+      await agent.close()
+      await largeBodies?.then((sender) => sender.close())
+    },
+  }
 }
 
-function createAgent(transport: Transport): Agent {
+interface Client {
+  readonly agent: Agent
+  readonly transport: Transport
+  readonly largeBodies: () => Promise<LargeBodySender>
+}
+
+function createAgent(transport: Transport, connect: Connect): Agent {
   const { keepAliveMs = 20_000 } = transport
-  const connect = createConnect(transport)
   return new Agent({
     connections: transport.connections,
     // 0 asks the server to close after each answer.
@@ -75,68 +106,72 @@ const tooLong = (ms: number) =>
     retryable: true,
   })
 
-async function dial(agent: Agent, transport: Transport, asked: HttpRequest): Promise<HttpResponse> {
+async function dial(client: Client, asked: HttpRequest): Promise<HttpResponse> {
   if (asked.signal?.aborted) throw cancelled(asked.signal)
   const url = parseForeignUrl(asked.url)
   checkScheme(url)
   if (url.href.length > MAX_URL) throw new SyncError('limit', 'URL_TOO_LONG', 'The URL is longer than 8 KiB')
+  const { transport } = client
   const { request, end } = withDeadline(asked, transport.totalTimeoutMs)
   let streams = false
   try {
-    const answer = await ask(agent, transport, request, url)
-    const headers = joined(answer)
-    const status = answer.statusCode
+    const { status, headers, body } = await ask(client, request, url)
     const ok = status >= 200 && status < 300
     const encoding = headers['content-encoding']
     if (encoding !== undefined && encoding !== 'identity') {
       // A body that is here already still says that it was cut off; nobody would listen.
-      answer.body.on('error', () => {}).destroy()
+      body.on('error', () => {}).destroy()
       throw new SyncError('server', 'ENCODING_UNEXPECTED', 'The server sent an encoded body that nobody asked for')
     }
     streams = ok && request.stream === true
     if (streams) {
-      return { status, headers, body: new Uint8Array(0), stream: readStream(answer.body, request, transport, end) }
+      return { status, headers, body: new Uint8Array(0), stream: readStream(body, request, transport, end) }
     }
-    return { status, headers, body: await readBody(answer.body, request, transport, ok) }
+    return { status, headers, body: await readBody(body, request, transport, ok) }
   } finally {
     if (!streams) end()
   }
 }
 
-async function ask(agent: Agent, transport: Transport, request: HttpRequest, url: URL) {
+interface Answer {
+  readonly status: number
+  readonly headers: Record<string, string>
+  readonly body: Readable
+}
+
+async function ask({ agent, transport, largeBodies }: Client, request: HttpRequest, url: URL): Promise<Answer> {
   const { userAgent, headers, isOwn } = transport
+  const { method, body = null, signal = null } = request
+  const sent = {
+    'accept-encoding': 'identity',
+    ...(userAgent === undefined ? {} : { 'user-agent': userAgent }),
+    ...(isOwn(url.origin) ? headers : {}),
+    ...request.headers,
+  }
   try {
-    return await agent.request({
-      origin: url.origin,
-      path: url.pathname + url.search,
-      method: request.method,
-      headers: {
-        'accept-encoding': 'identity',
-        ...(userAgent === undefined ? {} : { 'user-agent': userAgent }),
-        ...(isOwn(url.origin) ? headers : {}),
-        ...request.headers,
-      },
-      body: request.body ?? null,
-      signal: request.signal ?? null,
-    })
+    if (body !== null && body.length >= LARGE_BODY) {
+      const answer = await (await largeBodies()).send(request, body, sent, url)
+      return { status: answer.statusCode!, headers: joined(answer.headersDistinct), body: answer }
+    }
+    const path = url.pathname + url.search
+    const answer = await agent.request({ origin: url.origin, path, method, headers: sent, body, signal })
+    return { status: answer.statusCode, headers: joined(answer.headers), body: answer.body }
   } catch (error) {
     throw wireError(error, request)
   }
 }
 
 /** Headers without a prototype, repeated ones joined. */
-function joined(answer: Dispatcher.ResponseData): Record<string, string> {
+function joined(received: Readonly<Record<string, string | string[] | undefined>>): Record<string, string> {
   const headers: Record<string, string> = Object.create(null)
-  for (const [name, value] of Object.entries(answer.headers)) {
+  for (const [name, value] of Object.entries(received)) {
     if (value !== undefined) headers[name] = Array.isArray(value) ? value.join(', ') : value
   }
   return headers
 }
 
-type Body = Dispatcher.ResponseData['body']
-
 /** The chunks of a body, unless it trickles: only time spent waiting for the server counts, not what the reader takes. */
-async function* flowing(body: Body, stallMs: number): AsyncGenerator<Uint8Array> {
+async function* flowing(body: Readable, stallMs: number): AsyncGenerator<Uint8Array> {
   let [waited, received, since] = [0, 0, performance.now()]
   for await (const chunk of body) {
     waited += performance.now() - since
@@ -157,7 +192,7 @@ const stalled = () =>
   })
 
 async function* readStream(
-  body: Body,
+  body: Readable,
   request: HttpRequest,
   { stallMs }: Transport,
   end: () => void,
@@ -172,7 +207,12 @@ async function* readStream(
   }
 }
 
-async function readBody(body: Body, request: HttpRequest, transport: Transport, strict: boolean): Promise<Uint8Array> {
+async function readBody(
+  body: Readable,
+  request: HttpRequest,
+  transport: Transport,
+  strict: boolean,
+): Promise<Uint8Array> {
   const limit = strict ? transport.maxBodyBytes : transport.maxErrorBytes
   const chunks: Uint8Array[] = []
   let length = 0
