@@ -137,12 +137,16 @@ export function parseBaseUrl(text: string, allow: { path?: boolean } = {}): URL 
   return url
 }
 
+/** The host that was found to be of this machine last: it is asked about for every request. */
+let lastLoopback: string | undefined
+
 /** Plain http only to a literal loopback address: a name could resolve to anything. */
 export function checkScheme(url: URL): void {
-  if (url.protocol === 'https:') return
+  if (url.protocol === 'https:' || (url.protocol === 'http:' && url.hostname === lastLoopback)) return
   if (url.protocol !== 'http:' || !isLoopback(hostOf(url))) {
     throw new SyncError('tls', 'URL_INSECURE', 'Refusing to talk to this server without TLS', {
       hint: 'Use https; plain http is for 127.0.0.1 and [::1] only.',
     })
   }
+  lastLoopback = url.hostname
 }

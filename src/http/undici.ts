@@ -13,6 +13,7 @@ import { wireError } from './failures.ts'
 import type { LargeBodySender } from './large-body.ts'
 import { type DialerOptions, parseTransport, type Transport } from './options.ts'
 import type { HttpRequest, HttpResponse, Send } from './types.ts'
+import { askWhole, checkEncoding, createStallCheck, isSuccess, joined, limitOf, tooLarge } from './whole-answer.ts'
 
 export type { ClientCertificate, DialerOptions } from './options.ts'
 
@@ -111,85 +112,59 @@ async function dial(client: Client, asked: HttpRequest): Promise<HttpResponse> {
   const url = parseForeignUrl(asked.url)
   checkScheme(url)
   if (url.href.length > MAX_URL) throw new SyncError('limit', 'URL_TOO_LONG', 'The URL is longer than 8 KiB')
-  const { transport } = client
-  const { request, end } = withDeadline(asked, transport.totalTimeoutMs)
-  let streams = false
-  try {
-    const { status, headers, body } = await ask(client, request, url)
-    const ok = status >= 200 && status < 300
-    const encoding = headers['content-encoding']
-    if (encoding !== undefined && encoding !== 'identity') {
-      // A body that is here already still says that it was cut off; nobody would listen.
-      body.on('error', () => {}).destroy()
-      throw new SyncError('server', 'ENCODING_UNEXPECTED', 'The server sent an encoded body that nobody asked for')
-    }
-    streams = ok && request.stream === true
-    if (streams) {
-      return { status, headers, body: new Uint8Array(0), stream: readStream(body, request, transport, end) }
-    }
-    return { status, headers, body: await readBody(body, request, transport, ok) }
-  } finally {
-    if (!streams) end()
-  }
-}
-
-interface Answer {
-  readonly status: number
-  readonly headers: Record<string, string>
-  readonly body: Readable
-}
-
-async function ask({ agent, transport, largeBodies }: Client, request: HttpRequest, url: URL): Promise<Answer> {
-  const { userAgent, headers, isOwn } = transport
-  const { method, body = null, signal = null } = request
+  const { agent, transport, largeBodies } = client
+  const { userAgent, headers, isOwn, totalTimeoutMs } = transport
+  const { request, end } = withDeadline(asked, totalTimeoutMs)
+  const { method, body = null, signal } = request
   const sent = {
     'accept-encoding': 'identity',
     ...(userAgent === undefined ? {} : { 'user-agent': userAgent }),
     ...(isOwn(url.origin) ? headers : {}),
     ...request.headers,
   }
+  const what = { origin: url.origin, path: url.pathname + url.search, method, headers: sent, body }
+  let streams = false
   try {
     if (body !== null && body.length >= LARGE_BODY) {
       const answer = await (await largeBodies()).send(request, body, sent, url)
-      return { status: answer.statusCode!, headers: joined(answer.headersDistinct), body: answer }
+      return await read({ status: answer.statusCode!, headers: joined(answer.headersDistinct) }, answer, transport)
     }
-    const path = url.pathname + url.search
-    const answer = await agent.request({ origin: url.origin, path, method, headers: sent, body, signal })
-    return { status: answer.statusCode, headers: joined(answer.headers), body: answer.body }
+    if (request.stream !== true) return await askWhole(agent, what, transport, signal)
+    const answer = await agent.request({ ...what, signal: signal ?? null })
+    const head = { status: answer.statusCode, headers: joined(answer.headers) }
+    if (!isSuccess(head.status)) return await read(head, answer.body, transport)
+    checkEncodingOf(head, answer.body)
+    streams = true
+    return { ...head, body: new Uint8Array(0), stream: readStream(answer.body, request, transport, end) }
   } catch (error) {
     throw wireError(error, request)
+  } finally {
+    if (!streams) end()
   }
 }
 
-/** Headers without a prototype, repeated ones joined. */
-function joined(received: Readonly<Record<string, string | string[] | undefined>>): Record<string, string> {
-  const headers: Record<string, string> = Object.create(null)
-  for (const [name, value] of Object.entries(received)) {
-    if (value !== undefined) headers[name] = Array.isArray(value) ? value.join(', ') : value
+type Head = Pick<HttpResponse, 'status' | 'headers'>
+
+function checkEncodingOf({ headers }: Head, body: Readable): void {
+  try {
+    checkEncoding(headers)
+  } catch (error) {
+    // A body that is here already still says that it was cut off; nobody would listen.
+    body.on('error', () => {}).destroy()
+    throw error
   }
-  return headers
 }
 
 /** The chunks of a body, unless it trickles: only time spent waiting for the server counts, not what the reader takes. */
 async function* flowing(body: Readable, stallMs: number): AsyncGenerator<Uint8Array> {
-  let [waited, received, since] = [0, 0, performance.now()]
+  const check = createStallCheck(stallMs)
+  let since = performance.now()
   for await (const chunk of body) {
-    waited += performance.now() - since
-    received += (chunk as Uint8Array).length
-    if (waited > stallMs) {
-      if (received < (stallMs / 1000) * 1024) throw stalled()
-      ;[waited, received] = [0, 0]
-    }
+    check(performance.now() - since, (chunk as Uint8Array).length)
     yield chunk as Uint8Array
     since = performance.now()
   }
 }
-
-const stalled = () =>
-  new SyncError('network', 'STALLED', 'The answer comes in too slowly', {
-    hint: 'Check the network, then run again.',
-    retryable: true,
-  })
 
 async function* readStream(
   body: Readable,
@@ -207,13 +182,10 @@ async function* readStream(
   }
 }
 
-async function readBody(
-  body: Readable,
-  request: HttpRequest,
-  transport: Transport,
-  strict: boolean,
-): Promise<Uint8Array> {
-  const limit = strict ? transport.maxBodyBytes : transport.maxErrorBytes
+/** Reads a body as `askWhole` does. */
+async function read(head: Head, body: Readable, transport: Transport): Promise<HttpResponse> {
+  checkEncodingOf(head, body)
+  const limit = limitOf(head.status, transport)
   const chunks: Uint8Array[] = []
   let length = 0
   try {
@@ -221,13 +193,11 @@ async function readBody(
       chunks.push(chunk)
       length += chunk.length
       if (length <= limit) continue
-      if (!strict) break
-      throw new SyncError('server', 'ANSWER_TOO_LARGE', `The answer is longer than ${limit} bytes`)
+      if (!isSuccess(head.status)) break
+      throw tooLarge(limit)
     }
-  } catch (error) {
-    throw wireError(error, request)
   } finally {
     body.destroy()
   }
-  return (chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)).subarray(0, limit)
+  return { ...head, body: Buffer.concat(chunks).subarray(0, limit) }
 }

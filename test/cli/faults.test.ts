@@ -478,6 +478,36 @@ describe('Ctrl-C', () => {
     },
   )
 
+  test.each(['upload', 'download'] as const)(
+    '%s, and the server answers nothing any more: ends all the same, and run again it completes',
+    async (what) => {
+      const { dir, target } = await (what === 'upload' ? scene : stored)({
+        big: randomBytes(20_000_000),
+        small: 'small',
+      })
+      const out = world.path(`silent-${what}`)
+      const up = ['upload', dir, target, '--contents', '--part-size', '5M']
+      const down = ['download', target, out, '--contents']
+      const content = what === 'upload' ? { method: 'PUT', path: '^/s3/' } : { method: 'GET', path: '/downloads/' }
+      const since = world.server.faults.hits.length
+      world.server.faults.add({ on: content, after: what === 'upload' ? 1 : 0, times: 99, do: { delayMs: 120_000 } })
+      const stopped = await world.transfer(what === 'upload' ? up : down, {
+        during: async (child) => {
+          await waitFor(() => hits(since).length > 0)
+          // Cancelling the upload there has no answer, either.
+          world.server.faults.add({ on: { path: '' }, times: 99, do: { delayMs: 120_000 } })
+          child.kill('SIGINT')
+        },
+      })
+      expect(stopped.code).toBe(130)
+      world.server.faults.clear()
+      expect((await world.transfer(up)).code).toBe(0)
+      expect((await world.transfer(down)).code).toBe(0)
+      expect(snapshot(out)).toEqual(snapshot(dir))
+    },
+    30_000,
+  )
+
   test('in the middle of a download: 130, no temporary file, run again completes', async () => {
     const { dir, target } = await stored({ big: randomBytes(20_000_000) })
     const out = world.path('stop-down')

@@ -37,6 +37,14 @@ describe.each(VERSIONS)('file keys for %s', (version) => {
     )
   })
 
+  test('many at once are wrapped like one by one', async () => {
+    const fileKeys = Array.from({ length: 20 }, () => newFileKey())
+    const wrapped = await Promise.all(fileKeys.map((fileKey) => wrapFileKey(fileKey, pair.publicKey)))
+    for (const [i, one] of wrapped.entries()) {
+      expect((await unwrapFileKey(one, pair)).key).toEqual(fileKeys[i]!.key)
+    }
+  })
+
   test('wrapping the same key twice gives two ciphertexts', async () => {
     const fileKey = newFileKey()
     const [one, two] = await wrapFileKeyForEach(fileKey, [pair.publicKey, pair.publicKey])

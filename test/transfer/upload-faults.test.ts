@@ -4,13 +4,23 @@
  * matrix.
  */
 import { randomBytes } from 'node:crypto'
-import { rmSync } from 'node:fs'
+import { rmSync, statSync, truncateSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Client, createClient } from '../../src/client.ts'
 import { SyncError } from '../../src/errors.ts'
 import type { FaultAction } from '../../src/server/index.ts'
 import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
-import { accountPassword, createWorld, KEY_PASSWORD, makeTree, snapshot, user1, type World } from '../support/cli.ts'
+import {
+  accountPassword,
+  createWorld,
+  KEY_PASSWORD,
+  listFiles,
+  makeTree,
+  snapshot,
+  user1,
+  type World,
+} from '../support/cli.ts'
 import { fakeClock } from '../support/clock.ts'
 import { type Meddler, type Meddling, type Place, startMeddler } from '../support/meddler.ts'
 
@@ -211,6 +221,38 @@ async function atEveryStep(fault: Fault, isReplacing: boolean): Promise<void> {
   await Promise.all(ROUTES.map(over))
   expect(found).toEqual(wanted)
 }
+
+/** What a store does that loses data without a word: what it had acknowledged is shorter when the file is put together. */
+async function keepFewerBytes(route: Route): Promise<void> {
+  const { world, client } = scenes.get(route)!
+  const target = `/room/target ${++counter}`
+  const data = world.path('server')
+  const before = new Set(listFiles(data))
+  const { faults } = world.server
+  faults.add({ on: STEPS[route].complete!, do: { delayMs: 1_500 } })
+  const since = faults.hits.length
+  const run = client.upload([world.path('new')], target, { contents: true, partSize: PART })
+  await expect.poll(() => faults.hits.length, { timeout: 20_000 }).toBeGreaterThan(since)
+  const stored = listFiles(data).filter((name) => !before.has(name) && statSync(join(data, name)).size >= PART)
+  expect(stored.length).toBeGreaterThan(0)
+  const victim = join(data, stored[0]!)
+  truncateSync(victim, statSync(victim).size - 1000)
+  await run
+  // Whether the server notices is its affair; if it says that all is there, reading it must not.
+  const back = world.path(`back ${route}`)
+  const read = await client.download([target], back, { contents: true })
+  expect({ route, transferred: read.transferred, failed: read.failed.length }).toEqual({
+    route,
+    transferred: 0,
+    failed: 1,
+  })
+  expect(read.failed[0]?.error).toBeInstanceOf(SyncError)
+  // What came may be gone on with, should the rest turn up.
+  expect(listFiles(back).filter((name) => !name.startsWith('.sealsync-'))).toEqual([])
+}
+
+test('a store that keeps fewer bytes than it acknowledged: nothing of it is delivered as good', () =>
+  Promise.all(ROUTES.map(keepFewerBytes)))
 
 test.each(Object.entries(FAULTS))('%s', (_name, fault) => atEveryStep(fault, false))
 
