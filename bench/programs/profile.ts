@@ -1,6 +1,6 @@
 /**
  * Runs our program once under node's profiler against the discarding server and says where each of its threads spent its time:
- * `profile upload|download|small-up|small-down|rescan [DIRECTORY for the .cpuprofile files]`, or sums up such files.
+ * `profile upload|download|small-up|small-down|rescan [DIRECTORY for the .cpuprofile files]`, or sums up such files. BENCH_TLS=1: over TLS.
  * @module
  */
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
@@ -62,7 +62,7 @@ if (what.endsWith('.cpuprofile')) {
   process.stderr.write(`no such job: ${what}; there are: ${Object.keys(JOBS).join(', ')}\n`)
   process.exitCode = 2
 } else {
-  const bench = await createWorkbench()
+  const bench = await createWorkbench({ tls: process.env.BENCH_TLS === '1' })
   try {
     const profiles = resolve(rest[0] ?? join(bench.base, 'profiles'))
     mkdirSync(profiles, { recursive: true })
