@@ -20,8 +20,8 @@ interface Node {
   readonly name: string
   readonly parentId: number
   readonly size: number
-  /** As it goes over the wire; written once. */
-  readonly text: string
+  /** As it goes over the wire. */
+  text: string
   fileKey?: unknown
 }
 
@@ -119,7 +119,15 @@ export function createRooms({ storage, baseUrl }: RoomOptions): Handler {
       parent.listed[parent.listed.indexOf(old)] = node
     }
     if (type !== 'file') containers.set(id, { byName: new Map(), listed: [] })
+    raise(parentId, id)
     return node
+  }
+
+  /** What is above a change gets its version. */
+  function raise(containerId: number, version: number): void {
+    for (let node = nodes.get(containerId); node !== undefined; node = nodes.get(node.parentId)) {
+      node.text = node.text.replace(/"branchVersion":\d+/, `"branchVersion":${version}`)
+    }
   }
 
   const now = () => new Date().toISOString()

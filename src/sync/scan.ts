@@ -33,6 +33,11 @@ export interface Scan<T> {
   readonly ignored: number
 }
 
+export interface RemoteScan extends Scan<RemoteItem> {
+  /** The root's `branchVersion` all the while, where the server tells. */
+  readonly version?: number
+}
+
 export interface LocalScan extends Scan<LocalEntry> {
   readonly root: { readonly dev: number; readonly ino: number }
   /** Directories in which processes of ours have left something. */
@@ -144,10 +149,11 @@ export async function scanRemote(
   root: RemoteNode,
   roomId: number,
   options: ScanOptions & { foldCase: boolean },
-): Promise<Scan<RemoteItem>> {
-  const { selection, blocked, foldCase, signal } = options
-  const entries = await readWholeTree(api, root, roomId, signal === undefined ? {} : { signal })
-  return arrangeRemote(entries, { selection, blocked, foldCase })
+): Promise<RemoteScan> {
+  const { signal } = options
+  const { entries, version } = await readWholeTree(api, root, roomId, signal === undefined ? {} : { signal })
+  const scan = arrangeRemote(entries, options)
+  return version === undefined ? scan : { ...scan, version }
 }
 
 /** Remote entries (parents before children) by the places they have on this disk. */

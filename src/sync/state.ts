@@ -11,6 +11,7 @@ import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type AppendLog, openAppendLog } from '../local/append-log.ts'
 import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
+import type { Listed } from './known-tree.ts'
 import type { SyncRecord } from './records.ts'
 import { keyOf } from './scan.ts'
 
@@ -63,11 +64,14 @@ export type Deed =
 export interface SyncState {
   readonly pair: Pair
   readonly roots: Roots | undefined
+  /** A listing that found exactly the records; they have not changed since. */
+  readonly listed: Listed | undefined
   /** As they were when the state was opened. */
   records(): Map<string, SyncRecord>
   put(key: string, record: SyncRecord): void
   remove(key: string): void
   setRoots(roots: Roots): void
+  setListed(listed: Listed): void
   beginRun(run: Omit<RunRecord, 'id'>): string
   endRun(id: string, end: Omit<RunRecord, 'id' | 'command' | 'startedAt'>): void
   runs(): RunRecord[]
@@ -145,6 +149,8 @@ interface RecordLine {
   readonly put?: readonly Packed[]
   readonly drop?: string
   readonly roots?: Roots
+  /** Counts until a record is put or dropped. */
+  readonly listed?: Listed
 }
 
 /** One line of the log of runs. */
@@ -171,10 +177,12 @@ export async function openState(
   if (!existsSync(name)) await writePrivateFile(name, `${JSON.stringify(pair)}\n`)
   const found = new Map<string, SyncRecord>()
   let roots: Roots | undefined
+  let listed: Listed | undefined
   /** Records in the log that do not count any more. */
   let stale = 0
   const acceptRecords = (lines: readonly unknown[]): boolean => {
-    for (const { put = [], drop, roots: one } of lines as readonly RecordLine[]) {
+    for (const { put = [], drop, roots: one, listed: seen } of lines as readonly RecordLine[]) {
+      if (put.length > 0 || drop !== undefined) listed = undefined
       for (const packed of put) {
         const record = unpack(packed)
         if (record === undefined) return false
@@ -187,6 +195,7 @@ export async function openState(
         stale += 2
       }
       if (one !== undefined) roots = one
+      if (seen !== undefined) listed = seen
     }
     return true
   }
@@ -230,6 +239,7 @@ export async function openState(
       put = []
     }
     if (put.length > 0) yield { put }
+    if (listed !== undefined) yield { listed }
   }
   function* runLines(): Generator<RunLine> {
     for (const run of [...runs.values()].slice(-KEPT_RUNS)) {
@@ -243,8 +253,12 @@ export async function openState(
     get roots() {
       return roots
     },
+    get listed() {
+      return listed
+    },
     records: () => found,
     put(key, record) {
+      listed = undefined
       if (live.has(key)) stale++
       else size++
       live.set(key, record)
@@ -252,6 +266,7 @@ export async function openState(
     },
     remove(key) {
       if (!live.delete(key)) return
+      listed = undefined
       stale += 2
       size--
       write(records, { drop: key })
@@ -259,6 +274,10 @@ export async function openState(
     setRoots(next) {
       roots = next
       write(records, { roots: next })
+    },
+    setListed(next) {
+      listed = next
+      write(records, { listed: next })
     },
     beginRun(run) {
       const stamp = new Date(run.startedAt).toISOString().replace(/[-:]|\.\d+/g, '')

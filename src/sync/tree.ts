@@ -225,6 +225,13 @@ export async function readRemoteTree(
 /** Times that a listing in one piece is tried while others change the tree. */
 const WHOLE_TRIES = 3
 
+/** A tree that was listed whole. */
+export interface WholeTree {
+  readonly entries: RemoteEntry[]
+  /** The root's `branchVersion` before and after, where nothing changed meanwhile and the server tells. */
+  readonly version?: number
+}
+
 /**
  * As `readRemoteTree`, with as few requests as there are pages: for large trees. Falls back to a listing of each folder when the
  * tree keeps changing, or the server does not say where things belong.
@@ -234,7 +241,7 @@ export async function readWholeTree(
   root: RemoteNode,
   roomId: number,
   options: { signal?: AbortSignal } = {},
-): Promise<RemoteEntry[]> {
+): Promise<WholeTree> {
   let version = (await getNode(api, root.id, options.signal)).branchVersion
   for (let tries = 0; tries < WHOLE_TRIES && version !== undefined; tries++) {
     try {
@@ -242,13 +249,13 @@ export async function readWholeTree(
       const now = (await getNode(api, root.id, options.signal)).branchVersion
       if (entries === undefined) break
       // What came or went meanwhile may have pushed something over the edge of a page.
-      if (now === version) return entries
+      if (now === version) return { entries, version }
       version = now
     } catch (error) {
       if (!(error instanceof SyncError) || error.code !== 'LIST_CHANGED') throw error
     }
   }
-  return readRemoteTree(api, root, roomId, options)
+  return { entries: await readRemoteTree(api, root, roomId, options) }
 }
 
 async function collect<T>(source: AsyncIterable<T>): Promise<T[]> {
