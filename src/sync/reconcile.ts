@@ -124,23 +124,26 @@ const byPath = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
 
 export function reconcile(trees: Trees, options: ReconcileOptions): SyncStep[] {
   const { blocked } = trees
-  const local = new Map(trees.local)
-  const remote = new Map(trees.remote)
-  const records = new Map(trees.records)
   const steps: SyncStep[] = []
   /** Remote folders and local directories that an earlier step makes. */
   const made = new Set<string>()
 
-  const view: View = { local, remote, records, blocked, steps, made }
+  const view = viewOf(trees, steps, made)
   if (options.direction !== 'pull') findMoves(view, localSide(view))
   if (options.direction !== 'push') findMoves(view, remoteSide(view))
 
-  const keys = [...new Set([...local.keys(), ...remote.keys(), ...records.keys()])]
-    .filter((key) => !blocked.has(key))
-    .sort(byPath)
+  const { local, remote, records } = view
+  const found = new Set<string>()
+  for (const keys of [local.keys(), remote.keys(), records.keys()]) {
+    for (const key of keys) if (!blocked.has(key) && (options.checksum || !isSettled(view, key))) found.add(key)
+  }
+  const keys = [...found].sort(byPath)
   const removals: SyncStep[] = []
   const contents: SyncStep[] = []
-  const taken = new Set(keys)
+  const taken: Taken = {
+    has: (key) => found.has(key) || local.has(key) || remote.has(key) || records.has(key),
+    add: (key) => found.add(key),
+  }
   const decide = createDecision(trees, options, taken)
   /** Places that hold something which stays or comes: their directories are needed. */
   const needed = new Set<string>()
@@ -175,6 +178,31 @@ export function reconcile(trees: Trees, options: ReconcileOptions): SyncStep[] {
   return steps
 }
 
+/** Names that are not free any more. */
+type Taken = Pick<Set<string>, 'has' | 'add'>
+
+/** A view that moves can change; as long as nothing is missing anywhere there are none, and nothing needs to be copied. */
+function viewOf({ local, remote, records, blocked }: Trees, steps: SyncStep[], made: Set<string>): View {
+  const isWhole = () => {
+    for (const key of records.keys()) if (!local.has(key) || !remote.has(key)) return false
+    return true
+  }
+  const own = <T>(map: ReadonlyMap<string, T>) => new Map(map)
+  const trees = isWhole()
+    ? { local, remote, records }
+    : { local: own(local), remote: own(remote), records: own(records) }
+  return { ...(trees as Pick<View, 'local' | 'remote' | 'records'>), blocked, steps, made }
+}
+
+/** A file that is on both sides as it was: nothing follows from it. */
+function isSettled({ local, remote, records }: View, key: string): boolean {
+  const record = records.get(key)
+  if (record?.kind !== 'file') return false
+  const [here, there] = [local.get(key), remote.get(key)]
+  if (here === undefined || there === undefined) return false
+  return localChange(record, here) === 'same' && remoteChange(record, there) === 'same'
+}
+
 interface View {
   readonly local: Map<string, LocalEntry>
   readonly remote: Map<string, RemoteItem>
@@ -206,7 +234,7 @@ const targetChanged = (what: string) =>
   })
 
 /** Decides about one file. */
-function createDecision(trees: Trees, options: ReconcileOptions, taken: Set<string>) {
+function createDecision(trees: Trees, options: ReconcileOptions, taken: Taken) {
   const { direction, onConflict = 'fail', prefer } = options
   const mayDelete = options.delete && !trees.isFirst && !trees.isIncomplete
 

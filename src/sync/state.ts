@@ -11,9 +11,9 @@ import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type AppendLog, openAppendLog } from '../local/append-log.ts'
 import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
+import { sameNameKey } from '../local/names.ts'
 import type { Listed } from './known-tree.ts'
 import type { SyncRecord } from './records.ts'
-import { keyOf } from './scan.ts'
 
 /** What the state is about. */
 export interface Pair {
@@ -180,13 +180,17 @@ export async function openState(
   let listed: Listed | undefined
   /** Records in the log that do not count any more. */
   let stale = 0
-  const acceptRecords = (lines: readonly unknown[]): boolean => {
-    for (const { put = [], drop, roots: one, listed: seen } of lines as readonly RecordLine[]) {
+  const acceptRecords = (lines: Iterable<unknown>): boolean => {
+    for (const { put = [], drop, roots: one, listed: seen } of lines as Iterable<RecordLine>) {
       if (put.length > 0 || drop !== undefined) listed = undefined
       for (const packed of put) {
         const record = unpack(packed)
-        if (record === undefined) return false
-        const key = keyOf(record.path.split('/'))
+        if (record === undefined) {
+          found.clear()
+          roots = listed = undefined
+          return false
+        }
+        const key = sameNameKey(record.path)
         if (found.has(key)) stale++
         found.set(key, record)
       }
@@ -201,8 +205,8 @@ export async function openState(
   }
   const runs = new Map<string, RunRecord>()
   const deeds = new Map<string, Deed[]>()
-  const acceptRuns = (lines: readonly unknown[]): boolean => {
-    for (const { run, deed, of } of lines as readonly RunLine[]) {
+  const acceptRuns = (lines: Iterable<unknown>): boolean => {
+    for (const { run, deed, of } of lines as Iterable<RunLine>) {
       if (run !== undefined) runs.set(run.id, run)
       if (deed === undefined || of === undefined) continue
       const list = deeds.get(of)
@@ -219,14 +223,36 @@ export async function openState(
     await records.close()
     throw error
   }
-  // What is added and removed from here on; `found` stays as it was.
-  let size = found.size
   let isWritten = false
-  const live = new Map(found)
+  /** With what is added and removed from here on; `found` stays as it was. Most runs change nothing. */
+  let live = found
+  const change = () => {
+    if (live === found) live = new Map(found)
+    listed = undefined
+    return live
+  }
+  /** Put and not written yet: what is put in one go becomes one line. */
+  let waiting: Packed[] = []
+  let failure: unknown
 
   const write = (log: AppendLog, line: RecordLine | RunLine) => {
+    writeWaiting()
     isWritten = true
     log.append(line)
+  }
+  function writeWaiting(): void {
+    if (failure !== undefined) throw failure
+    if (waiting.length === 0) return
+    isWritten = true
+    records.append({ put: waiting })
+    waiting = []
+  }
+  function writeSoon(): void {
+    try {
+      writeWaiting()
+    } catch (error) {
+      failure = error // for whoever writes next, or waits for it
+    }
   }
 
   function* recordLines(): Generator<RecordLine> {
@@ -258,17 +284,17 @@ export async function openState(
     },
     records: () => found,
     put(key, record) {
-      listed = undefined
-      if (live.has(key)) stale++
-      else size++
-      live.set(key, record)
-      write(records, { put: [pack(record)] })
+      const now = change()
+      if (now.has(key)) stale++
+      now.set(key, record)
+      waiting.push(pack(record))
+      if (waiting.length >= RECORDS_PER_LINE) writeWaiting()
+      else if (waiting.length === 1) queueMicrotask(writeSoon)
     },
     remove(key) {
-      if (!live.delete(key)) return
-      listed = undefined
+      if (!live.has(key)) return
+      change().delete(key)
       stale += 2
-      size--
       write(records, { drop: key })
     },
     setRoots(next) {
@@ -301,12 +327,13 @@ export async function openState(
     },
     deeds: (runId) => [...(deeds.get(runId) ?? [])],
     async flush() {
+      writeWaiting()
       await records.sync()
       await history.sync()
     },
     async close() {
       // Who only reads holds no lock: somebody else may be writing.
-      if (isWritten && stale > size && records.size() > WORTH_TIDYING) await records.replace(recordLines())
+      if (isWritten && stale > live.size && records.size() > WORTH_TIDYING) await records.replace(recordLines())
       else await records.close()
       if (isWritten && runs.size > 2 * KEPT_RUNS) await history.replace(runLines())
       else await history.close()

@@ -19,7 +19,6 @@ import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from './guar
 import { isAsListed, isAsRecorded, type Listed, listedAs, recordedTree } from './known-tree.ts'
 import { isChange, type PlanFile, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
 import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from './reconcile.ts'
-import type { SyncRecord } from './records.ts'
 import { ensureFolder, parseRemotePath, resolveRemote, roomOf } from './remote-path.ts'
 import { never, type RunContext, report } from './run.ts'
 import {
@@ -227,7 +226,7 @@ async function look(
           { ...how, foldCase },
         )
   for (const scan of [here, there]) {
-    for (const key of [...scan.items.keys()]) if (blocked.has(key)) scan.items.delete(key)
+    for (const key of scan.items.keys()) if (blocked.has(key)) scan.items.delete(key)
   }
   const count = (items: Iterable<{ readonly kind: string }>) => {
     let files = 0
@@ -235,9 +234,10 @@ async function look(
     return files
   }
   // Of what does not take part nothing is missing.
-  const takesPart = ([key, { path, kind }]: [string, SyncRecord]) =>
-    !blocked.has(key) && selection.takes(path.split('/'), kind)
-  const known = count([...records].filter(takesPart).map(([, record]) => record))
+  let known = 0
+  for (const [key, { path, kind }] of records) {
+    if (kind === 'file' && !blocked.has(key) && selection.takes(path.split('/'), kind)) known++
+  }
   guardEmptied(pair, { local: count(here.items.values()), remote: count(there.items.values()), known }, options)
   const failures = [...here.failures, ...there.failures]
   const steps = reconcile(
@@ -487,12 +487,11 @@ async function carryOut(
 }
 
 function summaryOf(pair: Pair, runId: string, plan: Plan, result: ApplyResult | undefined): SyncSummary {
-  const isFile = ({ kind }: { readonly kind: string }) => kind === 'file'
-  const keys = new Set<string>()
-  for (const items of [plan.local.items, plan.remote.items])
-    for (const [key, item] of items) if (isFile(item)) keys.add(key)
-  const { steps, ignored } = plan
-  const common = { runId, pair, steps, ignored, files: keys.size }
+  const { steps, ignored, local, remote } = plan
+  let files = 0
+  for (const { kind } of local.items.values()) if (kind === 'file') files++
+  for (const [key, { kind }] of remote.items) if (kind === 'file' && local.items.get(key)?.kind !== 'file') files++
+  const common = { runId, pair, steps, ignored, files }
   if (result === undefined) {
     return {
       ...common,
