@@ -5,7 +5,7 @@
  * @module
  */
 import type { RemoteNode } from '../api/wire.ts'
-import { escapeName } from '../local/names.ts'
+import { escapeName, sameNameKey } from '../local/names.ts'
 import { remoteIdentity, type SyncRecord } from './records.ts'
 import { parentKey, type RemoteItem, type Scan } from './scan.ts'
 import type { RemoteEntry } from './tree.ts'
@@ -72,6 +72,49 @@ function isRecorded({ kind, path, node }: RemoteItem, record: SyncRecord, root: 
   return isWhole && size === record.remote.size && modified === record.remote.modified
 }
 
+/**
+ * What `arrangeRemote` makes of `recordedTree` when everything takes part: items that say nothing before they are asked, since
+ * nobody asks about most of them.
+ */
+export function recordedItems(
+  records: ReadonlyMap<string, SyncRecord>,
+  root: RemoteNode,
+  roomId: number,
+): Map<string, RemoteItem> {
+  const items = new Map<string, RemoteItem>()
+  const nodeOf = (record: SyncRecord): RemoteNode => {
+    const above = parentKey(sameNameKey(record.path))
+    const parentId = above === '' ? root.id : records.get(above)!.remote.id
+    return recordedNode(record, parentId, root.isEncrypted === true)
+  }
+  for (const [key, record] of records) items.set(key, new RecordedItem(record, roomId, nodeOf))
+  return items
+}
+
+class RecordedItem implements RemoteItem {
+  constructor(
+    readonly record: SyncRecord,
+    readonly roomId: number,
+    private readonly nodeOf: (record: SyncRecord) => RemoteNode,
+  ) {}
+  get kind() {
+    return this.record.kind
+  }
+  get path() {
+    return this.record.path.split('/')
+  }
+  get node() {
+    return this.nodeOf(this.record)
+  }
+}
+
+function recordedNode({ kind, path, remote }: SyncRecord, parentId: number, isEncrypted: boolean): RemoteNode {
+  const { id, size, modified: timestampModification } = remote
+  const name = escapeName(path.slice(path.lastIndexOf('/') + 1))
+  if (kind === 'directory') return { id, type: 'folder', name, parentId, isEncrypted }
+  return { id, type: 'file', name, parentId, isEncrypted, size, timestampModification }
+}
+
 /** What the records say is below the root; parents before children. */
 export function* recordedTree(
   records: ReadonlyMap<string, SyncRecord>,
@@ -79,16 +122,10 @@ export function* recordedTree(
   roomId: number,
 ): Generator<RemoteEntry> {
   const folders = new Map<string, RemoteEntry>([['', { node: root, path: [], roomId }]])
-  const isEncrypted = root.isEncrypted === true
-  const place = (key: string, { kind, path, remote: { id, size, modified } }: SyncRecord): RemoteEntry => {
+  const place = (key: string, record: SyncRecord): RemoteEntry => {
     const parent = folders.get(parentKey(key))!
-    const name = escapeName(path.slice(path.lastIndexOf('/') + 1))
-    const common = { id, name, parentId: parent.node.id, isEncrypted }
-    const node: RemoteNode =
-      kind === 'directory'
-        ? { ...common, type: 'folder' }
-        : { ...common, type: 'file', size, timestampModification: modified }
-    return { node, path: [...parent.path, name], roomId }
+    const node = recordedNode(record, parent.node.id, root.isEncrypted === true)
+    return { node, path: [...parent.path, node.name], roomId }
   }
   // In order of their keys, a directory comes before those in it.
   const directories = [...records].filter(([, { kind }]) => kind === 'directory').sort(([a], [b]) => (a < b ? -1 : 1))

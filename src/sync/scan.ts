@@ -9,6 +9,7 @@ import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { isTemporaryName } from '../local/atomic-file.ts'
 import { escapeName, foldKey, localName, sameNameKey } from '../local/names.ts'
+import type { SyncRecord } from './records.ts'
 import type { Selection } from './select.ts'
 import { type EntryFailure, type LocalEntry, readWholeTree, showPath, walk } from './tree.ts'
 
@@ -18,6 +19,8 @@ export interface RemoteItem {
   readonly path: readonly string[]
   readonly node: RemoteNode
   readonly roomId: number
+  /** What it was made from, if it was not listed. */
+  readonly record?: SyncRecord
 }
 
 /** Places that take no part in this run, with all that is below them. */

@@ -16,7 +16,7 @@ import { sweepDirectory } from '../local/partial-file.ts'
 import { foldsCase } from '../local/safe-tree.ts'
 import { type ApplyResult, applySteps } from './apply.ts'
 import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from './guards.ts'
-import { isAsListed, isAsRecorded, type Listed, listedAs, recordedTree } from './known-tree.ts'
+import { isAsListed, isAsRecorded, type Listed, listedAs, recordedItems, recordedTree } from './known-tree.ts'
 import { isChange, type PlanFile, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
 import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from './reconcile.ts'
 import { ensureFolder, parseRemotePath, resolveRemote, roomOf } from './remote-path.ts'
@@ -292,7 +292,9 @@ async function lookThere(
   how: ScanOptions & { readonly foldCase: boolean },
 ): Promise<ThereScan> {
   if (listed !== undefined && isAsListed(listed, await getNode(api, root.id, how.signal), clock.now())) {
-    return arrangeRemote(recordedTree(records, root, roomId), how)
+    // Names that meet are told by `arrangeRemote` only.
+    if (how.foldCase || !how.selection.isEverything) return arrangeRemote(recordedTree(records, root, roomId), how)
+    return { items: recordedItems(records, root, roomId), failures: [], ignored: 0 }
   }
   const scan = await scanRemote(api, root, roomId, how)
   if (scan.version === undefined || !isAsRecorded(scan, records, root)) return scan
