@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { getAccount } from '../../src/api/account.ts'
+import { callFor } from '../../src/api/api.ts'
 import {
   createFolder,
   deleteNode,
@@ -14,7 +15,7 @@ import {
   updateFolder,
 } from '../../src/api/nodes.ts'
 import { listDeleted, restoreDeleted } from '../../src/api/recycle-bin.ts'
-import type { RemoteNode } from '../../src/api/wire.ts'
+import { parseRaw, type RemoteNode } from '../../src/api/wire.ts'
 import type { Client } from '../../src/client.ts'
 import { planLine } from '../../src/sync/plan-file.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
@@ -22,7 +23,7 @@ import { openState } from '../../src/sync/state.ts'
 import { pairOf, type SyncOptions, type SyncSummary, stateDirectory } from '../../src/sync/sync-run.ts'
 import { createWorld, makeRoom, makeTree, type World } from '../support/cli.ts'
 
-const SCRIPTS = process.env.SEALSYNC_FULL ? 60 : 6
+const SCRIPTS = process.env.SEALSYNC_FULL ? 100 : 15
 const SEED = Number(process.env.SEALSYNC_SEED ?? Date.now() % 2 ** 31)
 
 let world: World
@@ -41,9 +42,9 @@ afterAll(() => world.close())
 const TREE = { a: 'a', b: 'b', 'sub/c': 'c', 'sub/d': 'd', 'sub/deep/e': 'e', 'other/f': 'f', 'empty/': '' }
 
 let count = 0
-function createPair(room = '/room', client = anna) {
+function createPair(room = '/room', client = anna, whole?: string) {
   const name = `known${++count}`
-  const [local, remote, directory] = [world.path(name), `${room}/${name}`, world.path(`${name}-state`)]
+  const [local, remote, directory] = [world.path(name), whole ?? `${room}/${name}`, world.path(`${name}-state`)]
   mkdirSync(local)
   makeTree(local, TREE)
   const run = (options: Partial<SyncOptions> = {}, state = directory): Promise<SyncSummary> =>
@@ -183,6 +184,22 @@ describe('everything is listed again', () => {
     await updateFile(anna.api, (await named.node('a')).id, { name: 'z%41' })
     await named.run({ direction: 'pull' })
     for (const isFirst of [true, false]) expect(await named.looks(), String(isFirst)).toBe(true)
+  })
+
+  test('always, where there are rooms below: they have rights of their own', async () => {
+    const room = await makeRoom(anna, `rooms${++count}`, false)
+    const pair = createPair('', anna, `/${room.name}`)
+    const inside = { name: 'inside', parentId: room.id, inheritPermissions: true }
+    const made = (await callFor(anna.api, { method: 'POST', path: '/v4/nodes/rooms', json: inside }, parseRaw)) as {
+      id: number
+    }
+    await pair.run({ direction: 'both' })
+    await pair.run({ direction: 'both' })
+    expect(await pair.looks({ direction: 'both' })).toBe(true)
+    expect(await pair.looks({ direction: 'both' })).toBe(true)
+    await deleteNode(anna.api, made.id)
+    rmSync(pair.path('inside'), { recursive: true })
+    for (const lists of [true, true, false]) expect(await pair.looks({ direction: 'both' })).toBe(lists)
   })
 
   test('after a day, or when the clock was set back', async () => {
