@@ -1,14 +1,17 @@
 /**
- * The remote tree out of the records, without a listing: as long as the server says that nothing has changed since one found
- * exactly what is recorded. What cannot be told from records alone - rooms below the root, names that are not stored as we
+ * The remote tree out of the records, without a listing, as long as the server says that nothing has changed since one found
+ * exactly what is recorded; else out of the records and a listing of what has changed. What cannot be told from records alone - rooms below the root, names that are not stored as we
  * would store them, whatever takes no part - is never remembered in this way, and listed each time.
  * @module
  */
-import type { RemoteNode } from '../api/wire.ts'
+import type { Api } from '../api/api.ts'
+import { getNode, listChildren, searchTree } from '../api/nodes.ts'
+import { PAGE, type RemoteNode } from '../api/wire.ts'
+import { toSyncError } from '../errors.ts'
 import { escapeName, sameNameKey } from '../local/names.ts'
 import { remoteIdentity, type SyncRecord } from './records.ts'
 import { parentKey, type RemoteItem, type Scan } from './scan.ts'
-import type { RemoteEntry } from './tree.ts'
+import { type RemoteEntry, type WholeTree, within } from './tree.ts'
 
 /** A listing of the remote root that found what is recorded, neither more nor less. */
 export interface Listed {
@@ -36,13 +39,9 @@ export const listedAs = (root: RemoteNode, version: number, now: number): Listed
   at: now,
 })
 
-/** True when the root is as it was at that listing. */
-export const isAsListed = (listed: Listed, root: RemoteNode, now: number): boolean =>
-  listed.rootId === root.id &&
-  listed.version === root.branchVersion &&
-  listed.rights === rightsOf(root) &&
-  now >= listed.at &&
-  now - listed.at < LISTED_FOR_MS
+/** True when that listing can tell of this root, as it is now: at the same version, or by what has changed since. */
+export const isListingOf = (listed: Listed, root: RemoteNode, now: number): boolean =>
+  listed.rootId === root.id && listed.rights === rightsOf(root) && now >= listed.at && now - listed.at < LISTED_FOR_MS
 
 /** True when `recordedTree` would make what was listed out of these records. */
 export function isAsRecorded(
@@ -135,4 +134,125 @@ export function* recordedTree(
     yield folder
   }
   for (const [key, record] of records) if (record.kind === 'file') yield place(key, record)
+}
+
+/** Of the tree that may have changed, and of its folders that may be listed one by one; more is sooner listed whole. */
+const CHANGED_AT_MOST = 0.25
+const FOLDERS_AT_MOST = 100
+
+/**
+ * The tree as it is now, from the records and what has changed since the listing. The number of entries that each changed
+ * folder says it has shows whether something is gone from it; then it is listed.
+ *
+ * @param root - As it is now, with its `branchVersion`.
+ * @returns `undefined` when the tree has to be listed whole: too much has changed, it is changing, or the server does not tell.
+ */
+export async function readChangedTree(
+  api: Api,
+  root: RemoteNode,
+  roomId: number,
+  records: ReadonlyMap<string, SyncRecord>,
+  { version: since }: Listed,
+  signal?: AbortSignal,
+): Promise<Required<WholeTree> | undefined> {
+  const version = root.branchVersion
+  if (version === undefined) return undefined
+  const changed = new Map<number, RemoteNode>()
+  try {
+    const atMost = PAGE + CHANGED_AT_MOST * records.size
+    for await (const node of searchTree(api, root.id, signal, { since, atMost })) {
+      if (node.type === 'room' || node.parentId === undefined) return undefined
+      changed.set(node.id, node)
+    }
+    const children = childrenOf(records, root, changed)
+    if (children === undefined || !(await complete(api, root, children, changed, signal))) return undefined
+    const entries = arrange(root, roomId, children)
+    const isStill = entries !== undefined && (await getNode(api, root.id, signal)).branchVersion === version
+    return isStill ? { entries, version } : undefined
+  } catch (error) {
+    const { code, status } = toSyncError(error)
+    // It was changed meanwhile, or the server does not know the filter.
+    if (code === 'LIST_CHANGED' || code === 'LIST_TOO_LONG' || status === 400) return undefined
+    throw error
+  }
+}
+
+/** By id of the parent. */
+type Children = Map<number, RemoteNode[]>
+
+/** What is recorded, and in its place what has changed; `undefined` when records are missing. */
+function childrenOf(
+  records: ReadonlyMap<string, SyncRecord>,
+  root: RemoteNode,
+  changed: ReadonlyMap<number, RemoteNode>,
+): Children | undefined {
+  const children: Children = new Map()
+  const add = (parentId: number, node: RemoteNode) => {
+    const siblings = children.get(parentId)
+    if (siblings === undefined) children.set(parentId, [node])
+    else siblings.push(node)
+  }
+  const names = new Set<string>()
+  for (const node of changed.values()) {
+    names.add(`${node.parentId}/${node.name}`)
+    add(node.parentId!, node)
+  }
+  for (const [key, record] of records) {
+    if (changed.has(record.remote.id)) continue
+    const above = parentKey(key)
+    const parentId = above === '' ? root.id : records.get(above)?.remote.id
+    if (parentId === undefined) return undefined
+    const node = recordedNode(record, parentId, root.isEncrypted === true)
+    // A name is there once: this is an older version.
+    if (!names.has(`${parentId}/${node.name}`)) add(parentId, node)
+  }
+  return children
+}
+
+/** Lists each folder that has changed and has not as many entries as it says; false when those are too many. */
+async function complete(
+  api: Api,
+  root: RemoteNode,
+  children: Children,
+  changed: ReadonlyMap<number, RemoteNode>,
+  signal?: AbortSignal,
+): Promise<boolean> {
+  const pending = [root, ...[...changed.values()].filter(({ type }) => type === 'folder')]
+  let listed = 0
+  for (const folder of pending) {
+    const before = children.get(folder.id) ?? []
+    if (hasAll(folder, before)) continue
+    if (++listed > FOLDERS_AT_MOST) return false
+    const now: RemoteNode[] = []
+    for await (const node of listChildren(api, folder.id, signal)) {
+      if (node.type === 'room') return false
+      now.push(node)
+      // What came here from somewhere else may bring along what has not changed.
+      if (node.type === 'folder' && !before.some(({ id }) => id === node.id)) pending.push(node)
+    }
+    children.set(folder.id, now)
+  }
+  return true
+}
+
+function hasAll({ cntFiles, cntFolders, cntRooms = 0 }: RemoteNode, children: readonly RemoteNode[]): boolean {
+  const files = children.filter(({ type }) => type === 'file').length
+  return cntFiles === files && cntFolders === children.length - files && cntRooms === 0
+}
+
+/** Parents before children; `undefined` when something is in two places. */
+function arrange(root: RemoteNode, roomId: number, children: Children): RemoteEntry[] | undefined {
+  const entries: RemoteEntry[] = []
+  const seen = new Set<number>()
+  const pending: RemoteEntry[] = [{ node: root, path: [], roomId }]
+  for (const parent of pending) {
+    for (const child of children.get(parent.node.id) ?? []) {
+      if (seen.has(child.id)) return undefined
+      seen.add(child.id)
+      const entry = { node: within(root, child), path: [...parent.path, child.name], roomId }
+      entries.push(entry)
+      if (child.type !== 'file') pending.push(entry)
+    }
+  }
+  return entries
 }

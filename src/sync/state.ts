@@ -64,8 +64,10 @@ export type Deed =
 export interface SyncState {
   readonly pair: Pair
   readonly roots: Roots | undefined
-  /** A listing that found exactly the records; they have not changed since. */
+  /** A listing that found exactly the records, as they were then; none has been removed since. */
   readonly listed: Listed | undefined
+  /** False when a record has been put since. */
+  readonly isAsListed: boolean
   /** As they were when the state was opened. */
   records(): Map<string, SyncRecord>
   put(key: string, record: SyncRecord): void
@@ -149,7 +151,7 @@ interface RecordLine {
   readonly put?: readonly Packed[]
   readonly drop?: string
   readonly roots?: Roots
-  /** Counts until a record is put or dropped. */
+  /** Found what the lines before this one say. */
   readonly listed?: Listed
 }
 
@@ -178,11 +180,13 @@ export async function openState(
   const found = new Map<string, SyncRecord>()
   let roots: Roots | undefined
   let listed: Listed | undefined
+  let isAsListed = false
   /** Records in the log that do not count any more. */
   let stale = 0
   const acceptRecords = (lines: Iterable<unknown>): boolean => {
     for (const { put = [], drop, roots: one, listed: seen } of lines as Iterable<RecordLine>) {
-      if (put.length > 0 || drop !== undefined) listed = undefined
+      if (put.length > 0) isAsListed = false
+      if (drop !== undefined) listed = undefined
       for (const packed of put) {
         const record = unpack(packed)
         if (record === undefined) {
@@ -199,7 +203,9 @@ export async function openState(
         stale += 2
       }
       if (one !== undefined) roots = one
-      if (seen !== undefined) listed = seen
+      if (seen === undefined) continue
+      listed = seen
+      isAsListed = true
     }
     return true
   }
@@ -228,7 +234,7 @@ export async function openState(
   let live = found
   const change = () => {
     if (live === found) live = new Map(found)
-    listed = undefined
+    isAsListed = false
     return live
   }
   /** Put and not written yet: what is put in one go becomes one line. */
@@ -257,6 +263,7 @@ export async function openState(
 
   function* recordLines(): Generator<RecordLine> {
     if (roots !== undefined) yield { roots }
+    if (listed !== undefined && !isAsListed) yield { listed }
     let put: Packed[] = []
     for (const record of live.values()) {
       put.push(pack(record))
@@ -265,7 +272,7 @@ export async function openState(
       put = []
     }
     if (put.length > 0) yield { put }
-    if (listed !== undefined) yield { listed }
+    if (listed !== undefined && isAsListed) yield { listed }
   }
   function* runLines(): Generator<RunLine> {
     for (const run of [...runs.values()].slice(-KEPT_RUNS)) {
@@ -282,6 +289,9 @@ export async function openState(
     get listed() {
       return listed
     },
+    get isAsListed() {
+      return isAsListed
+    },
     records: () => found,
     put(key, record) {
       const now = change()
@@ -294,6 +304,7 @@ export async function openState(
     remove(key) {
       if (!live.has(key)) return
       change().delete(key)
+      listed = undefined
       stale += 2
       write(records, { drop: key })
     },
@@ -303,6 +314,7 @@ export async function openState(
     },
     setListed(next) {
       listed = next
+      isAsListed = true
       write(records, { listed: next })
     },
     beginRun(run) {

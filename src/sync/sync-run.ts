@@ -16,7 +16,15 @@ import { sweepDirectory } from '../local/partial-file.ts'
 import { foldsCase } from '../local/safe-tree.ts'
 import { type ApplyResult, applySteps } from './apply.ts'
 import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from './guards.ts'
-import { isAsListed, isAsRecorded, type Listed, listedAs, recordedItems, recordedTree } from './known-tree.ts'
+import {
+  isAsRecorded,
+  isListingOf,
+  type Listed,
+  listedAs,
+  readChangedTree,
+  recordedItems,
+  recordedTree,
+} from './known-tree.ts'
 import { isChange, type PlanFile, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
 import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from './reconcile.ts'
 import { ensureFolder, parseRemotePath, resolveRemote, roomOf } from './remote-path.ts'
@@ -26,6 +34,7 @@ import {
   createBlocked,
   identifyRoot,
   type RemoteItem,
+  type RemoteScan,
   type Scan,
   type ScanOptions,
   scanLocal,
@@ -33,7 +42,7 @@ import {
 } from './scan.ts'
 import { createSelection, type SelectionOptions } from './select.ts'
 import { openState, type Pair, type SyncState } from './state.ts'
-import type { EntryFailure } from './tree.ts'
+import { type EntryFailure, within } from './tree.ts'
 import { openUploader } from './uploader.ts'
 
 export interface SyncOptions extends Omit<GuardOptions, 'direction'> {
@@ -222,7 +231,8 @@ async function look(
           context,
           container.node,
           container.roomId,
-          { records, listed: isSameRoots && options.checksum !== true ? state.listed : undefined },
+          isSameRoots && options.checksum !== true ? state : {},
+          records,
           { ...how, foldCase },
         )
   for (const scan of [here, there]) {
@@ -288,15 +298,23 @@ async function lookThere(
   { api, clock }: RunContext,
   root: RemoteNode,
   roomId: number,
-  { records, listed }: { readonly records: Plan['records']; readonly listed: Listed | undefined },
+  { listed, isAsListed }: Partial<Pick<SyncState, 'listed' | 'isAsListed'>>,
+  records: Plan['records'],
   how: ScanOptions & { readonly foldCase: boolean },
 ): Promise<ThereScan> {
-  if (listed !== undefined && isAsListed(listed, await getNode(api, root.id, how.signal), clock.now())) {
-    // Names that meet are told by `arrangeRemote` only.
-    if (how.foldCase || !how.selection.isEverything) return arrangeRemote(recordedTree(records, root, roomId), how)
-    return { items: recordedItems(records, root, roomId), failures: [], ignored: 0 }
+  let scan: RemoteScan | undefined
+  if (listed !== undefined) {
+    const now = within(root, await getNode(api, root.id, how.signal))
+    const isListing = isListingOf(listed, now, clock.now())
+    if (isListing && isAsListed && now.branchVersion === listed.version) {
+      // Names that meet are told by `arrangeRemote` only.
+      if (how.foldCase || !how.selection.isEverything) return arrangeRemote(recordedTree(records, root, roomId), how)
+      return { items: recordedItems(records, root, roomId), failures: [], ignored: 0 }
+    }
+    const tree = isListing ? await readChangedTree(api, now, roomId, records, listed, how.signal) : undefined
+    if (tree !== undefined) scan = { ...arrangeRemote(tree.entries, how), version: tree.version }
   }
-  const scan = await scanRemote(api, root, roomId, how)
+  scan ??= await scanRemote(api, root, roomId, how)
   if (scan.version === undefined || !isAsRecorded(scan, records, root)) return scan
   return { ...scan, listed: listedAs(root, scan.version, clock.now()) }
 }
