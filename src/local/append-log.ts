@@ -3,7 +3,7 @@
  * the middle can be lost, changed or swapped unnoticed. A crash can only cut the end, and what was cut had not been synced.
  * @module
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { close as closeFd, constants, fdatasync, ftruncateSync, openSync, writeSync } from 'node:fs'
 import { rename, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
@@ -15,8 +15,8 @@ const VERSION = 1
 const CHECKSUM_LENGTH = 32
 
 /** Chained: each checksum covers the one before it. */
-const checksumOf = (before: string, json: string | Uint8Array): string =>
-  createHash('sha256').update(before).update(json).digest('hex').slice(0, CHECKSUM_LENGTH)
+const checksumOf = (before: string, json: string): string =>
+  hash('sha256', before + json, 'hex').slice(0, CHECKSUM_LENGTH)
 
 export interface AppendLog {
   /** Adds a record. It is in the hands of the system when this returns, so only losing power can lose it. */
@@ -52,10 +52,10 @@ function parse(bytes: Uint8Array, scope: string): Content | undefined {
   for (let end = buffer.indexOf(10); end !== -1; end = buffer.indexOf(10, length)) {
     const start = length + CHECKSUM_LENGTH + 1
     if (start > end) return undefined
-    const json = buffer.subarray(start, end)
+    const json = buffer.toString('utf8', start, end)
     const next = checksumOf(checksum, json)
     if (buffer.toString('latin1', length, start) !== `${next} `) return undefined
-    if (length === 0 && json.toString() !== header(scope)) return undefined
+    if (length === 0 && json !== header(scope)) return undefined
     checksum = next
     length = end + 1
   }

@@ -109,8 +109,9 @@ export async function listPairs(directory: string, account: string): Promise<Pai
 const KEPT_RUNS = 200
 /** Records per line of a log that is written anew. */
 const RECORDS_PER_LINE = 512
-/** A log is written anew when it is longer than this and most of it is out of date. */
+/** A log is written anew when it is longer than this and most of it is out of date, or in more lines than a part of its records. */
 const WORTH_TIDYING = 1024 * 1024
+const LINES_AT_MOST = 1 / 8
 
 /** A record in few bytes. */
 type Packed = readonly [
@@ -183,8 +184,10 @@ export async function openState(
   let isAsListed = false
   /** Records in the log that do not count any more. */
   let stale = 0
+  let lineCount = 0
   const acceptRecords = (lines: Iterable<unknown>): boolean => {
     for (const { put = [], drop, roots: one, listed: seen } of lines as Iterable<RecordLine>) {
+      lineCount++
       if (put.length > 0) isAsListed = false
       if (drop !== undefined) listed = undefined
       for (const packed of put) {
@@ -250,6 +253,7 @@ export async function openState(
     if (failure !== undefined) throw failure
     if (waiting.length === 0) return
     isWritten = true
+    lineCount++
     records.append({ put: waiting })
     waiting = []
   }
@@ -344,11 +348,14 @@ export async function openState(
       await history.sync()
     },
     async close() {
+      writeSoon()
       // Who only reads holds no lock: somebody else may be writing.
-      if (isWritten && stale > live.size && records.size() > WORTH_TIDYING) await records.replace(recordLines())
+      const isUntidy = stale > live.size || lineCount > LINES_AT_MOST * live.size
+      if (isWritten && isUntidy && records.size() > WORTH_TIDYING) await records.replace(recordLines())
       else await records.close()
       if (isWritten && runs.size > 2 * KEPT_RUNS) await history.replace(runLines())
       else await history.close()
+      if (failure !== undefined) throw failure
     },
   }
 }
