@@ -314,7 +314,8 @@ test(`plans are those that a listing leads to, whatever somebody does there (see
         const asked = await asksFor(async () => plans.push(await pair.run({ ...how, dryRun: true }, other)))
         if (state.records().size > 0) expect(asked).toBe('all')
         const shown = ({ steps, kept, ignored, files, failed }: SyncSummary) => ({
-          steps: steps.map(planLine),
+          // Names of conflicts have the time in them.
+          steps: steps.map((step) => JSON.stringify(planLine(step)).replace(/\d\d\.\d\d\.\d\d/, 'now')),
           kept,
           ignored,
           files,
@@ -325,7 +326,7 @@ test(`plans are those that a listing leads to, whatever somebody does there (see
         await pair.run(how)
       }
     }),
-    { numRuns: SCRIPTS, seed: SEED },
+    { numRuns: SCRIPTS, seed: SEED, endOnFailure: true },
   )
   expect(Math.min(saved.nothing, saved.changes), JSON.stringify(saved)).toBeGreaterThan(0)
 }, 300_000)
