@@ -20,15 +20,20 @@ interface Node {
   readonly name: string
   readonly parentId: number
   readonly size: number
-  /** As it goes over the wire; written once. */
-  readonly text: string
+  /** As it goes over the wire. */
+  text: string
+  version: number
   fileKey?: unknown
 }
 
 interface Container {
   readonly byName: Map<string, Node>
   readonly listed: Node[]
+  files: number
+  folders: number
 }
+
+const emptyContainer = (): Container => ({ byName: new Map(), listed: [], files: 0, folders: 0 })
 
 interface Upload {
   readonly parentId: number
@@ -84,7 +89,7 @@ export const fileName = (index: number): string => `f${String(index).padStart(6,
 
 export function createRooms({ storage, baseUrl }: RoomOptions): Handler {
   const nodes = new Map<number, Node>()
-  const containers = new Map<number, Container>([[0, { byName: new Map(), listed: [] }]])
+  const containers = new Map([[0, emptyContainer()]])
   const uploads = new Map<string, Upload>()
   let keyPair: Json | undefined
   let publicKey: PublicKey | undefined
@@ -110,16 +115,30 @@ export function createRooms({ storage, baseUrl }: RoomOptions): Handler {
       branchVersion: id,
       ...(type === 'file' ? { mediaType: 'application/octet-stream' } : { cntFiles: 0, cntFolders: 0, cntRooms: 0 }),
     })
-    const node: Node = { id, name, parentId, size, text }
+    const node: Node = { id, name, parentId, size, text, version: id }
     nodes.set(id, node)
     parent.byName.set(name, node)
-    if (old === undefined) parent.listed.push(node)
-    else {
+    if (old === undefined) {
+      parent.listed.push(node)
+      parent[type === 'file' ? 'files' : 'folders']++
+    } else {
       nodes.delete(old.id)
       parent.listed[parent.listed.indexOf(old)] = node
     }
-    if (type !== 'file') containers.set(id, { byName: new Map(), listed: [] })
+    if (type !== 'file') containers.set(id, emptyContainer())
+    raise(parentId, id)
     return node
+  }
+
+  /** What is above a change gets its version. */
+  function raise(containerId: number, version: number): void {
+    for (let node = nodes.get(containerId); node !== undefined; node = nodes.get(node.parentId)) {
+      const { files, folders } = containers.get(node.id)!
+      node.version = version
+      node.text = node.text
+        .replace(/"branchVersion":\d+/, `"branchVersion":${version}`)
+        .replace(/"cntFiles":\d+,"cntFolders":\d+/, `"cntFiles":${files},"cntFolders":${folders}`)
+    }
   }
 
   const now = () => new Date().toISOString()
@@ -134,24 +153,27 @@ export function createRooms({ storage, baseUrl }: RoomOptions): Handler {
   }
 
   /** Everything below a container in one list, until something changes. */
-  let flat: { readonly of: number; readonly at: number; readonly texts: readonly string[] } | undefined
+  let flat: { readonly of: number; readonly at: number; readonly nodes: readonly Node[] } | undefined
 
   function search({ query }: Head): Answer {
     const of = Number(query.get('parent_id') ?? 0)
     if (flat?.of !== of || flat.at !== lastId) {
-      const texts: string[] = []
+      const found: Node[] = []
       const pending = [of]
       for (let id = pending.pop(); id !== undefined; id = pending.pop()) {
         for (const node of containers.get(id)?.listed ?? []) {
-          texts.push(node.text)
+          found.push(node)
           if (containers.has(node.id)) pending.push(node.id)
         }
       }
-      flat = { of, at: lastId, texts }
+      flat = { of, at: lastId, nodes: found }
     }
     const [offset, limit] = [Number(query.get('offset') ?? 0), Number(query.get('limit') ?? 500)]
-    const range = JSON.stringify({ offset, limit, total: flat.texts.length })
-    return { status: 200, text: `{"range":${range},"items":[${flat.texts.slice(offset, offset + limit).join(',')}]}` }
+    const since = Number(/^branchVersion:ge:(\d+)$/.exec(query.get('filter') ?? '')?.[1] ?? 0)
+    const found = since === 0 ? flat.nodes : flat.nodes.filter(({ version }) => version >= since)
+    const range = JSON.stringify({ offset, limit, total: found.length })
+    const items = found.slice(offset, offset + limit).map(({ text }) => text)
+    return { status: 200, text: `{"range":${range},"items":[${items.join(',')}]}` }
   }
 
   function openUpload(body: unknown): Answer {

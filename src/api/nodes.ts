@@ -24,11 +24,13 @@ interface Page<T> {
 const listChanged = () =>
   new SyncError('changed', 'LIST_CHANGED', 'The list changed while it was read', { hint: 'Run again.' })
 
+const listTooLong = () => new SyncError('limit', 'LIST_TOO_LONG', 'The server lists too many entries')
+
 /** Reads a paged list to its end. A page that brings nothing before the end is an error, never "no more". */
 export async function* pages<T>(fetch: (offset: number) => Promise<Page<T>>): AsyncGenerator<T> {
   for (let offset = 0, before = 0; ; ) {
     const { range, items } = await fetch(offset)
-    if (range.total > MAX_NODES) throw new SyncError('limit', 'LIST_TOO_LONG', 'The server lists too many entries')
+    if (range.total > MAX_NODES) throw listTooLong()
     // What has moved to an earlier page would be passed over in silence.
     if (range.total < before) throw listChanged()
     before = range.total
@@ -71,15 +73,25 @@ export async function* listChildren(api: Api, parentId: number, signal?: AbortSi
  * listing of each folder. What changes meanwhile may be missing; compare the root's `branchVersion` before and after, where the
  * server tells it.
  *
- * @throws {SyncError} `LIST_CHANGED` when entries moved between the pages.
+ * @param only - Only what has this `branchVersion` or a later one, if it is not more than so many.
+ * @throws {SyncError} `LIST_CHANGED` when entries moved between the pages, `LIST_TOO_LONG`.
  */
-export async function* searchTree(api: Api, parentId: number, signal?: AbortSignal): AsyncGenerator<RemoteNode> {
+export async function* searchTree(
+  api: Api,
+  parentId: number,
+  signal?: AbortSignal,
+  only?: { readonly since: number; readonly atMost: number },
+): AsyncGenerator<RemoteNode> {
   await api.rooms?.enter(parentId)
-  const query = { search_string: '*', parent_id: parentId, depth_level: -1, sort: 'name:asc', limit: PAGE }
+  const filter = only && `branchVersion:ge:${only.since}`
+  const query = { search_string: '*', parent_id: parentId, depth_level: -1, sort: 'name:asc', limit: PAGE, filter }
   const seen = new Set<number>()
-  const found = pages((offset) =>
-    callFor(api, { method: 'GET', path: '/v4/nodes/search', query: { ...query, offset }, signal }, seePage(api)),
-  )
+  const found = pages(async (offset) => {
+    const request = { method: 'GET', path: '/v4/nodes/search', query: { ...query, offset }, signal } as const
+    const page = await callFor(api, request, seePage(api))
+    if (only !== undefined && page.range.total > only.atMost) throw listTooLong()
+    return page
+  })
   for await (const node of found) {
     // One that comes twice has pushed another one out.
     if (seen.has(node.id)) throw listChanged()

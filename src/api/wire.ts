@@ -69,19 +69,19 @@ type Parsed<S extends Shape> = {
   readonly [K in keyof Required<S>]: Value<S[K]>
 } & { readonly [K in keyof Loose<S>]?: Value<S[K]> }
 
-const shape =
-  <S extends Shape>(fields: S): Parser<Parsed<S>> =>
-  (value, path) => {
+const shape = <S extends Shape>(fields: S): Parser<Parsed<S>> => {
+  const entries = Object.entries(fields)
+  return (value, path) => {
     if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad(path, 'is not an object')
     const out: Record<string, unknown> = {}
-    for (const [name, field] of Object.entries(fields)) {
+    for (const [name, field] of entries) {
       const found = Object.hasOwn(value, name) ? (value as Record<string, unknown>)[name] : undefined
-      const here = `${path}.${name}`
-      if (typeof field === 'function') out[name] = field(found, here)
-      else if (found !== undefined && found !== null) out[name] = field.optional(found, here)
+      if (typeof field === 'function') out[name] = field(found, `${path}.${name}`)
+      else if (found !== undefined && found !== null) out[name] = field.optional(found, `${path}.${name}`)
     }
     return out as Parsed<S>
   }
+}
 
 const range = shape({ offset: natural, limit: natural, total: natural })
 /** Longest page we ever ask for. */

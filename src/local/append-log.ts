@@ -3,7 +3,7 @@
  * the middle can be lost, changed or swapped unnoticed. A crash can only cut the end, and what was cut had not been synced.
  * @module
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { close as closeFd, constants, fdatasync, ftruncateSync, openSync, writeSync } from 'node:fs'
 import { rename, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
@@ -16,7 +16,7 @@ const CHECKSUM_LENGTH = 32
 
 /** Chained: each checksum covers the one before it. */
 const checksumOf = (before: string, json: string): string =>
-  createHash('sha256').update(before).update(json).digest('hex').slice(0, CHECKSUM_LENGTH)
+  hash('sha256', before + json, 'hex').slice(0, CHECKSUM_LENGTH)
 
 export interface AppendLog {
   /** Adds a record. It is in the hands of the system when this returns, so only losing power can lose it. */
@@ -33,13 +33,13 @@ export interface AppendLog {
 }
 
 interface Content {
-  readonly records: readonly unknown[]
+  readonly records: Iterable<unknown>
   /** Bytes up to the end of the last whole record. */
   readonly length: number
   readonly checksum: string
 }
 
-const NOTHING: Content = Object.freeze({ records: Object.freeze([]), length: 0, checksum: '' })
+const NOTHING: Content = Object.freeze({ records: [], length: 0, checksum: '' })
 
 /**
  * Reads whole lines; what follows the last one was being written when a crash came.
@@ -47,20 +47,28 @@ const NOTHING: Content = Object.freeze({ records: Object.freeze([]), length: 0, 
  * @returns `undefined` when the file is damaged, or not a log of this version and scope.
  */
 function parse(bytes: Uint8Array, scope: string): Content | undefined {
-  const records: unknown[] = []
   let [length, checksum] = [0, '']
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)
   for (let end = buffer.indexOf(10); end !== -1; end = buffer.indexOf(10, length)) {
-    const line = buffer.toString('utf8', length, end)
-    const json = line.slice(CHECKSUM_LENGTH + 1)
+    const start = length + CHECKSUM_LENGTH + 1
+    if (start > end) return undefined
+    const json = buffer.toString('utf8', start, end)
     const next = checksumOf(checksum, json)
-    if (line.slice(0, CHECKSUM_LENGTH + 1) !== `${next} `) return undefined
-    if (length > 0) records.push(JSON.parse(json))
-    else if (json !== header(scope)) return undefined
+    if (buffer.toString('latin1', length, start) !== `${next} `) return undefined
+    if (length === 0 && json !== header(scope)) return undefined
     checksum = next
     length = end + 1
   }
-  return { records, length, checksum }
+  return { records: recordsOf(buffer.subarray(0, length)), length, checksum }
+}
+
+/** One at a time: all of them at once would take much more memory than the file. */
+function* recordsOf(buffer: Buffer): Generator<unknown> {
+  for (let start = buffer.indexOf(10) + 1; start < buffer.length; ) {
+    const end = buffer.indexOf(10, start)
+    yield JSON.parse(buffer.toString('utf8', start + CHECKSUM_LENGTH + 1, end))
+    start = end + 1
+  }
 }
 
 const header = (scope: string) => JSON.stringify({ format: 'sealsync-log', version: VERSION, scope })
@@ -77,7 +85,7 @@ const header = (scope: string) => JSON.stringify({ format: 'sealsync-log', versi
 export async function openAppendLog(
   path: string,
   scope: string,
-  accept: (records: readonly unknown[]) => boolean,
+  accept: (records: Iterable<unknown>) => boolean,
   onDamaged: (keptAs: string) => void,
   now: number,
 ): Promise<AppendLog> {

@@ -12,6 +12,8 @@ export const MAX_REMOTE_NAME = 150
 const FORBIDDEN = /[\\<>:"|?*\u0000-\u001f]/
 const RESERVED = /^(con|prn|aux|nul|com[1-9]|lpt[1-9])(\.|$)/i
 const HEX_PAIR = /^%[0-9A-Fa-f]{2}/
+/** Anything that may have to be escaped, or is worth a closer look: most names have nothing of the kind. */
+const UNUSUAL = /[\\<>:"|?*%\u0000-\u001f\ud800-\udfff]|^-|\.$|^(?:con|prn|aux|nul|com[1-9]|lpt[1-9])(?:\.|$)/i
 
 const encoder = new TextEncoder()
 const escapeChar = (char: string) =>
@@ -24,6 +26,7 @@ const escapeChar = (char: string) =>
  * @throws {SyncError} `NAME_TOO_LONG` above 150 UTF-16 units after escaping; `NAME_INVALID` for names that are no Unicode text.
  */
 export function escapeName(name: string): string {
+  if (name.length <= MAX_REMOTE_NAME && !UNUSUAL.test(name)) return name
   if (/\p{Surrogate}/u.test(name)) throw invalidName('is not valid Unicode text')
   let out = ''
   const chars = Array.from(name)
@@ -50,6 +53,7 @@ export function escapeName(name: string): string {
  * Undoes `escapeName`. Only what `escapeName` would have escaped is decoded: a `%41` that somebody typed stays as it is.
  */
 export function unescapeName(name: string): string {
+  if (!name.includes('%')) return name
   const decoded = name.replace(/(?:%[0-9A-F]{2})+/g, (run) => {
     try {
       return decodeURIComponent(run)
@@ -81,9 +85,10 @@ export function checkLocalName(name: string, platform: NodeJS.Platform = process
   if (name === '' || name === '.' || name === '..') throw hostile('is empty or means a directory')
   if (name.includes('/') || name.includes('\0')) throw hostile('contains a separator or NUL')
   if (/\p{Surrogate}/u.test(name)) throw hostile('is not valid Unicode text')
-  // NTFS counts UTF-16 units, the others bytes.
-  const length = platform === 'win32' ? name.length : encoder.encode(name).length
-  if (length > 255) throw hostile('is longer than 255 bytes')
+  // NTFS counts UTF-16 units, the others bytes; a unit is three bytes at most.
+  if (name.length > 85 && (platform === 'win32' ? name.length : encoder.encode(name).length) > 255) {
+    throw hostile('is longer than 255 bytes')
+  }
   if (platform !== 'win32') return
   if (/[\\:*?"<>|\u0000-\u001f]/.test(name)) throw hostile('contains a character Windows forbids')
   if (/[. ]$/.test(name)) throw hostile('ends with a dot or space')

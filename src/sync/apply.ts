@@ -210,7 +210,12 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
   let bin: LocalBin | undefined
   const local = () => (tree ??= createSafeTree(root))
   const binOf = () => (bin ??= createLocalBin(local(), runId))
-  const records = new Map(target.records)
+  /** As they become in this run; copied when the first one changes. */
+  let records = target.records
+  const change = (): Map<string, SyncRecord> => {
+    if (records === target.records) records = new Map(target.records)
+    return records as Map<string, SyncRecord>
+  }
   const places = new Map<string, Place>([['', target.container]])
   for (const [key, { kind, node, roomId }] of target.remote)
     if (kind === 'directory') places.set(key, { id: node.id, roomId })
@@ -223,7 +228,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
   let ahead: ReturnType<typeof createKeysAhead> | undefined
 
   const put = (key: string, record: SyncRecord) => {
-    records.set(key, record)
+    change().set(key, record)
     state.put(key, record)
   }
   function remember(key: string, entry: LocalEntry, node: RemoteNode, seal?: string): void {
@@ -245,7 +250,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     }
     for (const [key, record] of [...records]) {
       if (key !== from && !key.startsWith(`${from}/`)) continue
-      records.delete(key)
+      change().delete(key)
       state.remove(key)
       const path = [...to, ...record.path.split('/').slice(depth)].join('/')
       put(toKey + key.slice(from.length), { ...record, path })
@@ -404,7 +409,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
           if (ready.length === 0) continue
           await deleteAll(ready)
           for (const { key, path, remote } of ready) {
-            records.delete(key)
+            change().delete(key)
             state.remove(key)
             deed({ do: 'deleted-remote', path: showPath(path), id: remote.node.id, isFolder: false })
             count++
@@ -546,7 +551,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     }
     deed({ do: 'moved-local', path: showPath(copy), from: showPath(path) })
     state.remove(keyOf(path))
-    records.delete(keyOf(path))
+    change().delete(keyOf(path))
   }
 
   async function deleteAll(steps: readonly StepOf<'delete-remote'>[]): Promise<void> {

@@ -47,7 +47,8 @@ function identify(step: SyncStep): string {
   const local = 'local' in step ? step.local : 'replaces' in step && step.do === 'download' ? step.replaces : undefined
   const remote = 'remote' in step ? step.remote : 'replaces' in step && step.do === 'upload' ? step.replaces : undefined
   if (local !== undefined) parts.push(`local ${local.size} ${local.mtimeMs}`)
-  if (remote !== undefined) parts.push(`remote ${remote.node.id} ${remote.node.size ?? 0}`)
+  // A folder is as large as what is in it, which has steps of its own.
+  if (remote !== undefined) parts.push(`remote ${remote.node.id} ${(remote.kind === 'file' && remote.node.size) || 0}`)
   return parts.join(', ')
 }
 

@@ -124,23 +124,42 @@ const byPath = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
 
 export function reconcile(trees: Trees, options: ReconcileOptions): SyncStep[] {
   const { blocked } = trees
-  const local = new Map(trees.local)
-  const remote = new Map(trees.remote)
-  const records = new Map(trees.records)
   const steps: SyncStep[] = []
   /** Remote folders and local directories that an earlier step makes. */
   const made = new Set<string>()
 
-  const view: View = { local, remote, records, blocked, steps, made }
-  if (options.direction !== 'pull') findMoves(view, localSide(view))
-  if (options.direction !== 'push') findMoves(view, remoteSide(view))
-
-  const keys = [...new Set([...local.keys(), ...remote.keys(), ...records.keys()])]
-    .filter((key) => !blocked.has(key))
-    .sort(byPath)
+  let { local, remote, records }: Pick<Trees, 'local' | 'remote' | 'records'> = trees
+  if (isAnythingGone(trees)) {
+    // What is gone may have been moved; then the view goes on as if that were done.
+    const own = { local: new Map(local), remote: new Map(remote), records: new Map(records) }
+    const view: View = { ...own, blocked, steps, made }
+    if (options.direction !== 'pull') findMoves(view, localSide(view))
+    if (options.direction !== 'push') findMoves(view, remoteSide(view))
+    ;({ local, remote, records } = own)
+  }
+  /** Where there may be something to do. */
+  const found = new Set<string>()
+  let [knownHere, knownThere] = [0, 0]
+  for (const [key, record] of records) {
+    const [here, there] = [local.get(key), remote.get(key)]
+    if (here !== undefined) knownHere++
+    if (there !== undefined) knownThere++
+    if ((options.checksum || !isSettled(record, here, there)) && !blocked.has(key)) found.add(key)
+  }
+  for (const [tree, known] of [
+    [local, knownHere],
+    [remote, knownThere],
+  ] as const) {
+    if (tree.size === known) continue
+    for (const key of tree.keys()) if (!records.has(key) && !blocked.has(key)) found.add(key)
+  }
+  const keys = [...found].sort(byPath)
   const removals: SyncStep[] = []
   const contents: SyncStep[] = []
-  const taken = new Set(keys)
+  const taken: Taken = {
+    has: (key) => found.has(key) || local.has(key) || remote.has(key) || records.has(key),
+    add: (key) => found.add(key),
+  }
   const decide = createDecision(trees, options, taken)
   /** Places that hold something which stays or comes: their directories are needed. */
   const needed = new Set<string>()
@@ -170,9 +189,23 @@ export function reconcile(trees: Trees, options: ReconcileOptions): SyncStep[] {
     else contents.push(step)
     if (step.do !== 'delete-local' && step.do !== 'delete-remote' && step.do !== 'forget') need(key, needed)
   }
-  const directorySteps = planDirectories(view, trees, options, directories, needed)
+  const directorySteps = planDirectories({ ...trees, local, remote, records }, made, options, directories, needed)
   steps.push(...directorySteps.make, ...contents, ...removals, ...directorySteps.remove)
   return steps
+}
+
+/** Names that are not free any more. */
+type Taken = Pick<Set<string>, 'has' | 'add'>
+
+function isAnythingGone({ local, remote, records }: Trees): boolean {
+  for (const key of records.keys()) if (!local.has(key) || !remote.has(key)) return true
+  return false
+}
+
+/** A file that is on both sides as it was: nothing follows from it. */
+function isSettled(record: SyncRecord, here: LocalEntry | undefined, there: RemoteItem | undefined): boolean {
+  if (record.kind !== 'file' || here === undefined || there === undefined) return false
+  return localChange(record, here) === 'same' && (there.record === record || remoteChange(record, there) === 'same')
 }
 
 interface View {
@@ -206,7 +239,7 @@ const targetChanged = (what: string) =>
   })
 
 /** Decides about one file. */
-function createDecision(trees: Trees, options: ReconcileOptions, taken: Set<string>) {
+function createDecision(trees: Trees, options: ReconcileOptions, taken: Taken) {
   const { direction, onConflict = 'fail', prefer } = options
   const mayDelete = options.delete && !trees.isFirst && !trees.isIncomplete
 
@@ -350,12 +383,13 @@ function need(key: string, needed: Set<string>): void {
 
 /** Directories: made where they are missing, removed where they are gone and nothing needs them. */
 function planDirectories(
-  { local, remote, records, made }: View,
   trees: Trees,
+  made: ReadonlySet<string>,
   { direction, delete: wantsDelete }: ReconcileOptions,
   keys: readonly string[],
   needed: Set<string>,
 ): { make: SyncStep[]; remove: SyncStep[] } {
+  const { local, remote, records } = trees
   const make: SyncStep[] = []
   const remove: SyncStep[] = []
   const mayDelete = wantsDelete && !trees.isFirst && !trees.isIncomplete
@@ -459,7 +493,7 @@ function localSide({ local, remote }: View): MoveSide {
       return item !== undefined && item.node.type !== 'room' && remoteChange(record, item) === 'same'
     },
     isFreeThere: (key) => !remote.has(key),
-    carry: (from, to) => rekey(remote, from, to, (item, path) => ({ ...item, path })),
+    carry: (from, to) => rekey(remote, from, to, ({ kind, node, roomId }, path) => ({ kind, path, node, roomId })),
   }
 }
 

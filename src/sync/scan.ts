@@ -9,6 +9,7 @@ import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { isTemporaryName } from '../local/atomic-file.ts'
 import { escapeName, foldKey, localName, sameNameKey } from '../local/names.ts'
+import type { SyncRecord } from './records.ts'
 import type { Selection } from './select.ts'
 import { type EntryFailure, type LocalEntry, readWholeTree, showPath, walk } from './tree.ts'
 
@@ -18,6 +19,8 @@ export interface RemoteItem {
   readonly path: readonly string[]
   readonly node: RemoteNode
   readonly roomId: number
+  /** What it was made from, if it was not listed. */
+  readonly record?: SyncRecord
 }
 
 /** Places that take no part in this run, with all that is below them. */
@@ -33,6 +36,11 @@ export interface Scan<T> {
   readonly ignored: number
 }
 
+export interface RemoteScan extends Scan<RemoteItem> {
+  /** The root's `branchVersion` all the while, where the server tells. */
+  readonly version?: number
+}
+
 export interface LocalScan extends Scan<LocalEntry> {
   readonly root: { readonly dev: number; readonly ino: number }
   /** Directories in which processes of ours have left something. */
@@ -40,7 +48,7 @@ export interface LocalScan extends Scan<LocalEntry> {
 }
 
 /** Key of a place: its components in the form in which names are compared. */
-export const keyOf = (path: readonly string[]): string => path.map(sameNameKey).join('/')
+export const keyOf = (path: readonly string[]): string => sameNameKey(path.join('/'))
 
 export const parentKey = (key: string): string => key.slice(0, Math.max(0, key.lastIndexOf('/')))
 
@@ -144,10 +152,11 @@ export async function scanRemote(
   root: RemoteNode,
   roomId: number,
   options: ScanOptions & { foldCase: boolean },
-): Promise<Scan<RemoteItem>> {
-  const { selection, blocked, foldCase, signal } = options
-  const entries = await readWholeTree(api, root, roomId, signal === undefined ? {} : { signal })
-  return arrangeRemote(entries, { selection, blocked, foldCase })
+): Promise<RemoteScan> {
+  const { signal } = options
+  const { entries, version } = await readWholeTree(api, root, roomId, signal === undefined ? {} : { signal })
+  const scan = arrangeRemote(entries, options)
+  return version === undefined ? scan : { ...scan, version }
 }
 
 /** Remote entries (parents before children) by the places they have on this disk. */
@@ -157,46 +166,51 @@ export function arrangeRemote(
 ): Scan<RemoteItem> {
   const items = new Map<string, RemoteItem>()
   const failures: EntryFailure[] = []
-  const places = new Map<string, readonly string[] | undefined>([['', []]])
-  /** Under the key by which names meet on this disk. */
-  const claims = new Map<string, { key: string; shown: string }>()
+  /** Containers on this disk, by remote path; `folded` is the key under which names meet here. */
+  const places = new Map([['', { path: [] as readonly string[], key: '', folded: '' }]])
+  const claims = new Map<string, string>()
   let ignored = 0
   for (const { node, path: remotePath, roomId } of entries) {
-    const above = places.get(remotePath.slice(0, -1).join('/'))
     const id = remotePath.join('/')
-    places.set(id, undefined)
+    const remoteName = remotePath.at(-1)!
+    const above = places.get(id.slice(0, Math.max(0, id.length - remoteName.length - 1)))
     if (above === undefined) continue
-    let path: readonly string[]
+    let name: string
     try {
-      path = [...above, localName(remotePath.at(-1)!)]
+      name = localName(remoteName)
     } catch (error) {
       failures.push({ path: showPath(remotePath), error: toSyncError(error) })
       continue
     }
-    const key = keyOf(path)
+    const path = [...above.path, name]
+    const key = below(above.key, sameNameKey(name))
     const kind = node.type === 'file' ? 'file' : 'directory'
     const modifiedAt = node.timestampModification ?? node.updatedAt ?? 0
     const isOut = !selection.takes(path, kind) || (kind === 'file' && !selection.takesFile(node.size ?? 0, modifiedAt))
-    if (isOut || isTemporaryName(path.at(-1)!)) {
+    if (isOut || isTemporaryName(name)) {
       ignored++
       blocked.add(key)
       continue
     }
-    const claimed = path.map(foldCase ? foldKey : sameNameKey).join('/')
-    const other = claims.get(claimed)
+    const folded = foldCase ? below(above.folded, foldKey(name)) : key
+    const otherKey = foldCase ? claims.get(folded) : key
+    const other = otherKey === undefined ? undefined : items.get(otherKey)
     if (other !== undefined) {
       const error = meeting('Two remote names are one name on this disk')
-      failures.push({ path: showPath(path), error }, { path: other.shown, error })
+      failures.push({ path: showPath(path), error }, { path: showPath(other.path), error })
       blocked.add(key)
-      blocked.add(other.key)
+      blocked.add(otherKey!)
+      places.delete(id)
       continue
     }
-    claims.set(claimed, { key, shown: showPath(path) })
-    places.set(id, path)
+    if (foldCase) claims.set(folded, key)
+    if (kind === 'directory') places.set(id, { path, key, folded })
     items.set(key, { kind, path, node, roomId })
   }
   return { items, failures, ignored }
 }
+
+const below = (key: string, name: string): string => (key === '' ? name : `${key}/${name}`)
 
 /** A local entry as it is now; `undefined` when nothing is there. */
 export function lookLocal(root: string, path: readonly string[]): LocalEntry | undefined {

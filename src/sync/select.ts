@@ -24,6 +24,8 @@ export interface Selection {
   /** Reads the directory's own rules; directories are entered parents first. */
   enter(source: string, path: readonly string[]): void
   takes(path: readonly string[], kind: LocalEntry['kind']): boolean
+  /** True as long as nothing that was seen leaves anything out. */
+  readonly isEverything: boolean
   /** Whether a file of this size and time takes part. */
   takesFile(size: number, modifiedAt: number): boolean
 }
@@ -61,6 +63,9 @@ export function createSelection(options: SelectionOptions, now: number): Selecti
   }
 
   return {
+    get isEverything() {
+      return (own ?? wanted ?? maxSize ?? minAgeMs) === undefined && local.size === 0
+    },
     enter(source, path) {
       const text = readRules(join(source, IGNORE_FILE))
       if (text !== undefined) local.set(path.join('/'), rules(text))

@@ -11,8 +11,9 @@ import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type AppendLog, openAppendLog } from '../local/append-log.ts'
 import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
+import { sameNameKey } from '../local/names.ts'
+import type { Listed } from './known-tree.ts'
 import type { SyncRecord } from './records.ts'
-import { keyOf } from './scan.ts'
 
 /** What the state is about. */
 export interface Pair {
@@ -63,11 +64,16 @@ export type Deed =
 export interface SyncState {
   readonly pair: Pair
   readonly roots: Roots | undefined
+  /** A listing that found exactly the records, as they were then; none has been removed since. */
+  readonly listed: Listed | undefined
+  /** False when a record has been put since. */
+  readonly isAsListed: boolean
   /** As they were when the state was opened. */
   records(): Map<string, SyncRecord>
   put(key: string, record: SyncRecord): void
   remove(key: string): void
   setRoots(roots: Roots): void
+  setListed(listed: Listed): void
   beginRun(run: Omit<RunRecord, 'id'>): string
   endRun(id: string, end: Omit<RunRecord, 'id' | 'command' | 'startedAt'>): void
   runs(): RunRecord[]
@@ -103,8 +109,9 @@ export async function listPairs(directory: string, account: string): Promise<Pai
 const KEPT_RUNS = 200
 /** Records per line of a log that is written anew. */
 const RECORDS_PER_LINE = 512
-/** A log is written anew when it is longer than this and most of it is out of date. */
+/** A log is written anew when it is longer than this and most of it is out of date, or in more lines than a part of its records. */
 const WORTH_TIDYING = 1024 * 1024
+const LINES_AT_MOST = 1 / 8
 
 /** A record in few bytes. */
 type Packed = readonly [
@@ -145,6 +152,8 @@ interface RecordLine {
   readonly put?: readonly Packed[]
   readonly drop?: string
   readonly roots?: Roots
+  /** Found what the lines before this one say. */
+  readonly listed?: Listed
 }
 
 /** One line of the log of runs. */
@@ -171,14 +180,24 @@ export async function openState(
   if (!existsSync(name)) await writePrivateFile(name, `${JSON.stringify(pair)}\n`)
   const found = new Map<string, SyncRecord>()
   let roots: Roots | undefined
+  let listed: Listed | undefined
+  let isAsListed = false
   /** Records in the log that do not count any more. */
   let stale = 0
-  const acceptRecords = (lines: readonly unknown[]): boolean => {
-    for (const { put = [], drop, roots: one } of lines as readonly RecordLine[]) {
+  let lineCount = 0
+  const acceptRecords = (lines: Iterable<unknown>): boolean => {
+    for (const { put = [], drop, roots: one, listed: seen } of lines as Iterable<RecordLine>) {
+      lineCount++
+      if (put.length > 0) isAsListed = false
+      if (drop !== undefined) listed = undefined
       for (const packed of put) {
         const record = unpack(packed)
-        if (record === undefined) return false
-        const key = keyOf(record.path.split('/'))
+        if (record === undefined) {
+          found.clear()
+          roots = listed = undefined
+          return false
+        }
+        const key = sameNameKey(record.path)
         if (found.has(key)) stale++
         found.set(key, record)
       }
@@ -187,13 +206,16 @@ export async function openState(
         stale += 2
       }
       if (one !== undefined) roots = one
+      if (seen === undefined) continue
+      listed = seen
+      isAsListed = true
     }
     return true
   }
   const runs = new Map<string, RunRecord>()
   const deeds = new Map<string, Deed[]>()
-  const acceptRuns = (lines: readonly unknown[]): boolean => {
-    for (const { run, deed, of } of lines as readonly RunLine[]) {
+  const acceptRuns = (lines: Iterable<unknown>): boolean => {
+    for (const { run, deed, of } of lines as Iterable<RunLine>) {
       if (run !== undefined) runs.set(run.id, run)
       if (deed === undefined || of === undefined) continue
       const list = deeds.get(of)
@@ -210,18 +232,42 @@ export async function openState(
     await records.close()
     throw error
   }
-  // What is added and removed from here on; `found` stays as it was.
-  let size = found.size
   let isWritten = false
-  const live = new Map(found)
+  /** With what is added and removed from here on; `found` stays as it was. Most runs change nothing. */
+  let live = found
+  const change = () => {
+    if (live === found) live = new Map(found)
+    isAsListed = false
+    return live
+  }
+  /** Put and not written yet: what is put in one go becomes one line. */
+  let waiting: Packed[] = []
+  let failure: unknown
 
   const write = (log: AppendLog, line: RecordLine | RunLine) => {
+    writeWaiting()
     isWritten = true
     log.append(line)
+  }
+  function writeWaiting(): void {
+    if (failure !== undefined) throw failure
+    if (waiting.length === 0) return
+    isWritten = true
+    lineCount++
+    records.append({ put: waiting })
+    waiting = []
+  }
+  function writeSoon(): void {
+    try {
+      writeWaiting()
+    } catch (error) {
+      failure = error // for whoever writes next, or waits for it
+    }
   }
 
   function* recordLines(): Generator<RecordLine> {
     if (roots !== undefined) yield { roots }
+    if (listed !== undefined && !isAsListed) yield { listed }
     let put: Packed[] = []
     for (const record of live.values()) {
       put.push(pack(record))
@@ -230,6 +276,7 @@ export async function openState(
       put = []
     }
     if (put.length > 0) yield { put }
+    if (listed !== undefined && isAsListed) yield { listed }
   }
   function* runLines(): Generator<RunLine> {
     for (const run of [...runs.values()].slice(-KEPT_RUNS)) {
@@ -243,22 +290,36 @@ export async function openState(
     get roots() {
       return roots
     },
+    get listed() {
+      return listed
+    },
+    get isAsListed() {
+      return isAsListed
+    },
     records: () => found,
     put(key, record) {
-      if (live.has(key)) stale++
-      else size++
-      live.set(key, record)
-      write(records, { put: [pack(record)] })
+      const now = change()
+      if (now.has(key)) stale++
+      now.set(key, record)
+      waiting.push(pack(record))
+      if (waiting.length >= RECORDS_PER_LINE) writeWaiting()
+      else if (waiting.length === 1) queueMicrotask(writeSoon)
     },
     remove(key) {
-      if (!live.delete(key)) return
+      if (!live.has(key)) return
+      change().delete(key)
+      listed = undefined
       stale += 2
-      size--
       write(records, { drop: key })
     },
     setRoots(next) {
       roots = next
       write(records, { roots: next })
+    },
+    setListed(next) {
+      listed = next
+      isAsListed = true
+      write(records, { listed: next })
     },
     beginRun(run) {
       const stamp = new Date(run.startedAt).toISOString().replace(/[-:]|\.\d+/g, '')
@@ -282,15 +343,19 @@ export async function openState(
     },
     deeds: (runId) => [...(deeds.get(runId) ?? [])],
     async flush() {
+      writeWaiting()
       await records.sync()
       await history.sync()
     },
     async close() {
+      writeSoon()
       // Who only reads holds no lock: somebody else may be writing.
-      if (isWritten && stale > size && records.size() > WORTH_TIDYING) await records.replace(recordLines())
+      const isUntidy = stale > live.size || lineCount > LINES_AT_MOST * live.size
+      if (isWritten && isUntidy && records.size() > WORTH_TIDYING) await records.replace(recordLines())
       else await records.close()
       if (isWritten && runs.size > 2 * KEPT_RUNS) await history.replace(runLines())
       else await history.close()
+      if (failure !== undefined) throw failure
     },
   }
 }

@@ -7,6 +7,8 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, realpathSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
+import { getNode } from '../api/nodes.ts'
+import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, toSyncError } from '../errors.ts'
 import { writePrivateFile } from '../local/atomic-file.ts'
 import { escapeName } from '../local/names.ts'
@@ -14,15 +16,33 @@ import { sweepDirectory } from '../local/partial-file.ts'
 import { foldsCase } from '../local/safe-tree.ts'
 import { type ApplyResult, applySteps } from './apply.ts'
 import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from './guards.ts'
+import {
+  isAsRecorded,
+  isListingOf,
+  type Listed,
+  listedAs,
+  readChangedTree,
+  recordedItems,
+  recordedTree,
+} from './known-tree.ts'
 import { isChange, type PlanFile, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
 import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from './reconcile.ts'
-import type { SyncRecord } from './records.ts'
 import { ensureFolder, parseRemotePath, resolveRemote, roomOf } from './remote-path.ts'
 import { never, type RunContext, report } from './run.ts'
-import { createBlocked, identifyRoot, scanLocal, scanRemote } from './scan.ts'
+import {
+  arrangeRemote,
+  createBlocked,
+  identifyRoot,
+  type RemoteItem,
+  type RemoteScan,
+  type Scan,
+  type ScanOptions,
+  scanLocal,
+  scanRemote,
+} from './scan.ts'
 import { createSelection, type SelectionOptions } from './select.ts'
 import { openState, type Pair, type SyncState } from './state.ts'
-import type { EntryFailure } from './tree.ts'
+import { type EntryFailure, within } from './tree.ts'
 import { openUploader } from './uploader.ts'
 
 export interface SyncOptions extends Omit<GuardOptions, 'direction'> {
@@ -154,7 +174,9 @@ interface Plan {
   readonly steps: readonly SyncStep[]
   readonly container: Awaited<ReturnType<typeof openRemote>>
   readonly local: Awaited<ReturnType<typeof scanLocal>>
-  readonly remote: Awaited<ReturnType<typeof scanRemote>>
+  readonly remote: Scan<RemoteItem>
+  /** When this was found by a listing that found nothing but what is recorded. */
+  readonly listed: Listed | undefined
   readonly records: ReturnType<SyncState['records']>
   readonly failures: readonly EntryFailure[]
   readonly ignored: number
@@ -202,12 +224,19 @@ async function look(
         }
       : await scanLocal(pair.local, how)
   const foldCase = direction !== 'push' && localRoot !== undefined && foldsCase(pair.local)
-  const there =
+  const there: ThereScan =
     container.node === undefined
       ? { items: new Map(), failures: [], ignored: 0 }
-      : await scanRemote(context.api, container.node, container.roomId, { ...how, foldCase })
+      : await lookThere(
+          context,
+          container.node,
+          container.roomId,
+          isSameRoots && options.checksum !== true ? state : {},
+          records,
+          { ...how, foldCase },
+        )
   for (const scan of [here, there]) {
-    for (const key of [...scan.items.keys()]) if (blocked.has(key)) scan.items.delete(key)
+    for (const key of scan.items.keys()) if (blocked.has(key)) scan.items.delete(key)
   }
   const count = (items: Iterable<{ readonly kind: string }>) => {
     let files = 0
@@ -215,9 +244,10 @@ async function look(
     return files
   }
   // Of what does not take part nothing is missing.
-  const takesPart = ([key, { path, kind }]: [string, SyncRecord]) =>
-    !blocked.has(key) && selection.takes(path.split('/'), kind)
-  const known = count([...records].filter(takesPart).map(([, record]) => record))
+  let known = 0
+  for (const [key, { path, kind }] of records) {
+    if (kind === 'file' && !blocked.has(key) && selection.takes(path.split('/'), kind)) known++
+  }
   guardEmptied(pair, { local: count(here.items.values()), remote: count(there.items.values()), known }, options)
   const failures = [...here.failures, ...there.failures]
   const steps = reconcile(
@@ -247,7 +277,46 @@ async function look(
       throw await withSavedPlan(error, directory, pair, options, steps, context.clock.now())
     }
   }
-  return { steps, container, local: here, remote: there, records, failures, ignored: here.ignored + there.ignored }
+  return {
+    steps,
+    container,
+    local: here,
+    remote: there,
+    listed: there.listed,
+    records,
+    failures,
+    ignored: here.ignored + there.ignored,
+  }
+}
+
+interface ThereScan extends Scan<RemoteItem> {
+  readonly listed?: Listed
+}
+
+/** What is there: from the records, if it is what the last listing found and they say the same, else from a new one. */
+async function lookThere(
+  { api, clock }: RunContext,
+  root: RemoteNode,
+  roomId: number,
+  { listed, isAsListed }: Partial<Pick<SyncState, 'listed' | 'isAsListed'>>,
+  records: Plan['records'],
+  how: ScanOptions & { readonly foldCase: boolean },
+): Promise<ThereScan> {
+  let scan: RemoteScan | undefined
+  if (listed !== undefined) {
+    const now = within(root, await getNode(api, root.id, how.signal))
+    const isListing = isListingOf(listed, now, clock.now())
+    if (isListing && isAsListed && now.branchVersion === listed.version) {
+      // Names that meet are told by `arrangeRemote` only.
+      if (how.foldCase || !how.selection.isEverything) return arrangeRemote(recordedTree(records, root, roomId), how)
+      return { items: recordedItems(records, root, roomId), failures: [], ignored: 0 }
+    }
+    const tree = isListing ? await readChangedTree(api, now, roomId, records, listed, how.signal) : undefined
+    if (tree !== undefined) scan = { ...arrangeRemote(tree.entries, how), version: tree.version }
+  }
+  scan ??= await scanRemote(api, root, roomId, how)
+  if (scan.version === undefined || !isAsRecorded(scan, records, root)) return scan
+  return { ...scan, listed: listedAs(root, scan.version, clock.now()) }
 }
 
 /** The remote root, if it is there, and what it is or will be below. */
@@ -404,6 +473,7 @@ async function carryOut(
     // Roots that are not the ones of the records make them worthless.
     if (plan.records.size === 0) for (const key of state.records().keys()) state.remove(key)
     state.setRoots({ ...roots, isSettled: plan.records.size > 0 && state.roots?.isSettled === true })
+    if (plan.listed !== undefined) state.setListed(plan.listed)
     for (const { path, error } of plan.failures) report(context, path, error)
     for (const left of plan.local.leftovers) await sweepDirectory(left, clock)
     const target = {
@@ -437,12 +507,11 @@ async function carryOut(
 }
 
 function summaryOf(pair: Pair, runId: string, plan: Plan, result: ApplyResult | undefined): SyncSummary {
-  const isFile = ({ kind }: { readonly kind: string }) => kind === 'file'
-  const keys = new Set<string>()
-  for (const items of [plan.local.items, plan.remote.items])
-    for (const [key, item] of items) if (isFile(item)) keys.add(key)
-  const { steps, ignored } = plan
-  const common = { runId, pair, steps, ignored, files: keys.size }
+  const { steps, ignored, local, remote } = plan
+  let files = 0
+  for (const { kind } of local.items.values()) if (kind === 'file') files++
+  for (const [key, { kind }] of remote.items) if (kind === 'file' && local.items.get(key)?.kind !== 'file') files++
+  const common = { runId, pair, steps, ignored, files }
   if (result === undefined) {
     return {
       ...common,

@@ -3,7 +3,7 @@
  * @module
  */
 import { type Dirent, lstatSync, readdirSync, realpathSync, type Stats, statSync } from 'node:fs'
-import { basename, join, resolve } from 'node:path'
+import { basename, resolve } from 'node:path'
 import type { Api } from '../api/api.ts'
 import { getNode, listChildren, searchTree } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
@@ -95,20 +95,19 @@ export async function walk(top: string, prefix: readonly string[], how: Walk): P
   const pending: { dir: string; path: readonly string[] }[] = [{ dir: top, path: prefix }]
   for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
     if (how.signal?.aborted) throw cancelled(how.signal)
-    let children: Dirent<Buffer>[]
+    let children: Child[]
     try {
       how.onDirectory?.(next.dir, next.path)
-      children = readdirSync(next.dir, { withFileTypes: true, encoding: 'buffer' }) as unknown as Dirent<Buffer>[]
+      children = list(next.dir)
     } catch (error) {
       how.onFailure({ path: showPath(next.path), error: toSyncError(localError(error, 'list the directory')) })
       continue
     }
-    children.sort((a, b) => Buffer.compare(a.name, b.name))
     for (const child of children) {
-      const name = child.name.toString('utf8')
+      const name = child.name.toString()
       const path = [...next.path, name]
-      const source = join(next.dir, name)
-      if (Buffer.compare(Buffer.from(name, 'utf8'), child.name) !== 0) {
+      const source = next.dir.endsWith('/') ? next.dir + name : `${next.dir}/${name}`
+      if (typeof child.name !== 'string' && !Buffer.from(name).equals(child.name)) {
         how.onFailure({ path: showPath(path), error: notUtf8() })
         continue
       }
@@ -133,6 +132,22 @@ export async function walk(top: string, prefix: readonly string[], how: Walk): P
     await new Promise((resolve) => setImmediate(resolve))
   }
   return ignored
+}
+
+/** With its name in bytes where it may be no UTF-8. */
+type Child = Dirent | Dirent<Buffer>
+
+/** Read in the place of bytes that are not UTF-8; a name can also have it by itself. */
+const UNREADABLE = '\ufffd'
+
+/** What is in a directory, by name. */
+function list(directory: string): Child[] {
+  const children = readdirSync(directory, { withFileTypes: true })
+  if (!children.some(({ name }) => name.includes(UNREADABLE))) {
+    return children.sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+  const inBytes = readdirSync(directory, { withFileTypes: true, encoding: 'buffer' }) as unknown as Dirent<Buffer>[]
+  return inBytes.sort((a, b) => Buffer.compare(a.name, b.name))
 }
 
 /** A file or directory as it is now; `undefined` for everything else. */
@@ -225,6 +240,13 @@ export async function readRemoteTree(
 /** Times that a listing in one piece is tried while others change the tree. */
 const WHOLE_TRIES = 3
 
+/** A tree that was listed whole. */
+export interface WholeTree {
+  readonly entries: RemoteEntry[]
+  /** The root's `branchVersion` before and after, where nothing changed meanwhile and the server tells. */
+  readonly version?: number
+}
+
 /**
  * As `readRemoteTree`, with as few requests as there are pages: for large trees. Falls back to a listing of each folder when the
  * tree keeps changing, or the server does not say where things belong.
@@ -234,7 +256,7 @@ export async function readWholeTree(
   root: RemoteNode,
   roomId: number,
   options: { signal?: AbortSignal } = {},
-): Promise<RemoteEntry[]> {
+): Promise<WholeTree> {
   let version = (await getNode(api, root.id, options.signal)).branchVersion
   for (let tries = 0; tries < WHOLE_TRIES && version !== undefined; tries++) {
     try {
@@ -242,13 +264,13 @@ export async function readWholeTree(
       const now = (await getNode(api, root.id, options.signal)).branchVersion
       if (entries === undefined) break
       // What came or went meanwhile may have pushed something over the edge of a page.
-      if (now === version) return entries
+      if (now === version) return { entries, version }
       version = now
     } catch (error) {
       if (!(error instanceof SyncError) || error.code !== 'LIST_CHANGED') throw error
     }
   }
-  return readRemoteTree(api, root, roomId, options)
+  return { entries: await readRemoteTree(api, root, roomId, options) }
 }
 
 async function collect<T>(source: AsyncIterable<T>): Promise<T[]> {

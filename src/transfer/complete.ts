@@ -31,7 +31,8 @@ export async function checkUnchanged(api: Api, listed: RemoteNode, signal: Abort
     now.name === listed.name &&
     now.parentId === listed.parentId &&
     now.size === listed.size &&
-    now.updatedAt === listed.updatedAt &&
+    // Not known where nothing was listed because nothing had changed; content never changes under one id.
+    (listed.updatedAt === undefined || now.updatedAt === listed.updatedAt) &&
     now.timestampModification === listed.timestampModification
   if (!same) throw remoteChanged()
 }

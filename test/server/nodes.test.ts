@@ -97,6 +97,54 @@ test('a filter on branchVersion shows what changed, all the way up', async () =>
   expect((await ann.call('GET', `/v4/nodes/${room}`)).json.size).toBe(0)
 })
 
+test('every change raises the versions of all that is above it', async () => {
+  const world = await startWorld()
+  const ann = await signUp(world, 'ann')
+  const bob = await signUp(world, 'bob')
+  const room = await makeRoom(ann, 'R')
+  const nested = (await ann.call('POST', '/v4/nodes/rooms', { name: 'nested', parentId: room, adminIds: [ann.id] }))
+    .json.id
+  const [above, aside] = [await folder(ann, nested, 'above'), await folder(ann, nested, 'aside')]
+  const place = await folder(ann, above, 'place')
+  const one = await file(ann, place, 'one', '1')
+  const other = await file(ann, aside, 'other', '2')
+  const version = async (id: number): Promise<number> => (await ann.call('GET', `/v4/nodes/${id}`)).json.branchVersion
+  const deleted = '/v4/nodes/deleted_nodes/actions/restore'
+  const steps: [string, () => Promise<unknown>][] = [
+    ['upload', () => file(ann, place, 'new', '3')],
+    ['new version', () => file(ann, place, 'new', '4', { resolutionStrategy: 'overwrite' })],
+    ['times', () => ann.call('PUT', `/v4/nodes/files/${one.id}`, { timestampModification: '2020-01-01T00:00:00Z' })],
+    ['notes', () => ann.call('PUT', `/v4/nodes/files/${one.id}`, { notes: 'n' })],
+    ['rename', () => ann.call('PUT', `/v4/nodes/files/${one.id}`, { name: 'renamed' })],
+    ['new folder', () => folder(ann, place, 'x')],
+    ['move in', () => ann.call('POST', `/v4/nodes/${place}/move_to`, { items: [{ id: other.id }] })],
+    ['move out', () => ann.call('POST', `/v4/nodes/${aside}/move_to`, { items: [{ id: other.id }] })],
+    ['copy', () => ann.call('POST', `/v4/nodes/${place}/copy_to`, { items: [{ id: other.id, name: 'copy' }] })],
+    ['delete', () => ann.call('DELETE', `/v4/nodes/${one.id}`)],
+    ['restore', () => ann.call('POST', deleted, { deletedNodeIds: [one.id] })],
+    ['delete many', () => ann.call('DELETE', '/v4/nodes', { nodeIds: [one.id] })],
+  ]
+  const all = [place, above, nested, room]
+  for (const [name, step] of steps) {
+    const before = await Promise.all(all.map(version))
+    const answer = (await step()) as { status?: number }
+    if (answer.status !== undefined) expect(answer.status, name).toBeLessThan(300)
+    const after = await Promise.all(all.map(version))
+    for (const [index, was] of before.entries()) expect(after[index], `${name} ${index}`).toBeGreaterThan(was)
+  }
+  for (const [name, path] of [
+    ['folder', `/v4/nodes/folders/${above}`],
+    ['room', `/v4/nodes/rooms/${nested}`],
+  ] as const) {
+    const before = await version(room)
+    expect((await ann.call('PUT', path, { name: `${name} renamed` })).status, name).toBe(200)
+    expect(await version(room), name).toBeGreaterThan(before)
+  }
+  const before = await version(room)
+  await addMember(ann, nested, bob.id)
+  expect(await version(room), 'members').toBeGreaterThan(before)
+})
+
 test('search: paths, wildcards, depth, sorting by path', async () => {
   const world = await startWorld()
   const ann = await signUp(world, 'ann')

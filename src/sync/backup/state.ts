@@ -101,14 +101,16 @@ async function openBackupState(
   }
   const files = new Map<string, Known>()
   let stale = 0
-  const accept = (lines: readonly unknown[]): boolean => {
-    for (const { put, drop } of lines as readonly Line[]) {
+  const accept = (lines: Iterable<unknown>): boolean => {
+    let count = 0
+    for (const { put, drop } of lines as Iterable<Line>) {
+      count++
       const name = put?.entry?.path ?? drop
       if (typeof name !== 'string') return false
       if (put === undefined) files.delete(keyOfPath(name))
       else files.set(keyOfPath(name), put)
     }
-    stale = lines.length - files.size
+    stale = count - files.size
     return true
   }
   const log = await openAppendLog(join(directory, FILES), 'backup', accept, onDamaged, now)
