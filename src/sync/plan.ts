@@ -16,6 +16,9 @@ export type UploadStep =
       /** Remote components; the last is the file's name. */
       readonly path: readonly string[]
       readonly entry: LocalEntry
+      readonly reason: string
+      /** Path of what differs and stays; this goes beside it. */
+      readonly beside?: string
       /** Becomes a version of this node. */
       readonly replaces?: RemoteNode
       /** Nothing to do if this node, of the same size, has the same content. */
@@ -106,16 +109,20 @@ function planExisting(
   const { size, timestampModification: modified } = existing
   const sameSize = size === entry.size
   if (sameSize && !checksum && modified !== undefined && sameTime(modified, entry.mtimeMs)) return { do: 'skip', shown }
-  const compare = sameSize && checksum ? { compareWith: existing } : {}
-  const upload = { do: 'upload', shown, path, entry, ...compare } as const
+  const isCompared = sameSize && checksum
+  const compare = isCompared ? { compareWith: existing } : {}
+  const reason = isCompared ? 'contents are compared' : onConflict === 'newer' ? 'newer here' : 'they differ'
+  const upload = { do: 'upload', shown, path, entry, reason, ...compare } as const
   if (mayReplace(onConflict, entry.mtimeMs, modified)) return { ...upload, replaces: existing }
-  if (onConflict === 'rename') return { ...upload, path: [...path.slice(0, -1), freeName(path.at(-1)!, isFreeName)] }
+  if (onConflict === 'rename') {
+    return { ...upload, path: [...path.slice(0, -1), freeName(path.at(-1)!, isFreeName)], beside: shown }
+  }
   if (onConflict !== 'fail') return { do: 'skip', shown }
   const refusal = conflict(
     'The file on the server differs and was kept',
     'See --on-conflict for what else can be done.',
   )
-  return sameSize && checksum ? { ...upload, refusal } : { do: 'fail', shown, error: refusal }
+  return isCompared ? { ...upload, refusal } : { do: 'fail', shown, error: refusal }
 }
 
 /** Plans an upload: local entries (parents before children) against what is below the target. */
@@ -179,7 +186,7 @@ export function planUpload(
       continue
     }
     if (existing === undefined) {
-      steps.push({ do: 'upload', shown, path, entry })
+      steps.push({ do: 'upload', shown, path, entry, reason: 'new here' })
     } else if (existing.type !== 'file') {
       fail(conflict('A folder with the name of this file is on the server', 'Rename one of them.'))
     } else {
@@ -204,6 +211,15 @@ export type DownloadStep =
       /** Local components; the last is the file's name. */
       readonly path: readonly string[]
       readonly node: RemoteNode
+      readonly reason: string
+      /** Path of what differs and stays; this goes beside it. */
+      readonly beside?: string
+      /** What stands on the disk and is to be replaced. */
+      readonly replaces?: { readonly size: number; readonly mtimeMs: number }
+      /** Nothing to do if this file on the disk has the same content. */
+      readonly compareWith?: readonly string[]
+      /** What to say instead of downloading, if it has not. */
+      readonly refusal?: SyncError
     }
   | { readonly do: 'fail'; readonly shown: string; readonly error: SyncError }
 
@@ -247,7 +263,7 @@ export function planDownload(
     else claim.push(steps.length)
     steps.push(
       entry.node.type === 'file'
-        ? { do: 'download', shown, path, node: entry.node }
+        ? { do: 'download', shown, path, node: entry.node, reason: 'new there' }
         : { do: 'make-directory', shown, path },
     )
   })

@@ -6,6 +6,7 @@ import { type DownloadContext, openFileKey } from '../transfer/content.ts'
 import type { TransferEvent } from '../transfer/events.ts'
 import type { Tally } from './outcome.ts'
 import { type ConflictAction, type DownloadStep, sameTime, type UploadStep } from './plan.ts'
+import type { PlanLine } from './plan-file.ts'
 
 export type RunEvent =
   | TransferEvent
@@ -32,6 +33,10 @@ export interface RunOptions {
   readonly jobs?: number
   /** Bytes of content that may be held in memory at once, over all files: at least 16 MiB. Default 48 MiB. */
   readonly memory?: number
+  /** Plan only. */
+  readonly dryRun?: boolean
+  /** Do exactly this, or nothing. */
+  readonly planned?: readonly PlanLine[]
   readonly signal?: AbortSignal
 }
 

@@ -4,17 +4,17 @@
  * @module
  */
 import { createHash } from 'node:crypto'
-import { mkdirSync, realpathSync } from 'node:fs'
+import { existsSync, mkdirSync, realpathSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { localError, SyncError, toSyncError } from '../errors.ts'
 import { writePrivateFile } from '../local/atomic-file.ts'
 import { escapeName } from '../local/names.ts'
 import { sweepDirectory } from '../local/partial-file.ts'
-import { foldsCase } from '../local/safe-tree.ts'
+import { foldsCase, usuallyFoldsCase } from '../local/safe-tree.ts'
 import { type ApplyResult, applySteps } from './apply.ts'
 import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from './guards.ts'
-import { isChange, type PlanFile, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
+import { isChange, type PairPlan, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
 import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from './reconcile.ts'
 import type { SyncRecord } from './records.ts'
 import { ensureFolder, parseRemotePath, resolveRemote, roomOf } from './remote-path.ts'
@@ -106,6 +106,9 @@ export async function runSync(
   const { clock } = context
   const pair = pairOf(options.state.account, local, remote)
   const directory = stateDirectory(options.state.directory, pair)
+  if (options.dryRun && !existsSync(directory)) {
+    return summaryOf(pair, '', await look(context, pair, NOTHING_KNOWN, directory, options), undefined)
+  }
   const state = await openState(directory, pair, clock.now(), (keptAs) =>
     context.onEvent?.({
       type: 'warning',
@@ -137,6 +140,9 @@ export async function runSync(
   }
 }
 
+/** A look begins no state. */
+const NOTHING_KNOWN: Known = Object.freeze({ roots: undefined, records: () => new Map() })
+
 function outcomeOf({ failed, stoppedBy, conflicts, left, ...summary }: SyncSummary) {
   const { transferred, bytes, moved, deleted, kept } = summary
   const isConflict = conflicts.length > 0 || failed.some(({ error }) => error.class === 'conflict')
@@ -148,6 +154,8 @@ function outcomeOf({ failed, stoppedBy, conflicts, left, ...summary }: SyncSumma
     ...(stoppedBy === undefined ? {} : { error: { code: stoppedBy.code, message: stoppedBy.message } }),
   } as const
 }
+
+type Known = Pick<SyncState, 'roots' | 'records'>
 
 /** What was found on both sides, and what follows from it. */
 interface Plan {
@@ -163,7 +171,7 @@ interface Plan {
 async function look(
   context: RunContext,
   pair: Pair,
-  state: SyncState,
+  state: Known,
   directory: string,
   options: SyncOptions,
 ): Promise<Plan> {
@@ -201,7 +209,8 @@ async function look(
           leftovers: new Set<string>(),
         }
       : await scanLocal(pair.local, how)
-  const foldCase = direction !== 'push' && localRoot !== undefined && foldsCase(pair.local)
+  const foldCase =
+    direction !== 'push' && localRoot !== undefined && (options.dryRun ? usuallyFoldsCase() : foldsCase(pair.local))
   const there =
     container.node === undefined
       ? { items: new Map(), failures: [], ignored: 0 }
@@ -239,7 +248,7 @@ async function look(
     },
   )
   if (options.planned !== undefined) {
-    requireSamePlan(options.planned, steps)
+    requireSamePlan(options.planned, steps.filter(isChange).map(planLine))
   } else if (!options.dryRun) {
     try {
       guardExtent(steps, known, options)
@@ -334,7 +343,7 @@ async function withSavedPlan(
 }
 
 /** The options that decide what a run does. */
-function optionsOf({ selection = {}, ...options }: SyncOptions): PlanFile['options'] {
+function optionsOf({ selection = {}, ...options }: SyncOptions): PairPlan['options'] {
   const { delete: deletes = false, checksum = false, onConflict, prefer, oneFileSystem = false } = options
   return {
     delete: deletes,
@@ -347,7 +356,7 @@ function optionsOf({ selection = {}, ...options }: SyncOptions): PlanFile['optio
 }
 
 /** A plan with all it needs to be made again. */
-export const planFileOf = (pair: Pair, options: SyncOptions, steps: readonly SyncStep[], now: number): PlanFile => ({
+export const planFileOf = (pair: Pair, options: SyncOptions, steps: readonly SyncStep[], now: number): PairPlan => ({
   format: 'sealsync-plan',
   version: 1,
   createdAt: new Date(now).toISOString(),

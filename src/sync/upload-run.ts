@@ -4,6 +4,7 @@ import { SyncError, toSyncError } from '../errors.ts'
 import { escapeName } from '../local/names.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
 import { planUpload, remotePathOf, type UploadStep } from './plan.ts'
+import { isConflict, requireSamePlan, transferLines } from './plan-file.ts'
 import { ensureFolder, requireContainer } from './remote-path.ts'
 import {
   DEFAULT_JOBS,
@@ -25,7 +26,8 @@ type UploadStepOf<K extends UploadStep['do']> = Extract<UploadStep, { do: K }>
  * deletes.
  *
  * @returns the summary, also when something stopped the run (`stoppedBy`).
- * @throws {SyncError} for what is wrong before anything is transferred: sources, target, encryption, key pair, permission.
+ * @throws {SyncError} for what is wrong before anything is transferred: sources, target, encryption, key pair, permission, a
+ * plan that does not fit any more.
  */
 export async function runUpload(
   context: RunContext,
@@ -46,6 +48,9 @@ export async function runUpload(
     ...(options.onConflict === undefined ? {} : { onConflict: options.onConflict }),
   })
 
+  const lines = transferLines(steps)
+  if (options.planned !== undefined) requireSamePlan(options.planned, lines)
+
   const tally = createTally()
   const uploads = steps.filter((step): step is UploadStepOf<'upload'> => step.do === 'upload')
   tally.files = local.entries.filter((entry) => entry.kind === 'file').length
@@ -54,7 +59,8 @@ export async function runUpload(
     tally.failed.push(failure)
     report(context, failure.path, failure.error)
   }
-  recordFailures(steps, tally, context)
+  recordFailures(options.dryRun ? steps.filter((step) => !isConflict(step)) : steps, tally, context)
+  if (options.dryRun) return { ...summarize(tally, local.ignored), steps: lines }
   const uploader = await openUploader(context, {
     signal,
     isEncrypted: container.isEncrypted === true,

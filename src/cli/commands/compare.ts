@@ -3,7 +3,6 @@ import { resolve } from 'node:path'
 import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
 import { compareTrees } from '../../sync/compare.ts'
-import type { RunSummary } from '../../sync/outcome.ts'
 import type { SyncRecord } from '../../sync/records.ts'
 import { parseRemotePath } from '../../sync/remote-path.ts'
 import { listPairs, openState } from '../../sync/state.ts'
@@ -37,7 +36,7 @@ const compare =
     const { compared, differences, failed, stoppedBy } = result
     for (const { path, what } of differences)
       output.result(`${what.padEnd(11)} ${display(path)}`, { type: 'difference', path, what })
-    const code = exitCodeOfRun(summaryOf(failed, stoppedBy), 'upload')
+    const code = exitCodeOfRun(result, 'upload')
     const exitCode = code === EXIT.done && differences.length > 0 ? EXIT.differences : code
     for (const { path, error } of failed) output.warn(`${path}: ${error.message}`)
     if (stoppedBy !== undefined) output.error(stoppedBy, exitCode, { plain: true })
@@ -52,16 +51,6 @@ const compare =
     }
     return exitCode
   }
-
-const summaryOf = (failed: RunSummary['failed'], stoppedBy: SyncError | undefined): RunSummary => ({
-  files: 0,
-  bytes: 0,
-  transferred: 0,
-  skipped: 0,
-  ignored: 0,
-  failed,
-  ...(stoppedBy === undefined ? {} : { stoppedBy }),
-})
 
 export const diff = compare(false)
 export const check = compare(true)
@@ -82,7 +71,7 @@ export async function verify(context: Context, path: string): Promise<number> {
     await client.close()
   })
   const { files, verified, bytes, compared, tally } = result
-  const exitCode = exitCodeOfRun(summaryOf(tally.failed, tally.stoppedBy), 'download')
+  const exitCode = exitCodeOfRun(tally, 'download')
   if (tally.stoppedBy !== undefined) output.error(tally.stoppedBy, exitCode, { plain: true })
   if (output.json) {
     const failed = tally.failed.map(({ path: shown, error }) => ({
