@@ -292,7 +292,11 @@ function createProgram(run: Run): Command {
   const look = async () => import('./commands/compare.ts')
   const looking = (name: string, summary: string) =>
     selectionOptions(
-      settingOptions(keyPasswordOptions(remote(program, `${name} <local> <remote>`, summary)), ['jobs', 'key-cache']),
+      settingOptions(keyPasswordOptions(remote(program, `${name} <local> <remote>`, summary)), [
+        'jobs',
+        'names',
+        'key-cache',
+      ]),
     )
   looking('diff', 'say what differs, by sizes and times; exit code 11 if anything does')
     .option('--checksum', 'compare contents')
@@ -393,7 +397,7 @@ function selectionOptions(target: Command): Command {
 }
 
 function syncOptions(target: Command, direction: 'push' | 'pull' | 'both'): Command {
-  selectionOptions(target)
+  settingOptions(selectionOptions(target), ['names'])
     .option('--one-file-system', 'do not enter directories on other devices')
     .option('--delete', 'delete what is gone on the other side; it goes to the recycle bin')
     .option('--checksum', 'compare contents, not sizes and times')
@@ -436,7 +440,7 @@ function backupCommands(program: Command, run: Run): void {
     maxDelete(set(backup, 'run <name>', 'make a point in time'), 'files are gone from the sources')
       .option('--accept-sources', 'sources are meant to be empty, or on another device')
       .option('--accept-runs', 'take the runs that the server has for the right ones, from now on'),
-    ['jobs', 'memory', 'part-size'],
+    ['jobs', 'memory', 'part-size', 'names'],
   ).action(run(async () => (await load()).run))
   reading(backup, 'list <name>', 'list the runs').action(run(async () => (await load()).list))
   reading(backup, 'show <name> <run> [path]', 'list what is in a run, or in the latest').action(
@@ -485,7 +489,7 @@ const transferOptions = (target: Command, usage: string, names: readonly string[
     keyPasswordOptions(target)
       .option('--contents', 'put what is in a directory into the target, not the directory itself')
       .option('--checksum', 'compare contents, not size and time'),
-    ['jobs', 'memory', 'limit-rate', 'key-cache', ...names],
+    ['jobs', 'memory', 'limit-rate', 'key-cache', 'names', ...names],
   )
     .argument('<paths...>', usage, collect)
     .usage(`[options] ${usage}`)

@@ -56,7 +56,7 @@ export async function runDownload(
     for (const entry of await listSource(api, source, options.contents ?? false, signal)) entries.push(entry)
   }
   const foldCase = options.dryRun ? usuallyFoldsCase() : foldsCase(nearestDirectory(target))
-  const wanted = planDownload(entries, { foldCase })
+  const wanted = planDownload(entries, { foldCase, names: options.names })
   const { steps, directories, skipped } = lookAtDisk(target, wanted, options, signal)
   const lines = transferLines(steps)
   if (options.planned !== undefined) requireSamePlan(options.planned, lines)

@@ -108,7 +108,7 @@ function transferLine(step: UploadStep | DownloadStep): PlanLine | [] {
 /** A plan with all it needs to be made again. */
 export const transferPlanOf = (
   { direction, sources, target }: Pick<TransferPlan, 'direction' | 'sources' | 'target'>,
-  { contents, checksum, onConflict }: UploadOptions,
+  { contents, checksum, onConflict, names = 'report' }: UploadOptions,
   steps: readonly PlanLine[],
   now: number,
 ): TransferPlan => ({
@@ -118,7 +118,7 @@ export const transferPlanOf = (
   direction,
   sources,
   target,
-  options: { contents, checksum, onConflict },
+  options: { contents, checksum, onConflict, names },
   steps,
 })
 

@@ -8,9 +8,9 @@ import type { Api } from '../api/api.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { isTemporaryName } from '../local/atomic-file.ts'
-import { escapeName, foldKey, localName, sameNameKey } from '../local/names.ts'
+import { escapeName, foldKey, localName, type Names, sameNameKey } from '../local/names.ts'
 import type { Selection } from './select.ts'
-import { type EntryFailure, type LocalEntry, readWholeTree, showPath, walk } from './tree.ts'
+import { type EntryFailure, exactKey, type LocalEntry, readWholeTree, showPath, walk } from './tree.ts'
 
 /** A remote file or folder, under the path it has or would have on this disk. */
 export interface RemoteItem {
@@ -62,6 +62,7 @@ export interface ScanOptions {
   readonly selection: Selection
   readonly blocked: Blocked
   readonly oneFileSystem?: boolean
+  readonly names?: Names | undefined
   readonly signal?: AbortSignal
 }
 
@@ -82,7 +83,7 @@ export function identifyRoot(root: string): { dev: number; ino: number } {
 
 /** Everything below a local directory. */
 export async function scanLocal(root: string, options: ScanOptions): Promise<LocalScan> {
-  const { selection, blocked, signal } = options
+  const { selection, blocked, names, signal } = options
   const identity = identifyRoot(root)
   const items = new Map<string, LocalEntry>()
   const failures: EntryFailure[] = []
@@ -110,7 +111,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
     onEntry(entry) {
       const key = keyOf(entry.path)
       try {
-        escapeName(entry.path.at(-1)!)
+        escapeName(entry.path.at(-1)!, { names })
       } catch (error) {
         block(entry.path, toSyncError(error))
         return
@@ -145,15 +146,15 @@ export async function scanRemote(
   roomId: number,
   options: ScanOptions & { foldCase: boolean },
 ): Promise<Scan<RemoteItem>> {
-  const { selection, blocked, foldCase, signal } = options
+  const { selection, blocked, foldCase, names, signal } = options
   const entries = await readWholeTree(api, root, roomId, signal === undefined ? {} : { signal })
-  return arrangeRemote(entries, { selection, blocked, foldCase })
+  return arrangeRemote(entries, { selection, blocked, foldCase, names })
 }
 
 /** Remote entries (parents before children) by the places they have on this disk. */
 export function arrangeRemote(
   entries: Iterable<{ readonly node: RemoteNode; readonly path: readonly string[]; readonly roomId: number }>,
-  { selection, blocked, foldCase }: Pick<ScanOptions, 'selection' | 'blocked'> & { foldCase: boolean },
+  { selection, blocked, foldCase, names }: Pick<ScanOptions, 'selection' | 'blocked' | 'names'> & { foldCase: boolean },
 ): Scan<RemoteItem> {
   const items = new Map<string, RemoteItem>()
   const failures: EntryFailure[] = []
@@ -162,13 +163,13 @@ export function arrangeRemote(
   const claims = new Map<string, { key: string; shown: string }>()
   let ignored = 0
   for (const { node, path: remotePath, roomId } of entries) {
-    const above = places.get(remotePath.slice(0, -1).join('/'))
-    const id = remotePath.join('/')
+    const above = places.get(exactKey(remotePath.slice(0, -1)))
+    const id = exactKey(remotePath)
     places.set(id, undefined)
     if (above === undefined) continue
     let path: readonly string[]
     try {
-      path = [...above, localName(remotePath.at(-1)!)]
+      path = [...above, localName(remotePath.at(-1)!, { names })]
     } catch (error) {
       failures.push({ path: showPath(remotePath), error: toSyncError(error) })
       continue

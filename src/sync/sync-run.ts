@@ -9,7 +9,7 @@ import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { localError, SyncError, toSyncError } from '../errors.ts'
 import { writePrivateFile } from '../local/atomic-file.ts'
-import { escapeName } from '../local/names.ts'
+import { escapeName, type Names } from '../local/names.ts'
 import { sweepDirectory } from '../local/partial-file.ts'
 import { foldsCase, usuallyFoldsCase } from '../local/safe-tree.ts'
 import { type ApplyResult, applySteps } from './apply.ts'
@@ -35,6 +35,8 @@ export interface SyncOptions extends Omit<GuardOptions, 'direction'> {
   readonly selection?: SelectionOptions
   /** Do not enter directories on other devices. */
   readonly oneFileSystem?: boolean
+  /** What to do with names that the other side cannot hold. Default `report`; the same in all runs of a pair. */
+  readonly names?: Names | undefined
   readonly requireEncryption?: boolean
   readonly jobs?: number
   readonly partSize?: number
@@ -198,7 +200,8 @@ async function look(
   const records: Plan['records'] = isSameRoots ? state.records() : new Map()
   const selection = createSelection(options.selection ?? {}, context.clock.now())
   const blocked = createBlocked()
-  const how = { selection, blocked, signal, oneFileSystem: options.oneFileSystem ?? false }
+  const { names, oneFileSystem = false } = options
+  const how = { selection, blocked, signal, names, oneFileSystem }
   const here =
     localRoot === undefined
       ? {
@@ -344,11 +347,19 @@ async function withSavedPlan(
 
 /** The options that decide what a run does. */
 function optionsOf({ selection = {}, ...options }: SyncOptions): PairPlan['options'] {
-  const { delete: deletes = false, checksum = false, onConflict, prefer, oneFileSystem = false } = options
+  const {
+    delete: deletes = false,
+    checksum = false,
+    onConflict,
+    prefer,
+    oneFileSystem = false,
+    names = 'report',
+  } = options
   return {
     delete: deletes,
     checksum,
     oneFileSystem,
+    names,
     selection,
     ...(onConflict === undefined ? {} : { onConflict }),
     ...(prefer === undefined ? {} : { prefer }),
@@ -428,6 +439,7 @@ async function carryOut(
       ...(deadline === undefined ? {} : { deadline }),
       ...(options.memory === undefined ? {} : { memory: options.memory }),
       runId,
+      names: options.names,
       uploader,
     })
     if (result.tally.stoppedBy === undefined) {

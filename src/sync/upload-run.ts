@@ -1,7 +1,7 @@
 import type { Api } from '../api/api.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError, toSyncError } from '../errors.ts'
-import { escapeName } from '../local/names.ts'
+import { escapeName, type Names } from '../local/names.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
 import { planUpload, remotePathOf, type UploadStep } from './plan.ts'
 import { isConflict, requireSamePlan, transferLines } from './plan-file.ts'
@@ -42,9 +42,11 @@ export async function runUpload(
   const { container, roomId, missing } = await requireContainer(api, target, signal)
   checkTarget(container, options)
   const local = await readLocalTree(sources, { contents: options.contents ?? false, signal })
-  const remote = missing.length > 0 ? [] : await listForUpload(api, container, roomId, local.entries, signal)
+  const remote =
+    missing.length > 0 ? [] : await listForUpload(api, container, roomId, local.entries, options.names, signal)
   const steps = planUpload(local.entries, new Map(remote.map((entry) => [remoteKey(entry.path), entry])), {
     checksum: options.checksum ?? false,
+    names: options.names,
     ...(options.onConflict === undefined ? {} : { onConflict: options.onConflict }),
   })
 
@@ -107,11 +109,12 @@ function listForUpload(
   container: RemoteNode,
   roomId: number,
   entries: readonly { kind: string; path: readonly string[] }[],
+  names: Names | undefined,
   signal: AbortSignal,
 ): Promise<RemoteEntry[]> {
   const wanted = new Set<string>()
   for (const { kind, path } of entries) {
-    const remote = kind === 'directory' ? remotePathOf(path) : undefined
+    const remote = kind === 'directory' ? remotePathOf(path, names) : undefined
     if (remote !== undefined) wanted.add(remoteKey(remote))
   }
   return readRemoteTree(api, container, roomId, { enter: (entry) => wanted.has(remoteKey(entry.path)), signal })

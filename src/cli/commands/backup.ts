@@ -14,7 +14,7 @@ import type { RunSummary } from '../../sync/outcome.ts'
 import type { RunContext } from '../../sync/run.ts'
 import { checkSetName, loadSet, remoteTarget } from '../backup-config.ts'
 import { connect } from '../connect.ts'
-import { accountName, type Context, text } from '../context.ts'
+import { accountName, type Context, namesOf, text } from '../context.ts'
 import { display, plural, showBytes } from '../display.ts'
 import { exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
 import { createProgress } from '../output.ts'
@@ -123,6 +123,7 @@ export async function run(context: Context, name: string): Promise<number> {
       state,
       signal,
       dryRun,
+      names: namesOf(context),
       acceptSources: options.acceptSources === true,
       acceptRuns: options.acceptRuns === true,
       ...waitOf(context),

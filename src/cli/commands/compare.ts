@@ -2,17 +2,19 @@
 import { resolve } from 'node:path'
 import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
+import type { Names } from '../../local/names.ts'
 import { compareTrees } from '../../sync/compare.ts'
 import type { SyncRecord } from '../../sync/records.ts'
 import { parseRemotePath } from '../../sync/remote-path.ts'
 import { listPairs, openState } from '../../sync/state.ts'
 import { stateDirectory } from '../../sync/sync-run.ts'
-import { verifyRemote } from '../../sync/verify.ts'
+import { type VerifyOptions, verifyRemote } from '../../sync/verify.ts'
 import { connect } from '../connect.ts'
-import { accountName, type Context, statesPath, text } from '../context.ts'
+import { accountName, type Context, namesOf, statesPath, text } from '../context.ts'
 import { display, plural, showBytes } from '../display.ts'
 import { EXIT, exitCodeOfRun } from '../exit-codes.ts'
 import { createProgress } from '../output.ts'
+import { isDirection } from './runs.ts'
 import { selectionOf } from './sync.ts'
 
 /** @param contents - Compare contents by their tags, which needs all local files to be read and nothing to be transferred. */
@@ -27,6 +29,7 @@ const compare =
     const result = await compareTrees(client.context, resolve(local), remote, {
       contents: isDeep,
       selection: selectionOf(context),
+      names: namesOf(context),
       signal,
       ...(jobs === undefined ? {} : { jobs }),
     }).finally(async () => {
@@ -65,7 +68,7 @@ export async function verify(context: Context, path: string): Promise<number> {
   const { client, profile } = await connect(context, (event) => progress.onEvent(event))
   const result = await (async () => {
     const known = await knownOf(accountName(profile), path, (message) => output.warn(message))
-    return verifyRemote(client.context, path, { share, signal, known, ...(jobs === undefined ? {} : { jobs }) })
+    return verifyRemote(client.context, path, { share, signal, ...known, ...(jobs === undefined ? {} : { jobs }) })
   })().finally(async () => {
     progress.stop()
     await client.close()
@@ -103,9 +106,10 @@ async function knownOf(
   account: string,
   remote: string,
   warn: (message: string) => void,
-): Promise<Map<string, SyncRecord>> {
+): Promise<Required<Pick<VerifyOptions, 'known' | 'names'>>> {
   const wanted = `/${parseRemotePath(remote).join('/')}`
   const known = new Map<string, SyncRecord>()
+  let names: Names | undefined
   for (const pair of await listPairs(statesPath(), account)) {
     if (pair.remote !== wanted) continue
     const directory = stateDirectory(statesPath(), pair)
@@ -113,7 +117,9 @@ async function knownOf(
       warn(`damaged state was put aside as ${keptAs}`),
     )
     for (const [key, record] of state.records()) known.set(key, record)
+    const last = state.runs().find(({ command }) => isDirection(command))
+    if (last?.options?.names === 'escape') names = 'escape'
     await state.close()
   }
-  return known
+  return { known, names }
 }

@@ -13,7 +13,7 @@ import type { SelectionOptions } from '../../sync/select.ts'
 import { pairOf, type SyncOptions, type SyncSummary, stateDirectory } from '../../sync/sync-run.ts'
 import { reported } from '../automation.ts'
 import { connect } from '../connect.ts'
-import { accountName, type Context, lockPath, requireSettings, statesPath, text } from '../context.ts'
+import { accountName, type Context, lockPath, namesOf, requireSettings, statesPath, text } from '../context.ts'
 import { plural, showBytes } from '../display.ts'
 import { EXIT, exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
 import { createProgress, summaryFields } from '../output.ts'
@@ -96,6 +96,7 @@ export function syncOptions(context: Context, direction: Direction): Omit<SyncOp
     delete: options.delete === true,
     checksum: options.checksum === true,
     oneFileSystem: options.oneFileSystem === true,
+    names: namesOf(context),
     acceptRoots: options.acceptRoots === true,
     requireEncryption: settings.flag('require-encryption'),
     ...(onConflict === undefined || direction === 'both'

@@ -9,7 +9,7 @@ import type { ConflictAction } from '../../sync/plan.ts'
 import type { DownloadOptions, RunEvent, UploadOptions } from '../../sync/run.ts'
 import { type RunEnd, reported } from '../automation.ts'
 import { connect } from '../connect.ts'
-import { accountName, type Context, journalPath, lockPath, requireSettings } from '../context.ts'
+import { accountName, type Context, journalPath, lockPath, namesOf, requireSettings } from '../context.ts'
 import { exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
 import { createProgress, printSummary, summaryFields } from '../output.ts'
 import { printPlan } from '../plan-table.ts'
@@ -43,7 +43,8 @@ export function transferOf(context: Context, direction: 'upload' | 'download', p
   return { direction, ...places, dryRun: context.options.dryRun === true, options }
 }
 
-function transferOptions({ signal, options, settings }: Context, direction: 'upload' | 'download'): TransferOptions {
+function transferOptions(context: Context, direction: 'upload' | 'download'): TransferOptions {
+  const { signal, options, settings } = context
   const jobs = settings.number('jobs')
   const memory = settings.number('memory')
   const onConflict = settings.text('on-conflict') as ConflictAction | undefined
@@ -52,6 +53,7 @@ function transferOptions({ signal, options, settings }: Context, direction: 'upl
     signal,
     contents: options.contents === true,
     checksum: options.checksum === true,
+    names: namesOf(context),
     ...(direction === 'upload' ? { requireEncryption: settings.flag('require-encryption') } : {}),
     ...(jobs === undefined ? {} : { jobs }),
     ...(memory === undefined ? {} : { memory }),
