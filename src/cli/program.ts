@@ -436,12 +436,13 @@ function backupCommands(program: Command, run: Run): void {
       )
       .option('-n, --dry-run', 'only say what would be done')
       .option('--wait <time>', 'wait for another run of the set to end')
-  settingOptions(
+  const runs = settingOptions(
     maxDelete(set(backup, 'run <name>', 'make a point in time'), 'files are gone from the sources')
       .option('--accept-sources', 'sources are meant to be empty, or on another device')
       .option('--accept-runs', 'take the runs that the server has for the right ones, from now on'),
     ['jobs', 'memory', 'part-size', 'names'],
-  ).action(run(async () => (await load()).run))
+  )
+  reportOptions(runs).action(run(async () => (await load()).run, { withProblems: true }))
   reading(backup, 'list <name>', 'list the runs').action(run(async () => (await load()).list))
   reading(backup, 'show <name> <run> [path]', 'list what is in a run, or in the latest').action(
     run(async () => (await load()).show),
