@@ -299,4 +299,6 @@ export const remoteKey = (path: readonly string[]): string => exactKey(path.map(
 
 /** Key of a remote path letter by letter: a server may say that a name has a slash in it. */
 export const exactKey = (path: readonly string[]): string =>
-  path.map((name) => name.replaceAll('%', '%25').replaceAll('/', '%2F')).join('/')
+  path.some((name) => name.includes('%') || name.includes('/'))
+    ? path.map((name) => name.replaceAll('%', '%25').replaceAll('/', '%2F')).join('/')
+    : path.join('/')

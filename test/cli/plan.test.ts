@@ -153,7 +153,7 @@ test('looking sends GET requests only, needs no key, and leaves nothing on the d
     ['plan', 'upload', tree, '/room/look'],
     ['plan', 'download', '/room/look', nowhere],
     ['push', tree, '/room/look', '-n'],
-    ['pull', '/room/look', tree, '-n'],
+    ['pull', '/room/look', world.path('not', 'either'), '-n'],
     ['both', tree, '/room/look again', '-n'],
   ]
   recorder.requests.splice(0)
