@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import type { Command } from 'commander'
 import { SyncError } from '../errors.ts'
+import type { Names } from '../local/names.ts'
 import { createOutput, type Output } from './output.ts'
 import { homeDirectory, loadProfile, type Profile, profileOptions } from './profile.ts'
 import { getSecret } from './secrets.ts'
@@ -62,6 +63,9 @@ export function integerOption(options: Options, flag: string, range: { min: numb
   }
   return Number(value)
 }
+
+/** What `--names` says. */
+export const namesOf = ({ settings }: Context): Names | undefined => settings.text('names') as Names | undefined
 
 export const text = (options: Options, name: string): string | undefined =>
   typeof options[name] === 'string' ? options[name] : undefined

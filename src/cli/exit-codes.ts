@@ -63,7 +63,10 @@ const ORDER = [1, 7, 9, 13, 4, 10, 6, 5, 12, 3]
  * Exit code of a run over many entries: what stopped it counts as such; an entry that failed while others went on counts as
  * partial, unless it is about integrity, safety, keys, conflicts, our own bugs, or the local target of a download.
  */
-export function exitCodeOfRun(summary: RunSummary, direction: 'upload' | 'download'): number {
+export function exitCodeOfRun(
+  summary: Pick<RunSummary, 'failed' | 'stoppedBy'>,
+  direction: 'upload' | 'download',
+): number {
   if (summary.stoppedBy?.class === 'cancelled') return signalExit(summary.stoppedBy)
   const codes = summary.failed.map(({ error }) => {
     if (['integrity', 'safety', 'key', 'conflict', 'internal'].includes(error.class)) return exitCodeOf(error)

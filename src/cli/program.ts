@@ -250,53 +250,53 @@ function createProgram(run: Run): Command {
     'key-cache',
   ]).action(run(async () => (await import('./commands/remote.ts')).cat))
 
-  transferOptions(remote(program, 'upload', 'upload files and directories; never deletes'), [
-    'part-size',
-    'require-encryption',
-    'on-conflict',
-    'trust-new-members',
-  ])
-    .argument('<paths...>', 'LOCAL... REMOTE', collect)
-    .usage('[options] LOCAL... REMOTE')
-    .action(transferAction(run, async () => (await import('./commands/transfer.ts')).upload))
-  transferOptions(remote(program, 'download', 'download files and folders; never deletes'), ['on-conflict'])
-    .argument('<paths...>', 'REMOTE... LOCAL', collect)
-    .usage('[options] REMOTE... LOCAL')
-    .action(transferAction(run, async () => (await import('./commands/transfer.ts')).download))
+  const transfers = [
+    ['upload', 'LOCAL... REMOTE', 'upload files and directories', ['part-size', 'require-encryption', 'on-conflict']],
+    ['download', 'REMOTE... LOCAL', 'download files and folders', ['on-conflict']],
+  ] as const
+  for (const [name, usage, summary, settings] of transfers) {
+    const target = transferOptions(remote(program, name, `${summary}; never deletes`), usage, settings)
+    if (name === 'upload') settingOptions(target, ['trust-new-members'])
+    dryRunOptions(reportOptions(target)).action(
+      transferAction(run, async () => (await import('./commands/transfer.ts'))[name]),
+    )
+  }
 
-  const sync = async () => import('./commands/sync.ts')
+  const plans = async () => import('./commands/plan.ts')
   const directions = [
     ['push', '<local> <remote>', 'make a remote folder like a local directory'],
     ['pull', '<remote> <local>', 'make a local directory like a remote folder'],
     ['both', '<local> <remote>', 'bring changes of both sides to the other one'],
   ] as const
   for (const [name, usage, summary] of directions) {
-    watchOptions(
-      syncOptions(
-        reportOptions(runOptions(remote(program, `${name} ${usage}`, `${summary}; deletes only with --delete`))),
-        name,
-      ),
-      name,
+    const target = runOptions(remote(program, `${name} ${usage}`, `${summary}; deletes only with --delete`))
+    dryRunOptions(watchOptions(syncOptions(reportOptions(target), name), name)).action(
+      run(async () => (await import('./commands/watch.ts'))[name], { withProblems: true }),
     )
-      .option('-n, --dry-run', 'only say what would be done')
-      .option('--detailed-exitcode', 'with --dry-run: exit code 11 when there is something to do')
-      .action(run(async () => (await import('./commands/watch.ts'))[name], { withProblems: true }))
   }
   const plan = program.command('plan').description('say what a run would do, and keep it to be applied later')
   for (const [name, usage, summary] of directions) {
-    syncOptions(runOptions(remote(plan, `${name} ${usage}`, summary)), name)
-      .option('-o, --output <file>', 'write the plan into a file')
-      .option('--detailed-exitcode', 'exit code 11 when there is something to do')
-      .action(run(async () => (await sync()).plan(name), { withProblems: true }))
+    planOptions(syncOptions(runOptions(remote(plan, `${name} ${usage}`, summary)), name)).action(
+      run(async () => (await plans()).plan(name), { withProblems: true }),
+    )
+  }
+  for (const [name, usage, summary, settings] of transfers) {
+    planOptions(transferOptions(remote(plan, name, summary), usage, settings)).action(
+      transferAction(run, async () => (await plans()).planTransfer(name)),
+    )
   }
   reportOptions(
     runOptions(remote(program, 'apply <plan>', 'carry out a plan; stops if anything has changed since it was made')),
-  ).action(run(async () => (await sync()).apply, { withProblems: true }))
+  ).action(run(async () => (await plans()).apply, { withProblems: true }))
 
   const look = async () => import('./commands/compare.ts')
   const looking = (name: string, summary: string) =>
     selectionOptions(
-      settingOptions(keyPasswordOptions(remote(program, `${name} <local> <remote>`, summary)), ['jobs', 'key-cache']),
+      settingOptions(keyPasswordOptions(remote(program, `${name} <local> <remote>`, summary)), [
+        'jobs',
+        'names',
+        'key-cache',
+      ]),
     )
   looking('diff', 'say what differs, by sizes and times; exit code 11 if anything does')
     .option('--checksum', 'compare contents')
@@ -397,7 +397,7 @@ function selectionOptions(target: Command): Command {
 }
 
 function syncOptions(target: Command, direction: 'push' | 'pull' | 'both'): Command {
-  selectionOptions(target)
+  settingOptions(selectionOptions(target), ['names'])
     .option('--one-file-system', 'do not enter directories on other devices')
     .option('--delete', 'delete what is gone on the other side; it goes to the recycle bin')
     .option('--checksum', 'compare contents, not sizes and times')
@@ -436,12 +436,13 @@ function backupCommands(program: Command, run: Run): void {
       )
       .option('-n, --dry-run', 'only say what would be done')
       .option('--wait <time>', 'wait for another run of the set to end')
-  settingOptions(
+  const runs = settingOptions(
     maxDelete(set(backup, 'run <name>', 'make a point in time'), 'files are gone from the sources')
       .option('--accept-sources', 'sources are meant to be empty, or on another device')
       .option('--accept-runs', 'take the runs that the server has for the right ones, from now on'),
-    ['jobs', 'memory', 'part-size'],
-  ).action(run(async () => (await load()).run))
+    ['jobs', 'memory', 'part-size', 'names'],
+  )
+  reportOptions(runs).action(run(async () => (await load()).run, { withProblems: true }))
   reading(backup, 'list <name>', 'list the runs').action(run(async () => (await load()).list))
   reading(backup, 'show <name> <run> [path]', 'list what is in a run, or in the latest').action(
     run(async () => (await load()).show),
@@ -474,13 +475,25 @@ const watchOptions = (target: Command, direction: 'push' | 'pull' | 'both') => {
   return target.option('--rescan <time>', 'with --watch: run in any case that often (default 15m)')
 }
 
-const transferOptions = (target: Command, names: readonly string[]) =>
+const dryRunOptions = (target: Command) =>
+  target
+    .option('-n, --dry-run', 'only say what would be done')
+    .option('--detailed-exitcode', 'with --dry-run: exit code 11 when there is something to do')
+
+const planOptions = (target: Command) =>
+  target
+    .option('-o, --output <file>', 'write the plan into a file')
+    .option('--detailed-exitcode', 'exit code 11 when there is something to do')
+
+const transferOptions = (target: Command, usage: string, names: readonly string[]) =>
   settingOptions(
-    keyPasswordOptions(reportOptions(target))
+    keyPasswordOptions(target)
       .option('--contents', 'put what is in a directory into the target, not the directory itself')
       .option('--checksum', 'compare contents, not size and time'),
-    ['jobs', 'memory', 'limit-rate', 'key-cache', ...names],
+    ['jobs', 'memory', 'limit-rate', 'key-cache', 'names', ...names],
   )
+    .argument('<paths...>', usage, collect)
+    .usage(`[options] ${usage}`)
 
 /** Both transfers take a list whose last element is the target. */
 const transferAction =

@@ -43,6 +43,7 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'memory', kind: 'size', summary: 'content held in memory at once, at least 16M (default 48M)', argument: 'size', min: 16 * MiB, max: 16_384 * MiB, project: true },
   { name: 'require-encryption', kind: 'flag', summary: 'refuse rooms without encryption', project: 'on' },
   { name: 'on-conflict', kind: 'text', summary: 'what to do with a target that differs (default: upload overwrite, download fail)', choices: ['skip', 'overwrite', 'rename', 'fail', 'newer'] },
+  { name: 'names', kind: 'text', summary: 'what to do with names that the other side cannot hold', choices: ['report', 'escape'], fallback: 'report' },
   { name: 'limit-rate', kind: 'rate', summary: 'bytes per second for file content, UP:DOWN or one for both; 0 for no limit; or a timetable: "08:00,500K:2M 18:00,0"', argument: 'rate', project: true },
   { name: 'events', kind: 'file', summary: 'append what happens in runs to this file, one JSON object per line; - for standard output', argument: 'file' },
   { name: 'metrics-file', kind: 'file', summary: 'write figures of the last run for Prometheus, for the textfile collector', argument: 'file' },

@@ -21,7 +21,8 @@ const swapped = (path: string) =>
     hint: 'Somebody changes the target while files are written; nothing was written there.',
   })
 
-const inTheWay = (path: string) =>
+/** What is said of a path that a directory is needed at, and something else has. */
+export const inTheWay = (path: string) =>
   new SyncError('conflict', 'PATH_BLOCKED', `Something that is not a directory is in the way: ${path}`, {
     hint: 'Move it away, then run again.',
   })
@@ -85,7 +86,11 @@ export function createSafeTree(root: string): SafeTree {
   return { root, ensureDirectory: walk, check: (components) => void walk(components) }
 }
 
-/** True when this directory's file system takes `a` and `A` for one name. */
+/** What can be said of that without writing. */
+export const usuallyFoldsCase = (platform: NodeJS.Platform = process.platform): boolean =>
+  platform === 'darwin' || platform === 'win32'
+
+/** True when this directory's file system takes `a` and `A` for one name. Finds out by making a file. */
 export function foldsCase(directory: string): boolean {
   const name = temporaryName()
   const path = join(directory, name)

@@ -10,7 +10,7 @@ import { deleteNode, deleteNodes, getNode, listChildren, moveNodes, updateFile, 
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { syncDirectory } from '../local/atomic-file.ts'
-import { escapeName } from '../local/names.ts'
+import { escapeName, type Names } from '../local/names.ts'
 import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
 import { checkUnchanged } from '../transfer/complete.ts'
 import { openFileKey } from '../transfer/content.ts'
@@ -53,6 +53,7 @@ export interface ApplyOptions {
   readonly runId: string
   /** Bytes of content that may be held in memory at once. */
   readonly memory?: number
+  readonly names?: Names | undefined
   readonly uploader: Uploader
 }
 
@@ -205,7 +206,7 @@ const isForAll = ({ class: kind, code }: SyncError) =>
 function createRun(context: RunContext, target: ApplyTarget, state: SyncState, options: ApplyOptions) {
   const { api } = context
   const { root } = target
-  const { signal, runId, uploader } = options
+  const { signal, runId, names, uploader } = options
   let tree: SafeTree | undefined
   let bin: LocalBin | undefined
   const local = () => (tree ??= createSafeTree(root))
@@ -256,7 +257,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
       put(toKey + key.slice(from.length), { ...record, path })
     }
   }
-  const nameOf = (path: readonly string[]) => escapeName(path.at(-1)!)
+  const nameOf = (path: readonly string[]) => escapeName(path.at(-1)!, { names })
   const large = createLargeFiles(options.memory)
   /** Files on this disk whose names a power cut could still undo: remembered too early, they would look deleted. */
   let arrived: { directory: string; key: string; entry: LocalEntry; node: RemoteNode; sealed: string | undefined }[] =

@@ -1,6 +1,7 @@
 /** What differs between a local and a remote directory, without changing either. @module */
 import { join } from 'node:path'
 import { SyncError, toSyncError } from '../errors.ts'
+import type { Names } from '../local/names.ts'
 import { foldsCase } from '../local/safe-tree.ts'
 import { createTally, runEntries } from './outcome.ts'
 import { looksEqual } from './records.ts'
@@ -28,6 +29,7 @@ export interface CompareRunOptions extends Pick<RunOptions, 'jobs' | 'signal'> {
   /** Read the local files and compare contents by their tags; else sizes and times decide. Nothing is transferred. */
   readonly contents: boolean
   readonly selection?: SelectionOptions
+  readonly names?: Names | undefined
 }
 
 /**
@@ -49,6 +51,7 @@ export async function compareTrees(
   const how = {
     selection: createSelection(options.selection ?? {}, context.clock.now()),
     blocked: createBlocked(),
+    names: options.names,
     signal,
   }
   const here = await scanLocal(local, how)

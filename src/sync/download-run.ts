@@ -3,19 +3,20 @@
  * outcome.ts.
  * @module
  */
-import { lstatSync, type Stats, statSync } from 'node:fs'
+import { existsSync, lstatSync, type Stats, statSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import type { Api } from '../api/api.ts'
 import { cancelled, localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { syncDirectory } from '../local/atomic-file.ts'
 import { type Leftover, sweepDirectory } from '../local/partial-file.ts'
-import { createSafeTree, foldsCase } from '../local/safe-tree.ts'
+import { createSafeTree, foldsCase, inTheWay, usuallyFoldsCase } from '../local/safe-tree.ts'
 import { downloadFile, storableTime } from '../transfer/download.ts'
 import { createKeysAhead } from '../transfer/keys-ahead.ts'
 import { createLargeFiles } from '../transfer/segments.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
 import { type DownloadStep, freeName, mayReplace, planDownload, sameTime } from './plan.ts'
+import { isConflict, requireSamePlan, transferLines } from './plan-file.ts'
 import { requireRemote } from './remote-path.ts'
 import {
   DEFAULT_JOBS,
@@ -29,7 +30,8 @@ import {
 } from './run.ts'
 import { type RemoteEntry, readRemoteTree, showPath } from './tree.ts'
 
-type DownloadStepOf<K extends DownloadStep['do']> = Extract<DownloadStep, { do: K }>
+type FileStep = Extract<DownloadStep, { do: 'download' }>
+type DirectoryStep = Extract<DownloadStep, { do: 'make-directory' }>
 
 /**
  * Downloads files and directories into a local directory, which is made if missing; skips equal files; keeps and reports
@@ -53,38 +55,44 @@ export async function runDownload(
     // One by one: a call takes some 100,000 arguments at most.
     for (const entry of await listSource(api, source, options.contents ?? false, signal)) entries.push(entry)
   }
-  const tree = createSafeTree(target)
-  const steps = planDownload(entries, { foldCase: foldsCase(tree.root) })
+  const foldCase = options.dryRun ? usuallyFoldsCase() : foldsCase(nearestDirectory(target))
+  const wanted = planDownload(entries, { foldCase, names: options.names })
+  const { steps, directories, skipped } = lookAtDisk(target, wanted, options, signal)
+  const lines = transferLines(steps)
+  if (options.planned !== undefined) requireSamePlan(options.planned, lines)
 
   const tally = createTally()
   tally.files = entries.filter((entry) => entry.node.type === 'file').length
-  recordFailures(steps, tally, context)
-  for (const step of steps) if (step.do === 'make-directory') guardDirectory(context, tree, step, tally)
-  const leftovers = await sweep(context, tree, steps)
-  const downloads: Planned[] = []
-  const names = new Set(steps.flatMap((step) => (step.do === 'download' ? showPath(step.path) : [])))
-  for (const step of steps)
-    if (step.do === 'download') await look(context, tree.root, step, options, tally, downloads, names, signal)
-  const bytes = downloads.reduce((sum, { step }) => sum + (step.node.size ?? 0), 0)
+  tally.skipped = skipped
+  recordFailures(options.dryRun ? steps.filter((step) => !isConflict(step)) : steps, tally, context)
+  if (options.dryRun) return { ...summarize(tally, 0), steps: lines }
+  const tree = createSafeTree(target)
+  for (const step of directories) guardDirectory(context, tree, step, tally)
+  const leftovers = await sweep(context, tree, directories)
+  const downloads: FileStep[] = []
+  for (const step of steps) {
+    if (step.do === 'download' && (await isNeeded(context, tree.root, step, tally, signal))) downloads.push(step)
+  }
+  const bytes = downloads.reduce((sum, { node }) => sum + (node.size ?? 0), 0)
   context.onEvent?.({ type: 'planned', files: downloads.length, bytes, skipped: tally.skipped })
-  if (downloads.some(({ step }) => step.node.isEncrypted)) await keyring.ownKey(signal)
+  if (downloads.some(({ node }) => node.isEncrypted)) await keyring.ownKey(signal)
   await checkSpace(tree.root, bytes - leftovers.reduce((sum, { bytes }) => sum + bytes, 0))
 
   const keys = createKeysAhead(
     context,
-    downloads.map(({ step }) => step.node),
+    downloads.map(({ node }) => node),
   )
   const large = createLargeFiles(options.memory === undefined ? undefined : memoryOf(options))
   const changed = new Set<string>()
-  const work = async ({ step, replaces }: Planned, stop: AbortSignal) => {
-    const parent = step.path.slice(0, -1)
+  const work = async ({ shown, path, node, replaces }: FileStep, stop: AbortSignal) => {
+    const parent = path.slice(0, -1)
     const directory = tree.ensureDirectory(parent)
     const beforeRename = () => tree.check(parent)
     const bytes = await downloadFile(
       context,
-      step.node,
-      `${directory}/${step.path.at(-1)}`,
-      { shown: step.shown, replaces, beforeRename, openKey: keys.take, large },
+      node,
+      `${directory}/${path.at(-1)}`,
+      { shown, replaces, beforeRename, openKey: keys.take, large },
       stop,
     )
     changed.add(directory)
@@ -95,7 +103,7 @@ export async function runDownload(
   await keys.close()
   await large.close()
   await makeDurable(changed, tally)
-  await removeSettled(tree.root, steps, leftovers, tally)
+  await removeSettled(tree.root, wanted, leftovers, tally)
   return summarize(tally, 0)
 }
 
@@ -114,12 +122,10 @@ async function makeDurable(directories: ReadonlySet<string>, tally: Tally): Prom
 async function sweep(
   { clock }: RunContext,
   tree: ReturnType<typeof createSafeTree>,
-  steps: readonly DownloadStep[],
+  steps: readonly DirectoryStep[],
 ): Promise<Leftover[]> {
   const directories = new Map([['', [] as readonly string[]]])
-  for (const step of steps) {
-    if (step.do === 'make-directory') directories.set(showPath(step.path), step.path)
-  }
+  for (const { path } of steps) directories.set(showPath(path), path)
   const leftovers: Leftover[] = []
   for (const path of directories.values()) {
     let directory: string
@@ -175,7 +181,7 @@ async function listSource(api: Api, source: string, contents: boolean, signal: A
 function guardDirectory(
   context: RunContext,
   tree: ReturnType<typeof createSafeTree>,
-  step: DownloadStepOf<'make-directory'>,
+  step: DirectoryStep,
   tally: Tally,
 ): void {
   try {
@@ -187,75 +193,122 @@ function guardDirectory(
   }
 }
 
-interface Planned {
-  readonly step: DownloadStepOf<'download'>
-  readonly shown: string
-  /** What stands on the disk and is to be replaced. */
-  readonly replaces?: { readonly size: number; readonly mtimeMs: number } | undefined
-}
-
-/** Decides about one file by what is on the disk. */
-async function look(
-  context: RunContext,
+/** Decides by what is on the disk, which it does not change. */
+function lookAtDisk(
   root: string,
-  step: DownloadStepOf<'download'>,
+  wanted: readonly DownloadStep[],
   options: DownloadOptions,
-  tally: Tally,
-  downloads: Planned[],
-  names: Set<string>,
   signal: AbortSignal,
-): Promise<void> {
-  if (signal.aborted) throw cancelled(signal)
-  const path = `${root}/${showPath(step.path)}`
-  const fail = (error: SyncError) => {
-    tally.failed.push({ path: step.shown, error })
-    report(context, step.shown, error)
-  }
-  let info: Stats | undefined
-  try {
-    info = lstatSync(path)
-  } catch (error) {
-    if (systemCode(error) === 'ENOTDIR') return // the directory's own failure is reported already
-    if (systemCode(error) !== 'ENOENT') return fail(toSyncError(localError(error, 'look at the target')))
-  }
-  if (info === undefined) {
-    downloads.push({ step, shown: step.shown })
-    return
-  }
-  if (!info.isFile()) {
-    return fail(
-      new SyncError('conflict', 'LOCAL_NOT_A_FILE', 'Something that is not a file has this name', {
-        hint: 'Move it away, then run again.',
-      }),
-    )
-  }
-  const modified = step.node.timestampModification ?? step.node.updatedAt
-  const sameStat =
-    info.size === step.node.size && modified !== undefined && sameTime(storableTime(modified), info.mtimeMs)
-  let same = sameStat
-  if (options.checksum && info.size === step.node.size) {
+): { steps: DownloadStep[]; directories: DirectoryStep[]; skipped: number } {
+  const steps: DownloadStep[] = []
+  /** Those that are there, and those to be made. */
+  const directories: DirectoryStep[] = []
+  const names = new Set(wanted.flatMap((step) => (step.do === 'download' ? showPath(step.path) : [])))
+  /** Where no directory can be. That is told of them, not again of all that would be in them. */
+  const blocked = new Set<string>()
+  let skipped = 0
+  for (const step of wanted) {
+    if (signal.aborted) throw cancelled(signal)
+    if (step.do === 'fail') {
+      steps.push(step)
+      continue
+    }
+    const path = showPath(step.path)
+    const isBlocked = blocked.has(showPath(step.path.slice(0, -1)))
+    if (isBlocked && step.do === 'make-directory') blocked.add(path)
+    if (isBlocked) continue
     try {
-      same = await isSameContent(context, step.node, path, step.shown, signal)
+      const info = lookAt(`${root}/${path}`)
+      if (step.do === 'make-directory') {
+        if (info !== undefined && !info.isDirectory()) throw inTheWay(`${root}/${path}`)
+        if (info === undefined) steps.push(step)
+        directories.push(step)
+      } else {
+        const decided = info === undefined ? step : decide(root, step, info, options, names)
+        if (decided === undefined) skipped++
+        else steps.push(decided)
+      }
     } catch (thrown) {
-      return fail(toSyncError(thrown))
+      if (step.do === 'make-directory') blocked.add(path)
+      steps.push({ do: 'fail', shown: step.shown, error: toSyncError(thrown) })
     }
   }
-  const action = options.onConflict ?? 'fail'
-  if (same || (action === 'newer' && !mayReplace(action, modified ?? 0, info.mtimeMs)) || action === 'skip') {
-    tally.skipped++
-  } else if (action === 'rename') {
-    const parent = step.path.slice(0, -1)
-    const name = freeName(step.path.at(-1)!, (candidate) => isFree(root, [...parent, candidate], names))
-    downloads.push({ step: { ...step, path: [...parent, name] }, shown: step.shown })
-  } else if (action !== 'fail') {
-    downloads.push({ step, shown: step.shown, replaces: { size: info.size, mtimeMs: info.mtimeMs } })
-  } else {
-    fail(
-      new SyncError('conflict', 'LOCAL_DIFFERS', 'The local file differs and was kept', {
-        hint: 'See --on-conflict for what else can be done.',
-      }),
-    )
+  return { steps, directories, skipped }
+}
+
+function lookAt(path: string): Stats | undefined {
+  try {
+    return lstatSync(path)
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return undefined
+    throw localError(error, 'look at the target')
   }
+}
+
+/** What to do about a file whose name is on the disk; `undefined` for nothing. */
+function decide(
+  root: string,
+  step: FileStep,
+  info: Stats,
+  options: DownloadOptions,
+  names: Set<string>,
+): FileStep | undefined {
+  if (!info.isFile()) {
+    throw new SyncError('conflict', 'LOCAL_NOT_A_FILE', 'Something that is not a file has this name', {
+      hint: 'Move it away, then run again.',
+    })
+  }
+  const { path, node } = step
+  const modified = node.timestampModification ?? node.updatedAt
+  const isSameSize = info.size === node.size
+  const isCompared = isSameSize && options.checksum === true
+  const isSame = isSameSize && modified !== undefined && sameTime(storableTime(modified), info.mtimeMs)
+  const action = options.onConflict ?? 'fail'
+  if (isSame && !isCompared) return undefined
+  if (action === 'skip' || (action === 'newer' && !mayReplace(action, modified ?? 0, info.mtimeMs))) return undefined
+  const reason = isCompared ? 'contents are compared' : action === 'newer' ? 'newer there' : 'they differ'
+  const found = { ...step, reason, ...(isCompared ? { compareWith: path } : {}) }
+  if (action === 'rename') {
+    const parent = path.slice(0, -1)
+    const name = freeName(path.at(-1)!, (candidate) => isFree(root, [...parent, candidate], names))
+    return { ...found, path: [...parent, name], beside: showPath(path) }
+  }
+  if (action !== 'fail') return { ...found, replaces: { size: info.size, mtimeMs: info.mtimeMs } }
+  const refusal = new SyncError('conflict', 'LOCAL_DIFFERS', 'The local file differs and was kept', {
+    hint: 'See --on-conflict for what else can be done.',
+  })
+  if (isCompared) return { ...found, refusal }
+  throw refusal
+}
+
+/** Compares contents where that decides; false when there is nothing to download. */
+async function isNeeded(
+  context: RunContext,
+  root: string,
+  { node, shown, compareWith, refusal }: FileStep,
+  tally: Tally,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (compareWith === undefined) return true
+  if (signal.aborted) throw cancelled(signal)
+  try {
+    if (await isSameContent(context, node, `${root}/${showPath(compareWith)}`, shown, signal)) {
+      tally.skipped++
+      return false
+    }
+    if (refusal !== undefined) throw refusal
+    return true
+  } catch (thrown) {
+    const error = toSyncError(thrown)
+    tally.failed.push({ path: shown, error })
+    report(context, shown, error)
+    return false
+  }
+}
+
+/** The directory itself, or what it would be made in. */
+function nearestDirectory(path: string): string {
+  for (let at = resolve(path); ; at = dirname(at)) if (existsSync(at) || at === dirname(at)) return at
 }
 
 /** Nothing has this name on the disk, and nothing will get it; then it is taken. */

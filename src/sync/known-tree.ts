@@ -1,14 +1,15 @@
 /**
  * The remote tree out of the records, without a listing, as long as the server says that nothing has changed since one found
- * exactly what is recorded; else out of the records and a listing of what has changed. What cannot be told from records alone - rooms below the root, names that are not stored as we
- * would store them, whatever takes no part - is never remembered in this way, and listed each time.
+ * exactly what is recorded; else out of the records and a listing of what has changed. What cannot be told from records alone -
+ * rooms below the root, names that are not stored as we would store them, whatever takes no part - is never remembered in this
+ * way, and listed each time.
  * @module
  */
 import type { Api } from '../api/api.ts'
 import { getNode, listChildren, searchTree } from '../api/nodes.ts'
 import { PAGE, type RemoteNode } from '../api/wire.ts'
 import { toSyncError } from '../errors.ts'
-import { escapeName, sameNameKey } from '../local/names.ts'
+import { escapeName, type Names, sameNameKey } from '../local/names.ts'
 import { remoteIdentity, type SyncRecord } from './records.ts'
 import { parentKey, type RemoteItem, type Scan } from './scan.ts'
 import { type RemoteEntry, type WholeTree, within } from './tree.ts'
@@ -20,6 +21,8 @@ export interface Listed {
   readonly version: number
   /** What we may do there: with other rights, other things can be seen. */
   readonly rights: string
+  /** How names were read. */
+  readonly names: Names
   /** Milliseconds since the epoch. */
   readonly at: number
 }
@@ -32,16 +35,21 @@ const rightsOf = ({ permissions }: RemoteNode): string =>
     .flatMap(([name, has]) => (has ? name : []))
     .join()
 
-export const listedAs = (root: RemoteNode, version: number, now: number): Listed => ({
+export const listedAs = (root: RemoteNode, version: number, now: number, names: Names = 'report'): Listed => ({
   rootId: root.id,
   version,
   rights: rightsOf(root),
+  names,
   at: now,
 })
 
 /** True when that listing can tell of this root, as it is now: at the same version, or by what has changed since. */
-export const isListingOf = (listed: Listed, root: RemoteNode, now: number): boolean =>
-  listed.rootId === root.id && listed.rights === rightsOf(root) && now >= listed.at && now - listed.at < LISTED_FOR_MS
+export const isListingOf = (listed: Listed, root: RemoteNode, now: number, names: Names = 'report'): boolean =>
+  listed.rootId === root.id &&
+  listed.rights === rightsOf(root) &&
+  listed.names === names &&
+  now >= listed.at &&
+  now - listed.at < LISTED_FOR_MS
 
 /** True when `recordedTree` would make what was listed out of these records. */
 export function isAsRecorded(

@@ -1,6 +1,9 @@
 /** Plans as people and programs read them, and as files that can be looked at first and applied later. @module */
+import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
+import type { DownloadStep, UploadStep } from './plan.ts'
 import { bytesOf, type Direction, type SyncStep } from './reconcile.ts'
+import type { UploadOptions } from './run.ts'
 import { showPath } from './tree.ts'
 
 /** One line of a plan. */
@@ -15,16 +18,31 @@ export interface PlanLine {
   readonly of: string
 }
 
-export interface PlanFile {
+interface CommonPlan {
   readonly format: 'sealsync-plan'
   readonly version: 1
   readonly createdAt: string
-  readonly direction: Direction
-  readonly local: string
-  readonly remote: string
   readonly options: Readonly<Record<string, unknown>>
   readonly steps: readonly PlanLine[]
 }
+
+export interface PairPlan extends CommonPlan {
+  readonly direction: Direction
+  readonly local: string
+  readonly remote: string
+}
+
+export interface TransferPlan extends CommonPlan {
+  readonly direction: 'upload' | 'download'
+  readonly sources: readonly string[]
+  readonly target: string
+}
+
+export type PlanFile = PairPlan | TransferPlan
+
+/** True for plans that need no memory of earlier runs. */
+export const isTransferPlan = (plan: PlanFile): plan is TransferPlan =>
+  plan.direction === 'upload' || plan.direction === 'download'
 
 /** Steps that change something. */
 export const isChange = ({ do: action }: Pick<SyncStep, 'do'>): boolean =>
@@ -43,25 +61,80 @@ export function planLine(step: SyncStep): PlanLine {
 }
 
 function identify(step: SyncStep): string {
-  const parts: string[] = []
   const local = 'local' in step ? step.local : 'replaces' in step && step.do === 'download' ? step.replaces : undefined
   const remote = 'remote' in step ? step.remote : 'replaces' in step && step.do === 'upload' ? step.replaces : undefined
+  return identity(local, remote?.node)
+}
+
+function identity(local: { size: number; mtimeMs: number } | undefined, node: RemoteNode | undefined): string {
+  const parts: string[] = []
   if (local !== undefined) parts.push(`local ${local.size} ${local.mtimeMs}`)
   // A folder is as large as what is in it, which has steps of its own.
-  if (remote !== undefined) parts.push(`remote ${remote.node.id} ${(remote.kind === 'file' && remote.node.size) || 0}`)
+  if (node !== undefined) parts.push(`remote ${node.id} ${(node.type === 'file' && node.size) || 0}`)
   return parts.join(', ')
 }
+
+/** What an upload or download would change. What fails without being a conflict is told as a failure, not as a step. */
+export const transferLines = (steps: readonly (UploadStep | DownloadStep)[]): PlanLine[] => steps.flatMap(transferLine)
+
+function transferLine(step: UploadStep | DownloadStep): PlanLine | [] {
+  const line = { do: step.do, path: step.shown, bytes: 0, of: '' }
+  switch (step.do) {
+    case 'skip':
+      return []
+    case 'fail':
+      return isConflict(step) ? { ...line, do: 'conflict', reason: step.error.message } : []
+    case 'make-folder':
+      return { ...line, do: step.do, reason: 'new here' }
+    case 'make-directory':
+      return { ...line, do: step.do, path: showPath(step.path), reason: 'new there' }
+    case 'upload':
+    case 'download': {
+      const { beside, reason, refusal } = step
+      const isUp = step.do === 'upload'
+      const path = isUp && beside === undefined ? step.shown : showPath(step.path)
+      const of = isUp ? identity(step.entry, step.replaces ?? step.compareWith) : identity(step.replaces, step.node)
+      return {
+        do: refusal === undefined ? step.do : 'conflict',
+        path,
+        ...(beside === undefined ? {} : { other: beside }),
+        bytes: refusal === undefined ? ((isUp ? step.entry : step.node).size ?? 0) : 0,
+        reason,
+        of,
+      }
+    }
+  }
+}
+
+/** A plan with all it needs to be made again. */
+export const transferPlanOf = (
+  { direction, sources, target }: Pick<TransferPlan, 'direction' | 'sources' | 'target'>,
+  { contents, checksum, onConflict, names = 'report' }: UploadOptions,
+  steps: readonly PlanLine[],
+  now: number,
+): TransferPlan => ({
+  format: 'sealsync-plan',
+  version: 1,
+  createdAt: new Date(now).toISOString(),
+  direction,
+  sources,
+  target,
+  options: { contents, checksum, onConflict, names },
+  steps,
+})
+
+/** A failure that somebody has to decide about; plans show it as a step. */
+export const isConflict = (step: UploadStep | DownloadStep): boolean =>
+  step.do === 'fail' && step.error.class === 'conflict'
 
 /**
  * Compares what was planned with what would be done now.
  *
  * @throws {SyncError} `PLAN_DRIFTED` (class `safety`), naming the first places that differ.
  */
-export function requireSamePlan(planned: readonly PlanLine[], steps: readonly SyncStep[]): void {
+export function requireSamePlan(planned: readonly PlanLine[], steps: readonly PlanLine[]): void {
   const show = ({ do: action, path, other, of }: PlanLine) => JSON.stringify([action, path, other ?? '', of])
-  const [before, now] = [planned, steps.filter(isChange).map(planLine)].map(
-    (lines) => new Map(lines.map((line) => [show(line), line])),
-  )
+  const [before, now] = [planned, steps].map((lines) => new Map(lines.map((line) => [show(line), line])))
   const drifted = new Set<string>()
   for (const [key, { path }] of before!) if (!now!.has(key)) drifted.add(path)
   for (const [key, { path }] of now!) if (!before!.has(key)) drifted.add(path)
@@ -77,20 +150,28 @@ export function requireSamePlan(planned: readonly PlanLine[], steps: readonly Sy
   )
 }
 
+const isTexts = (value: unknown): value is readonly string[] =>
+  Array.isArray(value) && value.every((one) => typeof one === 'string')
+
 /** @throws {SyncError} `PLAN_INVALID` (class `usage`). */
 export function parsePlan(text: string): PlanFile {
   const invalid = (why: string) =>
     new SyncError('usage', 'PLAN_INVALID', `This is no plan: ${why}`, { hint: 'Make one with: sync plan … -o FILE' })
-  let value: Partial<PlanFile>
+  let value: Partial<PairPlan & Omit<TransferPlan, 'direction'>>
   try {
     value = JSON.parse(text)
   } catch {
     throw invalid('not JSON')
   }
   if (value?.format !== 'sealsync-plan' || value.version !== 1) throw invalid('unknown format')
-  const { direction, local, remote, steps, options } = value
-  if (!['push', 'pull', 'both'].includes(direction as string)) throw invalid('unknown direction')
-  if (typeof local !== 'string' || typeof remote !== 'string' || !Array.isArray(steps)) throw invalid('incomplete')
+  const { local, remote, sources, target, steps, options } = value
+  const direction = String(value.direction)
+  const isTransfer = ['upload', 'download'].includes(direction)
+  if (!isTransfer && !['push', 'pull', 'both'].includes(direction)) throw invalid('unknown direction')
+  const isPlaced = isTransfer
+    ? isTexts(sources) && sources.length > 0 && typeof target === 'string'
+    : typeof local === 'string' && typeof remote === 'string'
+  if (!isPlaced || !Array.isArray(steps)) throw invalid('incomplete')
   if (typeof options !== 'object' || options === null) throw invalid('incomplete')
   for (const step of steps) {
     if (typeof step?.do !== 'string' || typeof step.path !== 'string' || typeof step.of !== 'string')

@@ -5,8 +5,8 @@
  */
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError, toSyncError } from '../errors.ts'
-import { escapeName, foldKey, localName, sameNameKey } from '../local/names.ts'
-import { type LocalEntry, MAX_DEPTH, type RemoteEntry, remoteKey, showPath } from './tree.ts'
+import { escapeName, foldKey, localName, type NameRules, type Names, sameNameKey } from '../local/names.ts'
+import { exactKey, type LocalEntry, MAX_DEPTH, type RemoteEntry, remoteKey, showPath } from './tree.ts'
 
 export type UploadStep =
   | { readonly do: 'make-folder'; readonly shown: string; readonly path: readonly string[] }
@@ -16,6 +16,9 @@ export type UploadStep =
       /** Remote components; the last is the file's name. */
       readonly path: readonly string[]
       readonly entry: LocalEntry
+      readonly reason: string
+      /** Path of what differs and stays; this goes beside it. */
+      readonly beside?: string
       /** Becomes a version of this node. */
       readonly replaces?: RemoteNode
       /** Nothing to do if this node, of the same size, has the same content. */
@@ -37,6 +40,7 @@ export interface CompareOptions {
   readonly checksum: boolean
   /** Default `overwrite`: a new version. */
   readonly onConflict?: ConflictAction
+  readonly names?: Names | undefined
 }
 
 /**
@@ -62,18 +66,18 @@ const tooDeep = () =>
   })
 
 /** The remote path of a local one; `undefined` when one of its names cannot be stored. */
-export function remotePathOf(path: readonly string[]): string[] | undefined {
+export function remotePathOf(path: readonly string[], names: Names | undefined): string[] | undefined {
   try {
-    return path.map(escapeName)
+    return path.map((name) => escapeName(name, { names }))
   } catch {
     return undefined
   }
 }
 
-const keysOf = (entries: readonly LocalEntry[]): Set<string> =>
+const keysOf = (entries: readonly LocalEntry[], names: Names | undefined): Set<string> =>
   new Set(
     entries.flatMap((entry) => {
-      const path = remotePathOf(entry.path)
+      const path = remotePathOf(entry.path, names)
       return path === undefined ? [] : remoteKey(path)
     }),
   )
@@ -100,22 +104,32 @@ function planExisting(
   entry: LocalEntry,
   existing: RemoteNode,
   { shown, path }: { shown: string; path: readonly string[] },
-  { checksum, onConflict = 'overwrite' }: CompareOptions,
+  { checksum, onConflict = 'overwrite', names }: CompareOptions,
   isFreeName: (name: string) => boolean,
 ): UploadStep {
   const { size, timestampModification: modified } = existing
   const sameSize = size === entry.size
   if (sameSize && !checksum && modified !== undefined && sameTime(modified, entry.mtimeMs)) return { do: 'skip', shown }
-  const compare = sameSize && checksum ? { compareWith: existing } : {}
-  const upload = { do: 'upload', shown, path, entry, ...compare } as const
+  const isCompared = sameSize && checksum
+  const compare = isCompared ? { compareWith: existing } : {}
+  const reason = isCompared ? 'contents are compared' : onConflict === 'newer' ? 'newer here' : 'they differ'
+  const upload = { do: 'upload', shown, path, entry, reason, ...compare } as const
   if (mayReplace(onConflict, entry.mtimeMs, modified)) return { ...upload, replaces: existing }
-  if (onConflict === 'rename') return { ...upload, path: [...path.slice(0, -1), freeName(path.at(-1)!, isFreeName)] }
+  if (onConflict === 'rename') {
+    const remoteName = (name: string) => escapeName(name, { names })
+    try {
+      const free = freeName(entry.path.at(-1)!, (name) => isFreeName(remoteName(name)))
+      return { ...upload, path: [...path.slice(0, -1), remoteName(free)], beside: shown }
+    } catch (error) {
+      return { do: 'fail', shown, error: toSyncError(error) }
+    }
+  }
   if (onConflict !== 'fail') return { do: 'skip', shown }
   const refusal = conflict(
     'The file on the server differs and was kept',
     'See --on-conflict for what else can be done.',
   )
-  return sameSize && checksum ? { ...upload, refusal } : { do: 'fail', shown, error: refusal }
+  return isCompared ? { ...upload, refusal } : { do: 'fail', shown, error: refusal }
 }
 
 /** Plans an upload: local entries (parents before children) against what is below the target. */
@@ -129,7 +143,7 @@ export function planUpload(
   /** Directories that have no place on the server; what is below them fails with them. */
   const blocked = new Map<string, SyncError>()
   /** Names that are taken, or will be: nothing is renamed to one of them. */
-  const names = options.onConflict === 'rename' ? keysOf(entries) : new Set<string>()
+  const names = options.onConflict === 'rename' ? keysOf(entries, options.names) : new Set<string>()
   for (const entry of entries) {
     const shown = showPath(entry.path)
     const parent = showPath(entry.path.slice(0, -1))
@@ -149,7 +163,7 @@ export function planUpload(
     }
     let path: string[]
     try {
-      path = entry.path.map(escapeName)
+      path = entry.path.map((name) => escapeName(name, options))
     } catch (error) {
       fail(toSyncError(error))
       continue
@@ -179,7 +193,7 @@ export function planUpload(
       continue
     }
     if (existing === undefined) {
-      steps.push({ do: 'upload', shown, path, entry })
+      steps.push({ do: 'upload', shown, path, entry, reason: 'new here' })
     } else if (existing.type !== 'file') {
       fail(conflict('A folder with the name of this file is on the server', 'Rename one of them.'))
     } else {
@@ -204,6 +218,15 @@ export type DownloadStep =
       /** Local components; the last is the file's name. */
       readonly path: readonly string[]
       readonly node: RemoteNode
+      readonly reason: string
+      /** Path of what differs and stays; this goes beside it. */
+      readonly beside?: string
+      /** What stands on the disk and is to be replaced. */
+      readonly replaces?: { readonly size: number; readonly mtimeMs: number }
+      /** Nothing to do if this file on the disk has the same content. */
+      readonly compareWith?: readonly string[]
+      /** What to say instead of downloading, if it has not. */
+      readonly refusal?: SyncError
     }
   | { readonly do: 'fail'; readonly shown: string; readonly error: SyncError }
 
@@ -215,15 +238,15 @@ export type DownloadStep =
  */
 export function planDownload(
   entries: readonly RemoteEntry[],
-  options: { foldCase: boolean; platform?: NodeJS.Platform },
+  options: NameRules & { foldCase: boolean },
 ): DownloadStep[] {
   const steps: DownloadStep[] = []
   const localPaths = new Map<string, readonly string[] | SyncError>([['', []]])
   const claims = new Map<string, number[]>()
   entries.forEach((entry) => {
     const shown = showPath(entry.path)
-    const parent = localPaths.get(entry.path.slice(0, -1).join('\0')) ?? []
-    const id = entry.path.join('\0')
+    const parent = localPaths.get(exactKey(entry.path.slice(0, -1))) ?? []
+    const id = exactKey(entry.path)
     const fail = (error: SyncError) => {
       localPaths.set(id, error)
       steps.push({ do: 'fail', shown, error })
@@ -235,7 +258,7 @@ export function planDownload(
     }
     let path: readonly string[]
     try {
-      path = [...parent, localName(entry.path.at(-1) ?? '', options.platform)]
+      path = [...parent, localName(entry.path.at(-1) ?? '', options)]
     } catch (error) {
       fail(toSyncError(error))
       return
@@ -247,7 +270,7 @@ export function planDownload(
     else claim.push(steps.length)
     steps.push(
       entry.node.type === 'file'
-        ? { do: 'download', shown, path, node: entry.node }
+        ? { do: 'download', shown, path, node: entry.node, reason: 'new there' }
         : { do: 'make-directory', shown, path },
     )
   })

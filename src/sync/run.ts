@@ -1,11 +1,13 @@
 import { createContentCheck } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
+import type { Names } from '../local/names.ts'
 import { openStable } from '../local/stable-read.ts'
 import { type DownloadContext, openFileKey } from '../transfer/content.ts'
 import type { TransferEvent } from '../transfer/events.ts'
 import type { Tally } from './outcome.ts'
 import { type ConflictAction, type DownloadStep, sameTime, type UploadStep } from './plan.ts'
+import type { PlanLine } from './plan-file.ts'
 
 export type RunEvent =
   | TransferEvent
@@ -32,6 +34,12 @@ export interface RunOptions {
   readonly jobs?: number
   /** Bytes of content that may be held in memory at once, over all files: at least 16 MiB. Default 48 MiB. */
   readonly memory?: number
+  /** What to do with names that the other side cannot hold. Default `report`. */
+  readonly names?: Names | undefined
+  /** Plan only. */
+  readonly dryRun?: boolean
+  /** Do exactly this, or nothing. */
+  readonly planned?: readonly PlanLine[]
   readonly signal?: AbortSignal
 }
 

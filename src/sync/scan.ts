@@ -8,10 +8,10 @@ import type { Api } from '../api/api.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { isTemporaryName } from '../local/atomic-file.ts'
-import { escapeName, foldKey, localName, sameNameKey } from '../local/names.ts'
+import { escapeName, foldKey, localName, type Names, sameNameKey } from '../local/names.ts'
 import type { SyncRecord } from './records.ts'
 import type { Selection } from './select.ts'
-import { type EntryFailure, type LocalEntry, readWholeTree, showPath, walk } from './tree.ts'
+import { type EntryFailure, exactKey, type LocalEntry, readWholeTree, showPath, walk } from './tree.ts'
 
 /** A remote file or folder, under the path it has or would have on this disk. */
 export interface RemoteItem {
@@ -70,6 +70,7 @@ export interface ScanOptions {
   readonly selection: Selection
   readonly blocked: Blocked
   readonly oneFileSystem?: boolean
+  readonly names?: Names | undefined
   readonly signal?: AbortSignal
 }
 
@@ -90,7 +91,7 @@ export function identifyRoot(root: string): { dev: number; ino: number } {
 
 /** Everything below a local directory. */
 export async function scanLocal(root: string, options: ScanOptions): Promise<LocalScan> {
-  const { selection, blocked, signal } = options
+  const { selection, blocked, names, signal } = options
   const identity = identifyRoot(root)
   const items = new Map<string, LocalEntry>()
   const failures: EntryFailure[] = []
@@ -118,7 +119,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
     onEntry(entry) {
       const key = keyOf(entry.path)
       try {
-        escapeName(entry.path.at(-1)!)
+        escapeName(entry.path.at(-1)!, { names })
       } catch (error) {
         block(entry.path, toSyncError(error))
         return
@@ -162,7 +163,7 @@ export async function scanRemote(
 /** Remote entries (parents before children) by the places they have on this disk. */
 export function arrangeRemote(
   entries: Iterable<{ readonly node: RemoteNode; readonly path: readonly string[]; readonly roomId: number }>,
-  { selection, blocked, foldCase }: Pick<ScanOptions, 'selection' | 'blocked'> & { foldCase: boolean },
+  { selection, blocked, foldCase, names }: Pick<ScanOptions, 'selection' | 'blocked' | 'names'> & { foldCase: boolean },
 ): Scan<RemoteItem> {
   const items = new Map<string, RemoteItem>()
   const failures: EntryFailure[] = []
@@ -171,13 +172,12 @@ export function arrangeRemote(
   const claims = new Map<string, string>()
   let ignored = 0
   for (const { node, path: remotePath, roomId } of entries) {
-    const id = remotePath.join('/')
-    const remoteName = remotePath.at(-1)!
-    const above = places.get(id.slice(0, Math.max(0, id.length - remoteName.length - 1)))
+    const id = exactKey(remotePath)
+    const above = places.get(exactKey(remotePath.slice(0, -1)))
     if (above === undefined) continue
     let name: string
     try {
-      name = localName(remoteName)
+      name = localName(remotePath.at(-1)!, { names })
     } catch (error) {
       failures.push({ path: showPath(remotePath), error: toSyncError(error) })
       continue

@@ -4,16 +4,16 @@
  * @module
  */
 import { createHash } from 'node:crypto'
-import { mkdirSync, realpathSync } from 'node:fs'
+import { existsSync, mkdirSync, realpathSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { getNode } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, toSyncError } from '../errors.ts'
 import { writePrivateFile } from '../local/atomic-file.ts'
-import { escapeName } from '../local/names.ts'
+import { escapeName, type Names } from '../local/names.ts'
 import { sweepDirectory } from '../local/partial-file.ts'
-import { foldsCase } from '../local/safe-tree.ts'
+import { foldsCase, usuallyFoldsCase } from '../local/safe-tree.ts'
 import { type ApplyResult, applySteps } from './apply.ts'
 import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from './guards.ts'
 import {
@@ -25,7 +25,7 @@ import {
   recordedItems,
   recordedTree,
 } from './known-tree.ts'
-import { isChange, type PlanFile, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
+import { isChange, type PairPlan, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
 import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from './reconcile.ts'
 import { ensureFolder, parseRemotePath, resolveRemote, roomOf } from './remote-path.ts'
 import { never, type RunContext, report } from './run.ts'
@@ -55,6 +55,8 @@ export interface SyncOptions extends Omit<GuardOptions, 'direction'> {
   readonly selection?: SelectionOptions
   /** Do not enter directories on other devices. */
   readonly oneFileSystem?: boolean
+  /** What to do with names that the other side cannot hold. Default `report`; the same in all runs of a pair. */
+  readonly names?: Names | undefined
   readonly requireEncryption?: boolean
   readonly jobs?: number
   readonly partSize?: number
@@ -126,6 +128,9 @@ export async function runSync(
   const { clock } = context
   const pair = pairOf(options.state.account, local, remote)
   const directory = stateDirectory(options.state.directory, pair)
+  if (options.dryRun && !existsSync(directory)) {
+    return summaryOf(pair, '', await look(context, pair, NOTHING_KNOWN, directory, options), undefined)
+  }
   const state = await openState(directory, pair, clock.now(), (keptAs) =>
     context.onEvent?.({
       type: 'warning',
@@ -157,6 +162,14 @@ export async function runSync(
   }
 }
 
+/** A look begins no state. */
+const NOTHING_KNOWN: Known = Object.freeze({
+  roots: undefined,
+  listed: undefined,
+  isAsListed: false,
+  records: () => new Map(),
+})
+
 function outcomeOf({ failed, stoppedBy, conflicts, left, ...summary }: SyncSummary) {
   const { transferred, bytes, moved, deleted, kept } = summary
   const isConflict = conflicts.length > 0 || failed.some(({ error }) => error.class === 'conflict')
@@ -168,6 +181,8 @@ function outcomeOf({ failed, stoppedBy, conflicts, left, ...summary }: SyncSumma
     ...(stoppedBy === undefined ? {} : { error: { code: stoppedBy.code, message: stoppedBy.message } }),
   } as const
 }
+
+type Known = Pick<SyncState, 'roots' | 'listed' | 'isAsListed' | 'records'>
 
 /** What was found on both sides, and what follows from it. */
 interface Plan {
@@ -185,7 +200,7 @@ interface Plan {
 async function look(
   context: RunContext,
   pair: Pair,
-  state: SyncState,
+  state: Known,
   directory: string,
   options: SyncOptions,
 ): Promise<Plan> {
@@ -212,7 +227,8 @@ async function look(
   const records: Plan['records'] = isSameRoots ? state.records() : new Map()
   const selection = createSelection(options.selection ?? {}, context.clock.now())
   const blocked = createBlocked()
-  const how = { selection, blocked, signal, oneFileSystem: options.oneFileSystem ?? false }
+  const { names, oneFileSystem = false } = options
+  const how = { selection, blocked, signal, names, oneFileSystem }
   const here =
     localRoot === undefined
       ? {
@@ -223,7 +239,8 @@ async function look(
           leftovers: new Set<string>(),
         }
       : await scanLocal(pair.local, how)
-  const foldCase = direction !== 'push' && localRoot !== undefined && foldsCase(pair.local)
+  const foldCase =
+    direction !== 'push' && localRoot !== undefined && (options.dryRun ? usuallyFoldsCase() : foldsCase(pair.local))
   const there: ThereScan =
     container.node === undefined
       ? { items: new Map(), failures: [], ignored: 0 }
@@ -269,7 +286,7 @@ async function look(
     },
   )
   if (options.planned !== undefined) {
-    requireSamePlan(options.planned, steps)
+    requireSamePlan(options.planned, steps.filter(isChange).map(planLine))
   } else if (!options.dryRun) {
     try {
       guardExtent(steps, known, options)
@@ -305,7 +322,7 @@ async function lookThere(
   let scan: RemoteScan | undefined
   if (listed !== undefined) {
     const now = within(root, await getNode(api, root.id, how.signal))
-    const isListing = isListingOf(listed, now, clock.now())
+    const isListing = isListingOf(listed, now, clock.now(), how.names)
     if (isListing && isAsListed && now.branchVersion === listed.version) {
       // Names that meet are told by `arrangeRemote` only.
       if (how.foldCase || !how.selection.isEverything) return arrangeRemote(recordedTree(records, root, roomId), how)
@@ -316,7 +333,7 @@ async function lookThere(
   }
   scan ??= await scanRemote(api, root, roomId, how)
   if (scan.version === undefined || !isAsRecorded(scan, records, root)) return scan
-  return { ...scan, listed: listedAs(root, scan.version, clock.now()) }
+  return { ...scan, listed: listedAs(root, scan.version, clock.now(), how.names) }
 }
 
 /** The remote root, if it is there, and what it is or will be below. */
@@ -403,12 +420,20 @@ async function withSavedPlan(
 }
 
 /** The options that decide what a run does. */
-function optionsOf({ selection = {}, ...options }: SyncOptions): PlanFile['options'] {
-  const { delete: deletes = false, checksum = false, onConflict, prefer, oneFileSystem = false } = options
+function optionsOf({ selection = {}, ...options }: SyncOptions): PairPlan['options'] {
+  const {
+    delete: deletes = false,
+    checksum = false,
+    onConflict,
+    prefer,
+    oneFileSystem = false,
+    names = 'report',
+  } = options
   return {
     delete: deletes,
     checksum,
     oneFileSystem,
+    names,
     selection,
     ...(onConflict === undefined ? {} : { onConflict }),
     ...(prefer === undefined ? {} : { prefer }),
@@ -416,7 +441,7 @@ function optionsOf({ selection = {}, ...options }: SyncOptions): PlanFile['optio
 }
 
 /** A plan with all it needs to be made again. */
-export const planFileOf = (pair: Pair, options: SyncOptions, steps: readonly SyncStep[], now: number): PlanFile => ({
+export const planFileOf = (pair: Pair, options: SyncOptions, steps: readonly SyncStep[], now: number): PairPlan => ({
   format: 'sealsync-plan',
   version: 1,
   createdAt: new Date(now).toISOString(),
@@ -489,6 +514,7 @@ async function carryOut(
       ...(deadline === undefined ? {} : { deadline }),
       ...(options.memory === undefined ? {} : { memory: options.memory }),
       runId,
+      names: options.names,
       uploader,
     })
     if (result.tally.stoppedBy === undefined) {

@@ -317,4 +317,10 @@ export const within = (parent: RemoteNode | undefined, node: RemoteNode): Remote
   parent?.isEncrypted === true && node.isEncrypted !== true ? { ...node, isEncrypted: true } : node
 
 /** Key of a remote path: names are compared in NFC. */
-export const remoteKey = (path: readonly string[]): string => path.map(sameNameKey).join('/')
+export const remoteKey = (path: readonly string[]): string => exactKey(path.map(sameNameKey))
+
+/** Key of a remote path letter by letter: a server may say that a name has a slash in it. */
+export const exactKey = (path: readonly string[]): string =>
+  path.some((name) => name.includes('%') || name.includes('/'))
+    ? path.map((name) => name.replaceAll('%', '%25').replaceAll('/', '%2F')).join('/')
+    : path.join('/')

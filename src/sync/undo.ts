@@ -9,7 +9,7 @@ import { deleteNode, getNode, listChildren, moveNodes, updateFile, updateFolder 
 import { restoreDeleted } from '../api/recycle-bin.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
-import { escapeName } from '../local/names.ts'
+import { escapeName, type NameRules } from '../local/names.ts'
 import { createSafeTree } from '../local/safe-tree.ts'
 import { createLocalBin } from './local-bin.ts'
 import { localChange } from './records.ts'
@@ -41,7 +41,8 @@ export async function undoRun(
   const ownId = state.beginRun({ command: 'undo', startedAt: context.clock.now(), options: { run: runId } })
   const undone: Deed[] = []
   const skipped: { deed: Deed; error: SyncError }[] = []
-  const take = createTaker(context, state, ownId, signal)
+  const rules = state.runs().find(({ id }) => id === runId)?.options as NameRules | undefined
+  const take = createTaker(context, state, ownId, (name) => escapeName(name, { names: rules?.names }), signal)
   for (const deed of deeds) {
     signal.throwIfAborted()
     try {
@@ -65,13 +66,19 @@ export async function undoRun(
   return { undone, skipped }
 }
 
-function createTaker({ api }: RunContext, state: SyncState, ownId: string, signal: AbortSignal) {
+function createTaker(
+  { api }: RunContext,
+  state: SyncState,
+  ownId: string,
+  remoteName: (name: string) => string,
+  signal: AbortSignal,
+) {
   const { local: root, remote } = state.pair
   const records = state.records()
   const tree = createSafeTree(root)
   const bin = createLocalBin(tree, ownId)
   const parts = (path: string) => path.split('/')
-  const remotePath = (components: readonly string[]) => [remote, ...components.map(escapeName)].join('/')
+  const remotePath = (components: readonly string[]) => [remote, ...components.map(remoteName)].join('/')
 
   async function folder(components: readonly string[]): Promise<RemoteNode> {
     const { found, missing } = await resolveRemote(api, remotePath(components), signal)
@@ -131,7 +138,7 @@ function createTaker({ api }: RunContext, state: SyncState, ownId: string, signa
         const from = parts(deed.from)
         const { node } = await requireRemote(api, remotePath(path), signal).catch(() => ({ node: undefined }))
         if (node?.id !== deed.id) throw changed('It was moved on since')
-        const [parent, name] = [await folder(from.slice(0, -1)), escapeName(from.at(-1)!)]
+        const [parent, name] = [await folder(from.slice(0, -1)), remoteName(from.at(-1)!)]
         if (parent.id !== node.parentId) return moveNodes(api, parent.id, [{ id: deed.id, name }], 'fail', signal)
         await (node.type === 'file' ? updateFile : updateFolder)(api, deed.id, { name }, signal)
         return

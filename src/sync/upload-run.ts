@@ -1,9 +1,10 @@
 import type { Api } from '../api/api.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError, toSyncError } from '../errors.ts'
-import { escapeName } from '../local/names.ts'
+import { escapeName, type Names } from '../local/names.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
 import { planUpload, remotePathOf, type UploadStep } from './plan.ts'
+import { isConflict, requireSamePlan, transferLines } from './plan-file.ts'
 import { ensureFolder, requireContainer } from './remote-path.ts'
 import {
   DEFAULT_JOBS,
@@ -25,7 +26,8 @@ type UploadStepOf<K extends UploadStep['do']> = Extract<UploadStep, { do: K }>
  * deletes.
  *
  * @returns the summary, also when something stopped the run (`stoppedBy`).
- * @throws {SyncError} for what is wrong before anything is transferred: sources, target, encryption, key pair, permission.
+ * @throws {SyncError} for what is wrong before anything is transferred: sources, target, encryption, key pair, permission, a
+ * plan that does not fit any more.
  */
 export async function runUpload(
   context: RunContext,
@@ -40,11 +42,16 @@ export async function runUpload(
   const { container, roomId, missing } = await requireContainer(api, target, signal)
   checkTarget(container, options)
   const local = await readLocalTree(sources, { contents: options.contents ?? false, signal })
-  const remote = missing.length > 0 ? [] : await listForUpload(api, container, roomId, local.entries, signal)
+  const remote =
+    missing.length > 0 ? [] : await listForUpload(api, container, roomId, local.entries, options.names, signal)
   const steps = planUpload(local.entries, new Map(remote.map((entry) => [remoteKey(entry.path), entry])), {
     checksum: options.checksum ?? false,
+    names: options.names,
     ...(options.onConflict === undefined ? {} : { onConflict: options.onConflict }),
   })
+
+  const lines = transferLines(steps)
+  if (options.planned !== undefined) requireSamePlan(options.planned, lines)
 
   const tally = createTally()
   const uploads = steps.filter((step): step is UploadStepOf<'upload'> => step.do === 'upload')
@@ -54,7 +61,8 @@ export async function runUpload(
     tally.failed.push(failure)
     report(context, failure.path, failure.error)
   }
-  recordFailures(steps, tally, context)
+  recordFailures(options.dryRun ? steps.filter((step) => !isConflict(step)) : steps, tally, context)
+  if (options.dryRun) return { ...summarize(tally, local.ignored), steps: lines }
   const uploader = await openUploader(context, {
     signal,
     isEncrypted: container.isEncrypted === true,
@@ -101,11 +109,12 @@ function listForUpload(
   container: RemoteNode,
   roomId: number,
   entries: readonly { kind: string; path: readonly string[] }[],
+  names: Names | undefined,
   signal: AbortSignal,
 ): Promise<RemoteEntry[]> {
   const wanted = new Set<string>()
   for (const { kind, path } of entries) {
-    const remote = kind === 'directory' ? remotePathOf(path) : undefined
+    const remote = kind === 'directory' ? remotePathOf(path, names) : undefined
     if (remote !== undefined) wanted.add(remoteKey(remote))
   }
   return readRemoteTree(api, container, roomId, { enter: (entry) => wanted.has(remoteKey(entry.path)), signal })

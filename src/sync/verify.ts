@@ -6,7 +6,7 @@
 
 import { getFileKey } from '../api/file-keys.ts'
 import { SyncError } from '../errors.ts'
-import { localName } from '../local/names.ts'
+import { localName, type Names } from '../local/names.ts'
 import { downloadContent, openFileKey } from '../transfer/content.ts'
 import { createTally, runEntries, type Tally } from './outcome.ts'
 import type { SyncRecord } from './records.ts'
@@ -20,6 +20,8 @@ export interface VerifyOptions extends Pick<RunOptions, 'jobs' | 'signal'> {
   readonly share?: number
   /** What is known of this place, by key; see records.ts. */
   readonly known?: ReadonlyMap<string, SyncRecord>
+  /** How the runs that know it treated names. */
+  readonly names?: Names | undefined
 }
 
 export interface Verification {
@@ -75,7 +77,7 @@ export async function verifyRemote(
   const there = new Set<string>()
   const share = options.share ?? 1
   const work = files.map((entry) => {
-    const key = keyOf(entry.path.map(nameHere))
+    const key = keyOf(entry.path.map((name) => nameHere(name, options.names)))
     there.add(key)
     return { entry, key, shown: showPath(entry.path), isRead: share >= 1 || random.next() < share }
   })
@@ -121,9 +123,9 @@ export async function verifyRemote(
   }
 }
 
-const nameHere = (remote: string): string => {
+const nameHere = (remote: string, names: Names | undefined): string => {
   try {
-    return localName(remote)
+    return localName(remote, { names })
   } catch {
     return remote
   }

@@ -259,6 +259,40 @@ describe('pings', () => {
   })
 })
 
+test('a backup is told of like other runs: events, figures, pings; also one without a configuration', async () => {
+  const hc = await httpServer((_request, response) => response.writeHead(200).end('OK'))
+  const [source, events, file] = [world.path('set'), world.path('set.ndjson'), world.path('set.prom')]
+  makeTree(source, { a: 'one', b: 'two' })
+  const config = world.path('set.toml')
+  writeFileSync(config, `target = "/room/backups/set"\nsources = ["${source}"]\n`, { mode: 0o600 })
+  const told = ['--events', events, '--metrics-file', file, '--ping-url', `${hc.origin}/x`]
+  const args = ['backup', 'run', 'set', '--config', config]
+  expect((await run([...args, '-n', ...told])).summary).toMatchObject({ created: 2 })
+  expect([existsSync(events), existsSync(file), hc.seen]).toEqual([false, false, []])
+
+  const { code, summary } = await run([...args, ...told])
+  expect(code).toBe(0)
+  const lines = linesOf(events)
+  expect([lines[0], lines.at(-1)]).toMatchObject([
+    { type: 'run-started', command: 'backup', local: 'set', remote: '' },
+    { type: 'run-ended', exitCode: 0, summary: { created: 2, transferred: 2, failed: [] } },
+  ])
+  const done = lines.filter(({ type }) => type === 'file-done').map(({ path }) => path)
+  expect(done).toEqual(expect.arrayContaining([`${source}/a`, `${source}/b`]))
+  const { type: _type, exitCode: _exitCode, ...fields } = summary
+  expect(lines.at(-1)!.summary).toEqual(fields)
+  const value = (name: string) =>
+    parseMetrics(readFileSync(file, 'utf8')).get(`sealsync_run_${name}{command="backup",local="set",remote=""}`)
+  expect([value('exit_code'), value('transferred_files')]).toEqual([0, 2])
+  const success = value('last_success_timestamp_seconds')
+
+  writeFileSync(config, 'target = 7\n', { mode: 0o600 })
+  expect((await world.cli([...args, ...told])).code).toBe(2)
+  expect([value('exit_code'), value('last_success_timestamp_seconds')]).toEqual([2, success])
+  expect(linesOf(events).at(-1)).toMatchObject({ type: 'run-ended', exitCode: 2 })
+  expect(hc.seen.map(({ path }) => path)).toEqual(['/x/start', '/x', '/x/start', '/x/2'])
+})
+
 test('a command that throws is told of, too', async () => {
   const events = join(await freshDirectory(), 'events')
   const settings = { text: (name: string) => (name === 'events' ? events : undefined) }

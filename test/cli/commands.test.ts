@@ -371,12 +371,11 @@ describe('what is shown and returned', () => {
     const run = (kinds: ErrorClass[], stoppedBy?: SyncError, direction: 'upload' | 'download' = 'upload') =>
       exitCodeOfRun(
         {
-          files: 9, bytes: 0, transferred: 0, skipped: 0, ignored: 0,
           failed: kinds.map((kind) => ({ path: 'p', error: error(kind) })),
           ...(stoppedBy === undefined ? {} : { stoppedBy }),
         },
         direction,
-      ) // biome-ignore format: a table
+      )
     expect(run([])).toBe(0)
     expect(run(['usage', 'network', 'local_io', 'changed', 'not_found'])).toBe(3)
     expect(run(['local_io', 'usage'], undefined, 'download')).toBe(10)

@@ -215,3 +215,27 @@ test('what failed is tried again by retry, and what was interrupted by resume', 
   world.server.faults.clear()
   expect(summary(await cli('resume', tree, '/room/retried', '--json'))).toMatchObject({ exitCode: 0, transferred: 1 })
 })
+
+test('--names escape: what the server cannot hold goes there all the same; plans, retry and verify follow', async () => {
+  const [tree, back, file] = [world.path('names'), world.path('names back'), world.path('names.json')]
+  const long = 'n'.repeat(200)
+  makeTree(tree, { [long]: 'long', a: 'a' })
+  const reported = await cli('push', tree, '/room/names', '--json')
+  expect(reported.code).toBe(3)
+  expect(summary(reported)).toMatchObject({ transferred: 1, failed: [{ path: long, code: 'NAME_TOO_LONG' }] })
+  expect((await plain('diff', tree, '/room/names')).code).toBe(3)
+  expect((await plain('plan', 'push', tree, '/room/names', '--names', 'escape', '-o', file)).code).toBe(0)
+  expect(summary(await cli('apply', file, '--json'))).toMatchObject({ exitCode: 0, transferred: 1, failed: [] })
+  expect((await plain('diff', tree, '/room/names', '--names', 'escape')).code).toBe(0)
+  expect(summary(await cli('verify', '/room/names', '--json'))).toMatchObject({ exitCode: 0, compared: 2 })
+
+  writeFileSync(`${tree}/${long}`, 'longer')
+  world.server.faults.add({ on: { method: 'POST', path: '/files/uploads$' }, do: { status: 507 } })
+  expect((await cli('push', tree, '/room/names', '--names', 'escape')).code).not.toBe(0)
+  expect(summary(await cli('resume', tree, '/room/names', '--json'))).toMatchObject({ transferred: 1, failed: [] })
+
+  const down = ['download', '--contents', '/room/names', back]
+  expect((await plain('plan', ...down, '--names', 'escape', '-o', file)).code).toBe(0)
+  expect((await cli('apply', file)).code).toBe(0)
+  expect(snapshot(back)).toEqual(snapshot(tree))
+})

@@ -225,16 +225,16 @@ describe('hostile remote names', () => {
 
   test.each(['linux', 'darwin', 'win32'] as const)('none of them leaves its directory on %s', (platform) => {
     for (const name of everywhere) {
-      expect(() => localName(name, platform), JSON.stringify(name.slice(0, 80))).toThrow(unsafe)
+      expect(() => localName(name, { platform }), JSON.stringify(name.slice(0, 80))).toThrow(unsafe)
       expect(() => checkLocalName(name, platform)).toThrow(unsafe)
     }
     for (const name of windowsOnly) {
       if (platform === 'win32') {
-        expect(() => localName(name, platform), JSON.stringify(name)).toThrow(unsafe)
+        expect(() => localName(name, { platform }), JSON.stringify(name)).toThrow(unsafe)
         continue
       }
       // Harmless elsewhere, but only as one component that is not a directory's own name.
-      const local = localName(name, platform)
+      const local = localName(name, { platform })
       expect(local).not.toMatch(/[/\0]/)
       expect(['', '.', '..']).not.toContain(local)
     }
@@ -249,7 +249,7 @@ describe('hostile remote names', () => {
     for (const [remote, local] of decoded) {
       expect(unescapeName(remote)).toBe(local)
       for (const platform of ['linux', 'darwin', 'win32'] as const) {
-        expect(() => localName(remote, platform), remote).toThrow(unsafe)
+        expect(() => localName(remote, { platform }), remote).toThrow(unsafe)
       }
     }
   })
@@ -260,17 +260,17 @@ describe('hostile remote names', () => {
         ...['a', '.a', '..a', 'a..b', '...a', '.hidden', 'über', '😀', 'a b', ' a', '~', 'a~b', '~a', 'console', 'com'],
         ...['comma.txt', 'null', 'x.con', 'lpt', 'lpt10', '-', '--', '%', '100%', 'a'.repeat(255), '\u202ecod.exe'],
       ]) {
-        expect(localName(name, platform)).toBe(name)
+        expect(localName(name, { platform })).toBe(name)
       }
     }
   })
 
   test('lengths count in bytes, on Windows in UTF-16 units', () => {
     const name = '漢'.repeat(100)
-    expect(() => localName(name, 'linux')).toThrow(unsafe)
-    expect(localName(name, 'win32')).toBe(name)
-    expect(localName('漢'.repeat(85), 'linux')).toHaveLength(85)
-    expect(() => localName('漢'.repeat(256), 'win32')).toThrow(unsafe)
+    expect(() => localName(name, { platform: 'linux' })).toThrow(unsafe)
+    expect(localName(name, { platform: 'win32' })).toBe(name)
+    expect(localName('漢'.repeat(85), { platform: 'linux' })).toHaveLength(85)
+    expect(() => localName('漢'.repeat(256), { platform: 'win32' })).toThrow(unsafe)
   })
 
   test('property: whatever passes is one component', () => {
@@ -281,7 +281,7 @@ describe('hostile remote names', () => {
         (name, platform) => {
           let local: string
           try {
-            local = localName(name, platform as NodeJS.Platform)
+            local = localName(name, { platform: platform as NodeJS.Platform })
           } catch (error) {
             expect(error).toMatchObject({ code: 'NAME_UNSAFE' })
             return
@@ -293,6 +293,217 @@ describe('hostile remote names', () => {
       ),
       { numRuns: 3000 },
     )
+  })
+})
+
+describe('with names: escape', () => {
+  const platforms = ['linux', 'darwin', 'win32'] as const
+  const up = (name: string, platform: NodeJS.Platform = 'linux') => escapeName(name, { names: 'escape', platform })
+  const down = (name: string, platform: NodeJS.Platform = 'linux') => localName(name, { names: 'escape', platform })
+
+  test.each(ESCAPES)('%j goes up as ever, as %j', (local, remote) => {
+    expect(up(local)).toBe(remote)
+    expect(down(remote)).toBe(local)
+  })
+
+  test.each<[string, string, string]>([
+    // remote, here on Windows, here on Linux
+    ['CON', '%!CON', '%!CON'],
+    ['%43ON', '%=%43ON', 'CON'],
+    ['a%3Ab', '%=a%3Ab', 'a:b'],
+    ['a:b', '%!a=3Ab', '%!a=3Ab'],
+    ['trailing ', '%=trailing=20', 'trailing '],
+    ['PROGRA~1', '%=PROGRA=7E1', 'PROGRA~1'],
+    ['..', '%!.=2E', '%!.=2E'],
+    ['../../etc/passwd', '%!..=2F..=2Fetc=2Fpasswd', '%!..=2F..=2Fetc=2Fpasswd'],
+    ['nul\0', '%!nul=00', '%!nul=00'],
+    // Somebody typed it: going up again it would be %2541.
+    ['%41', '%=%41', '%=%41'],
+    ['-x', '%!-x', '%!-x'],
+    // What looks like one of ours.
+    ['%=%41', '%=%=3D%41', '%=%=3D%41'],
+    ['%!CON', '%=%!CON', '%=%!CON'],
+    ['%=plain', '%=plain', '%=plain'],
+    ['%=CON', '%=CON', '%=CON'],
+    ['%=a=3Ab', '%=a=3Ab', '%=a=3Ab'],
+    ['plain', 'plain', 'plain'],
+  ])('%j is %j on Windows, %j on Linux', (remote, windows, linux) => {
+    expect([down(remote, 'win32'), down(remote, 'linux')]).toEqual([windows, linux])
+    expect([up(windows, 'win32'), up(linux, 'linux')]).toEqual([remote, remote])
+  })
+
+  test('a name of 255 bytes that is too long for the server is packed, and comes back', () => {
+    for (const name of [
+      'x'.repeat(255),
+      `\u00fc${'x'.repeat(253)}`,
+      ':'.repeat(51),
+      `${'\u6f22'.repeat(50)}${'y'.repeat(101)}`,
+    ]) {
+      const remote = up(name)
+      expect(remote.length).toBeLessThanOrEqual(MAX_REMOTE_NAME)
+      expect(remote).toMatch(/^%=[\u4e00-\u8dff]+$/)
+      expect(remote.normalize('NFC')).toBe(remote)
+      expect(remote.normalize('NFD')).toBe(remote)
+      expect(down(remote)).toBe(name)
+      // What looks packed may be somebody’s own name.
+      for (let length = 2; length < 85; length++) {
+        const own = remote.slice(0, length)
+        expect(up(own)).not.toBe(remote)
+        expect(down(up(own))).toBe(own)
+      }
+    }
+    expect(up('x'.repeat(150))).toBe('x'.repeat(150))
+    const tooLong = expect.objectContaining({ code: 'NAME_TOO_LONG' })
+    expect(() => up('\u6f22'.repeat(151), 'win32')).toThrow(tooLong)
+  })
+
+  test('what cannot be escaped is refused as ever', () => {
+    const unsafe = expect.objectContaining({ code: 'NAME_UNSAFE' })
+    for (const name of ['\ud800', 'a\udc00:', '\u6f22'.repeat(150), '/'.repeat(85)])
+      expect(() => down(name)).toThrow(unsafe)
+    expect(() => up('\ud800')).toThrow(expect.objectContaining({ code: 'NAME_INVALID' }))
+  })
+
+  const hostile = fc.oneof(
+    {
+      weight: 6,
+      arbitrary: fc.constantFrom(...'%=%=-.:*?<>|"\\/~123 456789ABCDEFabcdef \0\u0001\u001f\u007f'.split('')),
+    },
+    {
+      weight: 3,
+      arbitrary: fc.constantFrom(
+        'CON',
+        'nul',
+        'COM\u00b9',
+        'lpt1',
+        '.txt',
+        '%=',
+        '%!',
+        '%25',
+        '=3A',
+        '=2E',
+        '%3A',
+        '..',
+      ),
+    },
+    { weight: 2, arbitrary: fc.string({ unit: 'binary', minLength: 1, maxLength: 1 }) },
+    { weight: 1, arbitrary: fc.constantFrom('\u4e00', '\u5678', '\u8dff', 'e\u0301') },
+    // Pushes a name towards the limits of both sides.
+    { weight: 1, arbitrary: fc.integer({ min: 20, max: 150 }).map((length) => 'l'.repeat(length)) },
+  )
+  const text = fc.array(hostile, { maxLength: 40 }).map((units) => units.join(''))
+  /** Also what the other direction makes of names, and that once more. */
+  const name = fc.tuple(text, fc.nat(3), fc.constantFrom(...platforms)).map(([start, rounds, platform]) => {
+    let made = start
+    for (let round = 0; round < rounds; round++) {
+      for (const convert of [down, up]) {
+        try {
+          made = `${['', '%=', '%!'][round]}${convert(made, platform)}`
+        } catch {}
+      }
+    }
+    return made
+  })
+  const fits = (one: string, platform: NodeJS.Platform) => {
+    try {
+      checkLocalName(one, platform)
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  test.each(platforms)('property, %s: whatever goes up comes back as it was, and pleases the server', (platform) => {
+    let tried = 0
+    fc.assert(
+      fc.property(name, (local) => {
+        fc.pre(fits(local, platform))
+        let remote: string
+        try {
+          remote = up(local, platform)
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'NAME_TOO_LONG' })
+          // Disks that count bytes have no such names.
+          expect(platform).toBe('win32')
+          return
+        }
+        tried++
+        expect(down(remote, platform)).toBe(local)
+        // But for what stands for a name that no server should have.
+        if (!local.startsWith('%!')) {
+          expect(remote.length).toBeLessThanOrEqual(MAX_REMOTE_NAME)
+          expect(remote).not.toMatch(/[\\<>:"|?*\u0000-\u001f]|^-|\.$|^(con|prn|aux|nul|com[1-9]|lpt[1-9])(\.|$)/i)
+        }
+      }),
+      { numRuns: 4000 },
+    )
+    expect(tried).toBeGreaterThan(500)
+  })
+
+  test.each(platforms)('property, %s: whatever comes down fits, and goes up as it was', (platform) => {
+    let tried = 0
+    fc.assert(
+      fc.property(name, (remote) => {
+        let local: string
+        try {
+          local = down(remote, platform)
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'NAME_UNSAFE' })
+          return
+        }
+        tried++
+        checkLocalName(local, platform)
+        expect(up(local, platform)).toBe(remote)
+      }),
+      { numRuns: 4000 },
+    )
+    expect(tried).toBeGreaterThan(500)
+  })
+
+  test('property: two names never meet, in either direction', () => {
+    fc.assert(
+      fc.property(name, name, fc.constantFrom(...platforms), (a, b, platform) => {
+        fc.pre(a !== b)
+        for (const convert of [up, down]) {
+          const made = [a, b].map((one) => {
+            try {
+              if (convert === up) checkLocalName(one, platform)
+              return convert(one, platform)
+            } catch {
+              return undefined
+            }
+          })
+          if (made[0] !== undefined) expect(made[0]).not.toBe(made[1])
+        }
+      }),
+      { numRuns: 3000 },
+    )
+  })
+
+  test('every hostile name that has a form at all comes down as one harmless component', () => {
+    for (const platform of platforms) {
+      for (const remote of [
+        '',
+        '.',
+        '..',
+        '/',
+        '//',
+        '/etc/passwd',
+        'a/b',
+        '\0',
+        'a\0b',
+        'x/',
+        '..\\..',
+        'C:\\x',
+        'aux.c',
+        'a. ',
+      ]) {
+        const local = down(remote, platform)
+        expect(local).not.toMatch(/[/\0]/)
+        expect(['', '.', '..']).not.toContain(local)
+        expect(up(local, platform)).toBe(remote)
+      }
+    }
   })
 })
 

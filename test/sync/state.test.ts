@@ -21,7 +21,7 @@ const record = (n: number): SyncRecord => {
 }
 const put = (state: SyncState, n: number) => state.put(record(n).path, record(n))
 const numbers = ({ records }: SyncState) => [...records().values()].map(({ remote }) => remote.id)
-const listed = { rootId: 1, version: 5, rights: 'read', at: 7 }
+const listed = { rootId: 1, version: 5, rights: 'read', names: 'report', at: 7 } as const
 
 test('what was put is there for the next process, without a word of farewell', async () => {
   const directory = await freshDirectory()

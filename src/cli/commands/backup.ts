@@ -11,13 +11,14 @@ import type { Runs } from '../../sync/backup/runs.ts'
 import type { SetPlace } from '../../sync/backup/set.ts'
 import type { StatePlace } from '../../sync/backup/state.ts'
 import type { RunSummary } from '../../sync/outcome.ts'
-import type { RunContext } from '../../sync/run.ts'
+import type { RunContext, RunEvent } from '../../sync/run.ts'
+import { type RunEnd, reported } from '../automation.ts'
 import { checkSetName, loadSet, remoteTarget } from '../backup-config.ts'
 import { connect } from '../connect.ts'
-import { accountName, type Context, text } from '../context.ts'
+import { accountName, type Context, namesOf, requireSettings, text } from '../context.ts'
 import { display, plural, showBytes } from '../display.ts'
 import { exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
-import { createProgress } from '../output.ts'
+import { createProgress, summaryFields } from '../output.ts'
 import { homeDirectory } from '../profile.ts'
 import { parseDuration } from '../settings.ts'
 import { parseLimit } from './sync.ts'
@@ -63,41 +64,37 @@ async function summarized<T extends RunSummary>(
   direction: 'upload' | 'download',
   work: (tools: Tools) => Promise<T>,
   show: (summary: T, seconds: number) => { readonly text: string; readonly object: object },
-): Promise<number> {
+  onEvent: (event: RunEvent) => void = () => {},
+): Promise<RunEnd> {
   const { output } = context
   const begun = performance.now()
   const progress = await createProgress(output, verb)
   let summary: T
   try {
-    summary = await withTools(context, (event) => progress.onEvent(event), work)
+    const tell = (event: RunEvent) => {
+      onEvent(event)
+      progress.onEvent(event)
+    }
+    summary = await withTools(context, tell, work)
   } catch (thrown) {
     progress.stop()
     const error = toSyncError(context.signal.aborted ? cancelled(context.signal) : thrown)
     const exitCode = error.class === 'cancelled' ? signalExit(error) : exitCodeOf(error)
     output.error(error, exitCode)
-    return exitCode
+    return { exitCode, summary: { stoppedBy: { code: error.code, message: error.message } } }
   }
   progress.stop()
   const exitCode = exitCodeOfRun(summary, direction)
   const { stoppedBy } = summary
-  const failed = summary.failed.map(({ path, error: { code, message } }) => ({ path, code, message }))
   if (stoppedBy !== undefined) output.warn(`stopped: ${stoppedBy.message}`)
   for (const hint of new Set([stoppedBy, ...summary.failed.map(({ error }) => error)].map((error) => error?.hint))) {
     if (hint !== undefined) output.info(`  ${hint}`)
   }
   const { text: line, object } = show(summary, (performance.now() - begun) / 1000)
-  if (!output.json) {
-    output.info(line)
-  } else {
-    output.result('', {
-      type: 'summary',
-      exitCode,
-      ...object,
-      failed,
-      ...(stoppedBy === undefined ? {} : { stoppedBy: { code: stoppedBy.code, message: stoppedBy.message } }),
-    })
-  }
-  return exitCode
+  const fields = summaryFields({ ...object, failed: summary.failed, ...(stoppedBy === undefined ? {} : { stoppedBy }) })
+  if (output.json) output.result('', { type: 'summary', exitCode, ...fields })
+  else output.info(line)
+  return { exitCode, summary: fields }
 }
 
 const waitOf = ({ options }: Context): { waitMs?: number } => {
@@ -112,7 +109,17 @@ const jobsOf = ({ settings }: Context): { jobs?: number } => {
   return jobs === undefined ? {} : { jobs }
 }
 
+/** Makes a point in time, and tells who watches over it. */
 export async function run(context: Context, name: string): Promise<number> {
+  const work = (onEvent: (event: RunEvent) => void) => runSet(context, name, onEvent)
+  // A look is no run that anybody waits for.
+  if (context.options.dryRun === true) return (await work(() => {})).exitCode
+  // Where a set is, its configuration says; which may be what is wrong.
+  return (await reported(context, { command: 'backup', local: name, remote: '' }, work)).exitCode
+}
+
+async function runSet(context: Context, name: string, onEvent: (event: RunEvent) => void): Promise<RunEnd> {
+  requireSettings(context)
   const set = await loadOf(context, name)
   const { options, settings, signal } = context
   const maxDelete = parseLimit(text(options, 'maxDelete'), 'max-delete')
@@ -123,6 +130,7 @@ export async function run(context: Context, name: string): Promise<number> {
       state,
       signal,
       dryRun,
+      names: namesOf(context),
       acceptSources: options.acceptSources === true,
       acceptRuns: options.acceptRuns === true,
       ...waitOf(context),
@@ -131,16 +139,17 @@ export async function run(context: Context, name: string): Promise<number> {
       ...(partSize === undefined ? {} : { partSize }),
       ...(memory === undefined ? {} : { memory }),
     })
-  return summarized(context, 'Backing up', 'upload', work, (summary, seconds) => {
-    const { run: id, isComplete, files, bytes, created, changed, unchanged, removed, ignored } = summary
+  const show = (summary: BackupSummary, seconds: number) => {
+    const { run: id, isComplete, files, bytes, transferred, created, changed, unchanged, removed, ignored } = summary
     const counts = `${created} new, ${changed} changed, ${unchanged} unchanged, ${removed} gone, ${ignored} ignored`
     const what = dryRun ? 'Would back up' : id === undefined ? 'No new run; sent' : `Run ${id}:`
     const state = dryRun || isComplete ? '' : `, ${plural(summary.failed.length, 'problem')}`
     return {
       text: `${what} ${plural(files, 'file')}: ${counts}; ${showBytes(bytes)} in ${seconds.toFixed(1)} s${state}`,
-      object: { run: id, isComplete, dryRun, files, bytes, created, changed, unchanged, removed, ignored },
+      object: { run: id, isComplete, dryRun, files, bytes, transferred, created, changed, unchanged, removed, ignored },
     }
-  })
+  }
+  return summarized(context, 'Backing up', 'upload', work, show, onEvent)
 }
 
 /** Says what is not right or not known about the runs of a set. */
@@ -213,7 +222,7 @@ export async function restore(context: Context, name: string, places: readonly s
       ...jobsOf(context),
       ...(onConflict === undefined ? {} : { onConflict: onConflict as NonNullable<RestoreOptions['onConflict']> }),
     })
-  return summarized(context, 'Restoring', 'download', work, (summary, seconds) => {
+  const { exitCode } = await summarized(context, 'Restoring', 'download', work, (summary, seconds) => {
     const { run: id, isPinned, files, bytes, transferred, skipped } = summary
     if (!isPinned) {
       context.output.warn(
@@ -225,6 +234,7 @@ export async function restore(context: Context, name: string, places: readonly s
       object: { run: id, isPinned, files, bytes, transferred, skipped },
     }
   })
+  return exitCode
 }
 
 export async function prune(context: Context, name: string): Promise<number> {

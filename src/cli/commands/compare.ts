@@ -2,18 +2,19 @@
 import { resolve } from 'node:path'
 import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
+import type { Names } from '../../local/names.ts'
 import { compareTrees } from '../../sync/compare.ts'
-import type { RunSummary } from '../../sync/outcome.ts'
 import type { SyncRecord } from '../../sync/records.ts'
 import { parseRemotePath } from '../../sync/remote-path.ts'
 import { listPairs, openState } from '../../sync/state.ts'
 import { stateDirectory } from '../../sync/sync-run.ts'
-import { verifyRemote } from '../../sync/verify.ts'
+import { type VerifyOptions, verifyRemote } from '../../sync/verify.ts'
 import { connect } from '../connect.ts'
-import { accountName, type Context, statesPath, text } from '../context.ts'
+import { accountName, type Context, namesOf, statesPath, text } from '../context.ts'
 import { display, plural, showBytes } from '../display.ts'
 import { EXIT, exitCodeOfRun } from '../exit-codes.ts'
 import { createProgress } from '../output.ts'
+import { isDirection } from './runs.ts'
 import { selectionOf } from './sync.ts'
 
 /** @param contents - Compare contents by their tags, which needs all local files to be read and nothing to be transferred. */
@@ -28,6 +29,7 @@ const compare =
     const result = await compareTrees(client.context, resolve(local), remote, {
       contents: isDeep,
       selection: selectionOf(context),
+      names: namesOf(context),
       signal,
       ...(jobs === undefined ? {} : { jobs }),
     }).finally(async () => {
@@ -37,7 +39,7 @@ const compare =
     const { compared, differences, failed, stoppedBy } = result
     for (const { path, what } of differences)
       output.result(`${what.padEnd(11)} ${display(path)}`, { type: 'difference', path, what })
-    const code = exitCodeOfRun(summaryOf(failed, stoppedBy), 'upload')
+    const code = exitCodeOfRun(result, 'upload')
     const exitCode = code === EXIT.done && differences.length > 0 ? EXIT.differences : code
     for (const { path, error } of failed) output.warn(`${path}: ${error.message}`)
     if (stoppedBy !== undefined) output.error(stoppedBy, exitCode, { plain: true })
@@ -53,16 +55,6 @@ const compare =
     return exitCode
   }
 
-const summaryOf = (failed: RunSummary['failed'], stoppedBy: SyncError | undefined): RunSummary => ({
-  files: 0,
-  bytes: 0,
-  transferred: 0,
-  skipped: 0,
-  ignored: 0,
-  failed,
-  ...(stoppedBy === undefined ? {} : { stoppedBy }),
-})
-
 export const diff = compare(false)
 export const check = compare(true)
 
@@ -76,13 +68,13 @@ export async function verify(context: Context, path: string): Promise<number> {
   const { client, profile } = await connect(context, (event) => progress.onEvent(event))
   const result = await (async () => {
     const known = await knownOf(accountName(profile), path, (message) => output.warn(message))
-    return verifyRemote(client.context, path, { share, signal, known, ...(jobs === undefined ? {} : { jobs }) })
+    return verifyRemote(client.context, path, { share, signal, ...known, ...(jobs === undefined ? {} : { jobs }) })
   })().finally(async () => {
     progress.stop()
     await client.close()
   })
   const { files, verified, bytes, compared, tally } = result
-  const exitCode = exitCodeOfRun(summaryOf(tally.failed, tally.stoppedBy), 'download')
+  const exitCode = exitCodeOfRun(tally, 'download')
   if (tally.stoppedBy !== undefined) output.error(tally.stoppedBy, exitCode, { plain: true })
   if (output.json) {
     const failed = tally.failed.map(({ path: shown, error }) => ({
@@ -114,9 +106,10 @@ async function knownOf(
   account: string,
   remote: string,
   warn: (message: string) => void,
-): Promise<Map<string, SyncRecord>> {
+): Promise<Required<Pick<VerifyOptions, 'known' | 'names'>>> {
   const wanted = `/${parseRemotePath(remote).join('/')}`
   const known = new Map<string, SyncRecord>()
+  let names: Names | undefined
   for (const pair of await listPairs(statesPath(), account)) {
     if (pair.remote !== wanted) continue
     const directory = stateDirectory(statesPath(), pair)
@@ -124,7 +117,9 @@ async function knownOf(
       warn(`damaged state was put aside as ${keptAs}`),
     )
     for (const [key, record] of state.records()) known.set(key, record)
+    const last = state.runs().find(({ command }) => isDirection(command))
+    if (last?.options?.names === 'escape') names = 'escape'
     await state.close()
   }
-  return known
+  return { known, names }
 }

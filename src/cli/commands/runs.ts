@@ -125,7 +125,7 @@ function ageText(ms: number): string {
   return hours < 48 ? `${hours} h` : `${Math.floor(hours / 24)} days`
 }
 
-const isDirection = (command: string): command is Direction => ['push', 'pull', 'both'].includes(command)
+export const isDirection = (command: string): command is Direction => ['push', 'pull', 'both'].includes(command)
 
 /** Runs again what did not come to a good end; with `paths`, only that. */
 async function again(

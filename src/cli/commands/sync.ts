@@ -1,23 +1,23 @@
-/** Runs over a pair of directories; plan and apply. Push, pull and both begin in watch.ts. @module */
+/** Runs over a pair of directories. Push, pull and both begin in watch.ts. @module */
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Client } from '../../client.ts'
 import { systemClock } from '../../environment.ts'
 import { cancelled, localError, SyncError, toSyncError } from '../../errors.ts'
-import { writePrivateFile } from '../../local/atomic-file.ts'
 import { takeLock } from '../../local/lock.ts'
 import type { Limit } from '../../sync/guards.ts'
-import { isChange, type PlanFile, type PlanLine, parsePlan, planLine } from '../../sync/plan-file.ts'
+import { isChange, planLine } from '../../sync/plan-file.ts'
 import type { Direction } from '../../sync/reconcile.ts'
 import type { RunEvent } from '../../sync/run.ts'
 import type { SelectionOptions } from '../../sync/select.ts'
-import { pairOf, planFileOf, type SyncOptions, type SyncSummary, stateDirectory } from '../../sync/sync-run.ts'
+import { pairOf, type SyncOptions, type SyncSummary, stateDirectory } from '../../sync/sync-run.ts'
 import { reported } from '../automation.ts'
 import { connect } from '../connect.ts'
-import { accountName, type Context, lockPath, requireSettings, statesPath, text } from '../context.ts'
-import { display, plural, showBytes } from '../display.ts'
+import { accountName, type Context, lockPath, namesOf, requireSettings, statesPath, text } from '../context.ts'
+import { plural, showBytes } from '../display.ts'
 import { EXIT, exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
 import { createProgress, summaryFields } from '../output.ts'
+import { printPlan } from '../plan-table.ts'
 import { camelCase, parseDuration, parseSize } from '../settings.ts'
 
 const VERBS: Readonly<Record<Direction, string>> = { push: 'Pushing', pull: 'Pulling', both: 'Synchronizing' }
@@ -96,6 +96,7 @@ export function syncOptions(context: Context, direction: Direction): Omit<SyncOp
     delete: options.delete === true,
     checksum: options.checksum === true,
     oneFileSystem: options.oneFileSystem === true,
+    names: namesOf(context),
     acceptRoots: options.acceptRoots === true,
     requireEncryption: settings.flag('require-encryption'),
     ...(onConflict === undefined || direction === 'both'
@@ -131,7 +132,7 @@ const nothing = (local: string, remote: string, error: SyncError): SyncSummary =
 })
 
 export function exitCodeOfSync(summary: SyncSummary, direction: Direction): number {
-  const codes = [exitCodeOfRun({ ...summary, skipped: 0 }, direction === 'push' ? 'upload' : 'download')]
+  const codes = [exitCodeOfRun(summary, direction === 'push' ? 'upload' : 'download')]
   if (codes[0] !== EXIT.done && codes[0] !== EXIT.partial) return codes[0]!
   if (summary.conflicts.length > 0) return EXIT.conflicts
   return summary.left > 0 ? EXIT.partial : codes[0]!
@@ -214,10 +215,9 @@ async function carryOut(
     progress.stop()
   }
   if (dryRun && summary.stoppedBy === undefined) {
-    if (exitCode === EXIT.done && context.options.detailedExitcode && summary.steps.some(isChange)) {
-      exitCode = EXIT.differences
-    }
-    printPlan(context, direction, summary, exitCode)
+    const steps = summary.steps.filter(isChange).map(planLine)
+    const kept = summary.steps.filter((step) => step.do === 'keep').length
+    exitCode = printPlan(context, { direction, ...summary.pair, steps, kept, failed: summary.failed }, exitCode)
   } else {
     printSync(context, summary, exitCode, performance.now() - begun)
   }
@@ -249,91 +249,6 @@ export function pairRunOf(context: Context, direction: Direction, first: string,
   const [local, remote] = direction === 'pull' ? [second, first] : [first, second]
   const options = () => syncOptions(context, direction)
   return { direction, local: resolve(local), remote, dryRun: context.options.dryRun === true, options }
-}
-
-/** Says what a run would do, and keeps it in a file for `apply`. */
-export const plan =
-  (direction: Direction) =>
-  async (context: Context, first: string, second: string): Promise<number> => {
-    const options = syncOptions(context, direction)
-    const run = pairRunOf(context, direction, first, second)
-    const { outcome, exitCode } = await runPair(context, { ...run, dryRun: true, options: () => options })
-    const target = text(context.options, 'output')
-    if (target === undefined || outcome.stoppedBy !== undefined) return exitCode
-    const state = { directory: statesPath(), account: outcome.pair.account }
-    const file = planFileOf(outcome.pair, { ...options, state }, outcome.steps, systemClock.now())
-    await writePrivateFile(resolve(target), `${JSON.stringify(file, undefined, 1)}\n`)
-    context.output.info(`The plan is in ${target}. To carry it out: sync apply ${target}`)
-    return exitCode
-  }
-
-/** Carries out a plan that somebody has looked at, as long as nothing has changed since. */
-export async function apply(context: Context, path: string): Promise<number> {
-  let content: string
-  try {
-    content = readFileSync(path, 'utf8')
-  } catch (error) {
-    throw localError(error, `read ${path}`)
-  }
-  const file: PlanFile = parsePlan(content)
-  const { direction, local, remote, steps: planned } = file
-  const options = () => ({
-    ...syncOptions(context, direction),
-    ...(file.options as Partial<SyncOptions>),
-    planned,
-  })
-  return (await runPair(context, { direction, local, remote, options })).exitCode
-}
-
-const ACTIONS: Readonly<Record<PlanLine['do'], string>> = {
-  'move-remote': 'move there',
-  'move-local': 'move here',
-  'make-folder': 'make folder there',
-  'make-directory': 'make directory here',
-  upload: 'upload',
-  download: 'download',
-  adopt: 'remember',
-  'keep-both': 'keep both',
-  conflict: 'conflict',
-  'delete-remote': 'delete there',
-  'delete-local': 'delete here',
-  keep: 'keep',
-  forget: 'forget',
-}
-
-function printPlan({ output }: Context, direction: Direction, summary: SyncSummary, exitCode: number): void {
-  const { pair, steps, failed } = summary
-  const changes = steps.filter(isChange).map(planLine)
-  const kept = steps.filter((step) => step.do === 'keep').length
-  const bytes = changes.reduce((sum, line) => sum + line.bytes, 0)
-  const arrow = { push: '→', pull: '←', both: '↔' }[direction]
-  for (const line of changes) {
-    const name = line.other === undefined ? line.path : `${line.other} → ${line.path}`
-    const size = line.bytes > 0 ? showBytes(line.bytes) : ''
-    output.result(`${ACTIONS[line.do].padEnd(19)} ${size.padStart(9)}  ${display(name)}  (${display(line.reason)})`, {
-      type: 'step',
-      ...line,
-    })
-  }
-  const counts: Record<string, number> = {}
-  for (const { do: action } of changes) counts[action] = (counts[action] ?? 0) + 1
-  const parts = Object.entries(counts).map(([action, count]) => `${count} ${ACTIONS[action as PlanLine['do']]}`)
-  const said = changes.length === 0 ? 'nothing to do' : `${parts.join(', ')}; ${showBytes(bytes)} to transfer`
-  if (output.json) {
-    output.result('', {
-      type: 'summary',
-      exitCode,
-      direction,
-      local: pair.local,
-      remote: pair.remote,
-      counts,
-      bytes,
-      kept,
-      failed: summaryFields({ failed }).failed,
-    })
-  } else {
-    output.info(`${pair.local} ${arrow} ${pair.remote}: ${said}${kept > 0 ? `; ${kept} kept (see --delete)` : ''}`)
-  }
 }
 
 /** The summary as programs read it; the plan is told elsewhere. */

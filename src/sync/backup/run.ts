@@ -10,7 +10,7 @@ import { getFileKey } from '../../api/file-keys.ts'
 import { deleteNode, moveNodes } from '../../api/nodes.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
-import { escapeName } from '../../local/names.ts'
+import { escapeName, type Names } from '../../local/names.ts'
 import type { SourceIdentity } from '../../local/stable-read.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from '../outcome.ts'
 import { localIdentity } from '../records.ts'
@@ -33,6 +33,8 @@ export interface BackupOptions extends BackupGuards {
   /** Take what the server has for what it should have, from now on. */
   readonly acceptRuns?: boolean
   readonly dryRun?: boolean
+  /** What to do with names that the server cannot hold. Default `report`; the same in all runs of a set. */
+  readonly names?: Names | undefined
   readonly jobs?: number
   readonly partSize?: number
   readonly memory?: number
@@ -73,7 +75,7 @@ async function run(
   const { api, clock } = context
   const startedAt = clock.now()
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
-  const scan = await look(set, state.memory, startedAt, signal)
+  const scan = await look(set, state.memory, startedAt, signal, options.names)
   const memory = options.acceptRuns ? undefined : state.memory
   let store = await findStore(api, set, signal)
   if (memory !== undefined && store?.target.id !== memory.targetId) throw replaced(set)
@@ -84,7 +86,9 @@ async function run(
       : await openRuns(context, set, store, memory, signal)
   const known = runs.newest === undefined ? state.files : rebuild(state, runs.newest, options.dryRun ?? false)
   const remote =
-    store === undefined ? new Map<string, RemoteItem>() : await listFiles(context, store, startedAt, signal)
+    store === undefined
+      ? new Map<string, RemoteItem>()
+      : await listFiles(context, store, startedAt, signal, options.names)
   if (state.memory === undefined && runs.notes.length === 0 && remote.size > 0) throw notEmpty(set)
   if (state.memory === undefined && runs.notes.length > 0) warnUnpinned(context, runs)
   const plan = planBackup(scan, known, remote)
@@ -109,7 +113,8 @@ async function run(
   if (store === undefined) {
     store = await makeStore(api, set, signal)
     // Somebody else's folder may have this name.
-    if (memory === undefined && (await listFiles(context, store, startedAt, signal)).size > 0) throw notEmpty(set)
+    if (memory === undefined && (await listFiles(context, store, startedAt, signal, options.names)).size > 0)
+      throw notEmpty(set)
   }
   if (isFirst || memory === undefined) await state.setMemory(begin(set, store, state.memory, runs))
   return carryOut(context, set, state, { store, scan, runs, known, plan, tally, counts, startedAt }, options, signal)
@@ -121,9 +126,10 @@ async function look(
   memory: SetMemory | undefined,
   now: number,
   signal: AbortSignal,
+  names: Names | undefined,
 ): Promise<SourceScan> {
   try {
-    return await scanSources(set, now, signal)
+    return await scanSources(set, now, signal, names)
   } catch (thrown) {
     const error = toSyncError(thrown)
     const isKnown = memory !== undefined && Object.keys(memory.sources).length > 0
@@ -140,10 +146,12 @@ async function listFiles(
   store: Store,
   now: number,
   signal: AbortSignal,
+  names: Names | undefined,
 ): Promise<Map<string, RemoteItem>> {
   const scan = await scanRemote(context.api, store.files, store.roomId, {
     selection: createSelection({}, now),
     blocked: createBlocked(),
+    names,
     foldCase: false,
     signal,
   })
@@ -246,7 +254,7 @@ async function carryOut(
   let { changed, unchanged } = work.counts
   try {
     await uploader.retireOthers(new Set(plan.store.map(({ local }) => local.source)))
-    const keeper = createKeeper({ ...context, uploader, state, store, run, work, signal })
+    const keeper = createKeeper({ ...context, uploader, state, store, run, work, names: options.names, signal })
     await keeper.clear(plan.inTheWay)
     await runEntries(plan.store, options.jobs ?? DEFAULT_JOBS, tally, keeper.keep, {
       signal,
@@ -309,6 +317,7 @@ interface Keeping extends RunContext {
   readonly store: Store
   readonly run: string
   readonly work: Work
+  readonly names: Names | undefined
   readonly signal: AbortSignal
 }
 
@@ -318,10 +327,10 @@ const ATTEMPTS = 3
 
 /** Brings files into the store, and what is out of date into the history. */
 function createKeeper(context: Keeping) {
-  const { api, state, store, run, work, signal, uploader } = context
+  const { api, state, store, run, work, names, signal, uploader } = context
   const { plan, tally, scan } = work
-  const files = createFolders(api, store.files.id, plan.folders, signal)
-  const history = createFolders(api, store.history.id, [], signal)
+  const files = createFolders(api, store.files.id, plan.folders, signal, names)
+  const history = createFolders(api, store.history.id, [], signal, names)
   const current = new Map<string, FileEntry>()
   for (const { known, local } of plan.unchanged) {
     current.set(keyOf(local.path), known.entry)
@@ -467,7 +476,7 @@ function createKeeper(context: Keeping) {
         shown,
         parentId: await files.ensure(local.path.slice(0, -1)),
         roomId: store.roomId,
-        name: escapeName(local.path.at(-1)!),
+        name: escapeName(local.path.at(-1)!, { names }),
       },
       stop,
     )

@@ -1,7 +1,7 @@
 /** The sources of a set as they are now, under their absolute paths. Contents are not read here. @module */
 import { type BigIntStats, lstatSync, readlinkSync, statSync } from 'node:fs'
 import { localError, SyncError, systemCode, toSyncError } from '../../errors.ts'
-import { escapeName } from '../../local/names.ts'
+import { escapeName, type Names } from '../../local/names.ts'
 import { identifyRoot, keyOf } from '../scan.ts'
 import { createSelection } from '../select.ts'
 import { type EntryFailure, type LocalEntry, walk } from '../tree.ts'
@@ -23,7 +23,12 @@ export interface SourceScan {
 }
 
 /** @throws {SyncError} `SOURCE_MISSING`, `SOURCE_NOT_DIRECTORY`, or of class `local_io` for a source that cannot be listed. */
-export async function scanSources(set: BackupSet, now: number, signal: AbortSignal): Promise<SourceScan> {
+export async function scanSources(
+  set: BackupSet,
+  now: number,
+  signal: AbortSignal,
+  names: Names | undefined,
+): Promise<SourceScan> {
   const { exclude, maxSize, oneFileSystem } = set
   const selection = createSelection({ patterns: exclude, ...(maxSize === undefined ? {} : { maxSize }) }, now)
   const files = new Map<string, LocalEntry>()
@@ -45,7 +50,7 @@ export async function scanSources(set: BackupSet, now: number, signal: AbortSign
           selection.takes(path, kind) &&
           (kind === 'directory' ? !oneFileSystem || device === dev : selection.takesFile(size, mtimeMs))
         if (!isIn) ignored++
-        else if (storable(path, files, directories, failures)) return true
+        else if (storable(path, names, files, directories, failures)) return true
         return false
       },
       onEntry(entry) {
@@ -73,12 +78,13 @@ export async function scanSources(set: BackupSet, now: number, signal: AbortSign
 /** Whether the server can hold this name, and it is the only one of its kind. */
 function storable(
   path: readonly string[],
+  names: Names | undefined,
   files: ReadonlyMap<string, unknown>,
   directories: ReadonlyMap<string, unknown>,
   failures: EntryFailure[],
 ): boolean {
   try {
-    escapeName(path.at(-1)!)
+    escapeName(path.at(-1)!, { names })
     const key = keyOf(path)
     if (!files.has(key) && !directories.has(key)) return true
     throw new SyncError('conflict', 'EXISTS', 'Two local names are one name on the server', {

@@ -3,7 +3,7 @@ import type { Api } from '../../api/api.ts'
 import { getNode, listChildren, moveNodes } from '../../api/nodes.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
-import { escapeName } from '../../local/names.ts'
+import { escapeName, type Names } from '../../local/names.ts'
 import { ensureFolder, requireContainer } from '../remote-path.ts'
 import { keyOf, type RemoteItem } from '../scan.ts'
 import { FILES, HISTORY, RUNS, type SetPlace } from './set.ts'
@@ -66,7 +66,13 @@ export interface Folders {
 }
 
 /** Folders below one node, each asked for or made once. */
-export function createFolders(api: Api, rootId: number, known: Iterable<RemoteItem>, signal: AbortSignal): Folders {
+export function createFolders(
+  api: Api,
+  rootId: number,
+  known: Iterable<RemoteItem>,
+  signal: AbortSignal,
+  names: Names | undefined,
+): Folders {
   const ids = new Map<string, Promise<number>>([['', Promise.resolve(rootId)]])
   for (const { kind, path, node } of known) if (kind === 'directory') ids.set(keyOf(path), Promise.resolve(node.id))
   function ensure(path: readonly string[]): Promise<number> {
@@ -74,7 +80,7 @@ export function createFolders(api: Api, rootId: number, known: Iterable<RemoteIt
     const there = ids.get(key)
     if (there !== undefined) return there
     const making = ensure(path.slice(0, -1)).then(
-      async (parent) => (await ensureFolder(api, parent, escapeName(path.at(-1)!), signal)).id,
+      async (parent) => (await ensureFolder(api, parent, escapeName(path.at(-1)!, { names }), signal)).id,
     )
     making.catch(() => ids.delete(key)) // another file may try again
     ids.set(key, making)
