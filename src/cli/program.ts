@@ -416,7 +416,9 @@ function syncOptions(target: Command, direction: 'push' | 'pull' | 'both'): Comm
       ]),
     )
   }
-  return settingOptions(target, ['on-conflict'])
+  const what =
+    direction === 'push' ? 'store no manifest' : 'take no permissions, links and exact times from the manifest'
+  return settingOptions(target, ['on-conflict']).option('--no-manifest', what)
 }
 
 /** Backup sets: `backup run|list|show|restore|prune`, and `drill`. */

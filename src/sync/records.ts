@@ -17,7 +17,7 @@ export interface SyncRecord {
   readonly remote: RemoteIdentity
   /** IV and tag of the content, base64: stands for exactly these bytes under exactly this key. Files in encrypted rooms. */
   readonly seal?: string
-  /** Of that content, hex; known only if it was read here to be sent. */
+  /** Of that content, base64; known only if it was read here to be sent. */
   readonly sha256?: string
 }
 

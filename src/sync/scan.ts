@@ -7,7 +7,7 @@ import { lstatSync, statSync } from 'node:fs'
 import type { Api } from '../api/api.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
-import { isTemporaryName } from '../local/atomic-file.ts'
+import { isTemporaryName, MANIFEST_NAME } from '../local/atomic-file.ts'
 import { escapeName, foldKey, localName, sameNameKey } from '../local/names.ts'
 import type { Selection } from './select.ts'
 import { type EntryFailure, type LocalEntry, readWholeTree, showPath, walk } from './tree.ts'
@@ -34,9 +34,16 @@ export interface Scan<T> {
 }
 
 export interface LocalScan extends Scan<LocalEntry> {
+  /** Paths of symbolic links that are not left out. */
+  readonly links: readonly (readonly string[])[]
   readonly root: { readonly dev: number; readonly ino: number }
   /** Directories in which processes of ours have left something. */
   readonly leftovers: ReadonlySet<string>
+}
+
+export interface RemoteScan extends Scan<RemoteItem> {
+  /** What a push has left at the top; no content. */
+  readonly manifest?: RemoteNode | undefined
 }
 
 /** Key of a place: its components in the form in which names are compared. */
@@ -86,6 +93,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
   const identity = identifyRoot(root)
   const items = new Map<string, LocalEntry>()
   const failures: EntryFailure[] = []
+  const links: (readonly string[])[] = []
   const leftovers = new Set<string>()
   let left = 0
   const block = (path: readonly string[], error: SyncError) => {
@@ -96,6 +104,9 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
     ...(signal === undefined ? {} : { signal }),
     onDirectory: (source, path) => selection.enter(source, path),
     onLeftover: (directory) => leftovers.add(directory),
+    onLink(_source, path) {
+      if (selection.takes(path, 'file')) links.push(path)
+    },
     accept(entry) {
       const { path, kind, size, mtimeMs } = entry
       const isOut =
@@ -125,7 +136,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
       blocked.add(keyOf(path.split('/')))
     },
   })
-  return { items, failures, ignored: ignored + left, root: identity, leftovers }
+  return { items, failures, ignored: ignored + left, root: identity, links, leftovers }
 }
 
 const meeting = (message: string) =>
@@ -144,7 +155,7 @@ export async function scanRemote(
   root: RemoteNode,
   roomId: number,
   options: ScanOptions & { foldCase: boolean },
-): Promise<Scan<RemoteItem>> {
+): Promise<RemoteScan> {
   const { selection, blocked, foldCase, signal } = options
   const entries = await readWholeTree(api, root, roomId, signal === undefined ? {} : { signal })
   return arrangeRemote(entries, { selection, blocked, foldCase })
@@ -154,14 +165,19 @@ export async function scanRemote(
 export function arrangeRemote(
   entries: Iterable<{ readonly node: RemoteNode; readonly path: readonly string[]; readonly roomId: number }>,
   { selection, blocked, foldCase }: Pick<ScanOptions, 'selection' | 'blocked'> & { foldCase: boolean },
-): Scan<RemoteItem> {
+): RemoteScan {
   const items = new Map<string, RemoteItem>()
   const failures: EntryFailure[] = []
   const places = new Map<string, readonly string[] | undefined>([['', []]])
   /** Under the key by which names meet on this disk. */
   const claims = new Map<string, { key: string; shown: string }>()
   let ignored = 0
+  let manifest: RemoteNode | undefined
   for (const { node, path: remotePath, roomId } of entries) {
+    if (remotePath.length === 1 && isManifest(node)) {
+      manifest = node
+      continue
+    }
     const above = places.get(remotePath.slice(0, -1).join('/'))
     const id = remotePath.join('/')
     places.set(id, undefined)
@@ -195,8 +211,12 @@ export function arrangeRemote(
     places.set(id, path)
     items.set(key, { kind, path, node, roomId })
   }
-  return { items, failures, ignored }
+  return { items, failures, ignored, manifest }
 }
+
+/** True for what a push has left of what it knows: it means nothing where anybody could have read or written it. */
+export const isManifest = ({ name, type, isEncrypted }: RemoteNode): boolean =>
+  name === MANIFEST_NAME && type === 'file' && isEncrypted === true
 
 /** A local entry as it is now; `undefined` when nothing is there. */
 export function lookLocal(root: string, path: readonly string[]): LocalEntry | undefined {

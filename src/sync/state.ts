@@ -33,6 +33,22 @@ export interface Roots {
   readonly isSettled: boolean
 }
 
+/** The manifest of the remote root that was stored, or believed, last; see tree-manifest.ts. */
+export interface ManifestPin {
+  /** Room or folder that it is in. */
+  readonly rootId: number
+  readonly node: number
+  readonly size: number
+  readonly sequence: number
+  /** IV and tag, base64. */
+  readonly seal: string
+  /** Of its text, and of those of the manifests before, newest first; hex. */
+  readonly sha256: string
+  readonly previous: readonly string[]
+  /** Of what it was made from; absent when it was not made here. */
+  readonly made?: string
+}
+
 /** One run, for `sync runs`, `retry` and `undo`. Times are milliseconds since the epoch. */
 export interface RunRecord {
   readonly id: string
@@ -59,15 +75,20 @@ export type Deed =
   | { readonly do: 'replaced-local'; readonly path: string; readonly bin: string }
   | { readonly do: 'deleted-local'; readonly path: string; readonly bin?: string }
   | { readonly do: 'moved-local'; readonly path: string; readonly from: string }
+  | { readonly do: 'linked-local'; readonly path: string; readonly target: string }
 
 export interface SyncState {
   readonly pair: Pair
   readonly roots: Roots | undefined
   /** As they were when the state was opened. */
   records(): Map<string, SyncRecord>
+  /** As they are now. */
+  current(): ReadonlyMap<string, SyncRecord>
   put(key: string, record: SyncRecord): void
   remove(key: string): void
   setRoots(roots: Roots): void
+  readonly manifest: ManifestPin | undefined
+  setManifest(manifest: ManifestPin | undefined): void
   beginRun(run: Omit<RunRecord, 'id'>): string
   endRun(id: string, end: Omit<RunRecord, 'id' | 'command' | 'startedAt'>): void
   runs(): RunRecord[]
@@ -118,17 +139,20 @@ type Packed = readonly [
   remoteSize: number,
   modified: number,
   seal?: string,
+  /** Of files with a seal only. */
+  sha256?: string,
 ]
 
-function pack({ kind, path, local, remote, seal }: SyncRecord): Packed {
+function pack({ kind, path, local, remote, seal, sha256 }: SyncRecord): Packed {
   const { size, mtimeMs, ctimeMs, ino } = local
   const { id, size: remoteSize, modified } = remote
   const packed = [kind === 'file' ? 0 : 1, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified] as const
-  return seal === undefined ? packed : [...packed, seal]
+  if (seal === undefined) return packed
+  return sha256 === undefined ? [...packed, seal] : [...packed, seal, sha256]
 }
 
 function unpack(packed: Packed): SyncRecord | undefined {
-  const [kind, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified, seal] = packed
+  const [kind, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified, seal, sha256] = packed
   const numbers = [size, mtimeMs, ctimeMs, ino, id, remoteSize, modified]
   if (typeof path !== 'string' || path === '' || !numbers.every((one) => typeof one === 'number')) return undefined
   return {
@@ -137,6 +161,7 @@ function unpack(packed: Packed): SyncRecord | undefined {
     local: { size, mtimeMs, ctimeMs, ino },
     remote: { id, size: remoteSize, modified },
     ...(seal === undefined ? {} : { seal }),
+    ...(sha256 === undefined ? {} : { sha256 }),
   }
 }
 
@@ -145,6 +170,7 @@ interface RecordLine {
   readonly put?: readonly Packed[]
   readonly drop?: string
   readonly roots?: Roots
+  readonly manifest?: ManifestPin | null
 }
 
 /** One line of the log of runs. */
@@ -171,10 +197,11 @@ export async function openState(
   if (!existsSync(name)) await writePrivateFile(name, `${JSON.stringify(pair)}\n`)
   const found = new Map<string, SyncRecord>()
   let roots: Roots | undefined
+  let manifest: ManifestPin | undefined
   /** Records in the log that do not count any more. */
   let stale = 0
   const acceptRecords = (lines: readonly unknown[]): boolean => {
-    for (const { put = [], drop, roots: one } of lines as readonly RecordLine[]) {
+    for (const { put = [], drop, roots: one, manifest: pin } of lines as readonly RecordLine[]) {
       for (const packed of put) {
         const record = unpack(packed)
         if (record === undefined) return false
@@ -187,6 +214,7 @@ export async function openState(
         stale += 2
       }
       if (one !== undefined) roots = one
+      if (pin !== undefined) manifest = pin ?? undefined
     }
     return true
   }
@@ -222,6 +250,7 @@ export async function openState(
 
   function* recordLines(): Generator<RecordLine> {
     if (roots !== undefined) yield { roots }
+    if (manifest !== undefined) yield { manifest }
     let put: Packed[] = []
     for (const record of live.values()) {
       put.push(pack(record))
@@ -244,6 +273,7 @@ export async function openState(
       return roots
     },
     records: () => found,
+    current: () => live,
     put(key, record) {
       if (live.has(key)) stale++
       else size++
@@ -259,6 +289,15 @@ export async function openState(
     setRoots(next) {
       roots = next
       write(records, { roots: next })
+    },
+    get manifest() {
+      return manifest
+    },
+    setManifest(next) {
+      // As long as so many records.
+      if (manifest !== undefined) stale += 20
+      manifest = next
+      write(records, { manifest: next ?? null })
     },
     beginRun(run) {
       const stamp = new Date(run.startedAt).toISOString().replace(/[-:]|\.\d+/g, '')

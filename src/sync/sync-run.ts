@@ -15,12 +15,14 @@ import { foldsCase } from '../local/safe-tree.ts'
 import { type ApplyResult, applySteps } from './apply.ts'
 import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from './guards.ts'
 import { isChange, type PlanFile, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
+import { takeManifest } from './pull-manifest.ts'
+import { storeManifest, withoutManifest } from './push-manifest.ts'
 import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from './reconcile.ts'
 import type { SyncRecord } from './records.ts'
 import { ensureFolder, parseRemotePath, resolveRemote, roomOf } from './remote-path.ts'
 import { never, type RunContext, report } from './run.ts'
 import { createBlocked, identifyRoot, scanLocal, scanRemote } from './scan.ts'
-import { createSelection, type SelectionOptions } from './select.ts'
+import { createSelection, type Selection, type SelectionOptions } from './select.ts'
 import { openState, type Pair, type SyncState } from './state.ts'
 import type { EntryFailure } from './tree.ts'
 import { openUploader } from './uploader.ts'
@@ -36,6 +38,8 @@ export interface SyncOptions extends Omit<GuardOptions, 'direction'> {
   /** Do not enter directories on other devices. */
   readonly oneFileSystem?: boolean
   readonly requireEncryption?: boolean
+  /** Push: store a manifest; pull: take permissions, links and exact times from it. Default true. */
+  readonly manifest?: boolean
   readonly jobs?: number
   readonly partSize?: number
   readonly memory?: number
@@ -158,6 +162,7 @@ interface Plan {
   readonly records: ReturnType<SyncState['records']>
   readonly failures: readonly EntryFailure[]
   readonly ignored: number
+  readonly selection: Selection
 }
 
 async function look(
@@ -198,6 +203,7 @@ async function look(
           failures: [],
           ignored: 0,
           root: { dev: 0, ino: 0 },
+          links: [],
           leftovers: new Set<string>(),
         }
       : await scanLocal(pair.local, how)
@@ -247,7 +253,8 @@ async function look(
       throw await withSavedPlan(error, directory, pair, options, steps, context.clock.now())
     }
   }
-  return { steps, container, local: here, remote: there, records, failures, ignored: here.ignored + there.ignored }
+  const ignored = here.ignored + there.ignored
+  return { steps, container, local: here, remote: there, records, failures, ignored, selection }
 }
 
 /** The remote root, if it is there, and what it is or will be below. */
@@ -335,12 +342,20 @@ async function withSavedPlan(
 
 /** The options that decide what a run does. */
 function optionsOf({ selection = {}, ...options }: SyncOptions): PlanFile['options'] {
-  const { delete: deletes = false, checksum = false, onConflict, prefer, oneFileSystem = false } = options
+  const {
+    delete: deletes = false,
+    checksum = false,
+    onConflict,
+    prefer,
+    oneFileSystem = false,
+    manifest = true,
+  } = options
   return {
     delete: deletes,
     checksum,
     oneFileSystem,
     selection,
+    ...(manifest ? {} : { manifest }),
     ...(onConflict === undefined ? {} : { onConflict }),
     ...(prefer === undefined ? {} : { prefer }),
   }
@@ -369,12 +384,18 @@ async function carryOut(
 ): Promise<SyncSummary> {
   const { api, clock } = context
   const signal = options.signal ?? never
+  const startedAt = clock.now()
   const deadline = options.maxDurationMs === undefined ? undefined : clock.monotonic() + options.maxDurationMs
   const refused: EntryFailure[] = []
   const sent = plan.steps.flatMap((step) => (step.do === 'upload' || step.do === 'keep-both' ? [step.local] : []))
-  const uploader = await openUploader(context, {
+  // A part of the tree is no tree, and what two sides have in common is not what one of them was.
+  const isWhole = options.selection?.paths === undefined && options.direction !== 'both'
+  const hasManifest = options.manifest !== false && isWhole
+  const isEncryptedThere = plan.container.above.isEncrypted === true
+  const uploader = await openUploader(withoutManifest(context), {
     signal,
-    isEncrypted: plan.container.above.isEncrypted === true,
+    isEncrypted: isEncryptedThere,
+    isHashed: hasManifest && isEncryptedThere && options.direction === 'push',
     files: sent,
     partSize: options.partSize,
     journal: `${directory}/uploads`,
@@ -422,6 +443,19 @@ async function carryOut(
       uploader,
     })
     if (result.tally.stoppedBy === undefined) {
+      if (hasManifest && isEncrypted) {
+        const at = { state, runId, root: pair.local, container: target.container, found: plan.remote.manifest }
+        const how = { ...at, signal, acceptAny: options.acceptRoots === true }
+        const told =
+          options.direction === 'push'
+            ? await storeManifest(context, { ...how, directory, links: plan.local.links, uploader, startedAt })
+            : await takeManifest(context, {
+                ...how,
+                selection: plan.selection,
+                isUnchanged: !plan.steps.some(isChange),
+              })
+        result.tally.failed.push(...told)
+      }
       await uploader.handOut(plan.container.roomId)
       state.setRoots({ ...roots, isSettled: true })
     }

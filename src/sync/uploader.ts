@@ -50,7 +50,7 @@ export interface Sent {
   readonly bytes: number
   /** IV and tag, of an encrypted file. */
   readonly seal?: Pick<FileKey, 'iv' | 'tag'>
-  /** Of the plaintext, hex; see `UploadResult`. */
+  /** Of the plaintext, base64; see `UploadResult`. */
   readonly sha256?: string
 }
 

@@ -62,7 +62,7 @@ function carryOut(order: Order): Answer {
       const { key, iv, tag } = fileKey
       const answer = {
         fileKey: { key: new Uint8Array(key), iv: new Uint8Array(iv), tag: new Uint8Array(tag) },
-        sha256: hash?.digest('hex'),
+        sha256: hash?.digest('base64'),
       }
       fileKey.wipe()
       return answer

@@ -18,7 +18,7 @@ export interface PartMaker {
   make(number: number, offset: number, target: Uint8Array): Promise<Uint8Array | undefined>
   /** After the last part: ends the content; returns the key that opens it, where there is one. */
   end(): Promise<FileKey | undefined>
-  /** SHA-256 of the plaintext, hex, where it was asked for; there after `end`. */
+  /** SHA-256 of the plaintext, base64, where it was asked for; there after `end`. */
   sha256(): string | undefined
   /** Gives up, and wipes the key. */
   abandon(): void
@@ -81,7 +81,7 @@ export function createPartMaker(
       return made
     },
     async end() {
-      sha256 = hash?.digest('hex')
+      sha256 = hash?.digest('base64')
       return encryptor?.final()
     },
     sha256: () => sha256,

@@ -68,7 +68,7 @@ export interface UploadResult {
   readonly bytes: number
   /** For handing out to others; the caller wipes it. */
   readonly fileKey?: FileKey
-  /** Of the plaintext, hex, if it was asked for; absent too when an earlier run had sent all of it. */
+  /** Of the plaintext, base64, if it was asked for; absent too when an earlier run had sent all of it. */
   readonly sha256?: string
 }
 
@@ -268,7 +268,7 @@ async function sendContent(
 }
 
 const digestOf = ({ isHashed }: UploadContext, bytes: Uint8Array): string | undefined =>
-  isHashed ? createHash('sha256').update(bytes).digest('hex') : undefined
+  isHashed ? createHash('sha256').update(bytes).digest('base64') : undefined
 
 /** Sends a part, unless an earlier run did. */
 async function sendPart(

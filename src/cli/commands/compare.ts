@@ -6,7 +6,7 @@ import { compareTrees } from '../../sync/compare.ts'
 import type { RunSummary } from '../../sync/outcome.ts'
 import type { SyncRecord } from '../../sync/records.ts'
 import { parseRemotePath } from '../../sync/remote-path.ts'
-import { listPairs, openState } from '../../sync/state.ts'
+import { listPairs, type ManifestPin, openState } from '../../sync/state.ts'
 import { stateDirectory } from '../../sync/sync-run.ts'
 import { verifyRemote } from '../../sync/verify.ts'
 import { connect } from '../connect.ts'
@@ -76,7 +76,7 @@ export async function verify(context: Context, path: string): Promise<number> {
   const { client, profile } = await connect(context, (event) => progress.onEvent(event))
   const result = await (async () => {
     const known = await knownOf(accountName(profile), path, (message) => output.warn(message))
-    return verifyRemote(client.context, path, { share, signal, known, ...(jobs === undefined ? {} : { jobs }) })
+    return verifyRemote(client.context, path, { share, signal, ...known, ...(jobs === undefined ? {} : { jobs }) })
   })().finally(async () => {
     progress.stop()
     await client.close()
@@ -114,9 +114,10 @@ async function knownOf(
   account: string,
   remote: string,
   warn: (message: string) => void,
-): Promise<Map<string, SyncRecord>> {
+): Promise<{ known: Map<string, SyncRecord>; pin: ManifestPin | undefined }> {
   const wanted = `/${parseRemotePath(remote).join('/')}`
   const known = new Map<string, SyncRecord>()
+  let pin: ManifestPin | undefined
   for (const pair of await listPairs(statesPath(), account)) {
     if (pair.remote !== wanted) continue
     const directory = stateDirectory(statesPath(), pair)
@@ -124,7 +125,9 @@ async function knownOf(
       warn(`damaged state was put aside as ${keptAs}`),
     )
     for (const [key, record] of state.records()) known.set(key, record)
+    const { manifest } = state
+    if (manifest !== undefined && manifest.sequence > (pin?.sequence ?? 0)) pin = manifest
     await state.close()
   }
-  return known
+  return { known, pin }
 }

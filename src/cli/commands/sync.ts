@@ -97,6 +97,7 @@ export function syncOptions(context: Context, direction: Direction): Omit<SyncOp
     checksum: options.checksum === true,
     oneFileSystem: options.oneFileSystem === true,
     acceptRoots: options.acceptRoots === true,
+    manifest: options.manifest !== false,
     requireEncryption: settings.flag('require-encryption'),
     ...(onConflict === undefined || direction === 'both'
       ? {}

@@ -24,6 +24,7 @@ import type { FileKey } from '../../../crypto/index.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../../errors.ts'
 import { createAtomicFile, isTemporaryName, placeFile, syncDirectory } from '../../local/atomic-file.ts'
+import { FILE_MODE, secondsOf } from '../../local/attributes.ts'
 import { checkLocalName, foldKey } from '../../local/names.ts'
 import { sweepDirectory } from '../../local/partial-file.ts'
 import { createSafeTree, foldsCase, type SafeTree } from '../../local/safe-tree.ts'
@@ -301,11 +302,7 @@ function existing(
   return info
 }
 
-/** Seconds since the epoch. The system cuts what it gets to microseconds, so half of one keeps it from losing another. */
-const secondsOf = (mtimeNs: string): number => Number(BigInt(mtimeNs) / 1000n) / 1e6 + 5e-7
-
 /** Never setuid or setgid. */
-const FILE_MODE = 0o777
 const DIRECTORY_MODE = 0o1777
 
 const swapped = (why: string) =>
