@@ -168,7 +168,8 @@ export async function verifyRemote(
       return found.manifest.entries.filter((one) => one.kind === 'file')
     } catch (thrown) {
       const error = toSyncError(thrown)
-      if (error.class !== 'integrity') throw thrown
+      const isAboutIt = error.class === 'integrity' || (error.class === 'server' && !error.retryable)
+      if (!isAboutIt) throw thrown
       fail(MANIFEST_NAME, error)
       return []
     }
