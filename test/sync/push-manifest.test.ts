@@ -224,6 +224,7 @@ describe('a manifest', () => {
     expect(existsSync(join(copy, MANIFEST_NAME))).toBe(false)
     writeFileSync(here.path(MANIFEST_NAME), 'somebody’s')
     expect(await here.push({ delete: true })).toMatchObject({ failed: [], steps: [] })
+    expect(readFileSync(here.path(MANIFEST_NAME), 'utf8')).toBe('somebody’s')
     expect((await place.manifest()).sequence).toBe(2)
     expect((await anna.download([`${place.remote}/${MANIFEST_NAME}`], copy)).transferred).toBe(1)
   })
