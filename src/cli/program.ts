@@ -406,7 +406,7 @@ function syncOptions(target: Command, direction: 'push' | 'pull' | 'both'): Comm
       'stop when more files would be deleted (default: the smaller of 50 and 20 %, at least 10)',
     )
     .option('--max-change <n|n%>', 'stop when more files would be replaced (default: the larger of 100 and 50 %)')
-    .option('--accept-roots', 'the directories are meant to be other ones than last time, or empty')
+    .option('--accept-roots', 'the directories are meant to be other ones than last time, or empty; so is the manifest')
   if (direction === 'both') {
     return target.addOption(
       new Option('--prefer <side>', 'who wins when both have changed (default: both are kept)').choices([

@@ -1,6 +1,6 @@
 /** The manifest of a pushed tree: what it brings to another machine, what it makes `verify` notice, and what it cannot do. */
 import { spawn } from 'node:child_process'
-import { createHash } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import {
   chmodSync,
@@ -247,11 +247,35 @@ describe('a manifest', () => {
   })
 
   test('is stored when a limit was reached, and holds what has arrived', async () => {
-    const place = createPlace()
+    await makeRoom(anna, 'own')
+    const place = createPlace('/own')
     const here = place.machine('a')
     makeTree(here.local, { a: 'a', b: 'x'.repeat(5000) })
     expect(await here.push({ maxTransfer: 100 })).toMatchObject({ failed: [], left: 1 })
     expect((await place.manifest()).entries.map(({ path }) => path)).toEqual(['a'])
+    expect(await place.verify()).toEqual({})
+  })
+
+  test('knows the digest of a file of which an earlier run has sent the beginning', async () => {
+    const place = createPlace()
+    const here = place.machine('a')
+    const content = randomBytes(21 * 2 ** 20)
+    makeTree(here.local, { large: content })
+    const stop = new AbortController()
+    const state = { directory: `${here.local}-state`, account: 'anna' }
+    const onEvent = ({ type }: RunEvent) => void (type === 'part-confirmed' && stop.abort(new Error('stopped')))
+    const options = { direction: 'push', state, partSize: 5 * 2 ** 20, jobs: 1 } as const
+    const stopping = { ...here.context, onEvent }
+    const first = await runSync(stopping, here.local, place.remote, { ...options, signal: stop.signal })
+    expect(first.stoppedBy?.message).toContain('stopped')
+    let parts = 0
+    const counting = watch(here.context, (method, isPlain) => {
+      if (isPlain && method === 'PUT') parts++
+    })
+    expect(await runSync(counting, here.local, place.remote, options)).toMatchObject({ failed: [], transferred: 1 })
+    // Of five, and the one of the manifest.
+    expect(parts).toBeLessThan(6)
+    expect((await place.manifest()).entries).toMatchObject([{ path: 'large', sha256: sha256(content) }])
   })
 
   test('knows digests of files that were moved or touched, and learns from the one that is there', async () => {
@@ -280,15 +304,15 @@ describe('a manifest', () => {
 const forbidden = () => Promise.reject(new Error('the key pair was unlocked'))
 
 /** Tells of every request. */
-function watch(context: RunContext, onRequest: (method: string) => void): RunContext {
+function watch(context: RunContext, onRequest: (method: string, isPlain: boolean) => void): RunContext {
   const { api } = context
   const told =
-    (send: typeof api.send): typeof api.send =>
+    (send: typeof api.send, isPlain: boolean): typeof api.send =>
     (request) => {
-      onRequest(request.method)
+      onRequest(request.method, isPlain)
       return send(request)
     }
-  return { ...context, api: { ...api, send: told(api.send), sendPlain: told(api.sendPlain) } }
+  return { ...context, api: { ...api, send: told(api.send, false), sendPlain: told(api.sendPlain, true) } }
 }
 
 /** As if the server took one node for another. */
