@@ -33,6 +33,7 @@ import type { EntryFailure } from './tree.ts'
 import {
   droppedManifest,
   type FoundManifest,
+  isTooLongAgo,
   judgeManifest,
   readTreeManifest,
   type TreeDirectory,
@@ -101,6 +102,11 @@ export async function takeManifest(context: RunContext, options: PullManifestOpt
     return told
   }
   const { manifest, sha256, seal } = there
+  if (pin !== undefined && isTooLongAgo(pin, manifest)) {
+    const message =
+      'It is long since the last pull: nobody can tell whether the manifest follows from the one known here'
+    context.onEvent?.({ type: 'warning', code: 'NOT_PINNED', message })
+  }
   const taker = createTaker(context, options)
   for (const entry of manifest.entries) {
     signal.throwIfAborted()

@@ -19,6 +19,7 @@ import type { ManifestPin, SyncState } from './state.ts'
 import { type EntryFailure, showPath } from './tree.ts'
 import {
   droppedManifest,
+  isTooLongAgo,
   judgeManifest,
   MAX_PREVIOUS,
   readTreeManifest,
@@ -152,7 +153,8 @@ async function lookBefore(
     if (problem !== undefined) return { ...known, problem }
     const { manifest, sha256 } = there
     const { sequence, previous, host, startedAt } = manifest
-    if (pin === undefined) warn(context, `A manifest that this machine did not know is replaced: ${host}, ${startedAt}`)
+    if (pin === undefined || isTooLongAgo(pin, manifest))
+      warn(context, `A manifest that this machine did not know is replaced: ${host}, ${startedAt}`)
     return { sequence, previous: [sha256, ...previous], manifest }
   } catch (thrown) {
     const problem = toSyncError(thrown)

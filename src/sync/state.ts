@@ -295,7 +295,7 @@ export async function openState(
     },
     setManifest(next) {
       // As long as so many records.
-      if (manifest !== undefined) stale += 20
+      if (manifest !== undefined) stale += 100
       manifest = next
       write(records, { manifest: next ?? null })
     },

@@ -85,7 +85,7 @@ export interface FoundManifest {
 
 export const TREE_FORMAT = Object.freeze({ format: 'sealsync-tree', version: 1 })
 /** Who has not looked for so many manifests cannot tell whether the newest follows from the one that is known. */
-export const MAX_PREVIOUS = 64
+export const MAX_PREVIOUS = 256
 
 const integrity = (code: string, message: string, hint: string) => new SyncError('integrity', code, message, { hint })
 
@@ -111,13 +111,20 @@ export function judgeManifest(pin: ManifestPin, { manifest, sha256 }: FoundManif
     return integrity('MANIFEST_SWAPPED', 'The manifest of this tree is not the one that was stored', HINT)
   }
   // Only who could read the pinned one knows its digest.
-  if (previous[ahead - 1] === pin.sha256) return undefined
+  if (previous[ahead - 1] === pin.sha256 || isTooLongAgo(pin, manifest)) return undefined
   return integrity(
     'MANIFEST_FOREIGN',
     'The manifest of this tree does not follow from the one that is known',
-    'Somebody else has made it, or it is long since this machine looked. Ask who has access to the room. If it is right: --accept-roots',
+    'Somebody else has made it. Ask who has access to the room. If it is right: --accept-roots',
   )
 }
+
+/**
+ * True when more manifests than one can name came after the pinned one. Who has made that one would know of others; who has only
+ * taken it begins again, as on a machine that knows nothing.
+ */
+export const isTooLongAgo = ({ sequence, made }: ManifestPin, manifest: TreeManifest): boolean =>
+  made === undefined && manifest.sequence - sequence > MAX_PREVIOUS
 
 /**
  * Fetches the manifest of a tree.

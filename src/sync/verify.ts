@@ -17,7 +17,7 @@ import { DEFAULT_JOBS, never, type RunContext, type RunOptions, report } from '.
 import { isManifest, keyOf } from './scan.ts'
 import type { ManifestPin } from './state.ts'
 import { type RemoteEntry, readRemoteTree, showPath } from './tree.ts'
-import { droppedManifest, judgeManifest, readTreeManifest } from './tree-manifest.ts'
+import { droppedManifest, isTooLongAgo, judgeManifest, readTreeManifest } from './tree-manifest.ts'
 
 export interface VerifyOptions extends Pick<RunOptions, 'jobs' | 'signal'> {
   /** Share of the files that are read, 0 to 1. Default 1. All of them are held to what is known. */
@@ -159,8 +159,8 @@ export async function verifyRemote(
       const found = await readTreeManifest(context, entry.node, signal)
       const problem = pin && judgeManifest(pin, found)
       if (problem !== undefined) throw problem
-      if (pin === undefined) {
-        const message = 'This machine has no manifest of this place yet, so an older one could not be noticed'
+      if (pin === undefined || isTooLongAgo(pin, found.manifest)) {
+        const message = 'This machine knows no newer manifest of this place, so an older one could not be noticed'
         context.onEvent?.({ type: 'warning', code: 'NOT_PINNED', message })
       }
       // What is known here is what it was made from, or newer.

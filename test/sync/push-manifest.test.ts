@@ -513,6 +513,25 @@ describe('verify', () => {
     expect((await place.manifest()).sequence).toBe(6)
   })
 
+  test('one that nobody can tell about any more is taken with a warning, where the known one was only taken', async () => {
+    const place = createPlace()
+    const [here, there] = [place.machine('a'), place.machine('b')]
+    makeTree(here.local, { a: 'a' })
+    await here.push()
+    await there.pull()
+    const forgeAs = async (sequence: number) =>
+      place.forge({ format: 'sealsync-tree', version: 1, ...(await place.manifest()), sequence })
+    await forgeAs(257)
+    expect(failures(await there.pull())).toEqual({ [MANIFEST_NAME]: 'integrity MANIFEST_FOREIGN' })
+    await forgeAs(258)
+    expect(await there.verify()).toEqual({})
+    expect(there.warnings()).toEqual(['NOT_PINNED'])
+    expect(failures(await there.pull())).toEqual({})
+    expect(there.warnings()).toEqual(['NOT_PINNED'])
+    expect(await there.pin()).toMatchObject({ sequence: 258 })
+    expect(await here.verify()).toEqual({ [MANIFEST_NAME]: 'integrity MANIFEST_FOREIGN' })
+  })
+
   test('a pull tells of an older manifest, takes nothing from it, and may be told that it is right', async () => {
     const place = createPlace()
     const [here, there] = [place.machine('a'), place.machine('b')]
@@ -600,7 +619,7 @@ describe('a hostile manifest', () => {
     for (const more of [
       { sequence: -1 },
       { previous: ['x'] },
-      { previous: Array(65).fill(sha256('')) },
+      { previous: Array(257).fill(sha256('')) },
       { version: 2 },
     ])
       expect(() => parse([file], more)).toThrow(invalid)
@@ -627,7 +646,7 @@ describe('a hostile manifest', () => {
   test('leads no link out of the directory, and overwrites, removes and opens nothing', async () => {
     const place = createPlace()
     const [here, there] = [place.machine('a'), place.machine('b')]
-    makeTree(here.local, { 'sub/deep/a': 'a', '.ssh/config': 'c' })
+    makeTree(here.local, { 'sub/deep/a': 'a', '.ssh/config': 'c', other: 'o' })
     await here.push()
     const { entries, ...rest } = await place.manifest()
     const link = (path: string, target: string) => ({ kind: 'symlink', path, target })
@@ -647,7 +666,13 @@ describe('a hostile manifest', () => {
     ]
     const good = [link('sub/deep/root', '../..'), link('ok', './sub//deep/')]
     const files = entries.filter(({ path }) => !bad.some((one) => one.path === path))
-    const open = files.map((one) => ({ ...one, mode: 0o7777, mtimeNs: '1' }))
+    const open = files.map((one) => ({
+      ...one,
+      mode: 0o7777,
+      mtimeNs: '1',
+      // Said of another content.
+      ...(one.path === 'other' ? { seal } : {}),
+    }))
     await place.forge({ format: 'sealsync-tree', version: 1, ...rest, entries: [...bad, ...good, ...open] })
     expect(await there.pull()).toMatchObject({ failed: [] })
     // Ten by name, the others as a number.
@@ -656,6 +681,7 @@ describe('a hostile manifest', () => {
     for (const { path, target } of good) expect(readlinkSync(there.path(path))).toBe(target)
     for (const { path } of bad) expect(isLink(there.path(path)), path).toBe(false)
     expect(modeOf(there.path('.ssh', 'config'))).toBe(0o755)
+    expect(modeOf(there.path('other'))).toBe(0o600)
     expect(statSync(there.path('.ssh', 'config')).mtimeMs).toBeGreaterThan(Date.UTC(2020, 0))
     expect((await there.pull()).steps).toEqual([])
   })
