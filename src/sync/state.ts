@@ -124,6 +124,8 @@ export async function listPairs(directory: string, account: string): Promise<Pai
 const KEPT_RUNS = 200
 /** Records per line of a log that is written anew. */
 const RECORDS_PER_LINE = 512
+/** A pin is as long as so many records. */
+const PIN_RECORDS = 100
 /** A log is written anew when it is longer than this and most of it is out of date. */
 const WORTH_TIDYING = 1024 * 1024
 
@@ -214,7 +216,9 @@ export async function openState(
         stale += 2
       }
       if (one !== undefined) roots = one
-      if (pin !== undefined) manifest = pin ?? undefined
+      if (pin === undefined) continue
+      if (manifest !== undefined) stale += PIN_RECORDS
+      manifest = pin ?? undefined
     }
     return true
   }
@@ -294,8 +298,7 @@ export async function openState(
       return manifest
     },
     setManifest(next) {
-      // As long as so many records.
-      if (manifest !== undefined) stale += 100
+      if (manifest !== undefined) stale += PIN_RECORDS
       manifest = next
       write(records, { manifest: next ?? null })
     },

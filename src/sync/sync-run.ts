@@ -388,9 +388,8 @@ async function carryOut(
   const deadline = options.maxDurationMs === undefined ? undefined : clock.monotonic() + options.maxDurationMs
   const refused: EntryFailure[] = []
   const sent = plan.steps.flatMap((step) => (step.do === 'upload' || step.do === 'keep-both' ? [step.local] : []))
-  // A part of the tree is no tree, and what two sides have in common is not what one of them was.
-  const isWhole = options.selection?.paths === undefined && options.direction !== 'both'
-  const hasManifest = options.manifest !== false && isWhole
+  // What two sides have in common is not what one of them was.
+  const hasManifest = options.manifest !== false && options.direction !== 'both'
   const isEncryptedThere = plan.container.above.isEncrypted === true
   const uploader = await openUploader(withoutManifest(context), {
     signal,
@@ -443,7 +442,8 @@ async function carryOut(
       uploader,
     })
     if (result.tally.stoppedBy === undefined) {
-      if (hasManifest && isEncrypted) {
+      // A part of the tree is no tree.
+      if (hasManifest && isEncrypted && options.selection?.paths === undefined) {
         const at = { state, runId, root: pair.local, container: target.container, found: plan.remote.manifest }
         const how = { ...at, signal, acceptAny: options.acceptRoots === true }
         const told =
