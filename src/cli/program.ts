@@ -406,7 +406,7 @@ function syncOptions(target: Command, direction: 'push' | 'pull' | 'both'): Comm
       'stop when more files would be deleted (default: the smaller of 50 and 20 %, at least 10)',
     )
     .option('--max-change <n|n%>', 'stop when more files would be replaced (default: the larger of 100 and 50 %)')
-    .option('--accept-roots', 'the directories are meant to be other ones than last time, or empty')
+    .option('--accept-roots', 'the directories are meant to be other ones than last time, or empty; so is the manifest')
   if (direction === 'both') {
     return target.addOption(
       new Option('--prefer <side>', 'who wins when both have changed (default: both are kept)').choices([
@@ -416,7 +416,9 @@ function syncOptions(target: Command, direction: 'push' | 'pull' | 'both'): Comm
       ]),
     )
   }
-  return settingOptions(target, ['on-conflict'])
+  const what =
+    direction === 'push' ? 'store no manifest' : 'take no permissions, links and exact times from the manifest'
+  return settingOptions(target, ['on-conflict']).option('--no-manifest', what)
 }
 
 /** Backup sets: `backup run|list|show|restore|prune`, and `drill`. */

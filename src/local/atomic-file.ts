@@ -16,9 +16,13 @@ export const TEMP_MARK = '.sealsync-'
 /** Directory at the top of a synchronized tree for what a run removed or replaced there; see sync/local-bin.ts. */
 export const BIN_NAME = `${TEMP_MARK}bin`
 
+/** File at the top of a pushed tree on the server that says what is in it; see sync/tree-manifest.ts. It is never on a disk. */
+export const MANIFEST_NAME = `${TEMP_MARK}manifest`
+
 /** True for names that only we make, and that mean nothing to anybody else; see partial-file.ts. */
 export const isTemporaryName = (name: string): boolean =>
-  name.startsWith(TEMP_MARK) && (name === BIN_NAME || /\.(?:part|info|lock|break)$/.test(name))
+  name.startsWith(TEMP_MARK) &&
+  (name === BIN_NAME || name === MANIFEST_NAME || /\.(?:part|info|lock|break)$/.test(name))
 
 /** A fresh name that says whose it is, so that a later run can tell what nobody will come back to. */
 export function temporaryName(): string {

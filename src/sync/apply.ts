@@ -5,7 +5,6 @@
  */
 import { linkSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
-import type { FileKey } from '../../crypto/index.ts'
 import { deleteNode, deleteNodes, getNode, listChildren, moveNodes, updateFile, updateFolder } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
@@ -20,7 +19,7 @@ import { createLargeFiles } from '../transfer/segments.ts'
 import { createLocalBin, type LocalBin, pruneBin } from './local-bin.ts'
 import { createTally, runEntries, type Tally } from './outcome.ts'
 import { bytesOf, type SyncStep } from './reconcile.ts'
-import { createRecord, localChange, type SyncRecord } from './records.ts'
+import { createRecord, localChange, type SyncRecord, sealOf } from './records.ts'
 import { ensureFolder } from './remote-path.ts'
 import { DEFAULT_JOBS, isSameContent, type RunContext, report } from './run.ts'
 import { keyOf, lookLocal, parentKey, type RemoteItem } from './scan.ts'
@@ -233,7 +232,8 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     state.put(key, record)
   }
   function remember(key: string, entry: LocalEntry, node: RemoteNode, seal?: string): void {
-    put(key, createRecord(entry, node, seal ?? sealOf(records.get(key), node)))
+    const before = sameContent(records.get(key), node)
+    put(key, createRecord(entry, node, seal ?? before?.seal, before?.sha256))
   }
   function placeOf(key: string): Place {
     const place = places.get(key)
@@ -496,7 +496,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     )
     const after = lookLocal(root, path)
     const isSettled = after !== undefined && after.ctimeMs === before.ctimeMs && after.mtimeMs === before.mtimeMs
-    const record = createRecord(before, { ...done.node, size: done.bytes }, done.seal && seal(done.seal))
+    const record = createRecord(before, { ...done.node, size: done.bytes }, done.seal && sealOf(done.seal), done.sha256)
     put(key, isSettled ? record : { ...record, local: UNSETTLED })
     if (replaces === undefined) deed({ do: 'created-remote', path: showPath(path), id: done.node.id, isFolder: false })
     else deed({ do: 'replaced-remote', path: showPath(path), id: done.node.id, oldId: replaces.id })
@@ -527,7 +527,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
         },
         async openKey(one, when) {
           const fileKey = await (ahead?.take(one, when) ?? openFileKey(context, one, when))
-          sealed = fileKey && seal(fileKey)
+          sealed = fileKey && sealOf(fileKey)
           return fileKey
         },
       },
@@ -578,11 +578,9 @@ const DELETE_BATCH = 100
 /** Files that are made durable together. */
 const ARRIVALS = 1000
 
-const seal = ({ iv, tag }: Pick<FileKey, 'iv' | 'tag'>): string => Buffer.concat([iv, tag]).toString('base64')
-
-/** The seal of a record, as long as it is about the same node. */
-const sealOf = (record: SyncRecord | undefined, node: RemoteNode): string | undefined =>
-  record?.remote.id === node.id ? record.seal : undefined
+/** A record, as long as it is about the same node and with it about the same content. */
+const sameContent = (record: SyncRecord | undefined, node: RemoteNode): SyncRecord | undefined =>
+  record?.remote.id === node.id ? record : undefined
 
 const changedHere = () =>
   new SyncError('changed', 'LOCAL_CHANGED', 'It was changed on this disk meanwhile', { hint: 'Run again.' })

@@ -8,7 +8,7 @@ import { statfs } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import type { Api } from '../api/api.ts'
 import { cancelled, localError, SyncError, systemCode, toSyncError } from '../errors.ts'
-import { syncDirectory } from '../local/atomic-file.ts'
+import { MANIFEST_NAME, syncDirectory } from '../local/atomic-file.ts'
 import { type Leftover, sweepDirectory } from '../local/partial-file.ts'
 import { createSafeTree, foldsCase, inTheWay, usuallyFoldsCase } from '../local/safe-tree.ts'
 import { downloadFile, storableTime } from '../transfer/download.ts'
@@ -170,7 +170,8 @@ function refuseFileTarget(target: string): void {
 async function listSource(api: Api, source: string, contents: boolean, signal: AbortSignal): Promise<RemoteEntry[]> {
   const { node, roomId } = await requireRemote(api, source, signal)
   if (node.type === 'file') return [{ node, path: [node.name], roomId }]
-  const below = await readRemoteTree(api, node, roomId, { signal })
+  const all = await readRemoteTree(api, node, roomId, { signal })
+  const below = all.filter((entry) => entry.node.type !== 'file' || entry.path.at(-1) !== MANIFEST_NAME)
   if (contents) return below
   return [
     { node, path: [node.name], roomId },

@@ -23,6 +23,8 @@ export interface Listed {
   readonly rights: string
   /** How names were read. */
   readonly names: Names
+  /** The manifest of a push, which is no content. */
+  readonly manifest?: RemoteNode | undefined
   /** Milliseconds since the epoch. */
   readonly at: number
 }
@@ -35,11 +37,22 @@ const rightsOf = ({ permissions }: RemoteNode): string =>
     .flatMap(([name, has]) => (has ? name : []))
     .join()
 
-export const listedAs = (root: RemoteNode, version: number, now: number, names: Names = 'report'): Listed => ({
+/** What is asked of a manifest before it is fetched. */
+const manifestNode = ({ id, type, name, parentId, isEncrypted, size, timestampModification }: RemoteNode) =>
+  ({ id, type, name, parentId, isEncrypted, size, timestampModification }) as RemoteNode
+
+export const listedAs = (
+  root: RemoteNode,
+  version: number,
+  now: number,
+  names: Names = 'report',
+  manifest?: RemoteNode,
+): Listed => ({
   rootId: root.id,
   version,
   rights: rightsOf(root),
   names,
+  ...(manifest === undefined ? {} : { manifest: manifestNode(manifest) }),
   at: now,
 })
 
@@ -160,7 +173,7 @@ export async function readChangedTree(
   root: RemoteNode,
   roomId: number,
   records: ReadonlyMap<string, SyncRecord>,
-  { version: since }: Listed,
+  { version: since, manifest }: Listed,
   signal?: AbortSignal,
 ): Promise<Required<WholeTree> | undefined> {
   const version = root.branchVersion
@@ -172,7 +185,7 @@ export async function readChangedTree(
       if (node.type === 'room' || node.parentId === undefined) return undefined
       changed.set(node.id, node)
     }
-    const children = childrenOf(records, root, changed)
+    const children = childrenOf(records, root, changed, manifest)
     if (children === undefined || !(await complete(api, root, children, changed, signal))) return undefined
     const entries = arrange(root, roomId, children)
     const isStill = entries !== undefined && (await getNode(api, root.id, signal)).branchVersion === version
@@ -193,6 +206,7 @@ function childrenOf(
   records: ReadonlyMap<string, SyncRecord>,
   root: RemoteNode,
   changed: ReadonlyMap<number, RemoteNode>,
+  manifest: RemoteNode | undefined,
 ): Children | undefined {
   const children: Children = new Map()
   const add = (parentId: number, node: RemoteNode) => {
@@ -204,6 +218,9 @@ function childrenOf(
   for (const node of changed.values()) {
     names.add(`${node.parentId}/${node.name}`)
     add(node.parentId!, node)
+  }
+  if (manifest !== undefined && !changed.has(manifest.id) && !names.has(`${root.id}/${manifest.name}`)) {
+    add(root.id, manifest)
   }
   for (const [key, record] of records) {
     if (changed.has(record.remote.id)) continue

@@ -3,6 +3,7 @@
  * later compares with this.
  * @module
  */
+import type { FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { sameTime } from './plan.ts'
 import type { RemoteItem } from './scan.ts'
@@ -16,6 +17,8 @@ export interface SyncRecord {
   readonly remote: RemoteIdentity
   /** IV and tag of the content, base64: stands for exactly these bytes under exactly this key. Files in encrypted rooms. */
   readonly seal?: string
+  /** Of that content, base64; known only if it was read here to be sent. */
+  readonly sha256?: string
 }
 
 /** Equal in all fields: not changed. Of a directory only `ino` counts. */
@@ -46,15 +49,19 @@ export const remoteIdentity = ({ id, size, timestampModification }: RemoteNode):
   modified: timestampModification ?? 0,
 })
 
-export function createRecord(local: LocalEntry, node: RemoteNode, seal?: string): SyncRecord {
+export function createRecord(local: LocalEntry, node: RemoteNode, seal?: string, sha256?: string): SyncRecord {
   return {
     kind: local.kind,
     path: local.path.join('/'),
     local: localIdentity(local),
     remote: remoteIdentity(node),
     ...(seal === undefined ? {} : { seal }),
+    ...(sha256 === undefined ? {} : { sha256 }),
   }
 }
+
+/** IV and tag as records have them. */
+export const sealOf = ({ iv, tag }: Pick<FileKey, 'iv' | 'tag'>): string => Buffer.concat([iv, tag]).toString('base64')
 
 /** `touched`: size and time of the content are as they were, but something about the file is not. */
 export type Change = 'same' | 'touched' | 'changed'

@@ -7,7 +7,7 @@ import { lstatSync, statSync } from 'node:fs'
 import type { Api } from '../api/api.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
-import { isTemporaryName } from '../local/atomic-file.ts'
+import { isTemporaryName, MANIFEST_NAME } from '../local/atomic-file.ts'
 import { escapeName, foldKey, localName, type Names, sameNameKey } from '../local/names.ts'
 import type { SyncRecord } from './records.ts'
 import type { Selection } from './select.ts'
@@ -39,9 +39,13 @@ export interface Scan<T> {
 export interface RemoteScan extends Scan<RemoteItem> {
   /** The root's `branchVersion` all the while, where the server tells. */
   readonly version?: number
+  /** What a push has left at the top; no content. */
+  readonly manifest?: RemoteNode | undefined
 }
 
 export interface LocalScan extends Scan<LocalEntry> {
+  /** Paths of symbolic links that are not left out. */
+  readonly links: readonly (readonly string[])[]
   readonly root: { readonly dev: number; readonly ino: number }
   /** Directories in which processes of ours have left something. */
   readonly leftovers: ReadonlySet<string>
@@ -95,6 +99,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
   const identity = identifyRoot(root)
   const items = new Map<string, LocalEntry>()
   const failures: EntryFailure[] = []
+  const links: (readonly string[])[] = []
   const leftovers = new Set<string>()
   let left = 0
   const block = (path: readonly string[], error: SyncError) => {
@@ -105,6 +110,9 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
     ...(signal === undefined ? {} : { signal }),
     onDirectory: (source, path) => selection.enter(source, path),
     onLeftover: (directory) => leftovers.add(directory),
+    onLink(_source, path) {
+      if (selection.takes(path, 'file')) links.push(path)
+    },
     accept(entry) {
       const { path, kind, size, mtimeMs } = entry
       const isOut =
@@ -134,7 +142,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
       blocked.add(keyOf(path.split('/')))
     },
   })
-  return { items, failures, ignored: ignored + left, root: identity, leftovers }
+  return { items, failures, ignored: ignored + left, root: identity, links, leftovers }
 }
 
 const meeting = (message: string) =>
@@ -164,14 +172,19 @@ export async function scanRemote(
 export function arrangeRemote(
   entries: Iterable<{ readonly node: RemoteNode; readonly path: readonly string[]; readonly roomId: number }>,
   { selection, blocked, foldCase, names }: Pick<ScanOptions, 'selection' | 'blocked' | 'names'> & { foldCase: boolean },
-): Scan<RemoteItem> {
+): RemoteScan {
   const items = new Map<string, RemoteItem>()
   const failures: EntryFailure[] = []
   /** Containers on this disk, by remote path; `folded` is the key under which names meet here. */
   const places = new Map([['', { path: [] as readonly string[], key: '', folded: '' }]])
   const claims = new Map<string, string>()
   let ignored = 0
+  let manifest: RemoteNode | undefined
   for (const { node, path: remotePath, roomId } of entries) {
+    if (remotePath.length === 1 && isManifest(node)) {
+      manifest = node
+      continue
+    }
     const id = exactKey(remotePath)
     const above = places.get(exactKey(remotePath.slice(0, -1)))
     if (above === undefined) continue
@@ -207,10 +220,14 @@ export function arrangeRemote(
     if (kind === 'directory') places.set(id, { path, key, folded })
     items.set(key, { kind, path, node, roomId })
   }
-  return { items, failures, ignored }
+  return { items, failures, ignored, manifest }
 }
 
 const below = (key: string, name: string): string => (key === '' ? name : `${key}/${name}`)
+
+/** True for what a push has left of what it knows: it means nothing where anybody could have read or written it. */
+export const isManifest = ({ name, type, isEncrypted }: RemoteNode): boolean =>
+  name === MANIFEST_NAME && type === 'file' && isEncrypted === true
 
 /** A local entry as it is now; `undefined` when nothing is there. */
 export function lookLocal(root: string, path: readonly string[]): LocalEntry | undefined {

@@ -34,6 +34,22 @@ export interface Roots {
   readonly isSettled: boolean
 }
 
+/** The manifest of the remote root that was stored, or believed, last; see tree-manifest.ts. */
+export interface ManifestPin {
+  /** Room or folder that it is in. */
+  readonly rootId: number
+  readonly node: number
+  readonly size: number
+  readonly sequence: number
+  /** IV and tag, base64. */
+  readonly seal: string
+  /** Of its text, and of those of the manifests before, newest first; hex. */
+  readonly sha256: string
+  readonly previous: readonly string[]
+  /** Of what it was made from; absent when it was not made here. */
+  readonly made?: string
+}
+
 /** One run, for `sync runs`, `retry` and `undo`. Times are milliseconds since the epoch. */
 export interface RunRecord {
   readonly id: string
@@ -60,6 +76,7 @@ export type Deed =
   | { readonly do: 'replaced-local'; readonly path: string; readonly bin: string }
   | { readonly do: 'deleted-local'; readonly path: string; readonly bin?: string }
   | { readonly do: 'moved-local'; readonly path: string; readonly from: string }
+  | { readonly do: 'linked-local'; readonly path: string; readonly target: string }
 
 export interface SyncState {
   readonly pair: Pair
@@ -70,10 +87,14 @@ export interface SyncState {
   readonly isAsListed: boolean
   /** As they were when the state was opened. */
   records(): Map<string, SyncRecord>
+  /** As they are now. */
+  current(): ReadonlyMap<string, SyncRecord>
   put(key: string, record: SyncRecord): void
   remove(key: string): void
   setRoots(roots: Roots): void
   setListed(listed: Listed): void
+  readonly manifest: ManifestPin | undefined
+  setManifest(manifest: ManifestPin | undefined): void
   beginRun(run: Omit<RunRecord, 'id'>): string
   endRun(id: string, end: Omit<RunRecord, 'id' | 'command' | 'startedAt'>): void
   runs(): RunRecord[]
@@ -109,6 +130,8 @@ export async function listPairs(directory: string, account: string): Promise<Pai
 const KEPT_RUNS = 200
 /** Records per line of a log that is written anew. */
 const RECORDS_PER_LINE = 512
+/** A pin is as long as so many records. */
+const PIN_RECORDS = 100
 /** A log is written anew when it is longer than this and most of it is out of date, or in more lines than a part of its records. */
 const WORTH_TIDYING = 1024 * 1024
 const LINES_AT_MOST = 1 / 8
@@ -125,17 +148,20 @@ type Packed = readonly [
   remoteSize: number,
   modified: number,
   seal?: string,
+  /** Of files with a seal only. */
+  sha256?: string,
 ]
 
-function pack({ kind, path, local, remote, seal }: SyncRecord): Packed {
+function pack({ kind, path, local, remote, seal, sha256 }: SyncRecord): Packed {
   const { size, mtimeMs, ctimeMs, ino } = local
   const { id, size: remoteSize, modified } = remote
   const packed = [kind === 'file' ? 0 : 1, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified] as const
-  return seal === undefined ? packed : [...packed, seal]
+  if (seal === undefined) return packed
+  return sha256 === undefined ? [...packed, seal] : [...packed, seal, sha256]
 }
 
 function unpack(packed: Packed): SyncRecord | undefined {
-  const [kind, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified, seal] = packed
+  const [kind, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified, seal, sha256] = packed
   const numbers = [size, mtimeMs, ctimeMs, ino, id, remoteSize, modified]
   if (typeof path !== 'string' || path === '' || !numbers.every((one) => typeof one === 'number')) return undefined
   return {
@@ -144,6 +170,7 @@ function unpack(packed: Packed): SyncRecord | undefined {
     local: { size, mtimeMs, ctimeMs, ino },
     remote: { id, size: remoteSize, modified },
     ...(seal === undefined ? {} : { seal }),
+    ...(sha256 === undefined ? {} : { sha256 }),
   }
 }
 
@@ -154,6 +181,7 @@ interface RecordLine {
   readonly roots?: Roots
   /** Found what the lines before this one say. */
   readonly listed?: Listed
+  readonly manifest?: ManifestPin | null
 }
 
 /** One line of the log of runs. */
@@ -182,11 +210,13 @@ export async function openState(
   let roots: Roots | undefined
   let listed: Listed | undefined
   let isAsListed = false
+  let manifest: ManifestPin | undefined
   /** Records in the log that do not count any more. */
   let stale = 0
   let lineCount = 0
   const acceptRecords = (lines: Iterable<unknown>): boolean => {
-    for (const { put = [], drop, roots: one, listed: seen } of lines as Iterable<RecordLine>) {
+    for (const line of lines as Iterable<RecordLine>) {
+      const { put = [], drop, roots: one, listed: seen, manifest: pin } = line
       lineCount++
       if (put.length > 0) isAsListed = false
       if (drop !== undefined) listed = undefined
@@ -194,7 +224,7 @@ export async function openState(
         const record = unpack(packed)
         if (record === undefined) {
           found.clear()
-          roots = listed = undefined
+          roots = listed = manifest = undefined
           return false
         }
         const key = sameNameKey(record.path)
@@ -206,6 +236,10 @@ export async function openState(
         stale += 2
       }
       if (one !== undefined) roots = one
+      if (pin !== undefined) {
+        if (manifest !== undefined) stale += PIN_RECORDS
+        manifest = pin ?? undefined
+      }
       if (seen === undefined) continue
       listed = seen
       isAsListed = true
@@ -267,6 +301,7 @@ export async function openState(
 
   function* recordLines(): Generator<RecordLine> {
     if (roots !== undefined) yield { roots }
+    if (manifest !== undefined) yield { manifest }
     if (listed !== undefined && !isAsListed) yield { listed }
     let put: Packed[] = []
     for (const record of live.values()) {
@@ -297,6 +332,7 @@ export async function openState(
       return isAsListed
     },
     records: () => found,
+    current: () => live,
     put(key, record) {
       const now = change()
       if (now.has(key)) stale++
@@ -320,6 +356,14 @@ export async function openState(
       listed = next
       isAsListed = true
       write(records, { listed: next })
+    },
+    get manifest() {
+      return manifest
+    },
+    setManifest(next) {
+      if (manifest !== undefined) stale += PIN_RECORDS
+      manifest = next
+      write(records, { manifest: next ?? null })
     },
     beginRun(run) {
       const stamp = new Date(run.startedAt).toISOString().replace(/[-:]|\.\d+/g, '')

@@ -26,6 +26,8 @@ import {
   recordedTree,
 } from './known-tree.ts'
 import { isChange, type PairPlan, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
+import { takeManifest } from './pull-manifest.ts'
+import { storeManifest, withoutManifest } from './push-manifest.ts'
 import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from './reconcile.ts'
 import { ensureFolder, parseRemotePath, resolveRemote, roomOf } from './remote-path.ts'
 import { never, type RunContext, report } from './run.ts'
@@ -33,14 +35,12 @@ import {
   arrangeRemote,
   createBlocked,
   identifyRoot,
-  type RemoteItem,
   type RemoteScan,
-  type Scan,
   type ScanOptions,
   scanLocal,
   scanRemote,
 } from './scan.ts'
-import { createSelection, type SelectionOptions } from './select.ts'
+import { createSelection, type Selection, type SelectionOptions } from './select.ts'
 import { openState, type Pair, type SyncState } from './state.ts'
 import { type EntryFailure, within } from './tree.ts'
 import { openUploader } from './uploader.ts'
@@ -58,6 +58,8 @@ export interface SyncOptions extends Omit<GuardOptions, 'direction'> {
   /** What to do with names that the other side cannot hold. Default `report`; the same in all runs of a pair. */
   readonly names?: Names | undefined
   readonly requireEncryption?: boolean
+  /** Push: store a manifest; pull: take permissions, links and exact times from it. Default true. */
+  readonly manifest?: boolean
   readonly jobs?: number
   readonly partSize?: number
   readonly memory?: number
@@ -189,12 +191,13 @@ interface Plan {
   readonly steps: readonly SyncStep[]
   readonly container: Awaited<ReturnType<typeof openRemote>>
   readonly local: Awaited<ReturnType<typeof scanLocal>>
-  readonly remote: Scan<RemoteItem>
+  readonly remote: RemoteScan
   /** When this was found by a listing that found nothing but what is recorded. */
   readonly listed: Listed | undefined
   readonly records: ReturnType<SyncState['records']>
   readonly failures: readonly EntryFailure[]
   readonly ignored: number
+  readonly selection: Selection
 }
 
 async function look(
@@ -236,6 +239,7 @@ async function look(
           failures: [],
           ignored: 0,
           root: { dev: 0, ino: 0 },
+          links: [],
           leftovers: new Set<string>(),
         }
       : await scanLocal(pair.local, how)
@@ -303,10 +307,11 @@ async function look(
     records,
     failures,
     ignored: here.ignored + there.ignored,
+    selection,
   }
 }
 
-interface ThereScan extends Scan<RemoteItem> {
+interface ThereScan extends RemoteScan {
   readonly listed?: Listed
 }
 
@@ -325,15 +330,18 @@ async function lookThere(
     const isListing = isListingOf(listed, now, clock.now(), how.names)
     if (isListing && isAsListed && now.branchVersion === listed.version) {
       // Names that meet are told by `arrangeRemote` only.
-      if (how.foldCase || !how.selection.isEverything) return arrangeRemote(recordedTree(records, root, roomId), how)
-      return { items: recordedItems(records, root, roomId), failures: [], ignored: 0 }
+      const { manifest } = listed
+      if (how.foldCase || !how.selection.isEverything) {
+        return { ...arrangeRemote(recordedTree(records, root, roomId), how), manifest }
+      }
+      return { items: recordedItems(records, root, roomId), failures: [], ignored: 0, manifest }
     }
     const tree = isListing ? await readChangedTree(api, now, roomId, records, listed, how.signal) : undefined
     if (tree !== undefined) scan = { ...arrangeRemote(tree.entries, how), version: tree.version }
   }
   scan ??= await scanRemote(api, root, roomId, how)
   if (scan.version === undefined || !isAsRecorded(scan, records, root)) return scan
-  return { ...scan, listed: listedAs(root, scan.version, clock.now(), how.names) }
+  return { ...scan, listed: listedAs(root, scan.version, clock.now(), how.names, scan.manifest) }
 }
 
 /** The remote root, if it is there, and what it is or will be below. */
@@ -428,6 +436,7 @@ function optionsOf({ selection = {}, ...options }: SyncOptions): PairPlan['optio
     prefer,
     oneFileSystem = false,
     names = 'report',
+    manifest = true,
   } = options
   return {
     delete: deletes,
@@ -435,6 +444,7 @@ function optionsOf({ selection = {}, ...options }: SyncOptions): PairPlan['optio
     oneFileSystem,
     names,
     selection,
+    ...(manifest ? {} : { manifest }),
     ...(onConflict === undefined ? {} : { onConflict }),
     ...(prefer === undefined ? {} : { prefer }),
   }
@@ -463,12 +473,17 @@ async function carryOut(
 ): Promise<SyncSummary> {
   const { api, clock } = context
   const signal = options.signal ?? never
+  const startedAt = clock.now()
   const deadline = options.maxDurationMs === undefined ? undefined : clock.monotonic() + options.maxDurationMs
   const refused: EntryFailure[] = []
   const sent = plan.steps.flatMap((step) => (step.do === 'upload' || step.do === 'keep-both' ? [step.local] : []))
-  const uploader = await openUploader(context, {
+  // What two sides have in common is not what one of them was.
+  const hasManifest = options.manifest !== false && options.direction !== 'both'
+  const isEncryptedThere = plan.container.above.isEncrypted === true
+  const uploader = await openUploader(withoutManifest(context), {
     signal,
-    isEncrypted: plan.container.above.isEncrypted === true,
+    isEncrypted: isEncryptedThere,
+    isHashed: hasManifest && isEncryptedThere && options.direction === 'push',
     files: sent,
     partSize: options.partSize,
     journal: `${directory}/uploads`,
@@ -518,6 +533,20 @@ async function carryOut(
       uploader,
     })
     if (result.tally.stoppedBy === undefined) {
+      // A part of the tree is no tree.
+      if (hasManifest && isEncrypted && options.selection?.paths === undefined) {
+        const at = { state, runId, root: pair.local, container: target.container, found: plan.remote.manifest }
+        const how = { ...at, signal, acceptAny: options.acceptRoots === true }
+        const told =
+          options.direction === 'push'
+            ? await storeManifest(context, { ...how, directory, links: plan.local.links, uploader, startedAt })
+            : await takeManifest(context, {
+                ...how,
+                selection: plan.selection,
+                isUnchanged: !plan.steps.some(isChange),
+              })
+        result.tally.failed.push(...told)
+      }
       await uploader.handOut(plan.container.roomId)
       state.setRoots({ ...roots, isSettled: true })
     }

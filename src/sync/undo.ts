@@ -3,7 +3,7 @@
  * changed since is left alone and told. Nothing is destroyed: what an undo removes goes into the bins, too.
  * @module
  */
-import { existsSync, linkSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
+import { existsSync, linkSync, readlinkSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { deleteNode, getNode, listChildren, moveNodes, updateFile, updateFolder } from '../api/nodes.ts'
 import { restoreDeleted } from '../api/recycle-bin.ts'
@@ -165,6 +165,18 @@ function createTaker(
       case 'deleted-local':
         if (deed.bin === undefined) return void tree.ensureDirectory(path)
         return putBack(deed.bin, path)
+      case 'linked-local': {
+        const place = join(root, ...path)
+        tree.check(path.slice(0, -1))
+        try {
+          if (readlinkSync(place) !== deed.target) throw changed('It leads somewhere else')
+          unlinkSync(place)
+        } catch (error) {
+          if (systemCode(error) === 'EINVAL') throw changed('It is no link any more')
+          if (systemCode(error) !== 'ENOENT') throw localError(error, 'remove it')
+        }
+        return
+      }
       case 'moved-local': {
         const from = parts(deed.from)
         if (lookLocal(root, from) !== undefined) throw changed('Something else has its name')

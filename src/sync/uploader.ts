@@ -29,6 +29,8 @@ export interface UploaderOptions extends Pick<RunOptions, 'memory'> {
   readonly partSize?: number | undefined
   /** Path of the journal; without it an interrupted file starts over. */
   readonly journal?: string | undefined
+  /** Tell the SHA-256 of what is sent. */
+  readonly isHashed?: boolean
   /** A member who gets no keys, and why. */
   readonly onRefused: (refusal: { readonly member: string; readonly error: SyncError }) => void
 }
@@ -48,6 +50,8 @@ export interface Sent {
   readonly bytes: number
   /** IV and tag, of an encrypted file. */
   readonly seal?: Pick<FileKey, 'iv' | 'tag'>
+  /** Of the plaintext, base64; see `UploadResult`. */
+  readonly sha256?: string
 }
 
 export interface Uploader {
@@ -104,6 +108,7 @@ export async function openUploader(context: RunContext, options: UploaderOptions
     thread,
     partSize: options.partSize ?? DEFAULT_PART_SIZE,
     window: WINDOW,
+    isHashed: options.isHashed,
     resume: journal && { journal, unwrap: keyring.unwrap },
     onEvent,
   }
@@ -113,17 +118,17 @@ export async function openUploader(context: RunContext, options: UploaderOptions
     },
     async send({ roomId, replaces, ...request }, stop) {
       const wrapFor = isEncrypted ? await ownKey() : undefined
-      const { node, bytes, fileKey } = await uploadFile(
+      const { node, bytes, fileKey, ...digest } = await uploadFile(
         transfer,
         { ...request, ...(wrapFor === undefined ? {} : { wrapFor }), ...(replaces === undefined ? {} : { replaces }) },
         stop,
       )
-      if (fileKey === undefined) return { node, bytes }
+      if (fileKey === undefined) return { node, bytes, ...digest }
       const { iv, tag } = fileKey
       const seal = { iv: Uint8Array.from(iv), tag: Uint8Array.from(tag) }
       await keyring.keep(node.id, fileKey)
       await distributor.remember(roomId, node.id, fileKey)
-      return { node, bytes, seal }
+      return { node, bytes, seal, ...digest }
     },
     async retireOthers(planned) {
       for (const entry of journal?.open() ?? []) {

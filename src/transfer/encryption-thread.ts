@@ -19,6 +19,7 @@ export type Order =
       readonly fd: number
       readonly shown: string
       readonly secrets: EncryptionSecrets
+      readonly isHashed: boolean
       /** One number; not 0: give up in the middle of a part. */
       readonly stop: Int32Array
     }
@@ -41,6 +42,8 @@ export interface Answer {
     readonly iv: Uint8Array<ArrayBuffer>
     readonly tag: Uint8Array<ArrayBuffer>
   }
+  /** Of the plaintext of a file that has ended, where it was asked for. */
+  readonly sha256?: string | undefined
   readonly error?: {
     readonly class: ErrorClass
     readonly code: string
@@ -55,8 +58,15 @@ export interface EncryptionThread {
    *
    * @param encryptor - Handed over: it has ended here.
    * @param signal - Its abort refuses what is asked for, in the middle of a part too.
+   * @param isHashed - Make the SHA-256 of the plaintext, too.
    */
-  encrypt(reader: StableReader, encryptor: ResumableEncryptor, shown: string, signal: AbortSignal): PartMaker
+  encrypt(
+    reader: StableReader,
+    encryptor: ResumableEncryptor,
+    shown: string,
+    signal: AbortSignal,
+    isHashed?: boolean,
+  ): PartMaker
   /** Ends the thread; what it was asked for and has not done is refused. */
   close(): Promise<void>
 }
@@ -115,7 +125,7 @@ export function startEncryptionThread(): EncryptionThread | undefined {
   }
 
   return {
-    encrypt(reader, encryptor, shown, signal) {
+    encrypt(reader, encryptor, shown, signal, isHashed = false) {
       const file = ++files
       const stop = new Int32Array(new SharedArrayBuffer(4))
       const onAbort = () => void Atomics.store(stop, 0, 1)
@@ -124,16 +134,22 @@ export function startEncryptionThread(): EncryptionThread | undefined {
       const secrets = encryptor.handOver()
       const { key, iv, digestKey } = secrets
       // Without an own answer: what is wrong with it, its parts say, too.
-      ask({ do: 'open', file, fd: reader.fd, shown, secrets, stop }, [key.buffer, iv.buffer, digestKey.buffer]).catch(
-        () => {},
-      )
+      ask({ do: 'open', file, fd: reader.fd, shown, secrets, isHashed, stop }, [
+        key.buffer,
+        iv.buffer,
+        digestKey.buffer,
+      ]).catch(() => {})
+      let sha256: string | undefined
       return {
         make: async (number, offset, target) => (await ask({ do: 'part', file, number, offset, target })).digest,
         async end() {
-          const { fileKey } = await ask({ do: 'end', file })
+          const ended = await ask({ do: 'end', file })
           signal.removeEventListener('abort', onAbort)
-          return new FileKey(fileKey!.key, fileKey!.iv, fileKey!.tag)
+          sha256 = ended.sha256
+          const { key, iv, tag } = ended.fileKey!
+          return new FileKey(key, iv, tag)
         },
+        sha256: () => sha256,
         abandon() {
           signal.removeEventListener('abort', onAbort)
           onAbort()

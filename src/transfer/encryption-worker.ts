@@ -2,6 +2,7 @@
  * Program of the thread that reads and encrypts; encryption-thread.ts says what it is asked for.
  * @module
  */
+import { createHash, type Hash } from 'node:crypto'
 import { MessageChannel, parentPort } from 'node:worker_threads'
 import { type ResumableEncryptor, takeOverEncryptor } from '../../crypto/resumable.ts'
 import { SyncError, toSyncError } from '../errors.ts'
@@ -13,6 +14,8 @@ interface OpenFile {
   readonly shown: string
   readonly stop: Int32Array
   readonly encryptor: ResumableEncryptor
+  /** Of the plaintext, where it was asked for. */
+  readonly hash: Hash | undefined
 }
 
 const READ_BYTES = 256 * 1024
@@ -21,13 +24,14 @@ const buffer = Buffer.allocUnsafeSlow(READ_BYTES)
 const files = new Map<number, OpenFile>()
 
 function makePart({ number, file, offset, target }: Extract<Order, { do: 'part' }>): Answer {
-  const { fd, shown, stop, encryptor } = openFile(file)
+  const { fd, shown, stop, encryptor, hash } = openFile(file)
   // The cipher has one order; another one would be another content under the same key.
   if (encryptor.bytes !== offset) throw new Error(`part ${number} is not the next one`)
   for (let at = 0; at < target.length; ) {
     if (Atomics.load(stop, 0) !== 0) throw new SyncError('cancelled', 'CANCELLED', 'The operation was cancelled')
     const piece = buffer.subarray(0, Math.min(READ_BYTES, target.length - at))
     readAt(fd, piece, offset + at, shown)
+    hash?.update(piece)
     encryptor.updateInto(piece, target, at)
     at += piece.length
   }
@@ -43,15 +47,23 @@ function openFile(file: number): OpenFile {
 function carryOut(order: Order): Answer {
   switch (order.do) {
     case 'open':
-      files.set(order.file, { ...order, encryptor: takeOverEncryptor(order.secrets, { checkOutput: true }) })
+      files.set(order.file, {
+        ...order,
+        encryptor: takeOverEncryptor(order.secrets, { checkOutput: true }),
+        hash: order.isHashed ? createHash('sha256') : undefined,
+      })
       return {}
     case 'part':
       return makePart(order)
     case 'end': {
-      const fileKey = openFile(order.file).encryptor.final()
+      const { encryptor, hash } = openFile(order.file)
+      const fileKey = encryptor.final()
       files.delete(order.file)
       const { key, iv, tag } = fileKey
-      const answer = { fileKey: { key: new Uint8Array(key), iv: new Uint8Array(iv), tag: new Uint8Array(tag) } }
+      const answer = {
+        fileKey: { key: new Uint8Array(key), iv: new Uint8Array(iv), tag: new Uint8Array(tag) },
+        sha256: hash?.digest('base64'),
+      }
       fileKey.wipe()
       return answer
     }

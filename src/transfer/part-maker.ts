@@ -3,6 +3,7 @@
  * large files there is encryption-thread.ts.
  * @module
  */
+import { createHash } from 'node:crypto'
 import type { FileEncryptor, FileKey, ResumableEncryptor } from '../../crypto/index.ts'
 import type { StableReader } from '../local/stable-read.ts'
 
@@ -17,17 +18,25 @@ export interface PartMaker {
   make(number: number, offset: number, target: Uint8Array): Promise<Uint8Array | undefined>
   /** After the last part: ends the content; returns the key that opens it, where there is one. */
   end(): Promise<FileKey | undefined>
+  /** SHA-256 of the plaintext, base64, where it was asked for; there after `end`. */
+  sha256(): string | undefined
   /** Gives up, and wipes the key. */
   abandon(): void
 }
 
 const READ_BYTES = 256 * 1024
 
-/** @param encryptor - Absent for plain content. */
+/**
+ * @param encryptor - Absent for plain content.
+ * @param isHashed - Make the SHA-256 of the plaintext, too.
+ */
 export function createPartMaker(
   reader: StableReader,
   encryptor: FileEncryptor | ResumableEncryptor | undefined,
+  isHashed = false,
 ): PartMaker {
+  const hash = isHashed ? createHash('sha256') : undefined
+  let sha256: string | undefined
   const buffers = encryptor && [0, 1].map(() => Buffer.allocUnsafeSlow(Math.min(READ_BYTES, reader.size)))
   let last: Promise<unknown> = Promise.resolve()
 
@@ -47,6 +56,7 @@ export function createPartMaker(
         const piece = await (ahead ?? read(at))
         const next = at + piece.length
         ahead = next < target.length ? read(next) : undefined
+        hash?.update(piece)
         cipher.updateInto(piece, target, at)
         at = next
       }
@@ -60,6 +70,7 @@ export function createPartMaker(
       const made = last.then(async () => {
         if (encryptor === undefined) {
           await reader.read(target, offset)
+          hash?.update(target)
           return undefined
         }
         await encrypt(encryptor, target, offset)
@@ -69,7 +80,11 @@ export function createPartMaker(
       last = made
       return made
     },
-    end: async () => encryptor?.final(),
+    async end() {
+      sha256 = hash?.digest('base64')
+      return encryptor?.final()
+    },
+    sha256: () => sha256,
     abandon: () => encryptor?.abandon(),
   }
 }

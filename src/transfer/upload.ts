@@ -4,6 +4,7 @@
  * new attempt has a new key. The one exception goes on with a large upload that an earlier run did not end, see resume.ts.
  * @module
  */
+import { createHash } from 'node:crypto'
 import {
   checkFileSize,
   createFileEncryptor,
@@ -41,6 +42,8 @@ export interface UploadContext {
   readonly partSize: number
   /** Parts in flight per file. */
   readonly window: number
+  /** Make the SHA-256 of the plaintext while it is read. */
+  readonly isHashed?: boolean | undefined
   /** Encrypts files from `THREAD_FROM` bytes on; without it that is done here. */
   readonly thread?: EncryptionThread | undefined
   /** Lets a later run go on with files above one part; without it every attempt starts from the first byte. */
@@ -65,6 +68,8 @@ export interface UploadResult {
   readonly bytes: number
   /** For handing out to others; the caller wipes it. */
   readonly fileKey?: FileKey
+  /** Of the plaintext, base64, if it was asked for; absent too when an earlier run had sent all of it. */
+  readonly sha256?: string
 }
 
 const ATTEMPTS = 3
@@ -160,7 +165,7 @@ async function sendFile(
   }
 }
 
-type Sealed = Pick<UploadResult, 'node' | 'fileKey'>
+type Sealed = Pick<UploadResult, 'node' | 'fileKey' | 'sha256'>
 
 /** Opens the upload at the server, or takes up the one of an earlier run; what that one has completed is returned. */
 async function open(
@@ -245,6 +250,7 @@ async function sendContent(
   }
   for await (const receipt of mapInOrder(parts, channel.window, put)) receipts.push(receipt)
   const fileKey = 'bytes' in source ? encryptor?.final() : await attempt.maker!.end()
+  const sha256 = 'bytes' in source ? digestOf(context, source.bytes) : attempt.maker!.sha256()
   if ('reader' in source) await source.reader.verify()
   if (replaces !== undefined) await checkUnchanged(api, replaces, signal)
   const wrapped = fileKey && wrapFor ? formatFileKey(await wrapFileKey(fileKey, wrapFor)) : undefined
@@ -258,8 +264,11 @@ async function sendContent(
   const { modifiedAt } = source
   const sent = { target: { parentId, name }, replaces: replaces?.id, size, modifiedAt, fileKey }
   const node = await finish(context, channel, receipts, how, sent, signal)
-  return { node, ...(fileKey === undefined ? {} : { fileKey }) }
+  return { node, ...(fileKey === undefined ? {} : { fileKey }), ...(sha256 === undefined ? {} : { sha256 }) }
 }
+
+const digestOf = ({ isHashed }: UploadContext, bytes: Uint8Array): string | undefined =>
+  isHashed ? createHash('sha256').update(bytes).digest('base64') : undefined
 
 /** Sends a part, unless an earlier run did. */
 async function sendPart(
@@ -313,10 +322,17 @@ async function* onePart(bytes: Uint8Array, encryptor: FileEncryptor | undefined)
 }
 
 /** Decides where a file is read and encrypted. */
-function startMaker({ thread }: UploadContext, reader: StableReader, shown: string, attempt: Attempt): PartMaker {
+function startMaker(
+  { thread, isHashed }: UploadContext,
+  reader: StableReader,
+  shown: string,
+  attempt: Attempt,
+): PartMaker {
   const { encryptor, signal } = attempt
   const isThreads = thread && encryptor && 'handOver' in encryptor && reader.size >= THREAD_FROM
-  attempt.maker = isThreads ? thread.encrypt(reader, encryptor, shown, signal) : createPartMaker(reader, encryptor)
+  attempt.maker = isThreads
+    ? thread.encrypt(reader, encryptor, shown, signal, isHashed)
+    : createPartMaker(reader, encryptor, isHashed)
   return attempt.maker
 }
 

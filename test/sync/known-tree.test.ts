@@ -120,7 +120,7 @@ describe('nothing is listed', () => {
     expect(await pair.looks({ delete: true }), 'what was forgotten may be there').toBe('all')
     const names: string[] = []
     for await (const { name } of listChildren(anna.api, (await pair.root()).id)) names.push(name)
-    expect(names.sort()).toEqual(['a', 'empty', 'new', 'other', 'sub'])
+    expect(names.sort()).toEqual(['.sealsync-manifest', 'a', 'empty', 'new', 'other', 'sub'])
   })
 })
 

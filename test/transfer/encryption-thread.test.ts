@@ -1,5 +1,5 @@
 /** The thread that encrypts large files, as it is built: its program runs from `dist`. */
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -47,6 +47,21 @@ function decrypt(parts: readonly { bytes: Uint8Array }[], fileKey: FileKey): Buf
   decryptor.final()
   return Buffer.concat(plain)
 }
+
+test('the digest of the plaintext is made on the way, here and there, if it is asked for', async () => {
+  const thread = start()
+  const reader = await openStable(path, 'file')
+  const digest = createHash('sha256').update(content).digest('base64')
+  const makers = [true, false].flatMap((isHashed) => [
+    thread.encrypt(reader, createResumableEncryptor(), 'file', never, isHashed),
+    createPartMaker(reader, createResumableEncryptor(), isHashed),
+    createPartMaker(reader, undefined, isHashed),
+  ])
+  for (const maker of makers) await makeAll(maker)
+  expect(makers.map((maker) => maker.sha256())).toEqual([digest, digest, digest, undefined, undefined, undefined])
+  await reader.close()
+  await thread.close()
+})
 
 test('several files at a time: each opens with its own key, and there is a digest of every part', async () => {
   const thread = start()

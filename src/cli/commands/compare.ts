@@ -6,7 +6,7 @@ import type { Names } from '../../local/names.ts'
 import { compareTrees } from '../../sync/compare.ts'
 import type { SyncRecord } from '../../sync/records.ts'
 import { parseRemotePath } from '../../sync/remote-path.ts'
-import { listPairs, openState } from '../../sync/state.ts'
+import { listPairs, type ManifestPin, openState } from '../../sync/state.ts'
 import { stateDirectory } from '../../sync/sync-run.ts'
 import { type VerifyOptions, verifyRemote } from '../../sync/verify.ts'
 import { connect } from '../connect.ts'
@@ -106,10 +106,11 @@ async function knownOf(
   account: string,
   remote: string,
   warn: (message: string) => void,
-): Promise<Required<Pick<VerifyOptions, 'known' | 'names'>>> {
+): Promise<Required<Pick<VerifyOptions, 'known' | 'names' | 'pin'>>> {
   const wanted = `/${parseRemotePath(remote).join('/')}`
   const known = new Map<string, SyncRecord>()
   let names: Names | undefined
+  let pin: ManifestPin | undefined
   for (const pair of await listPairs(statesPath(), account)) {
     if (pair.remote !== wanted) continue
     const directory = stateDirectory(statesPath(), pair)
@@ -119,7 +120,9 @@ async function knownOf(
     for (const [key, record] of state.records()) known.set(key, record)
     const last = state.runs().find(({ command }) => isDirection(command))
     if (last?.options?.names === 'escape') names = 'escape'
+    const { manifest } = state
+    if (manifest !== undefined && manifest.sequence > (pin?.sequence ?? 0)) pin = manifest
     await state.close()
   }
-  return { known, names }
+  return { known, names, pin }
 }

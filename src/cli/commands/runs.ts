@@ -2,6 +2,7 @@
 import { resolve } from 'node:path'
 import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
+import { MANIFEST_NAME } from '../../local/atomic-file.ts'
 import type { Direction } from '../../sync/reconcile.ts'
 import { listPairs, openState, type Pair, type RunRecord, type SyncState } from '../../sync/state.ts'
 import { pairOf, type SyncOptions, stateDirectory } from '../../sync/sync-run.ts'
@@ -169,9 +170,11 @@ export const resume = async (context: Context, local?: string, remote?: string):
 
 /** Tries again what failed in the last run, and nothing else. */
 export const retry = async (context: Context, local?: string, remote?: string): Promise<number> =>
-  again(context, await pairsOf(context, local, remote), ({ failed = [] }) =>
-    failed.length === 0 ? undefined : { paths: failed.map(({ path }) => path) },
-  )
+  again(context, await pairsOf(context, local, remote), ({ failed = [] }) => {
+    // The manifest waits for a run over the whole tree.
+    const paths = failed.map(({ path }) => path).filter((path) => path !== MANIFEST_NAME)
+    return paths.length === 0 ? undefined : { paths }
+  })
 
 /** Takes back what a run did. */
 export async function undo(context: Context, runId: string): Promise<number> {

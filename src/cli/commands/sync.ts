@@ -98,6 +98,7 @@ export function syncOptions(context: Context, direction: Direction): Omit<SyncOp
     oneFileSystem: options.oneFileSystem === true,
     names: namesOf(context),
     acceptRoots: options.acceptRoots === true,
+    manifest: options.manifest !== false,
     requireEncryption: settings.flag('require-encryption'),
     ...(onConflict === undefined || direction === 'both'
       ? {}

@@ -3,10 +3,22 @@
  * SHA-256 of that content. It is what makes a run a point in time, and is uploaded last, so a run is whole or not there.
  * @module
  */
-import { createHash } from 'node:crypto'
-import { SyncError } from '../../errors.ts'
-import { createAtomicFile } from '../../local/atomic-file.ts'
 import { checkLocalName } from '../../local/names.ts'
+import {
+  flag,
+  INTEGER,
+  Invalid,
+  list,
+  natural,
+  parseManifestFile,
+  placesOnce,
+  record,
+  SEAL,
+  SHA256,
+  TARGET,
+  text,
+  writeManifestFile,
+} from '../manifest-file.ts'
 import { componentsOf, isRunId, type RunNote } from './set.ts'
 
 interface Common {
@@ -71,94 +83,26 @@ export interface Manifest extends ManifestHead {
 
 const FORMAT = 'sealsync-backup'
 const VERSION = 1
-/** Bytes; a longer text would not fit into a string. */
-export const MAX_MANIFEST = 480 * 1024 * 1024
-const WRITE_BYTES = 1024 * 1024
 
 /**
- * Writes a manifest to a private file, an entry per line.
+ * Writes the manifest of a run; see `writeManifestFile`.
  *
  * @returns SHA-256 (hex) and size of the file.
  */
-export async function writeManifest(
+export const writeManifest = (
   path: string,
   head: ManifestHead,
   entries: Iterable<BackupEntry>,
-): Promise<{ sha256: string; size: number }> {
-  const hash = createHash('sha256')
-  let size = 0
-  const file = await createAtomicFile(path)
-  try {
-    let text = `${JSON.stringify({ format: FORMAT, version: VERSION, ...head }).slice(0, -1)},"entries":[`
-    let separator = '\n'
-    const flush = async () => {
-      const bytes = Buffer.from(text)
-      text = ''
-      hash.update(bytes)
-      size += bytes.length
-      for (let at = 0; at < bytes.length; ) at += (await file.handle.write(bytes, at)).bytesWritten
-    }
-    for (const entry of entries) {
-      text += separator + JSON.stringify(entry)
-      separator = ',\n'
-      if (text.length >= WRITE_BYTES) await flush()
-    }
-    text += '\n]}\n'
-    await flush()
-    if (size > MAX_MANIFEST) throw new SyncError('limit', 'MANIFEST_TOO_LARGE', 'There are too many files for one set')
-    await file.commit()
-  } finally {
-    await file.discard()
-  }
-  return { sha256: hash.digest('hex'), size }
-}
-
-class Invalid extends Error {}
+): Promise<{ sha256: string; size: number }> =>
+  writeManifestFile(path, { format: FORMAT, version: VERSION, ...head }, entries)
 
 /**
- * Reads a manifest. Whoever has our public key could have made it, so nothing in it is taken on trust: names are single
- * components, numbers exact, places there once.
+ * Reads the manifest of a run. Names are single components, numbers exact, places there once.
  *
  * @throws {SyncError} `MANIFEST_INVALID` (class `integrity`).
  */
-export function parseManifest(bytes: Uint8Array, shown: string): Manifest {
-  try {
-    return read(JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)))
-  } catch (cause) {
-    const why = cause instanceof Invalid ? cause.message : 'it cannot be read'
-    throw new SyncError('integrity', 'MANIFEST_INVALID', `${shown} is not the manifest of a run: ${why}`, { cause })
-  }
-}
-
-function record(value: unknown, what: string): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Invalid(`${what} is no object`)
-  return value as Record<string, unknown>
-}
-
-function list<T>(value: unknown, what: string, item: (value: unknown) => T): T[] {
-  if (!Array.isArray(value)) throw new Invalid(`${what} is no list`)
-  return value.map(item)
-}
-
-function text(value: unknown, what: string, form = /^/): string {
-  if (typeof value !== 'string' || !form.test(value)) throw new Invalid(`${what} is not right`)
-  return value
-}
-
-function natural(value: unknown, what: string): number {
-  if (!Number.isSafeInteger(value) || (value as number) < 0) throw new Invalid(`${what} is no number`)
-  return value as number
-}
-
-function flag(value: unknown, what: string): boolean {
-  if (typeof value !== 'boolean') throw new Invalid(`${what} is neither true nor false`)
-  return value
-}
-
-const SHA256 = /^[0-9a-f]{64}$/
-/** 12 and 16 bytes. */
-const SEAL = /^[A-Za-z0-9+/]{38}==$/
-const INTEGER = /^-?\d{1,30}$/
+export const parseManifest = (bytes: Uint8Array, shown: string): Manifest =>
+  parseManifestFile(bytes, `${shown} is not the manifest of a run`, read)
 
 function run(value: unknown): string {
   const id = text(value, 'run')
@@ -200,7 +144,7 @@ function entry(value: unknown): BackupEntry {
     case 'directory':
       return { kind: 'directory', ...common }
     case 'symlink':
-      return { kind: 'symlink', ...common, target: text(from.target, 'target', /^[^\0]+$/) }
+      return { kind: 'symlink', ...common, target: text(from.target, 'target', TARGET) }
     case 'file':
       return {
         kind: 'file',
@@ -220,8 +164,7 @@ function read(value: unknown): Manifest {
   const from = record(value, 'it')
   if (from.format !== FORMAT || from.version !== VERSION) throw new Invalid('it is of another format')
   const options = record(from.options, 'options')
-  const entries = list(from.entries, 'entries', entry)
-  if (new Set(entries.map(({ path }) => path)).size !== entries.length) throw new Invalid('a path is there twice')
+  const entries = placesOnce(list(from.entries, 'entries', entry))
   return {
     set: text(from.set, 'set'),
     run: run(from.run),

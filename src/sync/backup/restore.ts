@@ -24,6 +24,7 @@ import type { FileKey } from '../../../crypto/index.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../../errors.ts'
 import { createAtomicFile, isTemporaryName, placeFile, syncDirectory } from '../../local/atomic-file.ts'
+import { FILE_MODE, secondsOf } from '../../local/attributes.ts'
 import { checkLocalName, foldKey } from '../../local/names.ts'
 import { sweepDirectory } from '../../local/partial-file.ts'
 import { createSafeTree, foldsCase, type SafeTree } from '../../local/safe-tree.ts'
@@ -31,9 +32,10 @@ import { downloadContent } from '../../transfer/content.ts'
 import { createKeysAhead, type KeysAhead } from '../../transfer/keys-ahead.ts'
 import { fetchSmall, isSmall } from '../../transfer/small-file.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from '../outcome.ts'
+import { sealOf } from '../records.ts'
 import { DEFAULT_JOBS, never, type RunContext, report } from '../run.ts'
 import type { BackupEntry, DirectoryEntry, FileEntry, LinkEntry, Manifest } from './manifest.ts'
-import { openRuns, type Runs, readRun, requireNewest, sealOf } from './runs.ts'
+import { openRuns, type Runs, readRun, requireNewest } from './runs.ts'
 import { componentsOf, findRun, isWithin, type RunNote, type SetPlace } from './set.ts'
 import { backupDirectory, readMemory, type StatePlace } from './state.ts'
 import { requireStore } from './store.ts'
@@ -300,11 +302,7 @@ function existing(
   return info
 }
 
-/** Seconds since the epoch. The system cuts what it gets to microseconds, so half of one keeps it from losing another. */
-const secondsOf = (mtimeNs: string): number => Number(BigInt(mtimeNs) / 1000n) / 1e6 + 5e-7
-
 /** Never setuid or setgid. */
-const FILE_MODE = 0o777
 const DIRECTORY_MODE = 0o1777
 
 const swapped = (why: string) =>

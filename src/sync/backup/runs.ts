@@ -3,16 +3,15 @@
  * manifest there. A manifest that is gone, another one, or older than it was is told by name.
  * @module
  */
-import { createHash } from 'node:crypto'
-import type { FileKey } from '../../../crypto/index.ts'
 import { getFileKey } from '../../api/file-keys.ts'
 import { listChildren } from '../../api/nodes.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
-import { downloadContent, openFileKey, sizeOf } from '../../transfer/content.ts'
+import { fetchManifestFile, isAboutContent } from '../manifest-file.ts'
+import { sealOf } from '../records.ts'
 import type { RunContext } from '../run.ts'
 import type { EntryFailure } from '../tree.ts'
-import { MAX_MANIFEST, type Manifest, parseManifest } from './manifest.ts'
+import { type Manifest, parseManifest } from './manifest.ts'
 import { isRunId, RUNS, type RunNote, type SetPlace } from './set.ts'
 import type { SetMemory } from './state.ts'
 import { findNode, type Store } from './store.ts'
@@ -29,8 +28,6 @@ export interface Runs {
   /** Newest of all, when it was not known before and had to be read. */
   readonly newest?: Manifest
 }
-
-export const sealOf = ({ iv, tag }: Pick<FileKey, 'iv' | 'tag'>): string => Buffer.concat([iv, tag]).toString('base64')
 
 export const manifestName = (run: string): string => `${run}.json`
 
@@ -55,9 +52,6 @@ async function listManifests({ api }: RunContext, store: Store, signal: AbortSig
   return new Map(found.sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
-/** What makes a manifest unreadable, as opposed to the way to it. */
-const isAboutContent = ({ class: kind }: SyncError) => ['integrity', 'not_found', 'limit'].includes(kind)
-
 /**
  * Fetches a manifest and checks that it is what it is said to be.
  *
@@ -73,21 +67,9 @@ export async function readManifest(
   signal: AbortSignal,
 ): Promise<{ manifest: Manifest; note: RunNote }> {
   const shown = `${RUNS}/${manifestName(run)}`
-  let bytes: Uint8Array
-  let seal: string
+  let fetched: Awaited<ReturnType<typeof fetchManifestFile>>
   try {
-    const size = sizeOf(node)
-    if (size > MAX_MANIFEST) throw new SyncError('limit', 'MANIFEST_TOO_LARGE', 'It is larger than manifests are')
-    const fileKey = (await openFileKey(context, { ...node, isEncrypted: true }, signal))!
-    seal = sealOf(fileKey)
-    const chunks: Buffer[] = []
-    const sink = { write: async (chunk: Uint8Array) => void chunks.push(Buffer.from(chunk)) }
-    try {
-      await downloadContent({ ...context, onEvent: undefined }, node, fileKey, sink, shown, signal)
-    } finally {
-      fileKey.wipe()
-    }
-    bytes = Buffer.concat(chunks)
+    fetched = await fetchManifestFile(context, node, shown, signal)
   } catch (thrown) {
     const error = toSyncError(thrown)
     if (!isAboutContent(error)) throw error
@@ -101,7 +83,7 @@ export async function readManifest(
       },
     )
   }
-  const sha256 = createHash('sha256').update(bytes).digest('hex')
+  const { bytes, seal, sha256 } = fetched
   if (expected !== undefined && sha256 !== expected.sha256) throw swapped(run)
   const manifest = parseManifest(bytes, shown)
   // An older one under a newer name would be a way to roll back.
