@@ -1,7 +1,7 @@
 /**
  * The remote tree out of the records, without a listing, as long as the server says that nothing has changed since one found
- * exactly what is recorded; else out of the records and a listing of what has changed. What cannot be told from records alone - rooms below the root, names that are not stored as we
- * would store them, whatever takes no part - is never remembered in this way, and listed each time.
+ * exactly what is recorded; else out of the records and a listing of what has changed. Where records do not say all - rooms
+ * below the root, names that are not stored as we would store them, whatever takes no part - nothing is noted down.
  * @module
  */
 import type { Api } from '../api/api.ts'
@@ -20,7 +20,7 @@ export interface Listed {
   readonly version: number
   /** What we may do there: with other rights, other things can be seen. */
   readonly rights: string
-  /** Milliseconds since the epoch. */
+  /** When everything was listed, in milliseconds since the epoch. */
   readonly at: number
 }
 
@@ -32,11 +32,11 @@ const rightsOf = ({ permissions }: RemoteNode): string =>
     .flatMap(([name, has]) => (has ? name : []))
     .join()
 
-export const listedAs = (root: RemoteNode, version: number, now: number): Listed => ({
+export const listedAs = (root: RemoteNode, version: number, at: number): Listed => ({
   rootId: root.id,
   version,
   rights: rightsOf(root),
-  at: now,
+  at,
 })
 
 /** True when that listing can tell of this root, as it is now: at the same version, or by what has changed since. */

@@ -303,20 +303,25 @@ async function lookThere(
   how: ScanOptions & { readonly foldCase: boolean },
 ): Promise<ThereScan> {
   let scan: RemoteScan | undefined
+  let at = clock.now()
   if (listed !== undefined) {
     const now = within(root, await getNode(api, root.id, how.signal))
-    const isListing = isListingOf(listed, now, clock.now())
+    const isListing = isListingOf(listed, now, at)
     if (isListing && isAsListed && now.branchVersion === listed.version) {
+      await api.rooms?.enter(root.id)
       // Names that meet are told by `arrangeRemote` only.
       if (how.foldCase || !how.selection.isEverything) return arrangeRemote(recordedTree(records, root, roomId), how)
       return { items: recordedItems(records, root, roomId), failures: [], ignored: 0 }
     }
     const tree = isListing ? await readChangedTree(api, now, roomId, records, listed, how.signal) : undefined
-    if (tree !== undefined) scan = { ...arrangeRemote(tree.entries, how), version: tree.version }
+    if (tree !== undefined) {
+      scan = { ...arrangeRemote(tree.entries, how), version: tree.version }
+      at = listed.at
+    }
   }
   scan ??= await scanRemote(api, root, roomId, how)
   if (scan.version === undefined || !isAsRecorded(scan, records, root)) return scan
-  return { ...scan, listed: listedAs(root, scan.version, clock.now()) }
+  return { ...scan, listed: listedAs(root, scan.version, at) }
 }
 
 /** The remote root, if it is there, and what it is or will be below. */
