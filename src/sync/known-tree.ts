@@ -44,7 +44,7 @@ const manifestNode = ({ id, type, name, parentId, isEncrypted, size, timestampMo
 export const listedAs = (
   root: RemoteNode,
   version: number,
-  now: number,
+  at: number,
   names: Names = 'report',
   manifest?: RemoteNode,
 ): Listed => ({
@@ -53,7 +53,7 @@ export const listedAs = (
   rights: rightsOf(root),
   names,
   ...(manifest === undefined ? {} : { manifest: manifestNode(manifest) }),
-  at: now,
+  at,
 })
 
 /** True when that listing can tell of this root, as it is now: at the same version, or by what has changed since. */

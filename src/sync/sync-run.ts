@@ -325,10 +325,12 @@ async function lookThere(
   how: ScanOptions & { readonly foldCase: boolean },
 ): Promise<ThereScan> {
   let scan: RemoteScan | undefined
+  let at = clock.now()
   if (listed !== undefined) {
     const now = within(root, await getNode(api, root.id, how.signal))
-    const isListing = isListingOf(listed, now, clock.now(), how.names)
+    const isListing = isListingOf(listed, now, at, how.names)
     if (isListing && isAsListed && now.branchVersion === listed.version) {
+      await api.rooms?.enter(root.id)
       // Names that meet are told by `arrangeRemote` only.
       const { manifest } = listed
       if (how.foldCase || !how.selection.isEverything) {
@@ -337,11 +339,14 @@ async function lookThere(
       return { items: recordedItems(records, root, roomId), failures: [], ignored: 0, manifest }
     }
     const tree = isListing ? await readChangedTree(api, now, roomId, records, listed, how.signal) : undefined
-    if (tree !== undefined) scan = { ...arrangeRemote(tree.entries, how), version: tree.version }
+    if (tree !== undefined) {
+      scan = { ...arrangeRemote(tree.entries, how), version: tree.version }
+      at = listed.at
+    }
   }
   scan ??= await scanRemote(api, root, roomId, how)
   if (scan.version === undefined || !isAsRecorded(scan, records, root)) return scan
-  return { ...scan, listed: listedAs(root, scan.version, clock.now(), how.names, scan.manifest) }
+  return { ...scan, listed: listedAs(root, scan.version, at, how.names, scan.manifest) }
 }
 
 /** The remote root, if it is there, and what it is or will be below. */

@@ -227,6 +227,16 @@ describe('everything is listed', () => {
       await state.flush()
       await state.close()
     }
+    const at = async () => {
+      const state = await openState(directory, pairOf('anna', pair.local, pair.remote), 0, () => {})
+      await state.close()
+      return state.listed?.at
+    }
+    const before = await at()
+    await pair.put('sub/c', 'another')
+    const both = { direction: 'both' } as const
+    for (const what of ['changes', 'changes', 'nothing']) expect(await pair.looks(both)).toBe(what)
+    expect(await at(), 'changes do not make it younger').toBe(before)
     for (const ms of [60_000, -25 * 3_600_000]) {
       await rewrite(ms)
       expect(await pair.looks()).toBe('all')
