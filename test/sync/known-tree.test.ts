@@ -239,8 +239,8 @@ describe('everything is listed', () => {
     expect(await at(), 'changes do not make it younger').toBe(before)
     for (const ms of [60_000, -25 * 3_600_000]) {
       await rewrite(ms)
-      expect(await pair.looks()).toBe('all')
-      expect(await pair.looks()).toBe('nothing')
+      expect(await pair.looks(both)).toBe('all')
+      expect(await pair.looks(both)).toBe('nothing')
     }
   })
 })
