@@ -3,12 +3,10 @@
  * what it is asked for in order. The other side is decryption-worker.ts.
  * @module
  */
-import { existsSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
-import { Worker } from 'node:worker_threads'
 import type { FileKey } from '../../crypto/index.ts'
-import { type ErrorClass, SyncError } from '../errors.ts'
+import { SyncError } from '../errors.ts'
 import { openPlaintextFile } from './plaintext-file.ts'
+import { type Failure, programOf, startThread } from './thread.ts'
 
 /** What the thread is asked to do; each order has one answer, in the same order. */
 export type Order = { readonly id: number } & (
@@ -22,15 +20,6 @@ export type Order = { readonly id: number } & (
   | { readonly do: 'write'; readonly chunks: readonly Uint8Array[] }
   | { readonly do: 'end' | 'forget' }
 )
-
-export interface Answer {
-  readonly error?: {
-    readonly class: ErrorClass
-    readonly code: string
-    readonly message: string
-    readonly hint: string | undefined
-  }
-}
 
 /** A `PlaintextFile` that is worked on elsewhere. Steps may be asked for before the last one is done. */
 export interface RemotePlaintextFile {
@@ -59,9 +48,8 @@ const lost = (cause: unknown) =>
  * step by step.
  */
 export function startDecryptionThread(): DecryptionThread {
-  const program = new URL('./decryption-worker.js', import.meta.url)
-  const isThere = program.protocol === 'file:' && existsSync(fileURLToPath(program))
-  return isThere ? startWorker(program) : { open: openHere, close: async () => {} }
+  const program = programOf('decryption-worker')
+  return program === undefined ? { open: openHere, close: async () => {} } : startWorker(program)
 }
 
 /** The chunk itself where it is all of its memory, as most that come from a socket are, else a copy. */
@@ -72,37 +60,11 @@ function ownMemory(chunk: Uint8Array): Uint8Array<ArrayBuffer> {
 }
 
 function startWorker(program: URL): DecryptionThread {
-  const worker = new Worker(program, { name: 'decryption', env: {} })
-  const waiting: { resolve(): void; reject(error: unknown): void }[] = []
-  let failure: SyncError | undefined
+  const thread = startThread<Order, Failure>(program, 'decryption', lost)
+  const ask = async (order: Order, transfer?: readonly ArrayBuffer[]): Promise<void> => {
+    await thread.ask(order, transfer)
+  }
   let files = 0
-
-  const fail = (cause: unknown) => {
-    failure ??= lost(cause)
-    for (const { reject } of waiting.splice(0)) reject(failure)
-  }
-  worker.on('error', fail)
-  worker.on('messageerror', fail)
-  worker.on('exit', (code) => fail(new Error(`exit code ${code}`)))
-  worker.on('message', ({ error }: Answer) => {
-    const { resolve, reject } = waiting.shift()!
-    // An idle thread keeps no process alive, one that is waited for does.
-    if (waiting.length === 0) worker.unref()
-    if (error === undefined) return resolve()
-    const { class: kind, code, message, hint } = error
-    reject(new SyncError(kind, code, message, hint === undefined ? {} : { hint }))
-  })
-  worker.unref()
-
-  function ask(order: Order, transfer: readonly ArrayBuffer[] = []): Promise<void> {
-    if (failure !== undefined) return Promise.reject(failure)
-    return new Promise((resolve, reject) => {
-      waiting.push({ resolve, reject })
-      worker.ref()
-      worker.postMessage(order, transfer)
-    })
-  }
-
   return {
     open(fd, shown, fileKey) {
       const id = ++files
@@ -123,10 +85,7 @@ function startWorker(program: URL): DecryptionThread {
         forget: () => ask({ do: 'forget', id }).catch(() => {}),
       }
     },
-    async close() {
-      failure ??= lost(undefined)
-      await worker.terminate()
-    },
+    close: thread.close,
   }
 }
 

@@ -4,9 +4,9 @@
  */
 import { parentPort } from 'node:worker_threads'
 import { FileKey } from '../../crypto/file-key.ts'
-import { toSyncError } from '../errors.ts'
-import type { Answer, Order } from './decryption-thread.ts'
+import type { Order } from './decryption-thread.ts'
 import { openPlaintextFile, type PlaintextFile } from './plaintext-file.ts'
+import { type Failure, failureOf } from './thread.ts'
 
 const files = new Map<number, { readonly file: PlaintextFile; readonly fileKey: FileKey | undefined }>()
 
@@ -44,12 +44,11 @@ function carryOut(order: Order): void {
 }
 
 parentPort!.on('message', (order: Order) => {
-  let answer: Answer = {}
+  let answer: Failure = {}
   try {
     carryOut(order)
   } catch (thrown) {
-    const { class: kind, code, message, hint } = toSyncError(thrown)
-    answer = { error: { class: kind, code, message, hint } }
+    answer = failureOf(thrown)
   }
   parentPort!.postMessage(answer)
 })

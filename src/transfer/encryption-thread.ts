@@ -3,13 +3,11 @@
  * there, in order, into memory that both threads see. The other side is encryption-worker.ts.
  * @module
  */
-import { existsSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
-import { Worker } from 'node:worker_threads'
 import { type EncryptionSecrets, FileKey, type ResumableEncryptor } from '../../crypto/index.ts'
-import { type ErrorClass, SyncError } from '../errors.ts'
+import { SyncError } from '../errors.ts'
 import type { StableReader } from '../local/stable-read.ts'
 import type { PartMaker } from './part-maker.ts'
+import { type Failure, programOf, startThread } from './thread.ts'
 
 /** What the thread is asked to do; each order has one answer, in the same order. */
 export type Order =
@@ -33,7 +31,7 @@ export type Order =
   | { readonly do: 'end'; readonly file: number }
   | { readonly do: 'abandon'; readonly file: number }
 
-export interface Answer {
+export interface Answer extends Failure {
   /** Of a part. */
   readonly digest?: Uint8Array
   /** Of a file that has ended. */
@@ -44,12 +42,6 @@ export interface Answer {
   }
   /** Of the plaintext of a file that has ended, where it was asked for. */
   readonly sha256?: string | undefined
-  readonly error?: {
-    readonly class: ErrorClass
-    readonly code: string
-    readonly message: string
-    readonly hint?: string | undefined
-  }
 }
 
 export interface EncryptionThread {
@@ -80,50 +72,16 @@ const lost = (cause: unknown) =>
     cause,
   })
 
-interface Waiting {
-  resolve(answer: Answer): void
-  reject(error: unknown): void
-}
-
 /**
  * Starts the thread.
  *
  * @returns `undefined` where its program is not beside this one (a bundle, or the sources run as they are).
  */
 export function startEncryptionThread(): EncryptionThread | undefined {
-  const program = new URL('./encryption-worker.js', import.meta.url)
-  if (program.protocol !== 'file:' || !existsSync(fileURLToPath(program))) return undefined
-  const worker = new Worker(program, { name: 'encryption', env: {} })
-  const waiting: Waiting[] = []
-  let failure: SyncError | undefined
+  const program = programOf('encryption-worker')
+  if (program === undefined) return undefined
+  const { ask, close } = startThread<Order, Answer>(program, 'encryption', lost)
   let files = 0
-
-  const fail = (cause: unknown) => {
-    failure ??= lost(cause)
-    for (const { reject } of waiting.splice(0)) reject(failure)
-  }
-  worker.on('error', fail)
-  worker.on('messageerror', fail)
-  worker.on('exit', (code) => fail(new Error(`exit code ${code}`)))
-  worker.on('message', ({ error, ...answer }: Answer) => {
-    const { resolve, reject } = waiting.shift()!
-    // An idle thread keeps no process alive; one that is waited for does, also when it is its end.
-    if (waiting.length === 0 && failure === undefined) worker.unref()
-    if (error === undefined) return resolve(answer)
-    const { class: kind, code, message, hint } = error
-    reject(new SyncError(kind, code, message, hint === undefined ? {} : { hint }))
-  })
-  worker.unref()
-
-  function ask(order: Order, transfer: readonly ArrayBuffer[] = []): Promise<Answer> {
-    if (failure !== undefined) return Promise.reject(failure)
-    return new Promise((resolve, reject) => {
-      waiting.push({ resolve, reject })
-      worker.ref()
-      worker.postMessage(order, transfer)
-    })
-  }
-
   return {
     encrypt(reader, encryptor, shown, signal, isHashed = false) {
       const file = ++files
@@ -157,9 +115,6 @@ export function startEncryptionThread(): EncryptionThread | undefined {
         },
       }
     },
-    async close() {
-      failure ??= lost(undefined)
-      await worker.terminate()
-    },
+    close,
   }
 }

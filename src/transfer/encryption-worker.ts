@@ -5,9 +5,10 @@
 import { createHash, type Hash } from 'node:crypto'
 import { MessageChannel, parentPort } from 'node:worker_threads'
 import { type ResumableEncryptor, takeOverEncryptor } from '../../crypto/resumable.ts'
-import { SyncError, toSyncError } from '../errors.ts'
+import { SyncError } from '../errors.ts'
 import { readAt } from '../local/stable-read.ts'
 import type { Answer, Order } from './encryption-thread.ts'
+import { failureOf } from './thread.ts'
 
 interface OpenFile {
   readonly fd: number
@@ -79,8 +80,7 @@ function onOrder(order: Order): void {
   try {
     answer = carryOut(order)
   } catch (thrown) {
-    const { class: kind, code, message, hint } = toSyncError(thrown)
-    answer = { error: { class: kind, code, message, hint } }
+    answer = failureOf(thrown)
   }
   const { fileKey } = answer
   parentPort!.postMessage(answer, fileKey === undefined ? [] : [fileKey.key.buffer])
