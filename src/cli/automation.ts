@@ -11,7 +11,7 @@ import type { Context } from './context.ts'
 import { jsonLine } from './display.ts'
 import { exitCodeOf } from './exit-codes.ts'
 import { writeMetrics } from './metrics.ts'
-import type { Output } from './output.ts'
+import { type Output, writeResult } from './output.ts'
 import { createPing } from './ping.ts'
 
 /** What runs, and between which places. */
@@ -49,9 +49,8 @@ function openEvents(target: string | undefined, output: Output): { write(event: 
   }
   return {
     write(event) {
-      const line = () => `${jsonLine(event)}\n`
-      if (target === '-') process.stdout.write(line())
-      else if (fd !== undefined) attempt(() => writeSync(fd!, line()))
+      if (target === '-') writeResult(jsonLine(event))
+      else if (fd !== undefined) attempt(() => writeSync(fd!, `${jsonLine(event)}\n`))
     },
     close() {
       if (fd !== undefined) closeSync(fd)

@@ -43,13 +43,15 @@ function writeResults(): void {
 }
 process.on('exit', writeResults)
 
+/** A line on stdout, in the order in which they were said. */
+export function writeResult(line: string): void {
+  results += `${line}\n`
+  timer ??= setTimeout(writeResults, RESULTS_MS)
+}
+
 function write(stream: NodeJS.WriteStream, line: string): void {
-  if (stream === process.stdout) {
-    results += `${line}\n`
-    timer ??= setTimeout(writeResults, RESULTS_MS)
-    return
-  }
-  // In the order in which they were said.
+  if (stream === process.stdout) return writeResult(line)
+  // Behind what was said before.
   writeResults()
   stream.write(`${line}\n`)
 }
