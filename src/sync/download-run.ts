@@ -4,11 +4,11 @@
  * @module
  */
 import { existsSync, lstatSync, type Stats, statSync } from 'node:fs'
-import { statfs } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import type { Api } from '../api/api.ts'
 import { cancelled, localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { MANIFEST_NAME, syncDirectory } from '../local/atomic-file.ts'
+import { checkSpace } from '../local/free-space.ts'
 import { type Leftover, sweepDirectory } from '../local/partial-file.ts'
 import { createSafeTree, foldsCase, inTheWay, usuallyFoldsCase } from '../local/safe-tree.ts'
 import { downloadFile, storableTime } from '../transfer/download.ts'
@@ -324,20 +324,4 @@ function isFree(root: string, path: readonly string[], names: Set<string>): bool
   }
   names.add(shown)
   return true
-}
-
-/** Refuses at the start what would fill the disk at the end. */
-async function checkSpace(root: string, bytes: number): Promise<void> {
-  let free: number
-  try {
-    const { bavail, bsize } = await statfs(root)
-    free = bavail * bsize
-  } catch {
-    return // a file system that does not tell; a full disk is noticed when it is full
-  }
-  if (bytes > free) {
-    throw new SyncError('local_io', 'LOCAL_ENOSPC', `${bytes} bytes do not fit into the ${free} that are free`, {
-      hint: 'Free some space, or choose another disk.',
-    })
-  }
 }

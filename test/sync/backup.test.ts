@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import {
   chmodSync,
@@ -69,6 +70,46 @@ describe('points in time', () => {
     expect((await backup.remote(`history/${second.run}/${root}/a`)).size).toBe(1)
     expect((await backup.remote(`history/${second.run}/${root}/gone/deep/y`)).size).toBe(1)
   })
+
+  test.runIf(process.platform === 'linux')('what has not changed is not even read', async () => {
+    const backup = await createBackup(world)
+    const size = 40_000_000
+    makeTree(backup.source, { large: randomBytes(size), small: 'x' })
+    /** Bytes that this process has asked the system to read, ever; the server in it would have to read content, too. */
+    const asked = () => Number(/^rchar: (\d+)$/m.exec(readFileSync('/proc/self/io', 'utf8'))![1])
+    const reading = async () => {
+      const before = asked()
+      expect(await backup.run()).toMatchObject(done)
+      return asked() - before
+    }
+    expect(await reading()).toBeGreaterThan(size)
+    expect(await reading()).toBeLessThan(size / 4)
+    writeFileSync(join(backup.source, 'small'), 'y')
+    expect(await reading()).toBeLessThan(size / 4)
+    chmodSync(join(backup.source, 'large'), 0o600) // touched: compared, not sent
+    expect(await reading()).toBeGreaterThan(size)
+  })
+
+  test.runIf(process.platform === 'linux' && process.getuid?.() === 0)(
+    'a restore that does not fit is refused before anything is fetched',
+    async () => {
+      const backup = await createBackup(world)
+      makeTree(backup.source, { large: randomBytes(3_000_000) })
+      await backup.run()
+      const target = world.path('no-space')
+      mkdirSync(target)
+      const mount = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', target])
+      expect(mount.status, String(mount.stderr)).toBe(0)
+      try {
+        await expect(restoreBackup(backup.context, backup.set, target, { state: backup.state })).rejects.toMatchObject({
+          class: 'local_io',
+          code: 'LOCAL_ENOSPC',
+        })
+      } finally {
+        spawnSync('umount', [target])
+      }
+    },
+  )
 
   test('modes, times and links come back, setuid does not, and only what was asked for', async () => {
     const backup = await createBackup(world)

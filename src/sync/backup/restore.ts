@@ -25,6 +25,7 @@ import type { RemoteNode } from '../../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../../errors.ts'
 import { createAtomicFile, isTemporaryName, placeFile, syncDirectory } from '../../local/atomic-file.ts'
 import { FILE_MODE, secondsOf } from '../../local/attributes.ts'
+import { checkSpace } from '../../local/free-space.ts'
 import { checkLocalName, foldKey } from '../../local/names.ts'
 import { sweepDirectory } from '../../local/partial-file.ts'
 import { createSafeTree, foldsCase, type SafeTree } from '../../local/safe-tree.ts'
@@ -190,6 +191,7 @@ export async function restoreEntries(
     }
   }
   const bytes = steps.reduce((sum, { entry }) => sum + entry.size, 0)
+  await checkSpace(tree.root, bytes)
   context.onEvent?.({ type: 'planned', files: steps.length, bytes, skipped: tally.skipped })
   const keys = createKeysAhead(
     context,
