@@ -4,6 +4,8 @@
  * @module
  */
 import { createHash } from 'node:crypto'
+import { promisify } from 'node:util'
+import { gunzipSync, gzip } from 'node:zlib'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { createAtomicFile } from '../local/atomic-file.ts'
@@ -15,9 +17,14 @@ import type { RunContext } from './run.ts'
 const MAX_MANIFEST = 480 * 1024 * 1024
 const WRITE_BYTES = 1024 * 1024
 
+const compress = promisify(gzip)
+/** Every file of gzip begins so (RFC 1952 §2.3.1); no JSON does. */
+const GZIP = Buffer.from([0x1f, 0x8b])
+
 /**
  * Writes a manifest to a private file, an entry per line.
  *
+ * @param how.isCompressed - Compress it with gzip, in members of a mebibyte.
  * @returns SHA-256 (hex) and size of the file.
  * @throws {SyncError} `MANIFEST_TOO_LARGE` (class `limit`).
  */
@@ -25,16 +32,19 @@ export async function writeManifestFile(
   path: string,
   head: object,
   entries: Iterable<object>,
+  how: { isCompressed?: boolean } = {},
 ): Promise<{ sha256: string; size: number }> {
   const hash = createHash('sha256')
-  let size = 0
+  let [size, length] = [0, 0]
   const file = await createAtomicFile(path)
   try {
     let text = `${JSON.stringify(head).slice(0, -1)},"entries":[`
     let separator = '\n'
     const flush = async () => {
-      const bytes = Buffer.from(text)
+      const plain = Buffer.from(text)
       text = ''
+      length += plain.length
+      const bytes = how.isCompressed === true ? await compress(plain) : plain
       hash.update(bytes)
       size += bytes.length
       for (let at = 0; at < bytes.length; ) at += (await file.handle.write(bytes, at)).bytesWritten
@@ -46,7 +56,7 @@ export async function writeManifestFile(
     }
     text += '\n]}\n'
     await flush()
-    if (size > MAX_MANIFEST)
+    if (length > MAX_MANIFEST)
       throw new SyncError('limit', 'MANIFEST_TOO_LARGE', 'There are too many files for one manifest')
     await file.commit()
   } finally {
@@ -90,14 +100,16 @@ export const isAboutContent = ({ class: kind }: SyncError): boolean =>
 export class Invalid extends Error {}
 
 /**
- * Reads what somebody may have made to harm us.
+ * Reads what somebody may have made to harm us, compressed or not.
  *
  * @param otherwise - What to say of bytes that are no manifest.
  * @throws {SyncError} `MANIFEST_INVALID` (class `integrity`).
  */
 export function parseManifestFile<T>(bytes: Uint8Array, otherwise: string, read: (value: unknown) => T): T {
   try {
-    return read(JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)))
+    const isCompressed = GZIP.equals(bytes.subarray(0, GZIP.length))
+    const plain = isCompressed ? gunzipSync(bytes, { maxOutputLength: MAX_MANIFEST }) : bytes
+    return read(JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(plain)))
   } catch (cause) {
     const why = cause instanceof Invalid ? cause.message : 'it cannot be read'
     throw new SyncError('integrity', 'MANIFEST_INVALID', `${otherwise}: ${why}`, { cause })

@@ -109,7 +109,7 @@ async function store(
   }
   const path = join(directory, 'manifest.json')
   const entries = describe(root, state.current(), linked)
-  const { sha256 } = await writeManifestFile(path, { ...TREE_FORMAT, ...head }, entries)
+  const { sha256 } = await writeManifestFile(path, { ...TREE_FORMAT, ...head }, entries, { isCompressed: true })
   const { id: parentId, roomId } = container
   const request = { source: path, shown: MANIFEST_NAME, parentId, roomId, name: MANIFEST_NAME, replaces: found }
   const { node, bytes, seal } = await uploader.send(request, signal)

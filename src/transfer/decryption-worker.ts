@@ -4,6 +4,7 @@
  */
 import { parentPort } from 'node:worker_threads'
 import { FileKey } from '../../crypto/file-key.ts'
+import { release } from '../../crypto/primitives/node.ts'
 import type { Order } from './decryption-thread.ts'
 import { openPlaintextFile, type PlaintextFile } from './plaintext-file.ts'
 import { type Failure, failureOf } from './thread.ts'
@@ -34,6 +35,8 @@ function carryOut(order: Order): void {
       return
     case 'write':
       opened(order.id).write(order.chunks)
+      // They were given to us whole. Left to the garbage collector they are many megabytes before it looks.
+      for (const chunk of order.chunks) release(chunk)
       return
     case 'end':
       opened(order.id).end()

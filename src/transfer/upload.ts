@@ -336,8 +336,8 @@ function startMaker(
   return attempt.maker
 }
 
-/** Parts that are made or being made while others are on their way. */
-const AHEAD = 2
+/** Parts that are made or being made while others are on their way: the next one is begun as soon as this one is sent off. */
+const AHEAD = 1
 
 /** The parts of a file, in order. */
 async function* makeParts(

@@ -19,6 +19,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { gzipSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { deleteNode, updateFile } from '../../src/api/nodes.ts'
 import { restoreDeleted } from '../../src/api/recycle-bin.ts'
@@ -647,6 +648,19 @@ describe('a hostile manifest', () => {
     expect(() => parse([file, file])).toThrow(invalid)
     for (const bytes of ['['.repeat(100_000), '', 'null', '\xff'])
       expect(() => parseTreeManifest(Buffer.from(bytes, 'latin1'))).toThrow(invalid)
+  })
+
+  test('may be compressed in several pieces, and not without bound', () => {
+    const plain = Buffer.from(JSON.stringify({ ...head, entries: [file] }))
+    const pieces = [plain.subarray(0, 20), plain.subarray(20)].map((piece) => gzipSync(piece))
+    expect(parseTreeManifest(Buffer.concat(pieces)).entries).toEqual([file])
+    const mebibyte = gzipSync(Buffer.alloc(1024 * 1024, ' '))
+    for (const bytes of [
+      Buffer.concat([...Array<Buffer>(481).fill(mebibyte), ...pieces]),
+      Buffer.concat(pieces).subarray(0, -9),
+      Buffer.from([0x1f, 0x8b]),
+    ])
+      expect(() => parseTreeManifest(bytes)).toThrow(invalid)
   })
 
   test('that cannot be read is a warning for a pull, and a failure for verify', async () => {
