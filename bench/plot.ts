@@ -78,7 +78,8 @@ export function renderPlot(run: Run): string {
     ...curves.flatMap((series, index) => curve(series, curvesTop + index * CHART)),
   ]
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" font-family="sans-serif" font-size="12">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" font-family="sans-serif" font-size="12" role="img">`,
+    '<title>Results of a benchmark run</title>',
     `<rect width="${WIDTH}" height="${height}" fill="#fff"/>`,
     ...body,
     '</svg>',

@@ -50,7 +50,10 @@ export function writeResult(line: string): void {
 }
 
 function write(stream: NodeJS.WriteStream, line: string): void {
-  if (stream === process.stdout) return writeResult(line)
+  if (stream === process.stdout) {
+    writeResult(line)
+    return
+  }
   // Behind what was said before.
   writeResults()
   stream.write(`${line}\n`)
