@@ -89,7 +89,7 @@ function checkSvg(svg: string): void {
     expect(Number.isFinite(Number(value)), value).toBe(true)
   }
   expect(svg).not.toMatch(/NaN|undefined|Infinity/)
-  const open = [...svg.matchAll(/<(\w+)[^>]*[^/]>/g)].map((match) => match[1])
+  const open = [...svg.matchAll(/<(\w+)(?:\s[^>]*[^/])?>/g)].map((match) => match[1])
   const closed = [...svg.matchAll(/<\/(\w+)>/g)].map((match) => match[1])
   expect(closed.sort()).toEqual(open.sort())
 }
