@@ -109,3 +109,9 @@ test('the package offers its entry points by their names', async () => {
   expect(output.trim()).toBe('function function')
   expect(code).toBe(0)
 })
+
+test('a variable that a line of a crontab sets for one command is not needed by the next', () => {
+  const lines = readme.match(/^\d+ \d+ \* \* .*$/gm) ?? []
+  expect(lines.length).toBeGreaterThanOrEqual(3)
+  for (const line of lines) expect(line).not.toMatch(/[A-Z_]+=\S+ .*(?:&&|;|\|)/)
+})
