@@ -255,7 +255,7 @@ describe.each(POSITIONS)('a %s file, at byte %i', (of, at) => {
     ],
     [
       'bytes twice',
-      altered(at, (bytes, i) => Buffer.concat([bytes.subarray(0, i), bytes.subarray(Math.max(0, i - 1))])),
+      altered(at, (bytes, i) => Buffer.concat([bytes.subarray(0, i + 1), bytes.subarray(i)])),
       'CONTENT_LENGTH_WRONG, 7',
     ],
     [
