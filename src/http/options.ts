@@ -32,7 +32,10 @@ export interface DialerOptions {
    * not leave within it. Default 2 minutes.
    */
   readonly stallMs?: number
-  /** One request from its start to the end of its answer's body, waiting for a connection included. Default: no limit. */
+  /**
+   * One request from its start to the end of its answer's body, waiting for a connection included; with a body of 1 MiB or more,
+   * from its turn on. Default: no limit.
+   */
   readonly totalTimeoutMs?: number
   /** How long an idle connection is kept for the next request; 0: one connection per request. Default 20 s. */
   readonly keepAliveMs?: number

@@ -1,6 +1,6 @@
 /**
- * A request whose answer is read as a whole: by callbacks, without a stream. Most requests are of this kind, and small ones cost
- * about a third less this way.
+ * A request whose answer is read as a whole: by callbacks, without a stream. Most requests are of this kind, many
+ * thousands in a run.
  * @module
  */
 import type { Dispatcher } from 'undici'

@@ -56,6 +56,18 @@ test('a tree that is pushed comes to another machine with permissions and links;
   expect(summary(dropped)).toMatchObject({ exitCode: 7, failed: [{ path: 'a', code: 'CONTENT_DROPPED' }] })
 }, 120_000)
 
+test('names that were escaped are known again on another machine whose settings say so', async () => {
+  const [tree, remote] = [world.path('named'), '/room/named']
+  makeTree(tree, { ['x'.repeat(200)]: 'long', a: 'a' })
+  expect((await cli('push', tree, remote, '--names', 'escape')).code).toBe(0)
+  expect((await cli('verify', remote)).code).toBe(0)
+  expect((await elsewhere('verify', remote)).code).toBe(7)
+  const env = { SEALSYNC_NAMES: 'escape' }
+  const args = ['verify', remote, '--key-password-file', world.keyPasswordFile, '--json']
+  const right = await world.cli(args, { env })
+  expect([right.code, summary(right)]).toMatchObject([0, { files: 2, verified: 2, compared: 2, failed: [] }])
+})
+
 test('a manifest that is gone ends verify and the next push with 7, and is there again', async () => {
   const [tree, remote] = [world.path('gone'), '/room/gone']
   makeTree(tree, { a: 'a' })

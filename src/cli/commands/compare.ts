@@ -68,7 +68,15 @@ export async function verify(context: Context, path: string): Promise<number> {
   const { client, profile } = await connect(context, (event) => progress.onEvent(event))
   const result = await (async () => {
     const known = await knownOf(accountName(profile), path, (message) => output.warn(message))
-    return verifyRemote(client.context, path, { share, signal, ...known, ...(jobs === undefined ? {} : { jobs }) })
+    // A machine without runs over it has its settings only.
+    const names = known.names ?? namesOf(context)
+    return verifyRemote(client.context, path, {
+      share,
+      signal,
+      ...known,
+      names,
+      ...(jobs === undefined ? {} : { jobs }),
+    })
   })().finally(async () => {
     progress.stop()
     await client.close()
