@@ -50,6 +50,8 @@ export interface ClientOptions {
   readonly transport?: DialerOptions
   /** For file content, over all transfers; a timetable has at least one entry. */
   readonly limitRate?: RatePlan
+  /** Asks a person whether content may go where it is not encrypted. Absent: it goes there only with `allowPlain`. */
+  readonly confirm?: (question: string) => Promise<boolean>
   readonly environment?: Partial<Environment>
   readonly onEvent?: (event: RunEvent) => void
 }
@@ -140,13 +142,21 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   })
   const api: Api = {
     origin,
-    rooms: pins,
+    places: pins,
     send: session.send,
     sendPlain: withRetry(withRate(storageSend, options.limitRate ?? {}, clock), { clock, random, onRetry }),
   }
   const cache = options.keyCache && createFileKeyCache({ ...options.keyCache, origin, clock })
   const keyring = createKeyring(api, options.keyPassword ?? noPassword, cache, pins)
-  const context: RunContext = { api, keyring, clock, random, onEvent: options.onEvent, onBusy }
+  const context: RunContext = {
+    api,
+    keyring,
+    clock,
+    random,
+    onEvent: options.onEvent,
+    onBusy,
+    confirm: options.confirm,
+  }
   return {
     origin,
     session,

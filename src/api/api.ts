@@ -9,16 +9,54 @@ import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 import type { Verdict } from '../session/authorizer.ts'
 import { parseErrorBody, parseJson } from './wire.ts'
 
-/** Watches over rooms, so that none stops being encrypted unnoticed. */
-export interface RoomGuard {
-  /** Takes note of a room as the server describes it. */
-  saw(room: { readonly id: number; readonly isEncrypted?: boolean }): void
+/** What the guard of places is told of a node. */
+export interface SeenNode {
+  readonly id: number
+  readonly type: 'room' | 'folder' | 'file'
+  readonly name: string
+  readonly parentId?: number
+  readonly isEncrypted?: boolean
+}
+
+/** What is asked of a place before a run puts something there. */
+export interface PlainPolicy {
+  /** The place, for people. */
+  readonly shown: string
+  /** Content may go there without encryption. */
+  readonly allowPlain?: boolean | undefined
+  /** It may not, whatever was agreed before. */
+  readonly requireEncryption?: boolean | undefined
+  /** Asks a person; absent: there is nobody. */
+  readonly confirm?: ((question: string) => Promise<boolean>) | undefined
+}
+
+/** Watches over places, so that none stops being encrypted unnoticed. */
+export interface PlaceGuard {
+  /**
+   * Takes note of a node as the server describes it.
+   *
+   * @param parentId - Where it was listed; absent: where the server says that it is.
+   */
+  saw(node: SeenNode, parentId?: number): void
   /**
    * Asked before anything is listed in, or put into, a room or folder.
    *
+   * @param below - Names that will be used below it.
    * @throws {SyncError} `ROOM_NOT_ENCRYPTED`, `PINS_LOST` (class `safety`).
    */
-  enter(id: number): Promise<void>
+  enter(id: number, below?: readonly string[]): Promise<void>
+  /**
+   * Asked once before a run puts content below a room or folder.
+   *
+   * @throws {SyncError} `NOT_ENCRYPTED` where it is not encrypted and nobody has agreed to that, and as `enter`.
+   */
+  admit(id: number, below: readonly string[], policy: PlainPolicy): Promise<void>
+  /**
+   * Asked before each content that is sent or taken without encryption.
+   *
+   * @throws {SyncError} `ROOM_NOT_ENCRYPTED`; `NOT_ENCRYPTED` for sending to where no run was admitted.
+   */
+  plain(direction: 'send' | 'take', parentId: number, name: string): Promise<void>
 }
 
 export interface Api {
@@ -28,7 +66,7 @@ export interface Api {
   readonly send: Send
   /** Without a grant: for upload and download tokens and presigned URLs. */
   readonly sendPlain: Send
-  readonly rooms?: RoomGuard
+  readonly places?: PlaceGuard
 }
 
 /**

@@ -41,30 +41,29 @@ export async function* pages<T>(fetch: (offset: number) => Promise<Page<T>>): As
   }
 }
 
-const see = (api: Api, node: RemoteNode): RemoteNode => {
-  if (node.type === 'room') api.rooms?.saw(node)
-  return node
-}
-
+/** Parses a node and tells the guard of it. */
 const seeNode =
-  (api: Api): typeof parseNode =>
-  (value, path) =>
-    see(api, parseNode(value, path))
+  (api: Api, parentId?: number): typeof parseNode =>
+  (value, path) => {
+    const node = parseNode(value, path)
+    api.places?.saw(node, parentId)
+    return node
+  }
 
 const seePage =
-  (api: Api): typeof parseNodePage =>
+  (api: Api, parentId?: number): typeof parseNodePage =>
   (value, path) => {
     const page = parseNodePage(value, path)
-    for (const node of page.items) see(api, node)
+    for (const node of page.items) api.places?.saw(node, parentId ?? node.parentId)
     return page
   }
 
 /** The children of a room or folder; 0 is the root, which holds rooms. */
 export async function* listChildren(api: Api, parentId: number, signal?: AbortSignal): AsyncGenerator<RemoteNode> {
-  await api.rooms?.enter(parentId)
+  await api.places?.enter(parentId)
   const query = { parent_id: parentId, limit: PAGE, sort: 'name:asc' }
   yield* pages((offset) =>
-    callFor(api, { method: 'GET', path: '/v4/nodes', query: { ...query, offset }, signal }, seePage(api)),
+    callFor(api, { method: 'GET', path: '/v4/nodes', query: { ...query, offset }, signal }, seePage(api, parentId)),
   )
 }
 
@@ -82,10 +81,11 @@ export async function* searchTree(
   signal?: AbortSignal,
   only?: { readonly since: number; readonly atMost: number },
 ): AsyncGenerator<RemoteNode> {
-  await api.rooms?.enter(parentId)
+  await api.places?.enter(parentId)
   const filter = only && `branchVersion:ge:${only.since}`
   const query = { search_string: '*', parent_id: parentId, depth_level: -1, sort: 'name:asc', limit: PAGE, filter }
   const seen = new Set<number>()
+  const containers: number[] = []
   const found = pages(async (offset) => {
     const request = { method: 'GET', path: '/v4/nodes/search', query: { ...query, offset }, signal } as const
     const page = await callFor(api, request, seePage(api))
@@ -96,9 +96,11 @@ export async function* searchTree(
     // One that comes twice has pushed another one out.
     if (seen.has(node.id)) throw listChanged()
     seen.add(node.id)
-    if (node.type === 'room') await api.rooms?.enter(node.id)
+    if (node.type !== 'file') containers.push(node.id)
     yield node
   }
+  // Only now the way to each of them is known.
+  for (const id of containers) await api.places?.enter(id)
 }
 
 export const getNode = (api: Api, id: number, signal?: AbortSignal): Promise<RemoteNode> =>
@@ -111,8 +113,9 @@ export async function createFolder(
   name: string,
   signal?: AbortSignal,
 ): Promise<RemoteNode> {
-  await api.rooms?.enter(parentId)
-  return callFor(api, { method: 'POST', path: '/v4/nodes/folders', json: { parentId, name }, signal }, parseNode)
+  await api.places?.enter(parentId, [name])
+  const json = { parentId, name }
+  return callFor(api, { method: 'POST', path: '/v4/nodes/folders', json, signal }, seeNode(api, parentId))
 }
 
 /** A top room with this account as its only administrator. */
@@ -125,7 +128,7 @@ export const createRoom = (api: Api, name: string, adminId: number, signal?: Abo
       json: { name, adminIds: [adminId], inheritPermissions: false, recycleBinRetentionPeriod: 0 },
       signal,
     },
-    seeNode(api),
+    seeNode(api, 0),
   )
 
 /** Switches encryption on for an empty top room, without rescue key. */
@@ -138,7 +141,7 @@ export const encryptRoom = (api: Api, roomId: number, signal?: AbortSignal): Pro
       json: { isEncrypted: true, useDataSpaceRescueKey: false },
       signal,
     },
-    seeNode(api),
+    seeNode(api, 0),
   )
 
 /** Files and folders go to the room's recycle bin. */
@@ -190,7 +193,7 @@ export async function moveNodes(
   resolution: Resolution,
   signal?: AbortSignal,
 ): Promise<void> {
-  await api.rooms?.enter(targetId)
+  await api.places?.enter(targetId)
   const json = {
     items: items.map(({ id, name }) => ({ id, ...(name === undefined ? {} : { name }) })),
     resolutionStrategy: resolution,

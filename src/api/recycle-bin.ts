@@ -52,7 +52,7 @@ export async function restoreDeleted(
   how: { readonly parentId?: number; readonly resolution: Resolution },
   signal?: AbortSignal,
 ): Promise<void> {
-  if (how.parentId !== undefined) await api.rooms?.enter(how.parentId)
+  if (how.parentId !== undefined) await api.places?.enter(how.parentId)
   const json = {
     deletedNodeIds: deletedIds,
     resolutionStrategy: how.resolution,

@@ -9,7 +9,7 @@ import { type Context, grantName, keyCachePath, keyPassword, pinPath, requirePro
 import { display } from './display.ts'
 import type { Output } from './output.ts'
 import { homeDirectory, listProfiles, loadProfile, type Profile } from './profile.ts'
-import { getSecret, isInteractive, prompt, readCode } from './secrets.ts'
+import { confirm, getSecret, isInteractive, prompt, readCode } from './secrets.ts'
 import { parseRates, type Settings } from './settings.ts'
 import { transportOf } from './transport.ts'
 
@@ -100,6 +100,7 @@ export async function connect(
     trustNewMembers: settings.flag('trust-new-members') || (isInteractive() && !output.json),
     transport: await transportOf(settings, profile.server),
     limitRate: parseRates(settings.text('limit-rate') ?? '0') ?? {},
+    ...(isInteractive() && !output.json ? { confirm } : {}),
     onEvent:
       onEvent ??
       ((event) => {

@@ -251,8 +251,13 @@ function createProgram(run: Run): Command {
   ]).action(run(async () => (await import('./commands/remote.ts')).cat))
 
   const transfers = [
-    ['upload', 'LOCAL... REMOTE', 'upload files and directories', ['part-size', 'require-encryption', 'on-conflict']],
-    ['download', 'REMOTE... LOCAL', 'download files and folders', ['on-conflict']],
+    [
+      'upload',
+      'LOCAL... REMOTE',
+      'upload files and directories',
+      ['part-size', 'require-encryption', 'allow-plain', 'on-conflict'],
+    ],
+    ['download', 'REMOTE... LOCAL', 'download files and folders', ['require-encryption', 'on-conflict']],
   ] as const
   for (const [name, usage, summary, settings] of transfers) {
     const target = transferOptions(remote(program, name, `${summary}; never deletes`), usage, settings)
@@ -372,6 +377,7 @@ const runOptions = (target: Command) =>
     'limit-rate',
     'key-cache',
     'require-encryption',
+    'allow-plain',
   ])
     .option('--wait <time>', 'wait for another run of the same pair to end')
     .option('--max-transfer <size>', 'begin no more transfers after so many bytes')

@@ -6,6 +6,7 @@
 import { spawn } from 'node:child_process'
 import { open } from 'node:fs/promises'
 import { localError, SyncError } from '../errors.ts'
+import { display } from './display.ts'
 
 export interface SecretSources {
   readonly file?: string | undefined
@@ -145,8 +146,18 @@ export const isInteractive = () => process.stdin.isTTY === true && process.stder
 /** Asks without echo on the terminal. */
 export async function prompt(question: string): Promise<string> {
   const { password } = await import('@inquirer/prompts')
+  return answered(password({ message: question, mask: false }, { output: process.stderr }))
+}
+
+/** Asks a person; no is what Enter alone says. */
+export async function confirm(question: string): Promise<boolean> {
+  const { confirm: ask } = await import('@inquirer/prompts')
+  return answered(ask({ message: display(question, 500), default: false }, { output: process.stderr }))
+}
+
+async function answered<T>(asked: Promise<T>): Promise<T> {
   try {
-    return await password({ message: question, mask: false }, { output: process.stderr })
+    return await asked
   } catch (error) {
     if (error instanceof Error && error.name === 'ExitPromptError') {
       throw new SyncError('cancelled', 'SIGINT', 'Cancelled at the prompt')

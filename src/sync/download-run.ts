@@ -27,6 +27,7 @@ import {
   type RunContext,
   recordFailures,
   report,
+  requireEncryptedSource,
 } from './run.ts'
 import { type RemoteEntry, readRemoteTree, showPath } from './tree.ts'
 
@@ -55,6 +56,7 @@ export async function runDownload(
     // One by one: a call takes some 100,000 arguments at most.
     for (const entry of await listSource(api, source, options.contents ?? false, signal)) entries.push(entry)
   }
+  for (const { node, path } of entries) requireEncryptedSource(node, `/${showPath(path)}`, options)
   const foldCase = options.dryRun ? usuallyFoldsCase() : foldsCase(nearestDirectory(target))
   const wanted = planDownload(entries, { foldCase, names: options.names })
   const { steps, directories, skipped } = lookAtDisk(target, wanted, options, signal)

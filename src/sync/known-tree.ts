@@ -111,6 +111,16 @@ export function recordedItems(
   return items
 }
 
+/** Tells the guard of places of the folders that will not be listed. */
+export function tellPlaces(api: Api, records: ReadonlyMap<string, SyncRecord>, root: RemoteNode): void {
+  for (const [key, record] of records) {
+    if (record.kind !== 'directory') continue
+    const above = parentKey(key)
+    const parentId = above === '' ? root.id : records.get(above)?.remote.id
+    if (parentId !== undefined) api.places?.saw(recordedNode(record, parentId, false), parentId)
+  }
+}
+
 class RecordedItem implements RemoteItem {
   constructor(
     readonly record: SyncRecord,

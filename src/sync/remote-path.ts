@@ -62,7 +62,7 @@ export async function resolveRemote(api: Api, path: string, signal?: AbortSignal
   return { found, missing: [] }
 }
 
-const notThere = (path: string) =>
+export const remoteMissing = (path: string) =>
   new SyncError('not_found', 'REMOTE_MISSING', `There is no ${path} on the server, or you cannot see it`, {
     hint: 'List what is there: sync ls /',
   })
@@ -78,7 +78,7 @@ export async function requireRemote(
 ): Promise<{ node: RemoteNode; roomId: number }> {
   const { found, missing } = await resolveRemote(api, path, signal)
   const node = found.at(-1)
-  if (missing.length > 0) throw notThere(path)
+  if (missing.length > 0) throw remoteMissing(path)
   if (node === undefined) throw targetIsRoot()
   return { node, roomId: roomOf(found) }
 }
@@ -95,7 +95,7 @@ export async function requireContainer(
   const { found, missing } = await resolveRemote(api, path, signal)
   const container = found.at(-1)
   if (container === undefined) {
-    if (missing.length > 0) throw notThere(`/${missing[0]}`)
+    if (missing.length > 0) throw remoteMissing(`/${missing[0]}`)
     throw targetIsRoot()
   }
   if (container.type === 'file') {

@@ -23,6 +23,8 @@ export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
   readonly onEvent?: ((event: RunEvent) => void) | undefined
   /** Tells when the server says that it is too busy; returns how to stop listening. */
   readonly onBusy?: ((listener: () => void) => () => void) | undefined
+  /** Asks a person; absent: there is nobody. */
+  readonly confirm?: ((question: string) => Promise<boolean>) | undefined
 }
 
 export interface RunOptions {
@@ -40,12 +42,14 @@ export interface RunOptions {
   readonly dryRun?: boolean
   /** Do exactly this, or nothing. */
   readonly planned?: readonly PlanLine[]
+  /** Refuse what is not encrypted, whatever was agreed to before. */
+  readonly requireEncryption?: boolean | undefined
   readonly signal?: AbortSignal
 }
 
 export interface UploadOptions extends RunOptions {
-  /** Refuse targets that are not encrypted. */
-  readonly requireEncryption?: boolean
+  /** Content may also go where it is not encrypted. Default: only where a person has agreed to that. */
+  readonly allowPlain?: boolean | undefined
   /** Bytes per part, at least 5 MiB. Default 8 MiB. */
   readonly partSize?: number
   /** What to do with a file on the server that differs. Default `overwrite`: a new version. */
@@ -77,6 +81,38 @@ export const MIN_MEMORY = 16 * 1024 * 1024
 export function memoryOf({ memory = DEFAULT_MEMORY }: RunOptions): number {
   if (Number.isSafeInteger(memory) && memory >= MIN_MEMORY) return memory
   throw new SyncError('usage', 'MEMORY_INVALID', `A run needs ${MIN_MEMORY} bytes of memory for content, or more`)
+}
+
+/**
+ * Finds out before a run whether its content may go below a room or folder.
+ *
+ * @param below - Folders that will be made there.
+ * @throws {SyncError} `NOT_ENCRYPTED`, `ROOM_NOT_ENCRYPTED`, `PINS_LOST` (class `safety`).
+ */
+export async function admitTarget(
+  context: RunContext,
+  container: Pick<RemoteNode, 'id'>,
+  below: readonly string[],
+  shown: string,
+  options: Pick<UploadOptions, 'allowPlain' | 'requireEncryption' | 'dryRun'>,
+): Promise<void> {
+  const { allowPlain, requireEncryption, dryRun } = options
+  // A look sends nothing, and asks nobody.
+  const policy = {
+    shown,
+    allowPlain: allowPlain === true || dryRun === true,
+    requireEncryption,
+    confirm: context.confirm,
+  }
+  await context.api.places?.admit(container.id, below, policy)
+}
+
+/** @throws {SyncError} `NOT_ENCRYPTED` when encryption is required of a source that has none. */
+export function requireEncryptedSource(node: RemoteNode, shown: string, options: RunOptions): void {
+  if (options.requireEncryption !== true || node.isEncrypted === true) return
+  throw new SyncError('safety', 'NOT_ENCRYPTED', `${shown} is not encrypted, and encryption is required`, {
+    hint: 'If it was encrypted before, ask the administrator of its room what happened.',
+  })
 }
 
 /** For runs that nobody can stop. */

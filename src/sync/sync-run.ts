@@ -24,13 +24,14 @@ import {
   readChangedTree,
   recordedItems,
   recordedTree,
+  tellPlaces,
 } from './known-tree.ts'
 import { isChange, type PairPlan, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
 import { takeManifest } from './pull-manifest.ts'
 import { storeManifest, withoutManifest } from './push-manifest.ts'
 import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from './reconcile.ts'
 import { ensureFolder, parseRemotePath, resolveRemote, roomOf } from './remote-path.ts'
-import { never, type RunContext, report } from './run.ts'
+import { admitTarget, never, type RunContext, report, requireEncryptedSource } from './run.ts'
 import {
   arrangeRemote,
   createBlocked,
@@ -57,7 +58,9 @@ export interface SyncOptions extends Omit<GuardOptions, 'direction'> {
   readonly oneFileSystem?: boolean
   /** What to do with names that the other side cannot hold. Default `report`; the same in all runs of a pair. */
   readonly names?: Names | undefined
-  readonly requireEncryption?: boolean
+  readonly requireEncryption?: boolean | undefined
+  /** Push, both: see `UploadOptions`. */
+  readonly allowPlain?: boolean | undefined
   /** Push: store a manifest; pull: take permissions, links and exact times from it. Default true. */
   readonly manifest?: boolean
   readonly jobs?: number
@@ -214,10 +217,9 @@ async function look(
   const container = await openRemote(context, pair, roots !== undefined, signal)
   const localRoot = openLocal(pair, roots !== undefined, direction)
   guardRoots(pair, roots, { local: localRoot, remote: container.node }, options)
-  if (options.requireEncryption && container.above.isEncrypted !== true) {
-    throw new SyncError('safety', 'NOT_ENCRYPTED', 'The target is not encrypted, and encryption is required', {
-      hint: 'Choose an encrypted room.',
-    })
+  if (direction === 'pull') requireEncryptedSource(container.above as RemoteNode, pair.remote, options)
+  else if (container.above.id !== 0) {
+    await admitTarget(context, container.above, container.missing, pair.remote, options)
   }
   if (localRoot === undefined || container.node === undefined)
     requireBeginning(pair, direction, container.node !== undefined)
@@ -327,10 +329,11 @@ async function lookThere(
   let scan: RemoteScan | undefined
   let at = clock.now()
   if (listed !== undefined) {
+    if (root.isEncrypted !== true) tellPlaces(api, records, root)
     const now = within(root, await getNode(api, root.id, how.signal))
     const isListing = isListingOf(listed, now, at, how.names)
     if (isListing && isAsListed && now.branchVersion === listed.version) {
-      await api.rooms?.enter(root.id)
+      await api.places?.enter(root.id)
       // Names that meet are told by `arrangeRemote` only.
       const { manifest } = listed
       if (how.foldCase || !how.selection.isEverything) {

@@ -7,6 +7,7 @@ import { planUpload, remotePathOf, type UploadStep } from './plan.ts'
 import { isConflict, requireSamePlan, transferLines } from './plan-file.ts'
 import { ensureFolder, requireContainer } from './remote-path.ts'
 import {
+  admitTarget,
   DEFAULT_JOBS,
   isSameContent,
   memoryOf,
@@ -40,7 +41,8 @@ export async function runUpload(
   memoryOf(options)
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
   const { container, roomId, missing } = await requireContainer(api, target, signal)
-  checkTarget(container, options)
+  await admitTarget(context, container, missing, target, options)
+  checkTarget(container)
   const local = await readLocalTree(sources, { contents: options.contents ?? false, signal })
   const remote =
     missing.length > 0 ? [] : await listForUpload(api, container, roomId, local.entries, options.names, signal)
@@ -90,12 +92,7 @@ export async function runUpload(
   return summarize(tally, local.ignored)
 }
 
-function checkTarget(container: RemoteNode, options: UploadOptions): void {
-  if (options.requireEncryption && container.isEncrypted !== true) {
-    throw new SyncError('safety', 'NOT_ENCRYPTED', 'The target is not encrypted, and encryption is required', {
-      hint: 'Choose an encrypted room. If this one was encrypted before, ask its administrator what happened.',
-    })
-  }
+function checkTarget(container: RemoteNode): void {
   if (container.permissions?.create === false) {
     throw new SyncError('permission', 'FORBIDDEN', 'You may not put files into this room', {
       hint: 'Ask the administrator of the room for the permission to create.',

@@ -35,13 +35,20 @@ export const sizeOf = (node: RemoteNode): number => {
   return node.size
 }
 
-/** The unwrapped file key of an encrypted file; `undefined` for a plain one. */
+/**
+ * The unwrapped file key of an encrypted file; `undefined` for a plain one.
+ *
+ * @throws {SyncError} `ROOM_NOT_ENCRYPTED` (class `safety`) for a plain one in a place that was encrypted.
+ */
 export async function openFileKey(
   context: Pick<DownloadContext, 'api' | 'keyring'>,
   node: RemoteNode,
   signal: AbortSignal,
 ): Promise<FileKey | undefined> {
-  if (node.isEncrypted !== true) return undefined
+  if (node.isEncrypted !== true) {
+    if (node.parentId !== undefined) await context.api.places?.plain('take', node.parentId, node.name)
+    return undefined
+  }
   return context.keyring.open(node.id, await getFileKey(context.api, node.id, signal), signal)
 }
 

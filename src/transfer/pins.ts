@@ -1,17 +1,19 @@
 /**
- * What has been seen before and must not change unnoticed: members' public keys, pinned on first use, and rooms that were
- * encrypted. One small private file per server. Who gets file keys is decided in distribute.ts.
+ * What has been seen before and must not change unnoticed: members' public keys, pinned on first use, and places that were
+ * encrypted. One small private file per server. Who gets file keys is decided in distribute.ts, where plain content may go in
+ * places.ts.
  * @module
  */
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import type { KeyPairVersion } from '../../crypto/index.ts'
-import type { RoomGuard } from '../api/api.ts'
+import type { PlaceGuard } from '../api/api.ts'
 import type { Clock } from '../environment.ts'
 import { SyncError, toSyncError } from '../errors.ts'
 import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
 import { takeLock } from '../local/lock.ts'
 import type { OnEvent } from './events.ts'
+import { createPlaces, isAtOrBelow, type Place } from './places.ts'
 
 /** A public key by its fingerprint. */
 export interface KeyId {
@@ -35,8 +37,10 @@ export interface PinState {
   readonly keys: readonly KeyPin[]
   /** What the server showed instead of a pinned key, until somebody decides. */
   readonly doubts: readonly KeyPin[]
-  /** Ids of rooms that were encrypted. */
-  readonly rooms: readonly number[]
+  /** Rooms and folders that were encrypted. */
+  readonly encrypted: readonly Place[]
+  /** Rooms and folders that are not, and that a person has agreed to use. */
+  readonly plain: readonly Place[]
   /** Since when earlier pins are lost, in milliseconds since the epoch: what is not pinned may be anything. */
   readonly lostAt?: number
 }
@@ -47,7 +51,7 @@ export interface PinState {
  */
 export type Verdict = 'trusted' | 'pinned' | 'new' | 'lost' | 'changed'
 
-export interface Pins extends RoomGuard {
+export interface Pins extends PlaceGuard {
   read(): Promise<PinState>
   /**
    * Judges all keys that one answer shows, by member. What is pinned or doubted by that is durable before it resolves. Doubts
@@ -58,11 +62,15 @@ export interface Pins extends RoomGuard {
   trust(userId: number, keys: readonly KeyId[], isVerified: boolean): Promise<void>
   /** Forgets all about a member; returns how many keys were pinned or in doubt. */
   forget(userId: number): Promise<number>
-  /** Forgets that a room was encrypted; returns whether it was known. */
-  forgetRoom(roomId: number): Promise<boolean>
+  /**
+   * Forgets whether a room or folder was encrypted, and with it everything below its path; returns whether any was known.
+   *
+   * @param path - See `placePath`.
+   */
+  forgetPlace(id: number | undefined, path: string): Promise<boolean>
   /** Takes note that pins were lost: from now on what is new counts as new again. */
   acceptLoss(): Promise<void>
-  /** Writes which rooms were seen encrypted. */
+  /** Writes which places were seen encrypted. */
   close(): Promise<void>
 }
 
@@ -77,16 +85,24 @@ export interface PinOptions {
   readonly onEvent?: OnEvent | undefined
 }
 
-const VERSION = 1
-/** Most keys, and most rooms, that are kept. */
+const VERSION = 2
+/** Most keys, and most places of a kind, that are kept. */
 const MAX_PINS = 10_000
 /** Of one member. */
 const MAX_DOUBTS = 4
-const NOTHING: PinState = Object.freeze({ keys: [], doubts: [], rooms: [] })
+const NOTHING: PinState = Object.freeze({ keys: [], doubts: [], encrypted: [], plain: [] })
 
 const checksumOf = (json: string) => createHash('sha256').update(json).digest('hex')
 
 const isId = (value: unknown) => Number.isSafeInteger(value)
+
+const isPlace = (value: unknown) => {
+  if (typeof value !== 'object' || value === null) return false
+  const { id, path } = value as Record<keyof Place, unknown>
+  return isId(id) && (path === undefined || typeof path === 'string')
+}
+
+const samePlace = (a: Place, b: Place) => a.id === b.id && a.path === b.path
 
 function parsePin(value: unknown): KeyPin | undefined {
   const { userId, version, fingerprint, since, isVerified } = value as Record<keyof KeyPin, unknown>
@@ -111,15 +127,17 @@ function parse(bytes: Uint8Array, origin: string): PinState | undefined {
 function parseState(bytes: Uint8Array, origin: string): PinState | undefined {
   const [checksum, json = '', ...rest] = Buffer.from(bytes).toString('utf8').split('\n')
   if (checksum !== checksumOf(json) || rest.join('') !== '') return undefined
-  const { format, version, server, keys, doubts, rooms, lostAt } = JSON.parse(json)
+  const { format, version, server, keys, doubts, encrypted, plain, lostAt } = JSON.parse(json)
   if (format !== 'sealsync-pins' || version !== VERSION || server !== origin) return undefined
-  if (!Array.isArray(keys) || !Array.isArray(doubts) || !Array.isArray(rooms) || !rooms.every(isId)) return undefined
+  if (![keys, doubts, encrypted, plain].every(Array.isArray)) return undefined
+  if (![...encrypted, ...plain].every(isPlace)) return undefined
   const pins = [keys, doubts].map((list) => list.map(parsePin))
   if (pins.flat().includes(undefined) || (lostAt !== undefined && !isId(lostAt))) return undefined
   return {
     keys: pins[0] as KeyPin[],
     doubts: pins[1] as KeyPin[],
-    rooms,
+    encrypted,
+    plain,
     ...(lostAt === undefined ? {} : { lostAt }),
   }
 }
@@ -168,24 +186,10 @@ const lost = (path: string) =>
 const tooMany = () =>
   new SyncError('limit', 'TOO_MANY_PINS', `More than ${MAX_PINS} keys or rooms of one server are not remembered`)
 
-const noMoreEncrypted = () =>
-  new SyncError(
-    'safety',
-    'ROOM_NOT_ENCRYPTED',
-    'The room was encrypted before, and now the server says that it is not',
-    {
-      hint: 'Ask its administrator. If that is meant to be so: sync keys forget --room /ROOM',
-    },
-  )
-
 /** Remembers in a file of `directory`, or in memory. A file that is damaged is kept aside, and that is remembered. */
 export function createPins({ origin, clock, directory, trustNew = false, onEvent }: PinOptions): Pins {
   const path = directory && join(directory, `${createHash('sha256').update(origin).digest('hex').slice(0, 32)}.pins`)
   let inMemory: PinState = NOTHING
-  /** Rooms that the server last described as not encrypted, those ever described as encrypted, and those not written yet. */
-  const plain = new Set<number>()
-  const encrypted = new Set<number>()
-  const fresh = new Set<number>()
 
   async function read(): Promise<PinState> {
     if (path === undefined) return inMemory
@@ -217,7 +221,8 @@ export function createPins({ origin, clock, directory, trustNew = false, onEvent
       const bytes = await readPrivateFile(path)
       const now = bytes === undefined ? NOTHING : (parse(bytes, origin) ?? (await recover(bytes, path)))
       const { value, next } = work(now)
-      if (next.keys.length > MAX_PINS || next.rooms.length > MAX_PINS) throw tooMany()
+      if (next.keys.length > MAX_PINS || next.encrypted.length > MAX_PINS || next.plain.length > MAX_PINS)
+        throw tooMany()
       if (next !== now) await writePrivateFile(path, format(next, origin))
       return value
     } finally {
@@ -225,23 +230,26 @@ export function createPins({ origin, clock, directory, trustNew = false, onEvent
     }
   }
 
-  /** Pins the rooms seen encrypted since the last time. What cannot be written protects this process at least. */
-  async function pinRooms(): Promise<void> {
-    const found = [...fresh]
-    fresh.clear()
-    try {
-      const { rooms } = await read()
-      if (found.every((id) => rooms.includes(id))) return
-      await update((now) => ({ value: undefined, next: { ...now, rooms: [...new Set([...now.rooms, ...found])] } }))
-    } catch (error) {
+  const places = createPlaces({
+    read,
+    async add(kind, found) {
+      const isNew = (state: PinState) => (place: Place) => !state[kind].some((known) => samePlace(known, place))
+      if (!found.some(isNew(await read()))) return
+      await update((now) => {
+        const added = found.filter(isNew(now))
+        return { value: undefined, next: added.length === 0 ? now : { ...now, [kind]: [...now[kind], ...added] } }
+      })
+    },
+    onLoss(error) {
       const { message } = toSyncError(error)
       onEvent?.({
         type: 'warning',
         code: 'ROOMS_NOT_PINNED',
         message: `Which rooms are encrypted is not kept: ${message}`,
       })
-    }
-  }
+    },
+    lost: () => lost(path ?? ''),
+  })
 
   return {
     read,
@@ -281,30 +289,19 @@ export function createPins({ origin, clock, directory, trustNew = false, onEvent
         const count = now.keys.length + now.doubts.length - next.keys.length - next.doubts.length
         return { value: count, next }
       }),
-    forgetRoom: (roomId) =>
+    forgetPlace: (id, path) =>
       update((now) => {
-        encrypted.delete(roomId)
-        const rooms = now.rooms.filter((id) => id !== roomId)
-        return { value: rooms.length < now.rooms.length, next: { ...now, rooms } }
+        places.forget(id, path)
+        const isOther = (place: Place) =>
+          place.id !== id && (place.path === undefined || !isAtOrBelow(place.path, path))
+        const next = { ...now, encrypted: now.encrypted.filter(isOther), plain: now.plain.filter(isOther) }
+        return { value: next.encrypted.length < now.encrypted.length, next }
       }),
     acceptLoss: () => update(({ lostAt: _lostAt, ...next }) => ({ value: undefined, next })),
-    saw({ id, isEncrypted }) {
-      if (isEncrypted !== true) plain.add(id)
-      else {
-        plain.delete(id)
-        if (!encrypted.has(id)) fresh.add(id)
-        encrypted.add(id)
-      }
-    },
-    async enter(id) {
-      if (fresh.size > 0) await pinRooms()
-      if (!plain.has(id)) return
-      const { rooms, lostAt } = await read()
-      if (encrypted.has(id) || rooms.includes(id)) throw noMoreEncrypted()
-      if (lostAt !== undefined) throw lost(path ?? '')
-    },
-    async close() {
-      if (fresh.size > 0) await pinRooms()
-    },
+    saw: places.saw,
+    enter: places.enter,
+    admit: places.admit,
+    plain: places.plain,
+    close: places.flush,
   }
 }

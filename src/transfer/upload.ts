@@ -78,7 +78,7 @@ const ATTEMPTS = 3
  * Uploads one file.
  *
  * @throws {SyncError} `SOURCE_CHANGED` after three tries, `REMOTE_CHANGED` or `EXISTS` (class `conflict`) when somebody else
- * was there first, `FILE_TOO_LARGE`, and everything the layers below throw. Nothing becomes visible unless it resolves, except
+ * was there first, `FILE_TOO_LARGE`, `NOT_ENCRYPTED` and `ROOM_NOT_ENCRYPTED` where content may not go without encryption, and everything the layers below throw. Nothing becomes visible unless it resolves, except
  * when the answer to the last request was lost for good (`UPLOAD_UNCERTAIN`).
  */
 export async function uploadFile(
@@ -86,6 +86,7 @@ export async function uploadFile(
   request: UploadRequest,
   signal: AbortSignal,
 ): Promise<UploadResult> {
+  if (request.wrapFor === undefined) await context.api.places?.plain('send', request.parentId, request.name)
   for (let attempt = 1; ; attempt++) {
     try {
       return await attemptUpload(context, request, signal)

@@ -178,7 +178,10 @@ describe.each(['s3', 'classic'] as const)('upload and download over the %s route
     const refused = await world.transfer(['upload', world.path('more'), '/plain', '--require-encryption'])
     expect(refused.code).toBe(9)
     expect((await world.cli(['ls', '/plain'])).stdout).toBe('')
-    const up = await world.transfer(['upload', world.path('more'), '/plain'])
+    // A script that did not say so sends nothing where the server could read it.
+    expect((await world.transfer(['upload', world.path('more'), '/plain'])).code).toBe(9)
+    expect((await world.cli(['ls', '/plain'])).stdout).toBe('')
+    const up = await world.transfer(['upload', world.path('more'), '/plain', '--allow-plain'])
     expect(up.summary).toMatchObject({ exitCode: 0, transferred: 2 })
     expect((await world.transfer(['download', '/plain/more', world.path('plain')])).code).toBe(0)
     expect(snapshot(world.path('plain/more'))).toEqual(snapshot(world.path('more')))

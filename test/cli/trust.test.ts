@@ -274,5 +274,6 @@ test('a room that stops being encrypted: 9, nothing is sent, until it is forgott
   expect((await world.cli(['keys', 'forget', '--room', '/downgraded', '--json'])).json).toEqual([
     { type: 'room-forgotten', id, wasKnown: true },
   ])
-  expect((await world.transfer(['upload', world.path('plain'), '/downgraded'])).code).toBe(0)
+  expect((await world.transfer(['upload', world.path('plain'), '/downgraded'])).code).toBe(9)
+  expect((await world.transfer(['upload', world.path('plain'), '/downgraded', '--allow-plain'])).code).toBe(0)
 })

@@ -175,6 +175,7 @@ export async function createWorld(
             passwordAuthorizer(origin, { userName: name, password: async () => accountPassword(name) }),
           keyPassword: async () => KEY_PASSWORD,
           trustNewMembers: true,
+          confirm: async () => true,
         })
         await made.session.login()
         return made

@@ -23,6 +23,8 @@ function place() {
   const file = () => join(directory, files().find((name) => name.endsWith('.pins'))!)
   return { directory, events, open, files, file }
 }
+const roomOf = (id: number, isEncrypted?: boolean) =>
+  ({ id, type: 'room', name: `room ${id}`, ...(isEncrypted === undefined ? {} : { isEncrypted }) }) as const
 const verdict = async (pins: ReturnType<typeof createPins>, userId: number, ...keys: KeyId[]) =>
   (await pins.judge(new Map([[userId, keys]]))).get(userId)
 
@@ -105,9 +107,9 @@ test('users and rooms of another server have nothing to do with these', async ()
   expect(await verdict(open(), 7, key('a'))).toBe('trusted')
   expect(files().filter((name) => name.endsWith('.pins'))).toHaveLength(2)
   const room = open()
-  room.saw({ id: 5, isEncrypted: true })
+  room.saw(roomOf(5, true), 0)
   await room.close()
-  other.saw({ id: 5, isEncrypted: false })
+  other.saw(roomOf(5, false), 0)
   await other.enter(5)
 })
 
@@ -153,7 +155,7 @@ test.each(DAMAGES)('a file with %s is kept aside, and nobody is new after that',
   expect(await verdict(open(), 7, key('a'))).toBe('trusted')
   expect(await verdict(open({ trustNew: true }), 8, key('b'))).toBe('lost')
   // A room without encryption may have had it.
-  pins.saw({ id: 5, isEncrypted: false })
+  pins.saw(roomOf(5, false), 0)
   expect(await errorOf(pins.enter(5))).toMatchObject({ class: 'safety', code: 'PINS_LOST' })
   await pins.acceptLoss()
   await pins.enter(5)
@@ -164,10 +166,11 @@ test.each(DAMAGES)('a file with %s is kept aside, and nobody is new after that',
 test('a file of another server, or of a version to come, is not read as if it were ours', async () => {
   for (const [from, to] of [
     ['"server":"https://a.test"', '"server":"https://b.test"'],
-    ['"version":1', '"version":2'],
+    ['"version":2', '"version":3'],
     ['"isVerified":true', '"isVerified":1'],
     ['"userId":7', '"userId":"7"'],
-    ['"rooms":[]', '"rooms":null'],
+    ['"encrypted":[]', '"encrypted":null'],
+    ['"plain":[]', '"plain":[{"id":"5"}]'],
     ['"keys":[', '"keys":[null,'],
   ] as const) {
     const { open, file } = place()
@@ -191,32 +194,35 @@ test.skipIf(process.platform === 'win32')('a file that others can change is refu
 test('rooms: once encrypted, always, for this process and later ones; others go on', async () => {
   const { open } = place()
   const pins = open()
-  pins.saw({ id: 5, isEncrypted: true })
-  pins.saw({ id: 6, isEncrypted: false })
+  pins.saw(roomOf(5, true), 0)
+  pins.saw(roomOf(6, false), 0)
   await pins.enter(5)
   await pins.enter(6)
   await pins.enter(0)
   await pins.enter(12345) // a folder
-  for (const shown of [{ id: 5, isEncrypted: false }, { id: 5 }]) {
-    pins.saw(shown)
+  for (const shown of [roomOf(5, false), roomOf(5), { ...roomOf(5), type: 'folder' } as const]) {
+    pins.saw(shown, 0)
     expect(await errorOf(pins.enter(5))).toMatchObject({ class: 'safety', code: 'ROOM_NOT_ENCRYPTED' })
   }
   const later = open()
-  later.saw({ id: 5, isEncrypted: false })
-  later.saw({ id: 6, isEncrypted: true })
+  later.saw(roomOf(5, false), 0)
+  later.saw(roomOf(6, true), 0)
   expect(await errorOf(later.enter(5))).toMatchObject({ code: 'ROOM_NOT_ENCRYPTED' })
   await later.close()
-  expect([...(await open().read()).rooms].sort()).toEqual([5, 6])
-  expect(await later.forgetRoom(5)).toBe(true)
-  expect(await later.forgetRoom(5)).toBe(false)
+  expect((await open().read()).encrypted).toEqual([
+    { id: 5, path: '/room 5' },
+    { id: 6, path: '/room 6' },
+  ])
+  expect(await later.forgetPlace(5, '/room 5')).toBe(true)
+  expect(await later.forgetPlace(5, '/room 5')).toBe(false)
   await later.enter(5)
 })
 
 test('rooms seen in the same moment by two calls are both known', async () => {
   const pins = place().open()
-  pins.saw({ id: 5, isEncrypted: true })
+  pins.saw(roomOf(5, true), 0)
   const first = pins.enter(5)
-  pins.saw({ id: 5, isEncrypted: false })
+  pins.saw(roomOf(5, false), 0)
   expect(await errorOf(pins.enter(5))).toMatchObject({ code: 'ROOM_NOT_ENCRYPTED' })
   await first.catch(() => {})
 })
@@ -230,10 +236,10 @@ test('a room that cannot be written down is said, and protects this process', as
     directory: join(directory, 'a file', 'below'),
     onEvent: (event) => events.push(event),
   })
-  pins.saw({ id: 5, isEncrypted: true })
+  pins.saw(roomOf(5, true), 0)
   await pins.enter(5)
   expect(events).toMatchObject([{ type: 'warning', code: 'ROOMS_NOT_PINNED' }])
-  pins.saw({ id: 5, isEncrypted: false })
+  pins.saw(roomOf(5, false), 0)
   expect(await errorOf(pins.enter(5))).toMatchObject({ name: 'SyncError' })
   // A member's key is another matter: nothing is handed out on what is not kept.
   expect(await errorOf(pins.trust(7, [key('a')], false))).toMatchObject({ class: 'local_io' })

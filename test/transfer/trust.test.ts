@@ -13,6 +13,7 @@ import { requireRemote } from '../../src/sync/remote-path.ts'
 import type { RunEvent } from '../../src/sync/run.ts'
 import { createDistributor, distributeFileKeys, type RefusedMember } from '../../src/transfer/distribute.ts'
 import { listMembers } from '../../src/transfer/members.ts'
+import { placePath } from '../../src/transfer/places.ts'
 import { accountPassword, createWorld, giveKeyPair, KEY_PASSWORD, makeTree, type World } from '../support/cli.ts'
 import { errorOf } from '../support/servers.ts'
 
@@ -439,15 +440,15 @@ describe('rooms', () => {
     const anna = await unattended()
     for await (const _node of listChildren(anna.api, 0)) void 0
     const { id } = (await requireRemote(anna.api, room)).node
-    expect((await anna.keyring.pins.read()).rooms).toContain(id)
+    expect((await anna.keyring.pins.read()).encrypted.map((place) => place.id)).toContain(id)
     expect(await errorOf(listChildren(anna.api, id).next())).toMatchObject({ code: 'ROOM_NOT_ENCRYPTED' })
     // Once somebody says that it is meant to be so.
-    await anna.keyring.pins.forgetRoom(id)
+    await anna.keyring.pins.forgetPlace(id, placePath([room.slice(1)]))
     world.server.faults.clear()
     await downgrade()
     const after = await unattended()
     await requireRemote(after.api, room)
-    await after.api.rooms!.enter(id)
+    await after.api.places!.enter(id)
   })
 
   test('one that somebody really has switched off, others go on', async () => {
@@ -473,7 +474,8 @@ describe('rooms', () => {
     })
     expect(await upload(await unattended(), on, 'g')).toEqual([])
     const after = await unattended()
-    await after.keyring.pins.forgetRoom(id)
-    expect(await upload(after, off, 'plain now')).toEqual([])
+    await after.keyring.pins.forgetPlace(id, placePath([off.slice(1)]))
+    expect(await errorOf(upload(after, off, 'plain now'))).toMatchObject({ code: 'NOT_ENCRYPTED' })
+    expect(await upload(await open('anna', { confirm: async () => true }), off, 'plain now')).toEqual([])
   })
 })

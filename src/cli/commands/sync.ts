@@ -100,6 +100,7 @@ export function syncOptions(context: Context, direction: Direction): Omit<SyncOp
     acceptRoots: options.acceptRoots === true,
     manifest: options.manifest !== false,
     requireEncryption: settings.flag('require-encryption'),
+    allowPlain: settings.flag('allow-plain'),
     ...(onConflict === undefined || direction === 'both'
       ? {}
       : { onConflict: onConflict as Exclude<SyncOptions['onConflict'], undefined> }),

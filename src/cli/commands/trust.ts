@@ -2,9 +2,10 @@
 import { importPublicKey, SyncError } from '../../../crypto/index.ts'
 import { getKeyPairs } from '../../api/account.ts'
 import type { Client } from '../../client.ts'
-import { requireRemote } from '../../sync/remote-path.ts'
+import { parseRemotePath, remoteMissing, resolveRemote } from '../../sync/remote-path.ts'
 import { listMembers, type Member } from '../../transfer/members.ts'
 import { type KeyId, type PinState, showFingerprint } from '../../transfer/pins.ts'
+import { placePath } from '../../transfer/places.ts'
 import { withClient } from '../connect.ts'
 import { type Context, text } from '../context.ts'
 import { display } from '../display.ts'
@@ -235,10 +236,17 @@ export async function forget(context: Context, user: string | undefined): Promis
   await withClient(context, async (client) => {
     const { pins } = client.keyring
     if (path !== undefined) {
-      const { node } = await requireRemote(client.api, path, signal)
-      const wasKnown = await pins.forgetRoom(node.id)
+      const names = parseRemotePath(path)
+      if (names.length === 0) throw new SyncError('usage', 'TARGET_IS_ROOT', 'Name a room: /room')
+      // The guard would refuse to look below what is about to be forgotten.
+      const { places: _guard, ...unguarded } = client.api
+      const { found, missing } = await resolveRemote(unguarded, path, signal)
+      const id = missing.length === 0 ? found.at(-1)?.id : undefined
+      const wasKnown = await pins.forgetPlace(id, placePath(names))
+      // One that is gone may still be known; one that nobody knows is a typing mistake.
+      if (id === undefined && !wasKnown) throw remoteMissing(path)
       const what = wasKnown ? 'is not remembered as encrypted any more' : 'was not remembered'
-      output.result(`${display(path)} ${what}`, { type: 'room-forgotten', id: node.id, wasKnown })
+      output.result(`${display(path)} ${what}`, { type: 'room-forgotten', id, wasKnown })
       return
     }
     const member = requireMember(await everybody(client, await pins.read(), signal), user ?? '')
