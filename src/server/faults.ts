@@ -9,6 +9,8 @@ import { SyncError } from '../../crypto/errors.ts'
 export type FaultAction =
   | { status: number; headers?: Record<string, string>; body?: string }
   | { delayMs: number }
+  /** Keeps the request waiting, until `release` or `clear`; nothing is done when the client has gone by then. */
+  | { hold: true }
   /** Destroys the connection after that many bytes of the response body. */
   | { cutAfterBytes: number }
   /** Destroys the connection after that many bytes of the request body. */
@@ -37,13 +39,16 @@ export interface FaultHit {
 }
 
 const NUMBERS = ['delayMs', 'cutAfterBytes', 'cutRequestAfterBytes', 'flipByteAt'] as const
-const KINDS = ['status', ...NUMBERS, 'loseAnswer', 'garbage'] as const
+const FLAGS = ['hold', 'loseAnswer', 'garbage'] as const
+const KINDS = ['status', ...NUMBERS, ...FLAGS] as const
 
 /** A running plan: rules are tried in order, and the first that matches applies. */
 export class FaultPlan {
   /** Every rule carried out so far, in order. */
   readonly hits: FaultHit[] = []
   #rules: { rule: FaultRule; path: RegExp; seen: number; done: number }[] = []
+  readonly #held = new Set<() => void>()
+  readonly #waiting = new Set<{ count: number; end: () => void }>()
 
   constructor(rules: readonly FaultRule[] = []) {
     for (const rule of rules) this.add(rule)
@@ -53,9 +58,40 @@ export class FaultPlan {
     this.#rules.push({ rule, path: new RegExp(rule.on.path), seen: 0, done: 0 })
   }
 
-  /** Drops all rules; hits stay. */
+  /** Drops all rules and lets go what is held; hits stay. */
   clear(): void {
     this.#rules = []
+    this.release()
+  }
+
+  /** Resolves as soon as `count` rules in all have been carried out, which is when `hits` is that long. */
+  until(count: number): Promise<void> {
+    return new Promise((end) => {
+      if (this.hits.length >= count) end()
+      else this.#waiting.add({ count, end })
+    })
+  }
+
+  /** Lets everything go on that is held now. Rules stay. */
+  release(): void {
+    for (const go of [...this.#held]) go()
+  }
+
+  /** How many requests are held now. */
+  get held(): number {
+    return this.#held.size
+  }
+
+  /** For the server: resolves with `release`, or when what is given to `onGone` is called. */
+  hold(onGone: (gone: () => void) => void): Promise<void> {
+    return new Promise((resolve) => {
+      const go = () => {
+        this.#held.delete(go)
+        resolve()
+      }
+      this.#held.add(go)
+      onGone(go)
+    })
   }
 
   /** The action for this request, if any; counts it. */
@@ -67,6 +103,11 @@ export class FaultPlan {
       if (entry.seen++ < (rule.after ?? 0)) continue
       entry.done++
       this.hits.push({ method, path, action: rule.do })
+      for (const one of this.#waiting) {
+        if (this.hits.length < one.count) continue
+        this.#waiting.delete(one)
+        one.end()
+      }
       return rule.do
     }
     return undefined
@@ -129,7 +170,7 @@ function parseRule(value: unknown, index: number): FaultRule {
 }
 
 function checkStatus(action: Record<string, unknown>, wrong: (what: string) => SyncError): void {
-  for (const name of ['loseAnswer', 'garbage']) {
+  for (const name of FLAGS) {
     if (Object.hasOwn(action, name) && action[name] !== true) throw wrong(`${name} must be true`)
   }
   if (!Object.hasOwn(action, 'status')) return

@@ -65,6 +65,7 @@ async function serve(
   const body = bodyOf(req, fault, record, options.recorder)
   let reply: Reply
   try {
+    if (fault !== undefined && 'hold' in fault) await hold(options.faults, res)
     reply = (await interfere(fault, body)) ?? (await answer(options, req, { method, path, url, mark, body }))
   } catch (error) {
     if (error instanceof Cut || res.destroyed || req.socket.destroyed) {
@@ -81,6 +82,12 @@ async function serve(
     return
   }
   await send(res, method, distort(reply, fault))
+}
+
+/** Keeps a request waiting; it ends there if its client does not wait as long. */
+async function hold(faults: FaultPlan, res: ServerResponse): Promise<void> {
+  await faults.hold((gone) => res.once('close', gone))
+  if (res.destroyed) throw new Cut()
 }
 
 /** Faults that replace the answer; undefined lets the request go on. */

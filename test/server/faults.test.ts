@@ -59,6 +59,44 @@ test('garbage and delay', async () => {
   expect(performance.now() - start).toBeGreaterThanOrEqual(55)
 })
 
+test('held requests wait until they are let go; whose client has gone is not served', async () => {
+  const world = await startWorld()
+  const ann = await signUp(world, 'ann')
+  const room = await makeRoom(ann, 'R')
+  const { faults } = world.server
+  const names = async () =>
+    (await ann.call('GET', `/v4/nodes?parent_id=${room}`)).json.items.map(({ name }: Json) => name)
+  const on = { method: 'POST', path: '/folders$' }
+  faults.add({ on, times: 9, do: { hold: true } })
+  const make = (name: string) => ann.call('POST', '/v4/nodes/folders', { parentId: room, name })
+  const both = Promise.all([make('one'), make('two')])
+  await faults.until(2)
+  expect(await names()).toEqual([])
+  faults.release()
+  expect((await both).map(({ status }) => status)).toEqual([201, 201])
+  // The rule goes on; what it holds goes when the rules are dropped.
+  const third = make('three')
+  await faults.until(3)
+  expect(await names()).toEqual(['one', 'two'])
+  faults.clear()
+  expect((await third).status).toBe(201)
+
+  faults.add({ on, do: { hold: true } })
+  const stop = new AbortController()
+  const gone = fetch(`${world.api}/v4/nodes/folders`, {
+    method: 'POST',
+    signal: stop.signal,
+    headers: { authorization: `Bearer ${ann.token}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ parentId: room, name: 'never' }),
+  })
+  await faults.until(4)
+  stop.abort()
+  await expect(gone).rejects.toThrow()
+  await expect.poll(() => faults.held).toBe(0)
+  faults.clear()
+  expect(await names()).toEqual(['one', 'three', 'two'])
+})
+
 test('downloads cut short or with one bit flipped', async () => {
   const world = await startWorld()
   const ann = await signUp(world, 'ann')
@@ -133,6 +171,7 @@ test('fault plans are checked', () => {
     { on: { method: 'PUT', path: '/s3/' }, after: 2, times: 3, do: { status: 403 } },
     { on: { path: '.' }, do: { loseAnswer: true } },
     { on: { path: '.' }, do: { flipByteAt: 0 } },
+    { on: { path: '.' }, do: { hold: true } },
   ]
   expect(parseFaultPlan(JSON.stringify(plan))).toEqual(plan)
   const bad: Json[] = [
@@ -145,6 +184,7 @@ test('fault plans are checked', () => {
     [{ on: { path: '.' }, do: { status: 42 } }],
     [{ on: { path: '.' }, do: { delayMs: -1 } }],
     [{ on: { path: '.' }, do: { garbage: false } }],
+    [{ on: { path: '.' }, do: { hold: 5 } }],
     [{ on: { path: '.' }, do: { status: 500 }, times: 1.5 }],
     [{ on: { path: '.' }, do: { status: 500 }, tmies: 1 }],
   ]
