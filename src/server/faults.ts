@@ -83,7 +83,7 @@ export class FaultPlan {
   }
 
   /** For the server: resolves with `release`, or when what is given to `onGone` is called. */
-  hold(onGone: (gone: () => void) => void): Promise<void> {
+  hold(onGone: (gone: () => void) => unknown): Promise<void> {
     return new Promise((resolve) => {
       const go = () => {
         this.#held.delete(go)

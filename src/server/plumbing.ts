@@ -25,10 +25,17 @@ export interface PlumbingOptions {
 /** Raised when a fault destroyed the connection: there is nobody to answer. */
 class Cut extends Error {}
 
+export interface Listener {
+  (req: IncomingMessage, res: ServerResponse): void
+  /** Resolves when nothing works on a request any more; a client that went away does not end that at once. */
+  idle(): Promise<void>
+}
+
 /** The listener for a node:http server. */
-export function createListener(options: PlumbingOptions): (req: IncomingMessage, res: ServerResponse) => void {
+export function createListener(options: PlumbingOptions): Listener {
   let requests = 0
-  return (req, res) => {
+  const underWay = new Set<Promise<void>>()
+  const listener = (req: IncomingMessage, res: ServerResponse): void => {
     const record: RecordedRequest | undefined = options.recorder && {
       id: ++requests,
       method: req.method ?? '',
@@ -39,11 +46,18 @@ export function createListener(options: PlumbingOptions): (req: IncomingMessage,
     // Without a listener, a client that goes away in the middle would end the process.
     req.on('error', () => undefined)
     res.on('error', () => undefined)
-    serve(options, req, res, record).catch((error: unknown) => {
-      if (!res.destroyed) options.onError?.(error)
-      res.destroy()
-    })
+    const work = serve(options, req, res, record)
+      .catch((error: unknown) => {
+        if (!res.destroyed) options.onError?.(error)
+        res.destroy()
+      })
+      .finally(() => underWay.delete(work))
+    underWay.add(work)
   }
+  const idle = async (): Promise<void> => {
+    while (underWay.size > 0) await Promise.all(underWay)
+  }
+  return Object.assign(listener, { idle })
 }
 
 function withoutAuthorization(headers: IncomingMessage['headers']): IncomingMessage['headers'] {
@@ -65,7 +79,7 @@ async function serve(
   const body = bodyOf(req, fault, record, options.recorder)
   let reply: Reply
   try {
-    if (fault !== undefined && 'hold' in fault) await hold(options.faults, res)
+    if (fault !== undefined) await keepWaiting(fault, options.faults, res)
     reply = (await interfere(fault, body)) ?? (await answer(options, req, { method, path, url, mark, body }))
   } catch (error) {
     if (error instanceof Cut || res.destroyed || req.socket.destroyed) {
@@ -84,16 +98,25 @@ async function serve(
   await send(res, method, distort(reply, fault))
 }
 
-/** Keeps a request waiting; it ends there if its client does not wait as long. */
-async function hold(faults: FaultPlan, res: ServerResponse): Promise<void> {
-  await faults.hold((gone) => res.once('close', gone))
+/** Faults that keep a request waiting; it ends there if its client does not wait as long. */
+async function keepWaiting(fault: FaultAction, faults: FaultPlan, res: ServerResponse): Promise<void> {
+  const onGone = (gone: () => void): unknown => res.once('close', gone)
+  if ('hold' in fault) await faults.hold(onGone)
+  if ('delayMs' in fault) {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, fault.delayMs)
+      onGone(() => {
+        clearTimeout(timer)
+        resolve()
+      })
+    })
+  }
   if (res.destroyed) throw new Cut()
 }
 
 /** Faults that replace the answer; undefined lets the request go on. */
 async function interfere(fault: FaultAction | undefined, body: AsyncIterable<Uint8Array>): Promise<Reply | undefined> {
   if (fault === undefined) return undefined
-  if ('delayMs' in fault) await new Promise((resolve) => setTimeout(resolve, fault.delayMs))
   if (!('status' in fault) && !('garbage' in fault)) return undefined
   // Read to the end, so that the recorder sees all that the client sent.
   for await (const _chunk of body);

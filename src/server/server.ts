@@ -109,6 +109,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       clearInterval(sweeper)
       await shutDown(server, sockets)
       await app.blobs.close()
+      // A read while it closes, or after, would end the process.
+      await listener.idle()
       await store.close()
       release()
     }
