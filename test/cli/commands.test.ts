@@ -8,6 +8,7 @@ import { exitCodeOf, exitCodeOfRun } from '../../src/cli/exit-codes.ts'
 import { splitCommand } from '../../src/cli/secrets.ts'
 import { type ErrorClass, SyncError } from '../../src/errors.ts'
 import { createWorld, KEY_PASSWORD, MAIN, makeTree, runCli, type World } from '../support/cli.ts'
+import { freePort } from '../support/tls.ts'
 
 let world: World
 beforeAll(async () => {
@@ -242,7 +243,7 @@ describe('serve', () => {
 
   test('keeps everything over a restart; a second server on the same data is refused', async () => {
     const data = world.path('restart')
-    const first = await start(['--data', data, '--storage', 's3'])
+    const first = await start(['--data', data, '--storage', 's3', '--port', String(await freePort())])
     expect(
       (
         await runCli(world.home, [

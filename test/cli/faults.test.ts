@@ -157,11 +157,13 @@ describe('what is wrong before anything is transferred', () => {
 
   test('a second run on the same places: 8', async () => {
     const { dir, target } = scene({ a: 'a' })
-    world.server.faults.add({ on: { path: '/nodes/files/uploads$' }, do: { delayMs: 4_000 } })
+    const before = world.server.faults.hits.length
+    world.server.faults.add({ on: { path: '/nodes/files/uploads$' }, do: { hold: true } })
     const first = upload(dir, target)
-    await waitFor(() => world.server.faults.hits.length > 0)
+    await world.server.faults.until(before + 1)
     const second = await upload(dir, target)
     expect(second.code).toBe(8)
+    world.server.faults.clear()
     expect((await first).code).toBe(0)
   })
 })
@@ -205,11 +207,12 @@ describe('sources that do not hold still', () => {
 
   test('a file that vanishes after the listing fails alone: 3', async () => {
     const { dir, target } = scene({ a: 'a', b: 'b' })
-    world.server.faults.add({ on: { method: 'GET', path: '/config/info/general' }, do: { delayMs: 1_500 } })
+    world.server.faults.add({ on: { method: 'GET', path: '/config/info/general' }, do: { hold: true } })
     const before = world.server.faults.hits.length
     const run = upload(dir, target)
-    await waitFor(() => hits(before).length > 0)
+    await world.server.faults.until(before + 1)
     unlinkSync(join(dir, 'b'))
+    world.server.faults.clear()
     expect((await run).summary).toMatchObject({
       exitCode: 3,
       transferred: 1,
@@ -221,11 +224,12 @@ describe('sources that do not hold still', () => {
   test('a file that keeps changing while it is read is reported, not stored: 3; nothing is encrypted twice under one key', async () => {
     const { dir, target } = scene({ log: randomBytes(6_000_000) })
     const before = world.server.faults.hits.length
-    world.server.faults.add({ on: { method: 'PUT', path: '^/s3/' }, times: 3, do: { delayMs: 700 } })
+    world.server.faults.add({ on: { method: 'PUT', path: '^/s3/' }, times: 3, do: { hold: true } })
     const run = upload(dir, target)
     for (let attempt = 1; attempt <= 3; attempt++) {
-      await waitFor(() => hits(before).length >= attempt)
+      await world.server.faults.until(before + attempt)
       appendFileSync(join(dir, 'log'), 'x')
+      world.server.faults.release()
     }
     expect((await run).summary).toMatchObject({
       exitCode: 3,
@@ -238,10 +242,11 @@ describe('sources that do not hold still', () => {
   test('a file that changes once gets a new key and arrives', async () => {
     const { dir, target } = scene({ log: randomBytes(6_000_000) })
     const before = world.server.faults.hits.length
-    world.server.faults.add({ on: { method: 'PUT', path: '^/s3/' }, do: { delayMs: 700 } })
+    world.server.faults.add({ on: { method: 'PUT', path: '^/s3/' }, do: { hold: true } })
     const run = upload(dir, target)
-    await waitFor(() => hits(before).length > 0)
+    await world.server.faults.until(before + 1)
     appendFileSync(join(dir, 'log'), 'x')
+    world.server.faults.release()
     expect((await run).summary).toMatchObject({ exitCode: 0, transferred: 1 })
     expect((await world.transfer(['download', `${target}/log`, world.path('changed')])).code).toBe(0)
     expect(readFileSync(world.path('changed/log')).equals(readFileSync(join(dir, 'log')))).toBe(true)
@@ -336,8 +341,7 @@ describe('a server that misbehaves', () => {
       const first = request.headers.range === undefined
       response.writeHead(200, { 'content-length': whole.body.length })
       if (!first) return response.end(whole.body)
-      response.write(whole.body.subarray(0, 700_000))
-      return setTimeout(() => response.destroy(), 200)
+      return response.write(whole.body.subarray(0, 700_000), () => response.destroy())
     })
     await once(origin.listen(0, '127.0.0.1'), 'listening')
     const { port } = origin.address() as AddressInfo
@@ -443,14 +447,15 @@ describe('a full disk', () => {
     expect(early.json.at(-1)).toMatchObject({ exitCode: 10, stoppedBy: { code: 'LOCAL_ENOSPC' } })
     expect(readdirSync(out)).toEqual([])
     // The disk fills up only after the check.
-    world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, do: { delayMs: 2_000 } })
+    world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, do: { hold: true } })
     rmSync(join(dir, 'large'))
     writeFileSync(join(dir, 'medium'), randomBytes(900_000))
     expect((await upload(dir, target)).code).toBe(0)
     const before = world.server.faults.hits.length
     const late = world.transfer(['download', `${target}/medium`, out])
-    await waitFor(() => hits(before).length > 0)
+    await world.server.faults.until(before + 1)
     writeFileSync(join(out, 'other'), randomBytes(800_000))
+    world.server.faults.release()
     expect((await late).summary).toMatchObject({ exitCode: 10, failed: [{ code: 'LOCAL_ENOSPC' }] })
     expect(readdirSync(out)).toEqual(['other'])
   })
@@ -461,11 +466,11 @@ describe('Ctrl-C', () => {
     '%s in the middle of an upload leaves nothing behind; run again, it completes',
     async (name) => {
       const { dir, target } = scene({ big: randomBytes(20_000_000), small: 'small' })
-      world.server.faults.add({ on: { method: 'PUT', path: '^/s3/' }, after: 1, times: 3, do: { delayMs: 3_000 } })
+      world.server.faults.add({ on: { method: 'PUT', path: '^/s3/' }, after: 1, times: 3, do: { hold: true } })
       const since = world.server.faults.hits.length
       const stopped = await world.transfer(['upload', dir, target, '--contents', '--part-size', '5M'], {
         during: async (child) => {
-          await waitFor(() => hits(since).length > 0)
+          await world.server.faults.until(since + 1)
           child.kill(name)
         },
       })
@@ -490,12 +495,12 @@ describe('Ctrl-C', () => {
       const down = ['download', target, out, '--contents']
       const content = what === 'upload' ? { method: 'PUT', path: '^/s3/' } : { method: 'GET', path: '/downloads/' }
       const since = world.server.faults.hits.length
-      world.server.faults.add({ on: content, after: what === 'upload' ? 1 : 0, times: 99, do: { delayMs: 120_000 } })
+      world.server.faults.add({ on: content, after: what === 'upload' ? 1 : 0, times: 99, do: { hold: true } })
       const stopped = await world.transfer(what === 'upload' ? up : down, {
         during: async (child) => {
-          await waitFor(() => hits(since).length > 0)
+          await world.server.faults.until(since + 1)
           // Cancelling the upload there has no answer, either.
-          world.server.faults.add({ on: { path: '' }, times: 99, do: { delayMs: 120_000 } })
+          world.server.faults.add({ on: { path: '' }, times: 99, do: { hold: true } })
           child.kill('SIGINT')
         },
       })
@@ -505,17 +510,16 @@ describe('Ctrl-C', () => {
       expect((await world.transfer(down)).code).toBe(0)
       expect(snapshot(out)).toEqual(snapshot(dir))
     },
-    30_000,
   )
 
   test('in the middle of a download: 130, no temporary file, run again completes', async () => {
     const { dir, target } = await stored({ big: randomBytes(20_000_000) })
     const out = world.path('stop-down')
-    world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, do: { delayMs: 3_000 } })
+    world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, do: { hold: true } })
     const since = world.server.faults.hits.length
     const stopped = await world.transfer(['download', target, out, '--contents'], {
       during: async (child) => {
-        await waitFor(() => hits(since).length > 0)
+        await world.server.faults.until(since + 1)
         child.kill('SIGINT')
       },
     })
@@ -580,11 +584,3 @@ test('the server never receives plaintext, keys or passwords; the bearer token g
     await own.close()
   }
 })
-
-async function waitFor(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 30_000
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error('waited in vain')
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
-}

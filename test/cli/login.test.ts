@@ -358,7 +358,7 @@ test('profiles: several accounts, listed, shown, renamed, removed', async () => 
   const world = await createWorld({ users: ['anna', 'bob'], keyPair: false })
   try {
     const bob = ['login', world.server.url, '--user', 'bob', '--password-file', world.path('password-bob')]
-    expect((await world.cli([...bob, '--profile', 'bob', '--connect-timeout', '3s'])).code).toBe(0)
+    expect((await world.cli([...bob, '--profile', 'bob', '--connect-timeout', '90s'])).code).toBe(0)
     const list = async () => (await world.cli(['profile', 'list', '--json'])).json
     expect(await list()).toMatchObject([
       { name: 'bob', user: 'bob', current: false },
@@ -369,13 +369,13 @@ test('profiles: several accounts, listed, shown, renamed, removed', async () => 
     expect((await world.cli(['config', 'show', '--json', '--profile', 'bob'])).json).toContainEqual({
       type: 'setting',
       name: 'connect-timeout',
-      value: 3_000,
+      value: 90_000,
       origin: 'profile bob',
     })
     expect((await world.cli(['profile', 'show', 'bob', '--json'])).json[0]).toMatchObject({
       user: 'bob',
       method: 'password',
-      options: { 'connect-timeout': '3000ms' },
+      options: { 'connect-timeout': '90000ms' },
     })
     expect((await world.cli(['profile', 'rename', 'bob', 'default', '--json'])).json.at(-1)).toMatchObject({
       code: 'PROFILE_EXISTS',

@@ -54,7 +54,7 @@ test('a tree that is pushed comes to another machine with permissions and links;
   const dropped = await cli('verify', remote)
   expect(dropped.code).toBe(7)
   expect(summary(dropped)).toMatchObject({ exitCode: 7, failed: [{ path: 'a', code: 'CONTENT_DROPPED' }] })
-}, 120_000)
+})
 
 test('names that were escaped are known again on another machine whose settings say so', async () => {
   const [tree, remote] = [world.path('named'), '/room/named']

@@ -70,7 +70,8 @@ interface Scene {
   finish(): Promise<void>
 }
 
-function scene(size = 42 * MiB + 12_345): Scene {
+/** Six parts, unless told otherwise: more than are on their way at once, and some for later. */
+function scene(size = 27 * MiB + 12_345): Scene {
   const name = `scene${++counter}`
   const [dir, target] = [world.path(name), `/room/${name}`]
   const file = join(dir, 'big')
@@ -162,7 +163,7 @@ describe('kill -9', () => {
   test('while a node is replaced: one node, its new content', async () => {
     const upload = scene()
     await upload.finish()
-    writeRandom(upload.file, 33 * MiB)
+    writeRandom(upload.file, 31 * MiB)
     const before = watch.opened
     await killUntilDone(upload, [(seen) => seen.bytes > 12 * MiB, (seen) => seen.sent.length === 2])
     expect(watch.opened - before).toBe(1)
@@ -171,7 +172,7 @@ describe('kill -9', () => {
   test('after the last request arrived, before its answer: the next run finds out and sends nothing', async () => {
     const upload = scene(12 * MiB)
     world.server.faults.add({ on: { method: 'PUT', path: '/uploads/[^/]+/s3$' }, do: { loseAnswer: true } })
-    world.server.faults.add({ on: { method: 'GET', path: '/files/uploads/[^/]+$' }, do: { delayMs: 5_000 } })
+    world.server.faults.add({ on: { method: 'GET', path: '/files/uploads/[^/]+$' }, do: { hold: true } })
     await upload.run((seen) => seen.requests.some((request) => /^GET .*\/files\/uploads\/[^/]+$/.test(request)))
     expect(journalRecords(world.home).at(-1)).toMatchObject({ do: 'complete' })
     world.server.faults.clear()
@@ -185,7 +186,7 @@ describe('what changed meanwhile', () => {
   /** Interrupts an upload after some parts, and returns the id it had. */
   async function interrupted(): Promise<{ upload: Scene; id: string }> {
     const upload = scene()
-    await upload.run((seen) => seen.bytes > 17 * MiB)
+    await upload.run((seen) => seen.bytes > 12 * MiB)
     const [begin] = journalRecords(world.home).filter((record) => record.do === 'begin')
     watch.reset()
     return { upload, id: begin.uploadId }
@@ -225,7 +226,7 @@ describe('what changed meanwhile', () => {
 
   test.each([
     ['a part that was sent', 3 * MiB],
-    ['a part that was not', 40 * MiB],
+    ['a part that was not', 26 * MiB],
   ])('content that differs in %s although nothing shows it never meets the old key', async (what, at) => {
     const { upload, id } = await interrupted()
     // As if the file system had not told: the journal is made to know the state after the change.
@@ -360,10 +361,11 @@ describe('journals that are not what they should be', () => {
 
 test('two runs at once: the second is told, and the journal is not touched', async () => {
   const upload = scene(22 * MiB)
-  world.server.faults.add({ on: { method: 'PUT', path: '^/s3/' }, after: 1, times: 1, do: { delayMs: 6_000 } })
+  world.server.faults.add({ on: { method: 'PUT', path: '^/s3/' }, after: 1, times: 1, do: { hold: true } })
   const first = upload.run()
   await watch.until((seen) => seen.sent.length >= 2)
   expect((await upload.run()).code).toBe(8)
+  world.server.faults.clear()
   expect((await first).code).toBe(0)
   await expectArrived(upload.file, upload.target)
 })
@@ -373,12 +375,17 @@ describe('interruptions that are no crash', () => {
     const upload = scene()
     const before = watch.opened
     const args = ['upload', upload.dir, upload.target, '--contents', '--part-size', '5M', '--json']
+    // The fourth part is sent when the first one is acknowledged.
+    const { faults } = world.server
+    faults.add({ on: { method: 'PUT', path: '^/s3/' }, after: 2, times: 9, do: { hold: true } })
+    const sentFour = faults.until(faults.hits.length + 2)
     const stopped = await world.cli([...args, '--key-password-file', world.keyPasswordFile], {
       during: async (child) => {
-        await watch.until((seen) => seen.bytes > 17 * MiB)
+        await sentFour
         child.kill('SIGINT')
       },
     })
+    faults.clear()
     expect(stopped.code).toBe(130)
     expect(cancelled()).toBe(0)
     const done = acknowledged(world.home)

@@ -85,15 +85,16 @@ test('exit codes: 12 conflicts, 9 safety, 8 another run, 3 left over, 2 usage', 
 test('a second run of a pair ends at once, or waits', async () => {
   const tree = world.path('locked')
   makeTree(tree, { a: 'a' })
-  // Slow enough for the others to meet it.
-  world.server.faults.add({ on: { method: 'POST', path: '/files/uploads$' }, do: { delayMs: 1_500 } })
+  const { faults } = world.server
+  // The others meet it in the middle.
+  faults.add({ on: { method: 'POST', path: '/files/uploads$' }, do: { hold: true } })
+  const held = faults.until(faults.hits.length + 1)
   const first = cli('push', tree, '/room/locked')
-  await new Promise((resolve) => setTimeout(resolve, 900))
-  const [second, waiting] = await Promise.all([
-    cli('push', tree, '/room/locked'),
-    cli('push', tree, '/room/locked', '--wait', '30s'),
-  ])
-  expect([(await first).code, second.code, waiting.code].sort()).toEqual([0, 0, 8])
+  await held
+  const waiting = cli('push', tree, '/room/locked', '--wait', '10m')
+  expect((await cli('push', tree, '/room/locked')).code).toBe(8)
+  faults.clear()
+  expect([(await first).code, (await waiting).code]).toEqual([0, 0])
 })
 
 test('diff and check say what differs, and change nothing', async () => {

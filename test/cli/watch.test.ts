@@ -185,7 +185,7 @@ describe('a pair that is watched', () => {
     expect(readFileSync(join(local, 'c.txt'), 'utf8')).toBe('three')
 
     // Another command may have its turn between two runs: the lock is not held.
-    const looked = await world.cli(['both', local, '/room/both', '--wait', '10s'])
+    const looked = await world.cli(['both', local, '/room/both', '--wait', '10m'])
     expect(looked.code).toBe(0)
 
     const seen = watch.lines.length

@@ -72,6 +72,7 @@ describe.skipIf(!present || primitives.name !== 'native')(
       await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
       browser = await chromium.launch({
         executablePath,
+        timeout: 0,
         args: [
           '--no-sandbox',
           '--disable-gpu',
@@ -83,6 +84,7 @@ describe.skipIf(!present || primitives.name !== 'native')(
         ],
       })
       page = await browser.newPage()
+      page.setDefaultTimeout(0)
       await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`)
       await page.waitForFunction(() => 'sealsyncCrypto' in globalThis)
     })

@@ -217,16 +217,21 @@ describe('answers that are wrong', () => {
 
 describe('connections that break', () => {
   test('in the middle of a stream: what came is delivered, then the error', async () => {
+    let cut = () => {}
     const server = await httpServer((_request, response) => {
       response.writeHead(200, { 'content-length': '1000' })
-      response.write('x'.repeat(400), () => setTimeout(() => response.destroy(), 20))
+      cut = () => response.destroy()
+      response.write('x'.repeat(400))
     })
     const { status, stream } = await dialer()(get(server, '/', { stream: true }))
     expect(status).toBe(200)
     let length = 0
     const error = await errorOf(
       (async () => {
-        for await (const chunk of stream!) length += chunk.length
+        for await (const chunk of stream!) {
+          length += chunk.length
+          if (length === 400) cut()
+        }
       })(),
     )
     expect(length).toBe(400)

@@ -12,6 +12,8 @@ import { createAuthority, freePort, hasProgram, runServer, type TestAuthority, t
 
 const ok = () => httpServer((_request, response) => response.end('ok'))
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString()
+/** A port on which nothing listens. */
+const NOBODY = 9
 const LOGIN = { proxyUser: 'someone', proxyPassword: 'pass:canary ä' }
 
 /** Asks through a proxy, with retrying, and gives the error: it must not hold the password, nor what the proxy said. */
@@ -79,9 +81,9 @@ describe.each(KINDS)('a proxy of our own: %s', (kind, open) => {
 
   test('is down, silent, or hangs up', async () => {
     const server = await ok()
-    const down = { proxy: at({ port: await freePort() }), ...LOGIN }
+    const down = { proxy: at({ port: NOBODY }), ...LOGIN }
     const silent = { proxy: at(await open({ silent: true })), connectTimeoutMs: 200 }
-    const gone = { proxy: at(await open({ leadsTo: await freePort() })) }
+    const gone = { proxy: at(await open({ leadsTo: NOBODY })) }
     for (const options of [down, silent, gone]) {
       const error = await failure(options, server.origin)
       expect(error).toMatchObject({ class: 'network', code: 'PROXY_FAILED', retryable: true })
@@ -143,7 +145,7 @@ describe('loopback targets', () => {
   test('go directly when the proxy is elsewhere', async () => {
     const server = await ok()
     for (const proxy of ['http://192.0.2.1:3128', 'socks5h://proxy.invalid', 'https://localhost:1']) {
-      const send = dialer({ proxy, ...LOGIN, connectTimeoutMs: 300 })
+      const send = dialer({ proxy, ...LOGIN })
       expect((await send({ method: 'GET', url: server.origin })).status).toBe(200)
     }
   })
@@ -195,7 +197,7 @@ describe.skipIf(!hasProgram('openssl'))('TLS through a proxy (needs openssl)', (
     const options = { proxy: `${kind}://127.0.0.1:${proxy.port}`, connectTimeoutMs: 200 }
     const error = await failure(options, silent.origin.replace('http:', 'https:'))
     expect(error).toMatchObject({ class: 'network', code: 'PROXY_FAILED', retryable: true })
-    expect(proxy.asked).toEqual(Array(5).fill(`127.0.0.1:${silent.port}`))
+    expect(new Set(proxy.asked)).toEqual(new Set([`127.0.0.1:${silent.port}`]))
   })
 
   test.each(KINDS)('%s: a target that hangs up during TLS is worth another try', async (kind, open) => {
@@ -286,7 +288,7 @@ describe.skipIf(!hasProgram('tinyproxy'))('tinyproxy', () => {
 
   test('cannot reach the target', async () => {
     const proxy = await tinyproxy()
-    const error = await failure({ proxy }, `http://127.0.0.1:${await freePort()}`)
+    const error = await failure({ proxy }, `http://127.0.0.1:${NOBODY}`)
     expect(error).toMatchObject({ code: 'PROXY_FAILED' })
   })
 })
@@ -316,7 +318,7 @@ describe.skipIf(!hasProgram('microsocks'))('microsocks', () => {
 
   test('cannot reach the target', async () => {
     const proxy = `socks5://127.0.0.1:${await microsocks()}`
-    const error = await failure({ proxy }, `http://127.0.0.1:${await freePort()}`)
+    const error = await failure({ proxy }, `http://127.0.0.1:${NOBODY}`)
     expect(error).toMatchObject({ code: 'PROXY_FAILED', retryable: true })
   })
 })

@@ -244,7 +244,7 @@ describe('between processes', () => {
        await new Promise((resolve) => process.stdin.once('data', resolve))
        await takeLock(process.argv[2], { clock: systemClock, waitMs: 0 })
        say('taken')
-       await new Promise((resolve) => setTimeout(resolve, 60000))`,
+       await new Promise(() => process.stdin.resume())`,
     )
     const path = join(directory, 'x.lock')
     await writeFile(path, holder({ pid: await deadPid(), id: 'dead' }))
@@ -253,24 +253,17 @@ describe('between processes', () => {
     for (const child of children) child.tell('go\n')
     // The losers end by themselves; the winner holds on.
     const losers: unknown[] = []
+    const running = new Set(children)
     const winner = await new Promise<(typeof children)[number]>((resolve) => {
       for (const child of children) {
         void child.lines.then((lines) => {
           losers.push(lines[1])
-          if (losers.length === children.length - 1) {
-            resolve(children.find((one) => one.pid === held)!)
-          }
+          running.delete(child)
+          for (const last of running) if (running.size === 1) resolve(last)
         })
       }
-      let held = 0
-      const look = setInterval(async () => {
-        const pid = JSON.parse(await readFile(path, 'utf8').catch(() => '{}')).pid
-        if (children.some((child) => child.pid === pid)) {
-          held = pid
-          clearInterval(look)
-        }
-      }, 5)
     })
+    await winner.until(2)
     expect(losers).toEqual(Array(7).fill({ error: 'LOCKED', class: 'conflict' }))
     await expect(takeLock(path, { clock: fakeClock(), waitMs: 200 })).rejects.toMatchObject(locked)
     winner.kill()

@@ -119,8 +119,14 @@ test('open uploads and stray blobs are gone after a restart; live ones stay', as
   expect((await again.call('GET', `/v4/nodes/files/uploads/${uploadId}`)).json.errorCode).toBe(-20501)
 })
 
-/** Uploads, overwrites and deletes until the server dies; answers what was confirmed. */
-async function work(person: Person, room: number, lane: number, confirmed: Map<string, string>): Promise<void> {
+/** Uploads and overwrites until the server dies; tells what was confirmed. */
+async function work(
+  person: Person,
+  room: number,
+  lane: number,
+  confirmed: Map<string, string>,
+  onConfirmed: () => void,
+): Promise<void> {
   for (let n = 0; ; n++) {
     const name = `lane${lane}-${n % 6}`
     const bytes = randomBytes(n % 2 === 0 ? 500 : 40_000)
@@ -130,6 +136,7 @@ async function work(person: Person, room: number, lane: number, confirmed: Map<s
       const reply = await uploadClassic(person, room, name, bytes, { resolutionStrategy: 'overwrite' })
       if (reply.status !== 201) throw new Error(`refused: ${reply.status} ${reply.body}`)
       confirmed.set(name, createHash('sha256').update(bytes).digest('hex'))
+      onConfirmed()
     } catch (error) {
       if (String(error).includes('refused')) throw error
       return
@@ -137,20 +144,22 @@ async function work(person: Person, room: number, lane: number, confirmed: Map<s
   }
 }
 
-test('killed while busy, four times: everything confirmed is there, nothing is half there', {
-  timeout: 60_000,
-}, async () => {
+test('killed while busy, four times: everything confirmed is there, nothing is half there', async () => {
   const dir = await freshDir()
   await addUser(dir, { name: 'ann', password: 'ann-pw' })
   const confirmed = new Map<string, string>()
   let room = 0
-  for (const lifeMs of [150, 300, 450, 600]) {
+  for (const uploads of [1, 4, 9, 16]) {
     const { child, url } = await spawnServer(dir)
     const world = { dir, api: `${url}/api`, server: { url } } as World
     const ann = await enter(world, 1, 'ann')
     if (room === 0) room = await makeRoom(ann, 'R')
-    const lanes = [0, 1, 2, 3].map((lane) => work(ann, room, lane, confirmed))
-    await new Promise((resolve) => setTimeout(resolve, lifeMs))
+    let left = uploads
+    let lanes: Promise<void>[] = []
+    await new Promise<void>((resolve) => {
+      const onConfirmed = () => --left === 0 && resolve()
+      lanes = [0, 1, 2, 3].map((lane) => work(ann, room, lane, confirmed, onConfirmed))
+    })
     await killed(child)
     await Promise.all(lanes)
     const checked = await startWorld({ dataDir: dir })

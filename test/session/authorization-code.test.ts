@@ -82,11 +82,13 @@ describe('authorization code', () => {
     const flags = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync']
     const browser = await chromium.launch({
       executablePath: CHROMIUM,
+      timeout: 0,
       args: [...flags, '--disable-background-networking', '--disable-component-update'],
     })
     onTestFinished(() => browser.close())
     const url = await embedded()
     const page = await browser.newPage()
+    page.setDefaultTimeout(0)
     const driven: Promise<void>[] = []
     const openUrl = async (start: string) => {
       const drive = async () => {

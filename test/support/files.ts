@@ -1,5 +1,6 @@
 /** Directories that end with the test, and children that run our sources with other rights. */
 import { spawn } from 'node:child_process'
+import { watch } from 'node:fs'
 import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,6 +12,20 @@ export async function freshDirectory(): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'sealsync-test-'))
   onTestFinished(() => rm(path, { recursive: true, force: true }))
   return path
+}
+
+/** Resolves when `holds`, which is looked at now and after whatever the system tells of the directory. */
+export function untilDirectory(path: string, holds: () => boolean): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const watcher = watch(path, () => look())
+    const look = () => {
+      if (!holds()) return
+      watcher.close()
+      resolve()
+    }
+    watcher.on('error', reject)
+    look()
+  })
 }
 
 const SOURCES = fileURLToPath(new URL('../../', import.meta.url))

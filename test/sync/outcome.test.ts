@@ -95,7 +95,7 @@ test('a signal ends it: nothing new starts, what runs is awaited, the reason is 
     4,
     async (at) => {
       running++
-      await new Promise((resolve) => setTimeout(resolve, 5))
+      await new Promise((resolve) => setImmediate(resolve))
       if (at === 5) stop.abort(reason)
       running--
       return stop.signal.aborted ? outage() : undefined

@@ -604,7 +604,7 @@ test('a run that is killed after any request: the next one goes on, and the mani
   }
   // Three files, three requests each and more.
   expect(kills).toBeGreaterThanOrEqual(9)
-}, 120_000)
+})
 
 describe('a hostile manifest', () => {
   const file = { kind: 'file', path: 'a/b', mode: 0o644, mtimeNs: '0', size: 1, sha256: sha256('x'), node: 7 }

@@ -5,13 +5,17 @@ import { createWorld, makeTree, snapshot, type World } from '../support/cli.ts'
 let keysAsked = 0
 let contentsAsked = 0
 let onContent: (() => void) | undefined
+let onKey: (() => void) | undefined
 let world: World
 const FILES = 100
 beforeAll(async () => {
   world = await createWorld({
     recorder: {
       onRequest({ method, path }) {
-        if (path.endsWith('/user_file_key')) keysAsked++
+        if (path.endsWith('/user_file_key')) {
+          keysAsked++
+          onKey?.()
+        }
         if (method !== 'GET' || !path.includes('/downloads/')) return
         contentsAsked++
         onContent?.()
@@ -25,28 +29,31 @@ beforeAll(async () => {
 afterAll(() => world.close())
 afterEach(() => {
   onContent = undefined
+  onKey = undefined
   world.server.faults.clear()
 })
 
-async function waitFor(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 30_000
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error('waited in vain')
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-}
-
 const on = { method: 'GET', path: '/downloads/' }
 
+/** By the time that it resolves the client would have asked for another key, if it wanted to: it has had time for this. */
+async function otherRequests(): Promise<void> {
+  for (let i = 0; i < 5; i++) await world.list('/room')
+}
+
 test('file keys are fetched while content keeps us waiting, and not without bound', async () => {
-  world.server.faults.add({ on, do: { delayMs: 4_000 } })
+  world.server.faults.add({ on, do: { hold: true } })
+  const held = world.server.faults.until(world.server.faults.hits.length + 1)
+  const enough = new Promise<void>((resolve) => {
+    onKey = () => keysAsked >= KEYS_AHEAD && resolve()
+  })
   ;[keysAsked, contentsAsked] = [0, 0]
   const target = world.path('out')
   const run = (await world.client()).download(['/room/src'], target, { jobs: 1 })
-  await waitFor(() => contentsAsked === 1 && keysAsked >= KEYS_AHEAD)
-  await new Promise((resolve) => setTimeout(resolve, 200))
+  await Promise.all([held, enough])
+  await otherRequests()
   expect(contentsAsked).toBe(1)
   expect(keysAsked).toBeLessThanOrEqual(KEYS_AHEAD + 1)
+  world.server.faults.clear()
   expect(await run).toMatchObject({ transferred: FILES, failed: [] })
   expect(keysAsked).toBe(FILES)
   expect(snapshot(`${target}/src`)).toEqual(snapshot(world.path('src')))
@@ -65,7 +72,9 @@ test('a key that cannot be had costs its own file only, although it was asked fo
 })
 
 test('stopped, it asks for no more', async () => {
-  world.server.faults.add({ on, times: 99, do: { delayMs: 60_000 } })
+  world.server.faults.add({ on, times: 99, do: { hold: true } })
+  // Some come through, and then as many as may be on their way.
+  world.server.faults.add({ on: { path: '/user_file_key$' }, after: 10, times: 99, do: { hold: true } })
   ;[keysAsked, contentsAsked] = [0, 0]
   let asked = 0
   const stop = new AbortController()
@@ -78,7 +87,8 @@ test('stopped, it asks for no more', async () => {
   expect((await run).stoppedBy).toBeDefined()
   expect(contentsAsked).toBe(2)
   expect(asked).toBeLessThan(KEYS_AHEAD - KEYS_AT_ONCE)
-  await new Promise((resolve) => setTimeout(resolve, 200))
+  world.server.faults.clear()
+  await otherRequests()
   // What had been sent when it was stopped may still arrive.
   expect(keysAsked).toBeLessThanOrEqual(asked + KEYS_AT_ONCE)
 })

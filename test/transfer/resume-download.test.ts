@@ -46,14 +46,6 @@ const get = async (target: string, source = '/room/src/big', signal?: AbortSigna
     ...(signal === undefined ? {} : { signal }),
   })
 
-async function waitFor(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 30_000
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error('waited in vain')
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-}
-
 /** Of one request. */
 const SEGMENT = 4 * MIB
 
@@ -66,7 +58,7 @@ function stopAfter(bytes: number): number {
   const on = { method: 'GET', path: '/downloads/' }
   const after = Math.floor(bytes / SEGMENT)
   world.server.faults.add({ on, after, do: { cutAfterBytes: bytes % SEGMENT } })
-  world.server.faults.add({ on, after, times: 999, do: { delayMs: 60_000 } })
+  world.server.faults.add({ on, after, times: 999, do: { hold: true } })
   return after === 0 ? 2 : 4
 }
 
@@ -74,9 +66,9 @@ function stopAfter(bytes: number): number {
 async function interrupted(bytes: number, target = freshTarget(), source?: string): Promise<string> {
   const affected = stopAfter(bytes)
   const stop = new AbortController()
-  const before = world.server.faults.hits.length
+  const met = world.server.faults.until(world.server.faults.hits.length + affected)
   const run = get(target, source, stop.signal)
-  await waitFor(() => world.server.faults.hits.length >= before + affected)
+  await met
   stop.abort(new Error('enough'))
   expect((await run).stoppedBy).toBeDefined()
   world.server.faults.clear()

@@ -181,11 +181,11 @@ test.each(['classic', 'a plain room'])('%s: cancelled and started over, never go
   }
   const stop = new AbortController()
   const path = which === 'classic' ? '/v4/uploads/' : '^/s3/'
-  world.server.faults.add({ on: { path }, after: 1, times: 9, do: { delayMs: 3_000 } })
+  world.server.faults.add({ on: { path }, after: 1, times: 9, do: { hold: true } })
   const options = { journal: upload.journal, partSize: 5 * 1024 * 1024 }
-  const before = world.server.faults.hits.length
+  const held = world.server.faults.until(world.server.faults.hits.length + 1)
   const first = using.upload([upload.source], target, { ...options, signal: stop.signal })
-  while (world.server.faults.hits.length === before) await new Promise((resolve) => setTimeout(resolve, 20))
+  await held
   stop.abort()
   expect((await first).stoppedBy?.class).toBe('cancelled')
   expect(upload.begun()).not.toContain('"do":"send"')

@@ -229,14 +229,15 @@ async function keepFewerBytes(route: Route): Promise<void> {
   const data = world.path('server')
   const before = new Set(listFiles(data))
   const { faults } = world.server
-  faults.add({ on: STEPS[route].complete!, do: { delayMs: 1_500 } })
-  const since = faults.hits.length
+  faults.add({ on: STEPS[route].complete!, do: { hold: true } })
+  const held = faults.until(faults.hits.length + 1)
   const run = client.upload([world.path('new')], target, { contents: true, partSize: PART })
-  await expect.poll(() => faults.hits.length, { timeout: 20_000 }).toBeGreaterThan(since)
+  await held
   const stored = listFiles(data).filter((name) => !before.has(name) && statSync(join(data, name)).size >= PART)
   expect(stored.length).toBeGreaterThan(0)
   const victim = join(data, stored[0]!)
   truncateSync(victim, statSync(victim).size - 1000)
+  faults.release()
   await run
   // Whether the server notices is its affair; if it says that all is there, reading it must not.
   const back = world.path(`back ${route}`)
