@@ -197,7 +197,7 @@ function timeOption(context: Context, flag: string, fallback: number): number {
 
 function requireRepeatable({ options }: Context, run: PairRun): void {
   if (run.dryRun) throw new SyncError('usage', 'OPTION_INVALID', '--watch and --dry-run do not go together')
-  for (const flag of ['files-from', 'filter-from']) {
+  for (const flag of ['files-from', 'files-from0', 'filter-from']) {
     if (text(options, camelCase(flag)) !== '-') continue
     throw new SyncError('usage', 'OPTION_INVALID', `--${flag} - can be read once only; with --watch, name a file`)
   }
