@@ -18,6 +18,7 @@ import type { Authorizer } from './session/authorizer.ts'
 import type { GrantStore } from './session/grant-store.ts'
 import { type RetryEvent, Session } from './session/open.ts'
 import { runDownload } from './sync/download-run.ts'
+import { createHeldRules } from './sync/held-rules.ts'
 import type { RunSummary } from './sync/outcome.ts'
 import type { DownloadOptions, RunContext, RunEvent, UploadOptions } from './sync/run.ts'
 import { runSync, type SyncOptions, type SyncSummary } from './sync/sync-run.ts'
@@ -41,6 +42,8 @@ export interface ClientOptions {
   readonly keyCache?: { readonly directory: string; readonly userId: number }
   /** Where members' keys and encrypted rooms are remembered for later clients. Default: memory. */
   readonly pins?: { readonly directory: string }
+  /** Where it is remembered which rule files (`.syncignore`) came from a server and wait for `accept`. Default: memory. */
+  readonly rules?: { readonly directory: string }
   /**
    * Hands file keys also to members whose keys were never seen before, and pins those. Default: false, since it is the server
    * that says who is a member.
@@ -148,11 +151,13 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   }
   const cache = options.keyCache && createFileKeyCache({ ...options.keyCache, origin, clock })
   const keyring = createKeyring(api, options.keyPassword ?? noPassword, cache, pins)
+  const rules = createHeldRules(options.rules?.directory)
   const context: RunContext = {
     api,
     keyring,
     clock,
     random,
+    rules,
     onEvent: options.onEvent,
     onBusy,
     confirm: options.confirm,

@@ -4,7 +4,9 @@ import { isAbsolute, join, normalize } from 'node:path'
 import { parse as parseToml } from 'smol-toml'
 import { localError, SyncError, systemCode } from '../errors.ts'
 import { type BackupSet, componentsOf, isWithin, type Retention } from '../sync/backup/set.ts'
+import { createHeldRules } from '../sync/held-rules.ts'
 import { parseRemotePath } from '../sync/remote-path.ts'
+import { rulesPath } from './context.ts'
 import { homeDirectory } from './profile.ts'
 import { parseSize } from './settings.ts'
 
@@ -24,7 +26,7 @@ const invalid = (path: string, why: string) =>
 /**
  * Reads the configuration of a set.
  *
- * @throws {SyncError} `BACKUP_CONFIG`, `BACKUP_MISSING` (class `usage`).
+ * @throws {SyncError} `BACKUP_CONFIG`, `BACKUP_MISSING` (class `usage`), `RULES_NOT_ACCEPTED`.
  */
 export async function loadSet(name: string, path = setPath(name)): Promise<BackupSet> {
   checkSetName(name)
@@ -44,6 +46,8 @@ export async function loadSet(name: string, path = setPath(name)): Promise<Backu
       hint: 'Write that file, or name another with --config. To read a backup --target is enough.',
     })
   }
+  // One that others can write by a run would decide what is sent where.
+  if (path !== setPath(name)) await createHeldRules(rulesPath()).requireAccepted(path)
   let values: Record<string, unknown>
   try {
     values = parseToml(text)

@@ -5,7 +5,7 @@ import { SyncError } from '../errors.ts'
 import type { GrantStore, StoreKind } from '../session/grant-store.ts'
 import type { RunEvent } from '../sync/run.ts'
 import { openBrowser } from './browser.ts'
-import { type Context, grantName, keyCachePath, keyPassword, pinPath, requireProfile } from './context.ts'
+import { type Context, grantName, keyCachePath, keyPassword, pinPath, requireProfile, rulesPath } from './context.ts'
 import { display } from './display.ts'
 import type { Output } from './output.ts'
 import { homeDirectory, listProfiles, loadProfile, type Profile } from './profile.ts'
@@ -97,6 +97,7 @@ export async function connect(
       ? {}
       : { keyCache: { directory: keyCachePath(), userId: profile.userId } }),
     pins: { directory: pinPath() },
+    rules: { directory: rulesPath() },
     trustNewMembers: settings.flag('trust-new-members') || (isInteractive() && !output.json),
     transport: await transportOf(settings, profile.server),
     limitRate: parseRates(settings.text('limit-rate') ?? '0') ?? {},

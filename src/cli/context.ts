@@ -128,3 +128,6 @@ export const statesPath = (): string => join(homeDirectory(), 'sync')
 
 /** What is known of members' keys and of encrypted rooms. */
 export const pinPath = (): string => join(homeDirectory(), 'pins')
+
+/** Which rules came from servers and wait for somebody. */
+export const rulesPath = (): string => join(homeDirectory(), 'rules')

@@ -64,11 +64,11 @@ const ORDER = [1, 7, 9, 13, 4, 10, 6, 5, 12, 3]
  * partial, unless it is about integrity, safety, keys, conflicts, our own bugs, or the local target of a download.
  */
 export function exitCodeOfRun(
-  summary: Pick<RunSummary, 'failed' | 'stoppedBy'>,
+  summary: Pick<RunSummary, 'failed' | 'pending' | 'stoppedBy'>,
   direction: 'upload' | 'download',
 ): number {
   if (summary.stoppedBy?.class === 'cancelled') return signalExit(summary.stoppedBy)
-  const codes = summary.failed.map(({ error }) => {
+  const codes = [...summary.failed, ...(summary.pending ?? [])].map(({ error }) => {
     if (['integrity', 'safety', 'key', 'conflict', 'internal'].includes(error.class)) return exitCodeOf(error)
     if (error.class === 'local_io' && direction === 'download') return EXIT.localDisk
     return EXIT.partial

@@ -7,7 +7,6 @@ import type { SingleBar } from 'cli-progress'
 import type { SyncError } from '../errors.ts'
 import type { RunSummary } from '../sync/outcome.ts'
 import type { RunEvent } from '../sync/run.ts'
-import type { EntryFailure } from '../sync/tree.ts'
 import { showFingerprint } from '../transfer/pins.ts'
 import { display, jsonLine, plural, showBytes } from './display.ts'
 
@@ -20,6 +19,8 @@ export interface OutputOptions {
 export interface Output extends OutputOptions {
   /** A result: text for people, or the object with `--json`. Text must be safe already; `-q` does not hide results. */
   result(text: string, object: object): void
+  /** What a command has done, for whoever did not ask for more than that; hidden by `-q`, but not with `--json`. */
+  done(text: string, object: object): void
   /** Something worth knowing; hidden by `-q`. */
   info(text: string): void
   /** Only with `-v`. */
@@ -64,6 +65,9 @@ export function createOutput(options: OutputOptions): Output {
   return {
     ...options,
     result: (text, object) => write(process.stdout, json ? jsonLine(object) : text),
+    done: (text, object) => {
+      if (json || !quiet) write(process.stdout, json ? jsonLine(object) : text)
+    },
     info: (text) => {
       if (!quiet) write(process.stderr, display(text))
     },
@@ -267,16 +271,35 @@ async function createBars(verb: string) {
 }
 
 /** A summary as programs read it. */
-export function summaryFields<T extends { readonly failed: readonly EntryFailure[]; readonly stoppedBy?: SyncError }>({
+export function summaryFields<T extends Pick<RunSummary, 'failed' | 'pending' | 'stoppedBy'>>({
   failed,
+  pending,
   stoppedBy,
   ...counts
 }: T) {
   return {
     ...counts,
     failed: failed.map(({ path, error: { code, message } }) => ({ path, code, message })),
+    ...(pending === undefined
+      ? {}
+      : { pending: pending.map(({ what, name, error: { code, message } }) => ({ what, name, code, message })) }),
     ...(stoppedBy === undefined ? {} : { stoppedBy: { code: stoppedBy.code, message: stoppedBy.message } }),
   }
+}
+
+/** What to do about what went wrong, each once. */
+export const hintsOf = ({ failed, pending = [] }: Pick<RunSummary, 'failed' | 'pending'>): string[] => [
+  ...new Set([...failed, ...pending].flatMap(({ error }) => error.hint ?? [])),
+]
+
+/** For the end of a line. */
+export const pendingText = ({ pending = [] }: Pick<RunSummary, 'pending'>): string => {
+  const members = pending.filter(({ what }) => what === 'member').length
+  const rules = pending.length - members
+  return [
+    members === 0 ? '' : `, ${plural(members, 'member')} without keys`,
+    rules === 0 ? '' : `, ${plural(rules, 'rule file')} not accepted`,
+  ].join('')
 }
 
 /** The end of an upload or download. */
@@ -285,17 +308,17 @@ export function printSummary(output: Output, verb: string, summary: RunSummary, 
   const stopped = summary.stoppedBy
   if (stopped !== undefined) {
     write(process.stderr, `error: ${display(stopped.message)}`)
-    if (stopped.hint !== undefined) write(process.stderr, `  ${display(stopped.hint)}`)
+    if (stopped.hint !== undefined && !output.quiet) write(process.stderr, `  ${display(stopped.hint)}`)
   } else if (!output.quiet) {
-    for (const hint of new Set(summary.failed.map(({ error }) => error.hint))) {
-      if (hint !== undefined) write(process.stderr, `  ${display(hint)}`)
+    for (const hint of hintsOf(summary)) {
+      write(process.stderr, `  ${display(hint)}`)
     }
   }
   const seconds = ms / 1000
   const rate = bytes > 0 && seconds > 0 ? `, ${showBytes(Math.round(bytes / seconds))}/s` : ''
   const text =
     `${verb} ${plural(transferred, 'file')} (${showBytes(bytes)}) in ${seconds.toFixed(1)} s${rate}; ` +
-    `${skipped} unchanged, ${ignored} ignored, ${summary.failed.length} failed`
+    `${skipped} unchanged, ${ignored} ignored, ${summary.failed.length} failed${pendingText(summary)}`
   if (output.json) output.result('', { type: 'summary', exitCode, ...summaryFields(summary) })
   else output.info(text)
 }

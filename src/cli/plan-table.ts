@@ -1,4 +1,5 @@
 /** What a run would do, as people and programs read it. @module */
+import type { Pending } from '../sync/outcome.ts'
 import type { PlanFile, PlanLine } from '../sync/plan-file.ts'
 import type { EntryFailure } from '../sync/tree.ts'
 import type { Context } from './context.ts'
@@ -39,6 +40,7 @@ export interface Planned {
   /** Places that are gone on one side and left on the other. */
   readonly kept: number
   readonly failed: readonly EntryFailure[]
+  readonly pending?: readonly Pending[] | undefined
 }
 
 /**
@@ -48,7 +50,7 @@ export interface Planned {
  * @returns the exit code: 11 where something is to be done and `--detailed-exitcode` asks for that.
  */
 export function printPlan({ output, options }: Context, planned: Planned, code: number): number {
-  const { direction, local, remote, steps, kept, failed } = planned
+  const { direction, local, remote, steps, kept, failed, pending } = planned
   const isDifferent = code === EXIT.done && options.detailedExitcode === true && steps.length > 0
   const exitCode = isDifferent ? EXIT.differences : code
   const bytes = steps.reduce((sum, line) => sum + line.bytes, 0)
@@ -65,7 +67,15 @@ export function printPlan({ output, options }: Context, planned: Planned, code: 
   const parts = Object.entries(counts).map(([action, count]) => `${count} ${ACTIONS[action as PlanLine['do']]}`)
   const said = steps.length === 0 ? 'nothing to do' : `${parts.join(', ')}; ${showBytes(bytes)} to transfer`
   if (output.json) {
-    const fields = { direction, local, remote, counts, bytes, kept, failed: summaryFields({ failed }).failed }
+    const fields = {
+      direction,
+      local,
+      remote,
+      counts,
+      bytes,
+      kept,
+      ...summaryFields({ failed, ...(pending && { pending }) }),
+    }
     output.result('', { type: 'summary', exitCode, ...fields })
   } else {
     output.info(`${local} ${ARROWS[direction]} ${remote}: ${said}${kept > 0 ? `; ${kept} kept (see --delete)` : ''}`)

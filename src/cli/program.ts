@@ -337,6 +337,14 @@ function createProgram(run: Run): Command {
     .option('-n, --dry-run', 'only say what would be taken back')
     .action(run(async () => (await past()).undo))
 
+  const rules = program.command('rules').description('.syncignore files that came from a server and do not count yet')
+  command(rules, 'list [directory]', 'show those at or below it; exit code 3 if there are any').action(
+    run(async () => (await import('./commands/rules.ts')).list, { withProblems: true }),
+  )
+  command(rules, 'accept <path>', 'let those at or below it count as they are now').action(
+    run(async () => (await import('./commands/rules.ts')).accept, { withProblems: true }),
+  )
+
   backupCommands(program, run)
 
   const serve = command(program, 'serve', 'run the embedded server')
@@ -394,7 +402,8 @@ function selectionOptions(target: Command): Command {
     .addOption(new Option('--exclude <pattern>', 'leave out, as in .gitignore (may be repeated)').argParser(collect))
     .addOption(new Option('--include <pattern>', 'take in after all; the last that matches decides').argParser(collect))
     .option('--filter-from <file>', 'file of patterns, as a .gitignore')
-    .option('--files-from <file>', 'only the paths in this file (- for standard input)')
+    .option('--files-from <file>', 'only the paths in this file, one a line (- for standard input)')
+    .option('--files-from0 <file>', 'the same, with NUL bytes between the paths, as from find -print0')
     .option('--max-size <size>', 'leave larger files out')
     .option('--min-age <time>', 'leave files out that were modified within this time')
   target.on('option:exclude', (pattern: string) => add(pattern))

@@ -244,6 +244,12 @@ interface Layer {
 
 const MAX_FILE = 64 * 1024
 
+/** Says what waits to be accepted; loaded where there is a project file. */
+async function isHeld(path: string, home: string): Promise<boolean> {
+  const { createHeldRules } = await import('../sync/held-rules.ts')
+  return createHeldRules(join(home, 'rules')).list(path).length > 0
+}
+
 /** Reads a settings file; others must not be able to write it. */
 async function readFileLayer(path: string, isProject: boolean, problems: string[]): Promise<Layer | undefined> {
   let text: string
@@ -353,7 +359,10 @@ export async function readSettings(sources: SettingSources): Promise<{ settings:
   const layers = [flags, variables]
   const fromFile = async (path: string, isProject: boolean) => {
     const layer = await readFileLayer(path, isProject, problems)
-    return layer === undefined ? [] : [layer]
+    if (layer === undefined) return []
+    if (!isProject || !(await isHeld(path, sources.home))) return [layer]
+    problems.push(`${path} came from a server, or was changed from there, and nobody has accepted it: see sync rules`)
+    return []
   }
   const project = await fromFile(files.project, true)
   const user = await fromFile(files.user, false)

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { SyncError, toSyncError } from '../errors.ts'
 import type { Names } from '../local/names.ts'
 import { foldsCase } from '../local/safe-tree.ts'
-import { createTally, runEntries } from './outcome.ts'
+import { createTally, type Pending, runEntries } from './outcome.ts'
 import { looksEqual } from './records.ts'
 import { requireContainer } from './remote-path.ts'
 import { DEFAULT_JOBS, isSameContent, never, type RunContext, type RunOptions } from './run.ts'
@@ -22,6 +22,8 @@ export interface Comparison {
   /** In the order of their paths. */
   readonly differences: readonly Difference[]
   readonly failed: readonly EntryFailure[]
+  /** Absent: nothing. */
+  readonly pending?: readonly Pending[]
   readonly stoppedBy?: SyncError
 }
 
@@ -49,13 +51,15 @@ export async function compareTrees(
     throw new SyncError('not_found', 'REMOTE_MISSING', `There is no ${remote} on the server, or you cannot see it`)
   }
   const how = {
-    selection: createSelection(options.selection ?? {}, context.clock.now()),
+    selection: createSelection(options.selection ?? {}, context.clock.now(), context.rules?.look()),
     blocked: createBlocked(),
     names: options.names,
     signal,
   }
   const here = await scanLocal(local, how)
   const there = await scanRemote(context.api, container, roomId, { ...how, foldCase: foldsCase(local) })
+  const isThere = (key: string) => here.items.has(key) || there.items.has(key) || how.blocked.has(key)
+  const notThere = how.selection.missing(isThere)
   const differences: Difference[] = []
   const both: { shown: string; key: string }[] = []
   for (const [key, { kind, path }] of here.items) {
@@ -87,10 +91,12 @@ export async function compareTrees(
     { signal, onBusy: context.onBusy },
   )
   differences.sort((a, b) => (keyOf([a.path]) < keyOf([b.path]) ? -1 : 1))
+  const pending = how.selection.unaccepted.map(({ path, error }): Pending => ({ what: 'rules', name: path, error }))
   return {
+    ...(pending.length === 0 ? {} : { pending }),
     compared: both.length,
     differences,
-    failed: [...here.failures, ...there.failures, ...tally.failed],
+    failed: [...here.failures, ...there.failures, ...notThere, ...tally.failed],
     ...(tally.stoppedBy === undefined ? {} : { stoppedBy: toSyncError(tally.stoppedBy) }),
   }
 }

@@ -71,6 +71,11 @@ export async function runDownload(
   const tree = createSafeTree(target)
   for (const step of directories) guardDirectory(context, tree, step, tally)
   const leftovers = await sweep(context, tree, directories)
+  // Rules do not count here, but others may: what comes into a synchronized directory waits there.
+  await context.rules?.hold(
+    tree.root,
+    steps.filter((step) => step.do === 'download'),
+  )
   const downloads: FileStep[] = []
   for (const step of steps) {
     if (step.do === 'download' && (await isNeeded(context, tree.root, step, tally, signal))) downloads.push(step)
@@ -104,6 +109,7 @@ export async function runDownload(
   await runEntries(downloads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure, onBusy: context.onBusy })
   await keys.close()
   await large.close()
+  await context.rules?.note(tree.root)
   await makeDurable(changed, tally)
   await removeSettled(tree.root, wanted, leftovers, tally)
   return summarize(tally, 0)

@@ -9,6 +9,16 @@ import { isDiskFatal, SyncError, systemCode, toSyncError } from '../errors.ts'
 import type { PlanLine } from './plan-file.ts'
 import type { EntryFailure } from './tree.ts'
 
+/**
+ * What waits for a person: a member whose key is not trusted, rules that nobody has accepted. No file has failed, and nothing will
+ * be better by itself.
+ */
+export interface Pending {
+  readonly what: 'member' | 'rules'
+  readonly name: string
+  readonly error: SyncError
+}
+
 export interface RunSummary {
   /** Files in the scope of the run, whatever became of them. */
   readonly files: number
@@ -21,6 +31,8 @@ export interface RunSummary {
   /** Links, sockets, devices. */
   readonly ignored: number
   readonly failed: readonly EntryFailure[]
+  /** Absent: nothing. */
+  readonly pending?: readonly Pending[]
   /** What stopped the run before its end. */
   readonly stoppedBy?: SyncError
   /** Of a dry run: what would be done. */
@@ -50,6 +62,7 @@ const stopsRun = (error: SyncError) =>
 
 export interface Tally {
   readonly failed: EntryFailure[]
+  readonly pending: Pending[]
   files: number
   bytes: number
   transferred: number
@@ -57,11 +70,20 @@ export interface Tally {
   stoppedBy?: SyncError
 }
 
-export const createTally = (): Tally => ({ failed: [], files: 0, bytes: 0, transferred: 0, skipped: 0 })
+export const createTally = (): Tally => ({ failed: [], pending: [], files: 0, bytes: 0, transferred: 0, skipped: 0 })
 
 export function summarize(tally: Tally, ignored: number): RunSummary {
-  const { failed, files, bytes, transferred, skipped, stoppedBy } = tally
-  return { failed, files, bytes, transferred, skipped, ignored, ...(stoppedBy === undefined ? {} : { stoppedBy }) }
+  const { failed, pending, files, bytes, transferred, skipped, stoppedBy } = tally
+  return {
+    failed,
+    files,
+    bytes,
+    transferred,
+    skipped,
+    ignored,
+    ...(pending.length === 0 ? {} : { pending }),
+    ...(stoppedBy === undefined ? {} : { stoppedBy }),
+  }
 }
 
 /** This process or the system has no more open files to give: fewer at once will do. */

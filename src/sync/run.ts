@@ -5,6 +5,7 @@ import type { Names } from '../local/names.ts'
 import { openStable } from '../local/stable-read.ts'
 import { type DownloadContext, openFileKey } from '../transfer/content.ts'
 import type { TransferEvent } from '../transfer/events.ts'
+import type { HeldRules } from './held-rules.ts'
 import type { Tally } from './outcome.ts'
 import { type ConflictAction, type DownloadStep, sameTime, type UploadStep } from './plan.ts'
 import type { PlanLine } from './plan-file.ts'
@@ -21,6 +22,8 @@ export type RunEvent =
 
 export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
   readonly onEvent?: ((event: RunEvent) => void) | undefined
+  /** Which rules of others somebody has accepted. Absent: all count. */
+  readonly rules?: HeldRules
   /** Tells when the server says that it is too busy; returns how to stop listening. */
   readonly onBusy?: ((listener: () => void) => () => void) | undefined
   /** Asks a person; absent: there is nobody. */

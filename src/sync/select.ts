@@ -3,17 +3,21 @@
  * not take part is invisible on both sides: never transferred, never deleted.
  * @module
  */
-import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import ignore, { type Ignore } from 'ignore'
-import { SyncError, systemCode } from '../errors.ts'
-import type { LocalEntry } from './tree.ts'
+import { SyncError } from '../errors.ts'
+import { sameNameKey } from '../local/names.ts'
+import { rulesOf } from '../local/text-list.ts'
+import { IGNORE_FILE, MAX_RULE_BYTES, notAccepted, type RulesInForce, readRuleFile, UNREADABLE } from './held-rules.ts'
+import { type IgnoreRules, parseRules, tooLong } from './ignore-rules.ts'
+import type { EntryFailure, LocalEntry } from './tree.ts'
 
 export interface SelectionOptions {
   /** Lines of a .gitignore in their order: the last one that matches decides, `!` includes. They go before `.syncignore`. */
   readonly patterns?: readonly string[]
-  /** Only these paths below the root, with all they hold. */
+  /** Only these paths below the root, with all they hold; see `Selection.missing`. */
   readonly paths?: readonly string[]
+  /** Nobody asks for these paths by name: they may be gone. */
+  readonly pathsMayBeGone?: boolean
   /** Larger files stay out. Bytes. */
   readonly maxSize?: number
   /** Files modified within this time stay out. Milliseconds. */
@@ -26,54 +30,81 @@ export interface Selection {
   takes(path: readonly string[], kind: LocalEntry['kind']): boolean
   /** True as long as nothing that was seen leaves anything out. */
   readonly isEverything: boolean
+  /** Rule files that do not count before somebody accepts them. */
+  readonly unaccepted: readonly EntryFailure[]
+  /**
+   * What was asked for by name and cannot be had: `PATH_MISSING`, `PATH_LEFT_OUT` by a rule, `PATH_INVALID`. For when everything
+   * has been looked at.
+   *
+   * @param isThere - Whether there is something of this key, as `keyOf` makes it.
+   */
+  missing(isThere: (key: string) => boolean): EntryFailure[]
   /** Whether a file of this size and time takes part. */
   takesFile(size: number, modifiedAt: number): boolean
 }
 
-export const IGNORE_FILE = '.syncignore'
-const MAX_RULES = 1024 * 1024
-
-const rules = (lines: string | readonly string[]): Ignore =>
-  // Letters count, as they do for git on most systems.
-  ignore({ ignorecase: false, allowRelativePaths: true }).add(lines as string)
+/** Of all lists of a tree together: bytes, and their cost at any one place. */
+const MAX_ALL_BYTES = 64 * MAX_RULE_BYTES
+const MAX_WAY_COST = 100_000
 
 /**
  * @param now - Milliseconds since the epoch.
- * @throws {SyncError} `PATH_INVALID` for a path that leads out of the root.
+ * @param inForce - Which rule files count. Default: all.
+ * @throws {SyncError} `FILTER_TOO_LONG`.
  */
-export function createSelection(options: SelectionOptions, now: number): Selection {
+export function createSelection(options: SelectionOptions, now: number, inForce?: RulesInForce): Selection {
   const { maxSize, minAgeMs } = options
-  const own = options.patterns?.length ? rules(options.patterns) : undefined
-  const wanted = options.paths?.map(components)
+  const own = options.patterns?.length ? parseRules(options.patterns) : undefined
+  const wanted = options.paths && createList(options.paths)
   /** By directory, components joined. */
-  const local = new Map<string, Ignore>()
+  const local = new Map<string, IgnoreRules>()
+  const unaccepted: EntryFailure[] = []
+  let bytes = 0
 
   function isIgnored(path: readonly string[], kind: LocalEntry['kind']): boolean {
-    const name = (components: readonly string[]) => `${components.join('/')}${kind === 'directory' ? '/' : ''}`
-    const verdict = own?.test(name(path))
-    if (verdict?.ignored) return true
-    if (verdict?.unignored || local.size === 0) return false
+    const isDirectory = kind === 'directory'
+    const verdict = own?.test(path, isDirectory)
+    if (verdict === 'ignored') return true
+    if (verdict === 'unignored' || local.size === 0) return false
     // The rules of the deepest directory come last, so they decide.
     for (let depth = path.length - 1; depth >= 0; depth--) {
-      const found = local.get(path.slice(0, depth).join('/'))?.test(name(path.slice(depth)))
-      if (found?.ignored) return true
-      if (found?.unignored) return false
+      const found = local.get(path.slice(0, depth).join('/'))?.test(path.slice(depth), isDirectory)
+      if (found !== undefined) return found === 'ignored'
     }
     return false
   }
 
+  function addRules(path: readonly string[], lines: readonly string[]): void {
+    const rules = parseRules(lines)
+    let cost = rules.cost + (own?.cost ?? 0)
+    for (let depth = 0; depth < path.length; depth++) cost += local.get(path.slice(0, depth).join('/'))?.cost ?? 0
+    for (const line of lines) bytes += line.length
+    if (cost > MAX_WAY_COST || bytes > MAX_ALL_BYTES) throw tooLong()
+    local.set(path.join('/'), rules)
+  }
+
   return {
+    unaccepted,
     get isEverything() {
       return (own ?? wanted ?? maxSize ?? minAgeMs) === undefined && local.size === 0
     },
     enter(source, path) {
-      const text = readRules(join(source, IGNORE_FILE))
-      if (text !== undefined) local.set(path.join('/'), rules(text))
+      const place = join(source, IGNORE_FILE)
+      const { found, failure } = readRules(place)
+      const rules = inForce?.at(place, found) ?? { bytes: found, isHeld: false }
+      // What waits cannot do harm by being unreadable.
+      if (failure !== undefined && !rules.isHeld) throw failure
+      if (rules.isHeld)
+        unaccepted.push(notAccepted([...path, IGNORE_FILE].join('/'), { before: rules.bytes, now: found }))
+      if (rules.bytes !== undefined) addRules(path, rulesOf(rules.bytes, IGNORE_FILE))
     },
     takes(path, kind) {
-      if (wanted !== undefined && !wanted.some((one) => isOnWay(path, one, kind))) return false
-      return !isIgnored(path, kind)
+      if (wanted?.has(path, kind) === false) return false
+      const isOut = isIgnored(path, kind)
+      if (isOut) wanted?.leaveOut(path)
+      return !isOut
     },
+    missing: (isThere) => (options.pathsMayBeGone ? [] : (wanted?.missing(isThere) ?? [])),
     takesFile(size, modifiedAt) {
       if (maxSize !== undefined && size > maxSize) return false
       return minAgeMs === undefined || now - modifiedAt >= minAgeMs
@@ -81,39 +112,69 @@ export function createSelection(options: SelectionOptions, now: number): Selecti
   }
 }
 
-/** True for what is at or below `wanted`, and for the directories that lead there. */
-function isOnWay(path: readonly string[], wanted: readonly string[], kind: LocalEntry['kind']): boolean {
-  const depth = Math.min(path.length, wanted.length)
-  if (path.length < wanted.length && kind !== 'directory') return false
-  for (let at = 0; at < depth; at++) if (path[at] !== wanted[at]) return false
-  return true
+/** Paths by name, in any form of their letters. */
+function createList(paths: readonly string[]) {
+  /** As they were given, by key. The empty key is the root. */
+  const listed = new Map<string, string>()
+  /** Directories that lead to them. */
+  const above = new Set<string>()
+  const invalid: EntryFailure[] = []
+  const leftOut = new Set<string>()
+  for (const path of paths) {
+    const parts = path.split('/').filter((part) => part !== '' && part !== '.')
+    if (path.startsWith('/') || parts.includes('..')) {
+      invalid.push({ path, error: outside() })
+      continue
+    }
+    const key = sameNameKey(parts.join('/'))
+    listed.set(key, parts.join('/'))
+    for (let at = key.lastIndexOf('/'); at > 0; at = key.lastIndexOf('/', at - 1)) above.add(key.slice(0, at))
+  }
+  /** True for what a key of a set is, or is above. */
+  const covers = (keys: { has(key: string): boolean }, key: string): boolean => {
+    for (let end = key.length; end > 0; end = key.lastIndexOf('/', end - 1))
+      if (keys.has(key.slice(0, end))) return true
+    return false
+  }
+  return {
+    /** True for what is at or below a path of the list, and for the directories that lead there. */
+    has(path: readonly string[], kind: LocalEntry['kind']): boolean {
+      if (listed.has('')) return true
+      const key = sameNameKey(path.join('/'))
+      return covers(listed, key) || (kind === 'directory' && above.has(key))
+    },
+    /** A rule is against it. */
+    leaveOut(path: readonly string[]): void {
+      const key = sameNameKey(path.join('/'))
+      if (listed.has(key) || above.has(key)) leftOut.add(key)
+    },
+    missing(isThere: (key: string) => boolean): EntryFailure[] {
+      const failures = [...invalid]
+      for (const [key, path] of listed) {
+        if (covers(leftOut, key)) failures.push({ path, error: ruledOut() })
+        else if (key !== '' && !isThere(key)) failures.push({ path, error: notThere() })
+      }
+      return failures
+    },
+  }
 }
 
-function components(path: string): string[] {
-  const parts = path.split('/').filter((part) => part !== '' && part !== '.')
-  if (path.startsWith('/') || parts.includes('..') || parts.length === 0) {
-    throw new SyncError('usage', 'PATH_INVALID', `Not a path below the root: ${path}`, {
-      hint: 'Paths in a list of files are relative to the local directory.',
-    })
-  }
-  return parts
-}
+const outside = () =>
+  new SyncError('usage', 'PATH_INVALID', 'This is no path below the directory', {
+    hint: 'Paths in a list of files are relative to the local directory, or begin with its own.',
+  })
 
-/** The rules of one directory; `undefined` where it has none. What is no regular file is no rules. */
-function readRules(path: string): string | undefined {
-  let fd: number
+const notThere = () => new SyncError('not_found', 'PATH_MISSING', 'There is no file or directory of this name')
+
+const ruledOut = () =>
+  new SyncError('usage', 'PATH_LEFT_OUT', 'It was asked for by name, and a rule leaves it out', {
+    hint: `Take the rule out of ${IGNORE_FILE} or the options, or the path out of the list.`,
+  })
+
+function readRules(path: string): { found: Uint8Array | undefined; failure?: unknown } {
   try {
-    fd = openSync(path, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0))
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ELOOP') return undefined
-    throw error
-  }
-  try {
-    const info = fstatSync(fd)
-    if (!info.isFile()) return undefined
-    if (info.size > MAX_RULES) throw new SyncError('limit', 'FILTER_TOO_LONG', `${IGNORE_FILE} is longer than 1 MiB`)
-    return readFileSync(fd, 'utf8')
-  } finally {
-    closeSync(fd)
+    return { found: readRuleFile(path) }
+  } catch (failure) {
+    return { found: UNREADABLE, failure }
   }
 }

@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, realpathSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join, relative, resolve } from 'node:path'
 import { getNode } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, toSyncError } from '../errors.ts'
@@ -16,6 +16,7 @@ import { sweepDirectory } from '../local/partial-file.ts'
 import { foldsCase, usuallyFoldsCase } from '../local/safe-tree.ts'
 import { type ApplyResult, applySteps } from './apply.ts'
 import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from './guards.ts'
+import { notAccepted } from './held-rules.ts'
 import {
   isAsRecorded,
   isListingOf,
@@ -26,6 +27,7 @@ import {
   recordedTree,
   tellPlaces,
 } from './known-tree.ts'
+import type { Pending } from './outcome.ts'
 import { isChange, type PairPlan, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
 import { takeManifest } from './pull-manifest.ts'
 import { storeManifest, withoutManifest } from './push-manifest.ts'
@@ -34,6 +36,7 @@ import { ensureFolder, parseRemotePath, resolveRemote, roomOf } from './remote-p
 import { admitTarget, never, type RunContext, report, requireEncryptedSource } from './run.ts'
 import {
   arrangeRemote,
+  type Blocked,
   createBlocked,
   identifyRoot,
   type RemoteScan,
@@ -97,6 +100,8 @@ export interface SyncSummary {
   readonly left: number
   readonly conflicts: readonly { readonly path: string; readonly copy: string }[]
   readonly failed: readonly EntryFailure[]
+  /** Absent: nothing. */
+  readonly pending?: readonly Pending[]
   readonly stoppedBy?: SyncError
 }
 
@@ -134,7 +139,7 @@ export async function runSync(
   const pair = pairOf(options.state.account, local, remote)
   const directory = stateDirectory(options.state.directory, pair)
   if (options.dryRun && !existsSync(directory)) {
-    return summaryOf(pair, '', await look(context, pair, NOTHING_KNOWN, directory, options), undefined)
+    return lookOnly(context, pair, await look(context, pair, NOTHING_KNOWN, directory, options))
   }
   const state = await openState(directory, pair, clock.now(), (keptAs) =>
     context.onEvent?.({
@@ -143,28 +148,44 @@ export async function runSync(
       message: `The state was damaged; it was put aside as ${keptAs}`,
     }),
   )
+  const begin = () =>
+    state.beginRun({ command: options.direction, startedAt: clock.now(), options: optionsOf(options) })
   let runId: string | undefined
-  try {
-    const plan = await look(context, pair, state, directory, options)
-    if (options.dryRun) return summaryOf(pair, '', plan, undefined)
-    runId = state.beginRun({ command: options.direction, startedAt: clock.now(), options: optionsOf(options) })
-    const summary = await carryOut(context, pair, state, directory, plan, runId, options)
-    state.endRun(runId, { endedAt: clock.now(), ...outcomeOf(summary) })
-    return summary
-  } catch (thrown) {
-    const { code, message } = toSyncError(thrown)
-    if (!options.dryRun) {
-      runId ??= state.beginRun({ command: options.direction, startedAt: clock.now(), options: optionsOf(options) })
-      state.endRun(runId, { endedAt: clock.now(), outcome: 'stopped', error: { code, message } })
-    }
-    throw thrown
-  } finally {
+  let summary: SyncSummary | undefined
+  let failure: unknown
+  /** The first failure counts; what is done all the same may fail for the same reason. */
+  const attempt = async (work: () => void | Promise<void>) => {
     try {
-      await state.flush()
-    } finally {
-      await state.close()
+      await work()
+    } catch (thrown) {
+      failure ??= thrown
     }
   }
+  await attempt(async () => {
+    const plan = await look(context, pair, state, directory, options)
+    if (options.dryRun) {
+      summary = lookOnly(context, pair, plan)
+      return
+    }
+    runId = begin()
+    summary = await carryOut(context, pair, state, directory, plan, runId, options)
+    state.endRun(runId, { endedAt: clock.now(), ...outcomeOf(summary) })
+  })
+  if (summary === undefined && !options.dryRun) {
+    const { code, message } = toSyncError(failure)
+    await attempt(() =>
+      state.endRun(runId ?? begin(), { endedAt: clock.now(), outcome: 'stopped', error: { code, message } }),
+    )
+  }
+  await attempt(state.flush)
+  await attempt(state.close)
+  return endOf(summary, failure)
+}
+
+/** What was done is told, also when it could not be written down in the end. */
+export function endOf<T extends { readonly stoppedBy?: SyncError }>(summary: T | undefined, failure: unknown): T {
+  if (summary === undefined) throw failure
+  return failure === undefined ? summary : { ...summary, stoppedBy: summary.stoppedBy ?? toSyncError(failure) }
 }
 
 /** A look begins no state. */
@@ -175,10 +196,16 @@ const NOTHING_KNOWN: Known = Object.freeze({
   records: () => new Map(),
 })
 
-function outcomeOf({ failed, stoppedBy, conflicts, left, ...summary }: SyncSummary) {
+function outcomeOf({ failed, pending = [], stoppedBy, conflicts, left, ...summary }: SyncSummary) {
   const { transferred, bytes, moved, deleted, kept } = summary
   const isConflict = conflicts.length > 0 || failed.some(({ error }) => error.class === 'conflict')
-  const outcome = stoppedBy ? 'stopped' : isConflict ? 'conflicts' : failed.length + left > 0 ? 'partial' : 'done'
+  const outcome = stoppedBy
+    ? 'stopped'
+    : isConflict
+      ? 'conflicts'
+      : failed.length + pending.length + left > 0
+        ? 'partial'
+        : 'done'
   return {
     outcome,
     counts: { transferred, bytes, moved, deleted, kept, left, conflicts: conflicts.length, failed: failed.length },
@@ -199,6 +226,8 @@ interface Plan {
   readonly listed: Listed | undefined
   readonly records: ReturnType<SyncState['records']>
   readonly failures: readonly EntryFailure[]
+  /** What was asked for by name and is not there. */
+  readonly missing: readonly EntryFailure[]
   readonly ignored: number
   readonly selection: Selection
 }
@@ -230,7 +259,7 @@ async function look(
     container.node?.id === roots.remoteId &&
     (localRoot?.dev === roots.dev || localRoot?.ino === roots.ino)
   const records: Plan['records'] = isSameRoots ? state.records() : new Map()
-  const selection = createSelection(options.selection ?? {}, context.clock.now())
+  const selection = createSelection(options.selection ?? {}, context.clock.now(), context.rules?.look())
   const blocked = createBlocked()
   const { names, oneFileSystem = false } = options
   const how = { selection, blocked, signal, names, oneFileSystem }
@@ -273,6 +302,7 @@ async function look(
   }
   guardEmptied(pair, { local: count(here.items.values()), remote: count(there.items.values()), known }, options)
   const failures = [...here.failures, ...there.failures]
+  const missing = selection.missing(isAskedFor(options, here, there, blocked))
   const steps = reconcile(
     {
       local: here.items,
@@ -308,9 +338,24 @@ async function look(
     listed: there.listed,
     records,
     failures,
+    missing,
     ignored: here.ignored + there.ignored,
     selection,
   }
+}
+
+/** A mirror is asked for what is at its source; where it may delete, also for what is to go. */
+function isAskedFor(
+  { direction, delete: deletes }: SyncOptions,
+  here: Pick<Plan['local'], 'items'>,
+  there: Pick<RemoteScan, 'items'>,
+  blocked: Blocked,
+): (key: string) => boolean {
+  const sides = [
+    ...(direction === 'pull' && !deletes ? [] : [here.items]),
+    ...(direction === 'push' && !deletes ? [] : [there.items]),
+  ]
+  return (key) => key === '' || blocked.has(key) || sides.some((items) => items.has(key))
 }
 
 interface ThereScan extends RemoteScan {
@@ -483,7 +528,7 @@ async function carryOut(
   const signal = options.signal ?? never
   const startedAt = clock.now()
   const deadline = options.maxDurationMs === undefined ? undefined : clock.monotonic() + options.maxDurationMs
-  const refused: EntryFailure[] = []
+  const pending: Pending[] = []
   const sent = plan.steps.flatMap((step) => (step.do === 'upload' || step.do === 'keep-both' ? [step.local] : []))
   // What two sides have in common is not what one of them was.
   const hasManifest = options.manifest !== false && options.direction !== 'both'
@@ -495,7 +540,7 @@ async function carryOut(
     files: sent,
     partSize: options.partSize,
     journal: `${directory}/uploads`,
-    onRefused: ({ member, error }) => refused.push({ path: member, error }),
+    onRefused: ({ member, error }) => pending.push({ what: 'member', name: member, error }),
     ...(options.memory === undefined ? {} : { memory: options.memory }),
   })
   let result: ApplyResult | undefined
@@ -522,7 +567,7 @@ async function carryOut(
     if (plan.records.size === 0) for (const key of state.records().keys()) state.remove(key)
     state.setRoots({ ...roots, isSettled: plan.records.size > 0 && state.roots?.isSettled === true })
     if (plan.listed !== undefined) state.setListed(plan.listed)
-    for (const { path, error } of plan.failures) report(context, path, error)
+    for (const { path, error } of [...plan.failures, ...plan.missing]) report(context, path, error)
     for (const left of plan.local.leftovers) await sweepDirectory(left, clock)
     const target = {
       root: pair.local,
@@ -530,6 +575,7 @@ async function carryOut(
       remote: plan.remote.items,
       records: plan.records,
     }
+    await context.rules?.hold(pair.local, plan.steps)
     result = await applySteps(context, plan.steps, target, state, {
       ...(options.jobs === undefined ? {} : { jobs: options.jobs }),
       signal,
@@ -540,6 +586,7 @@ async function carryOut(
       names: options.names,
       uploader,
     })
+    pending.push(...(await rulesThatWait(context, pair.local)))
     if (result.tally.stoppedBy === undefined) {
       // A part of the tree is no tree.
       if (hasManifest && isEncrypted && options.selection?.paths === undefined) {
@@ -562,11 +609,37 @@ async function carryOut(
     if (result === undefined) throw error
     result.tally.stoppedBy ??= toSyncError(signal.aborted ? signal.reason : error)
   } finally {
-    await uploader.close()
+    await uploader.close().catch((error) => {
+      if (result !== undefined) result.tally.stoppedBy ??= toSyncError(error)
+    })
   }
-  result.tally.failed.push(...refused)
-  result.tally.failed.unshift(...plan.failures)
+  result.tally.pending.push(...pending)
+  result.tally.failed.unshift(...plan.failures, ...plan.missing)
   return summaryOf(pair, runId, plan, result)
+}
+
+/** Says what a run would find wrong. */
+function lookOnly(context: RunContext, pair: Pair, plan: Plan): SyncSummary {
+  const summary = summaryOf(pair, '', plan, undefined)
+  for (const { path, error } of summary.failed) report(context, path, error)
+  for (const one of summary.pending ?? []) tell(context, one)
+  return summary
+}
+
+const pendingOf = (pending: readonly Pending[]) => (pending.length === 0 ? {} : { pending })
+
+const tell = ({ onEvent }: RunContext, { name, error: { code, message } }: Pending) =>
+  onEvent?.({ type: 'warning', code, message: `${name}: ${message}` })
+
+/** Takes note of the rules that have come, and says which wait. */
+async function rulesThatWait(context: RunContext, root: string): Promise<Pending[]> {
+  const held = (await context.rules?.note(root)) ?? []
+  return held.map((one) => {
+    const { path, error } = notAccepted(relative(root, one.path), one)
+    const pending: Pending = { what: 'rules', name: path, error }
+    tell(context, pending)
+    return pending
+  })
 }
 
 function summaryOf(pair: Pair, runId: string, plan: Plan, result: ApplyResult | undefined): SyncSummary {
@@ -585,7 +658,8 @@ function summaryOf(pair: Pair, runId: string, plan: Plan, result: ApplyResult | 
       kept: 0,
       left: 0,
       conflicts: [],
-      failed: plan.failures,
+      failed: [...plan.failures, ...plan.missing],
+      ...pendingOf(plan.selection.unaccepted.map(({ path, error }) => ({ what: 'rules', name: path, error }))),
     }
   }
   const { tally, moved, deleted, kept, left, conflicts } = result
@@ -599,6 +673,7 @@ function summaryOf(pair: Pair, runId: string, plan: Plan, result: ApplyResult | 
     left,
     conflicts,
     failed: tally.failed,
+    ...pendingOf(tally.pending),
     ...(tally.stoppedBy === undefined ? {} : { stoppedBy: tally.stoppedBy }),
   }
 }

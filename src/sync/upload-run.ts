@@ -71,7 +71,7 @@ export async function runUpload(
     files: uploads.map(({ entry }) => entry),
     partSize: options.partSize,
     journal: options.journal,
-    onRefused: ({ member, error }) => tally.failed.push({ path: member, error }),
+    onRefused: ({ member, error }) => tally.pending.push({ what: 'member', name: member, error }),
     ...(options.memory === undefined ? {} : { memory: options.memory }),
   })
   try {
@@ -86,9 +86,10 @@ export async function runUpload(
     if (tally.stoppedBy === undefined) await uploader.handOut(roomId)
   } catch (error) {
     tally.stoppedBy ??= toSyncError(signal.aborted ? signal.reason : error)
-  } finally {
-    await uploader.close()
   }
+  await uploader.close().catch((error) => {
+    tally.stoppedBy ??= toSyncError(error)
+  })
   return summarize(tally, local.ignored)
 }
 

@@ -31,6 +31,7 @@ export function createKeysAhead(context: DownloadContext, nodes: readonly Remote
 
   /** A small file is opened with the key that its content had last, if that is known: should it be another one now, little is lost. */
   async function openKey(node: RemoteNode, signal: AbortSignal): Promise<FileKey | undefined> {
+    if (node.isEncrypted !== true) return undefined
     const known = isSmall(node) ? await context.keyring.recall(node.id, signal) : undefined
     return known ?? openFileKey(context, node, signal)
   }

@@ -1,7 +1,7 @@
 /** `--watch`: when runs are due, and that changes on either side arrive. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
@@ -203,10 +203,15 @@ describe('a pair that is watched', () => {
   })
 
   test('push: what is removed here goes there; an emptied directory ends it', async () => {
-    const local = world.path('push')
-    makeTree(local, { a: 'one', 'sub/b': 'two' })
+    // What lies in the directory of this program is heard like everything else.
+    const local = join(world.home, 'push')
+    makeTree(local, { a: 'one', 'sub/b': 'two', 'old/below/c': 'three' })
     const watch = startWatch(['push', local, '/room/push', '--delete'])
     await watch.until(transfers)
+    renameSync(join(local, 'old'), join(local, 'new'))
+    await watch.until((line) => isSummary(line) && line.moved === 1)
+    writeFileSync(join(local, 'new/below/d'), 'four')
+    await watch.until(isDone('new/below/d'))
     rmSync(join(local, 'sub'), { recursive: true })
     await watch.until((line) => isSummary(line) && line.deleted === 2)
     rmSync(local, { recursive: true })
@@ -231,15 +236,12 @@ describe('a pair that is watched', () => {
   test('without help from the system the clock finds changes; that is said once', async () => {
     const [local, hook] = [world.path('unwatched'), world.path('no-watcher.cjs')]
     makeTree(local, { a: 'one' })
-    // As on a platform that the package has no binary for.
+    // As when fs.inotify.max_user_watches is used up by the first directory.
     writeFileSync(
       hook,
-      `const Module = require('node:module')
-       const load = Module._load
-       Module._load = (name, ...rest) => {
-         if (/^@parcel.watcher-/.test(name)) throw Object.assign(new Error('none'), { code: 'MODULE_NOT_FOUND' })
-         return load(name, ...rest)
-       }`,
+      `const fs = require('node:fs')
+       fs.watch = () => { throw Object.assign(new Error('no more'), { code: 'ENOSPC' }) }
+       require('node:module').syncBuiltinESMExports()`,
     )
     const env = { NODE_OPTIONS: `--require ${hook}` }
     const watch = startWatch(['push', local, '/room/unwatched', '--rescan', '1s'], env)
@@ -247,7 +249,8 @@ describe('a pair that is watched', () => {
     writeFileSync(join(local, 'b'), 'two')
     await watch.until(isDone('b'))
     expect(await watch.end('SIGINT')).toBe(130)
-    expect(watch.stderr().match(/warning: The system does not tell of all changes/g)?.length).toBe(1)
+    expect(watch.stderr().match(/warning: The system does not tell of all changes.*max_user_watches/g)?.length).toBe(1)
+    expect(watch.lines.filter(({ code }) => code === 'WATCH_REFUSED')).toHaveLength(1)
   })
 
   test('what cannot work ends at once', async () => {

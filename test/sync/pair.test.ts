@@ -215,7 +215,10 @@ describe('push', () => {
     expect(Object.keys(await pair.remoteFiles())).toEqual(['a.jpg', 'sub/'])
     await pair.push({ selection: { paths: ['sub/c.jpg'] } })
     expect(Object.keys(await pair.remoteFiles())).toEqual(['a.jpg', 'sub/', 'sub/c.jpg'])
-    await expect(pair.push({ selection: { paths: ['../x'] } })).rejects.toMatchObject({ class: 'usage' })
+    expect(await pair.push({ selection: { paths: ['../x'] } })).toMatchObject({
+      transferred: 0,
+      failed: [{ path: '../x', error: { class: 'usage', code: 'PATH_INVALID' } }],
+    })
   })
 })
 
@@ -359,7 +362,8 @@ describe('guards', () => {
     makeTree(pair.local, { a: 'a', 'sub/b': 'b' })
     await pair.push()
     rmSync(pair.path('sub'), { recursive: true })
-    expect(await pair.push({ selection: { paths: ['nothing'] } })).toMatchObject({ ...done, transferred: 0 })
+    const nothing = await pair.push({ selection: { paths: ['nothing'] }, delete: true })
+    expect(nothing).toMatchObject({ transferred: 0, deleted: 0, failed: [{ error: { code: 'PATH_MISSING' } }] })
     expect(await pair.push({ selection: { patterns: ['/a'] }, acceptRoots: true, delete: true })).toMatchObject({
       deleted: 2,
     })

@@ -95,7 +95,7 @@ export async function login(context: Context, url: string): Promise<void> {
       output.warn(
         `${settings.text('session-store') === 'file' ? '' : 'no keyring found: '}the login is kept in plain text in ${store.place}`,
       )
-    output.result(`Logged in to ${client.origin} as ${display(account.userName)}`, {
+    output.done(`Logged in to ${client.origin} as ${display(account.userName)}`, {
       type: 'login',
       server: client.origin,
       user: account.userName,
@@ -111,7 +111,7 @@ export async function login(context: Context, url: string): Promise<void> {
 export async function logout(context: Context): Promise<void> {
   const profile = await loadProfile(context.profileName)
   if (profile === undefined) {
-    context.output.result('Not logged in', { type: 'logout', revoked: false })
+    context.output.done('Not logged in', { type: 'logout', revoked: false })
     return
   }
   const { client, store } = await connect(context)
@@ -134,7 +134,7 @@ export async function logout(context: Context): Promise<void> {
     context.output.warn('the login was removed here, but the server could not be told')
     throw failure
   }
-  context.output.result('Logged out', { type: 'logout', revoked: true })
+  context.output.done('Logged out', { type: 'logout', revoked: true })
 }
 
 export async function whoami(context: Context): Promise<void> {

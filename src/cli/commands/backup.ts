@@ -18,7 +18,7 @@ import { connect } from '../connect.ts'
 import { accountName, type Context, namesOf, requireSettings, text } from '../context.ts'
 import { display, plural, showBytes } from '../display.ts'
 import { exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
-import { createProgress, summaryFields } from '../output.ts'
+import { createProgress, hintsOf, summaryFields } from '../output.ts'
 import { homeDirectory } from '../profile.ts'
 import { parseDuration } from '../settings.ts'
 import { parseLimit } from './sync.ts'
@@ -85,13 +85,18 @@ async function summarized<T extends RunSummary>(
   }
   progress.stop()
   const exitCode = exitCodeOfRun(summary, direction)
-  const { stoppedBy } = summary
+  const { stoppedBy, pending } = summary
   if (stoppedBy !== undefined) output.warn(`stopped: ${stoppedBy.message}`)
-  for (const hint of new Set([stoppedBy, ...summary.failed.map(({ error }) => error)].map((error) => error?.hint))) {
+  for (const hint of new Set([stoppedBy?.hint, ...hintsOf(summary)])) {
     if (hint !== undefined) output.info(`  ${hint}`)
   }
   const { text: line, object } = show(summary, (performance.now() - begun) / 1000)
-  const fields = summaryFields({ ...object, failed: summary.failed, ...(stoppedBy === undefined ? {} : { stoppedBy }) })
+  const fields = summaryFields({
+    ...object,
+    failed: summary.failed,
+    ...(pending && { pending }),
+    ...(stoppedBy === undefined ? {} : { stoppedBy }),
+  })
   if (output.json) output.result('', { type: 'summary', exitCode, ...fields })
   else output.info(line)
   return { exitCode, summary: fields }
@@ -252,7 +257,8 @@ export async function prune(context: Context, name: string): Promise<number> {
     }),
   )
   const { kept, removed, files, bytes } = done
-  if (!output.json) for (const id of removed) output.result(`${dryRun ? 'would remove' : 'removed'} ${id}`, {})
+  if (!output.json)
+    for (const id of removed) output[dryRun ? 'result' : 'done'](`${dryRun ? 'would remove' : 'removed'} ${id}`, {})
   const verb = dryRun ? 'Would remove' : 'Removed'
   const line = `${verb} ${plural(removed.length, 'run')} of ${kept.length + removed.length} and ${plural(files, 'file')} (${showBytes(bytes)}) of the history`
   if (output.json) output.result('', { type: 'summary', exitCode: 0, dryRun, kept, removed, files, bytes })

@@ -13,9 +13,9 @@ import { connect } from '../connect.ts'
 import { accountName, type Context, namesOf, statesPath, text } from '../context.ts'
 import { display, plural, showBytes } from '../display.ts'
 import { EXIT, exitCodeOfRun } from '../exit-codes.ts'
-import { createProgress } from '../output.ts'
+import { createProgress, summaryFields } from '../output.ts'
 import { isDirection } from './runs.ts'
-import { selectionOf } from './sync.ts'
+import { requireAcceptedLists, selectionOf } from './sync.ts'
 
 /** @param contents - Compare contents by their tags, which needs all local files to be read and nothing to be transferred. */
 const compare =
@@ -24,11 +24,12 @@ const compare =
     const { output, settings, signal, options } = context
     const isDeep = contents || options.checksum === true
     const jobs = settings.number('jobs')
+    await requireAcceptedLists(context, resolve(local))
     const progress = await createProgress(output, 'Comparing')
     const { client } = await connect(context, (event) => progress.onEvent(event))
     const result = await compareTrees(client.context, resolve(local), remote, {
       contents: isDeep,
-      selection: selectionOf(context),
+      selection: selectionOf(context, resolve(local)),
       names: namesOf(context),
       signal,
       ...(jobs === undefined ? {} : { jobs }),
@@ -36,16 +37,17 @@ const compare =
       progress.stop()
       await client.close()
     })
-    const { compared, differences, failed, stoppedBy } = result
+    const { compared, differences, failed, pending = [], stoppedBy } = result
     for (const { path, what } of differences)
       output.result(`${what.padEnd(11)} ${display(path)}`, { type: 'difference', path, what })
     const code = exitCodeOfRun(result, 'upload')
     const exitCode = code === EXIT.done && differences.length > 0 ? EXIT.differences : code
     for (const { path, error } of failed) output.warn(`${path}: ${error.message}`)
+    for (const { name, error } of pending) output.warn(`${name}: ${error.message}`)
     if (stoppedBy !== undefined) output.error(stoppedBy, exitCode, { plain: true })
     if (output.json) {
-      const list = failed.map(({ path, error }) => ({ path, code: error.code, message: error.message }))
-      output.result('', { type: 'summary', exitCode, compared, differences: differences.length, failed: list })
+      const fields = summaryFields({ failed, ...(pending.length === 0 ? {} : { pending }) })
+      output.result('', { type: 'summary', exitCode, compared, differences: differences.length, ...fields })
     } else {
       const how = isDeep ? 'by content' : 'by size and time'
       output.info(

@@ -35,7 +35,7 @@ export async function create(context: Context): Promise<void> {
       await createKeyPair(client.api, await lockKeyPair(pair, password), context.signal)
       const { fingerprint } = pair.publicKey
       await client.keyring.pins.trust(await client.keyring.userId(context.signal), [pair.publicKey], true)
-      context.output.result(`Key pair made. Fingerprint:\n${showFingerprint(fingerprint)}`, {
+      context.output.done(`Key pair made. Fingerprint:\n${showFingerprint(fingerprint)}`, {
         type: 'key-pair',
         version: pair.version,
         fingerprint,
@@ -99,7 +99,7 @@ export async function remember(context: Context): Promise<void> {
     pair.wipe()
     await keyring.set(keyPasswordAccount(profile), Buffer.from(password).toString('utf8'))
     password.fill(0)
-    context.output.result('The encryption password is kept in the keyring of the operating system', {
+    context.output.done('The encryption password is kept in the keyring of the operating system', {
       type: 'remembered',
     })
   })
@@ -110,12 +110,12 @@ export async function forget(context: Context): Promise<void> {
   const keyring = await openSystemKeyring({ probe: false })
   if (keyring === undefined) throw noKeyring()
   await keyring.remove(keyPasswordAccount(profile))
-  context.output.result('The keyring does not hold the encryption password any more', { type: 'forgotten' })
+  context.output.done('The keyring does not hold the encryption password any more', { type: 'forgotten' })
 }
 
 export async function clearCache({ output }: Context): Promise<void> {
   const { files, bytes } = await clearFileKeyCaches(keyCachePath())
-  output.result(files === 0 ? 'There is no cache of file keys' : `Removed ${plural(files, 'cache')} of file keys`, {
+  output.done(files === 0 ? 'There is no cache of file keys' : `Removed ${plural(files, 'cache')} of file keys`, {
     type: 'key-cache-cleared',
     files,
     bytes,
@@ -136,7 +136,7 @@ export async function distribute(context: Context): Promise<number> {
       signal: context.signal,
     })
     for (const hint of new Set(refused.map(({ error }) => error.hint))) context.output.info(hint ?? '')
-    context.output.result(`Handed out ${plural(done.handedOut, 'file key')}, ${done.skipped} could not be`, {
+    context.output.done(`Handed out ${plural(done.handedOut, 'file key')}, ${done.skipped} could not be`, {
       type: 'distribution',
       ...done,
       refused: refused.map(({ member, userId, error }) => ({

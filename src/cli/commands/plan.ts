@@ -24,8 +24,8 @@ async function write(context: Context, file: () => PlanFile): Promise<void> {
 export const plan =
   (direction: Direction) =>
   async (context: Context, first: string, second: string): Promise<number> => {
-    const options = syncOptions(context, direction)
     const run = pairRunOf(context, direction, first, second)
+    const options = run.options()
     const { outcome, exitCode } = await runPair(context, { ...run, dryRun: true, options: () => options })
     if (outcome.stoppedBy !== undefined) return exitCode
     const state = { directory: statesPath(), account: outcome.pair.account }
@@ -63,7 +63,7 @@ export async function apply(context: Context, path: string): Promise<number> {
   }
   const { direction, local, remote } = file
   const options = () => ({
-    ...syncOptions(context, direction),
+    ...syncOptions(context, direction, local),
     ...(file.options as Partial<SyncOptions>),
     planned,
   })

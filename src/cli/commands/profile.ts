@@ -43,7 +43,7 @@ export async function show(context: Context, given?: string): Promise<void> {
 
 export async function rename({ output }: Context, from: string, to: string): Promise<void> {
   await renameProfile(from, to)
-  output.result(`${from} is now ${to}`, { type: 'renamed', from, to })
+  output.done(`${from} is now ${to}`, { type: 'renamed', from, to })
 }
 
 export async function remove({ output, settings }: Context, name: string): Promise<void> {
@@ -66,6 +66,6 @@ export async function remove({ output, settings }: Context, name: string): Promi
       },
     )
   }
-  output.result(`Forgot ${name}`, { type: 'removed', name })
+  output.done(`Forgot ${name}`, { type: 'removed', name })
   output.info('The server was not told; its tokens end by themselves. To end them now, log out instead.')
 }

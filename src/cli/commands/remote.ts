@@ -64,7 +64,7 @@ export async function roomCreate(context: Context, path: string): Promise<void> 
         throw error
       }
     }
-    context.output.result(`Made the ${plain ? 'plain' : 'encrypted'} room /${display(room.name)}`, describe(room))
+    context.output.done(`Made the ${plain ? 'plain' : 'encrypted'} room /${display(room.name)}`, describe(room))
   })
 }
 
@@ -170,7 +170,7 @@ export async function mkdir(context: Context, path: string): Promise<void> {
     }
     let node = container
     for (const name of missing) node = await ensureFolder(api, node.id, escapeName(name), context.signal)
-    context.output.result(`Made ${display(path)}`, describe(node))
+    context.output.done(`Made ${display(path)}`, describe(node))
   })
 }
 
@@ -198,7 +198,7 @@ export async function rm(context: Context, paths: readonly string[]): Promise<vo
     }
     for (const { path, node } of nodes) {
       await deleteNode(api, node.id, signal)
-      context.output.result(`Deleted ${display(path)}`, { type: 'deleted', path, id: node.id })
+      context.output.done(`Deleted ${display(path)}`, { type: 'deleted', path, id: node.id })
     }
   })
 }

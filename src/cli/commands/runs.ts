@@ -142,14 +142,17 @@ async function again(
     if (last === undefined || chosen === undefined) continue
     isNothing = false
     const options = (last.options ?? {}) as Partial<SyncOptions>
-    const selection = { ...options.selection, ...(chosen.paths === undefined ? {} : { paths: chosen.paths }) }
+    const selection = {
+      ...options.selection,
+      ...(chosen.paths === undefined ? {} : { paths: chosen.paths, pathsMayBeGone: true }),
+    }
     const direction = last.command as Direction
     const { exitCode } = await runPair(context, {
       direction,
       local: pair.local,
       remote: pair.remote,
       options: () => ({
-        ...syncOptions(context, direction),
+        ...syncOptions(context, direction, pair.local),
         ...options,
         // A part of the tree says nothing about what is gone.
         ...(chosen.paths === undefined ? {} : { delete: false }),
@@ -193,7 +196,8 @@ export async function undo(context: Context, runId: string): Promise<number> {
         }),
       )
       const verb = dryRun ? 'would take back' : 'took back'
-      for (const deed of undone) output.result(`${verb}: ${deed.do} ${display(deed.path)}`, { type: 'undone', ...deed })
+      for (const deed of undone)
+        output[dryRun ? 'result' : 'done'](`${verb}: ${deed.do} ${display(deed.path)}`, { type: 'undone', ...deed })
       for (const { deed, error } of skipped) {
         output.warn(`${deed.path}: ${error.message}`)
         if (output.json)

@@ -122,5 +122,5 @@ export async function userAdd(context: Context, name: string): Promise<void> {
     })
     context.output.info(`The address for an authenticator app is in ${resolve(codeFile)}`)
   }
-  context.output.result(`Made the account ${display(name)}`, { type: 'user', id, user: name })
+  context.output.done(`Made the account ${display(name)}`, { type: 'user', id, user: name })
 }

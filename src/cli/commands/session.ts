@@ -65,7 +65,7 @@ export async function renew(context: Context): Promise<void> {
     await client.session.renew(context.signal)
     const { expiresAt } = await client.session.check()
     const until = expiresAt === undefined ? undefined : new Date(expiresAt).toISOString()
-    context.output.result(`Login renewed${until === undefined ? '' : ` until ${until}`}`, {
+    context.output.done(`Login renewed${until === undefined ? '' : ` until ${until}`}`, {
       type: 'renewed',
       expiresAt: until,
     })
@@ -109,7 +109,7 @@ export async function exportSession(context: Context, file: string): Promise<voi
   }
   const where = file === '-' ? 'standard output' : resolve(file)
   if (file !== '-')
-    context.output.result(`The login is in ${display(where)}`, { type: 'exported', file: where, kept: keep })
+    context.output.done(`The login is in ${display(where)}`, { type: 'exported', file: where, kept: keep })
   context.output.info(
     keep
       ? 'Both copies work only as long as the server’s refresh tokens do not rotate.'
@@ -167,7 +167,7 @@ export async function importSession(context: Context, file: string): Promise<voi
     output.warn(
       `${settings.text('session-store') === 'file' ? '' : 'no keyring found: '}the login is kept in plain text in ${store.place}`,
     )
-  output.result(`Took over the login to ${profile.server} as ${display(profile.user)}`, {
+  output.done(`Took over the login to ${profile.server} as ${display(profile.user)}`, {
     type: 'imported',
     server: profile.server,
     user: profile.user,

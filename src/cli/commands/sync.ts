@@ -1,11 +1,13 @@
 /** Runs over a pair of directories. Push, pull and both begin in watch.ts. @module */
-import { readFileSync } from 'node:fs'
+import { realpathSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Client } from '../../client.ts'
 import { systemClock } from '../../environment.ts'
-import { cancelled, localError, SyncError, toSyncError } from '../../errors.ts'
+import { cancelled, SyncError, toSyncError } from '../../errors.ts'
 import { takeLock } from '../../local/lock.ts'
+import { pathsOf, readList, rulesOf } from '../../local/text-list.ts'
 import type { Limit } from '../../sync/guards.ts'
+import { createHeldRules } from '../../sync/held-rules.ts'
 import { isChange, planLine } from '../../sync/plan-file.ts'
 import type { Direction } from '../../sync/reconcile.ts'
 import type { RunEvent } from '../../sync/run.ts'
@@ -13,10 +15,19 @@ import type { SelectionOptions } from '../../sync/select.ts'
 import { pairOf, type SyncOptions, type SyncSummary, stateDirectory } from '../../sync/sync-run.ts'
 import { reported } from '../automation.ts'
 import { connect } from '../connect.ts'
-import { accountName, type Context, lockPath, namesOf, requireSettings, statesPath, text } from '../context.ts'
+import {
+  accountName,
+  type Context,
+  lockPath,
+  namesOf,
+  requireSettings,
+  rulesPath,
+  statesPath,
+  text,
+} from '../context.ts'
 import { plural, showBytes } from '../display.ts'
-import { EXIT, exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
-import { createProgress, summaryFields } from '../output.ts'
+import { EXIT, exitCodeOfRun } from '../exit-codes.ts'
+import { createProgress, hintsOf, pendingText, summaryFields } from '../output.ts'
 import { printPlan } from '../plan-table.ts'
 import { camelCase, parseDuration, parseSize } from '../settings.ts'
 
@@ -46,34 +57,79 @@ export function measured(
   throw new SyncError('usage', 'OPTION_INVALID', `--${flag} takes a value such as ${example}`)
 }
 
-const lines = (path: string): string[] => {
+function realPath(path: string): string {
   try {
-    return readFileSync(path === '-' ? 0 : path, 'utf8')
-      .split(/\r?\n/)
-      .filter((line) => line !== '')
-  } catch (error) {
-    throw localError(error, `read ${path}`)
+    return realpathSync(path)
+  } catch {
+    return path // that it is not there is told by who reads it
   }
 }
 
-/** What takes part. */
-export function selectionOf(context: Context): SelectionOptions {
+/** Paths as they are from the local root; what is not below it stays as it was given, and is told. */
+function relativePaths(paths: readonly string[], local: string): string[] {
+  const roots = [local, realPath(local)].map((root) => (root.endsWith('/') ? root : `${root}/`))
+  return paths.map((path) => {
+    const root = roots.find((one) => `${path}/`.startsWith(one))
+    return root === undefined ? path : path.slice(root.length)
+  })
+}
+
+/** What `--files-from` and `--files-from0` name together; `undefined` without them. */
+function listedPaths({ options, output }: Context, local: string): string[] | undefined {
+  const lists = [text(options, 'filesFrom'), text(options, 'filesFrom0')]
+  if (lists.every((list) => list === undefined)) return undefined
+  const paths = lists.flatMap((list, at) => (list === undefined ? [] : pathsOf(readList(list), list, at === 1)))
+  if (paths.length === 0) output.warn('The list of files names nothing, so nothing takes part')
+  return relativePaths(paths, local)
+}
+
+/**
+ * Looks whether lists that are named in options were changed by what came from a server.
+ *
+ * @param local - Absolute path of the local root; lists elsewhere are nobody's but the user's.
+ * @throws {SyncError} `RULES_NOT_ACCEPTED` (class `changed`).
+ */
+export async function requireAcceptedLists({ options }: Context, local: string): Promise<void> {
+  const lists = ['filterFrom', 'filesFrom', 'filesFrom0'].flatMap((name) => text(options, name) ?? [])
+  if (lists.every((list) => list === '-')) return
+  const rules = createHeldRules(rulesPath())
+  const top = realPath(local)
+  for (const list of lists) {
+    if (list !== '-' && `${realPath(resolve(list))}/`.startsWith(`${top}/`)) await rules.requireAccepted(list)
+  }
+}
+
+/**
+ * What takes part.
+ *
+ * @param local - Absolute path of the local root.
+ */
+export function selectionOf(context: Context, local: string): SelectionOptions {
   const { options } = context
   const filters = text(options, 'filterFrom')
-  const patterns = [...(filters === undefined ? [] : lines(filters)), ...((options.patterns as string[]) ?? [])]
-  const list = text(options, 'filesFrom')
+  const fromInput = ['filterFrom', 'filesFrom', 'filesFrom0'].filter((name) => text(options, name) === '-')
+  if (fromInput.length > 1) {
+    throw new SyncError('usage', 'OPTION_INVALID', 'Only one list can come from standard input')
+  }
+  const fromFile = filters === undefined ? [] : rulesOf(readList(filters), filters)
+  const patterns = [...fromFile.filter((line) => line !== ''), ...((options.patterns as string[]) ?? [])]
+  const paths = listedPaths(context, local)
   const maxSize = measured(context, 'max-size', parseSize, '100M')
   const minAgeMs = measured(context, 'min-age', parseDuration, '10m')
   return {
     ...(patterns.length === 0 ? {} : { patterns }),
-    ...(list === undefined ? {} : { paths: lines(list) }),
+    ...(paths === undefined ? {} : { paths }),
     ...(maxSize === undefined ? {} : { maxSize }),
     ...(minAgeMs === undefined ? {} : { minAgeMs }),
   }
 }
 
-/** What the command line says about a run. */
-export function syncOptions(context: Context, direction: Direction): Omit<SyncOptions, 'state'> {
+/**
+ * What the command line says about a run.
+ *
+ * @param local - Absolute path of the local root.
+ */
+export function syncOptions(context: Context, direction: Direction, local: string): Omit<SyncOptions, 'state'> {
   const { options, settings, signal } = context
   const onConflict = settings.text('on-conflict')
   const prefer = text(options, 'prefer')
@@ -92,7 +148,7 @@ export function syncOptions(context: Context, direction: Direction): Omit<SyncOp
   return {
     direction,
     signal,
-    selection: selectionOf(context),
+    selection: selectionOf(context, local),
     delete: options.delete === true,
     checksum: options.checksum === true,
     oneFileSystem: options.oneFileSystem === true,
@@ -116,7 +172,7 @@ export function syncOptions(context: Context, direction: Direction): Omit<SyncOp
 }
 
 /** What there is to say about a run when it never got to one. */
-const nothing = (local: string, remote: string, error: SyncError): SyncSummary => ({
+const nothing = (local: string, remote: string): SyncSummary => ({
   runId: '',
   pair: { account: '', local, remote },
   steps: [],
@@ -130,7 +186,6 @@ const nothing = (local: string, remote: string, error: SyncError): SyncSummary =
   left: 0,
   conflicts: [],
   failed: [],
-  stoppedBy: error,
 })
 
 export function exitCodeOfSync(summary: SyncSummary, direction: Direction): number {
@@ -192,10 +247,11 @@ async function carryOut(
 ): Promise<PairEnd> {
   const begun = performance.now()
   const progress = await createProgress(context.output, VERBS[direction])
-  let summary: SyncSummary
+  let summary: SyncSummary | undefined
   let exitCode: number
   try {
     requireSettings(context)
+    await requireAcceptedLists(context, local)
     const how = { ...options(), dryRun }
     try {
       const { client, profile } = await link.open((event) => {
@@ -211,15 +267,20 @@ async function carryOut(
     exitCode = exitCodeOfSync(summary, direction)
   } catch (thrown) {
     const error = toSyncError(context.signal.aborted ? cancelled(context.signal) : thrown)
-    summary = nothing(local, remote, error)
-    exitCode = error.class === 'cancelled' ? signalExit(error) : exitCodeOf(error)
+    // What was done is told, also when something went wrong on the way out.
+    summary = { ...(summary ?? nothing(local, remote)), stoppedBy: summary?.stoppedBy ?? error }
+    exitCode = exitCodeOfSync(summary, direction)
   } finally {
     progress.stop()
   }
   if (dryRun && summary.stoppedBy === undefined) {
     const steps = summary.steps.filter(isChange).map(planLine)
     const kept = summary.steps.filter((step) => step.do === 'keep').length
-    exitCode = printPlan(context, { direction, ...summary.pair, steps, kept, failed: summary.failed }, exitCode)
+    exitCode = printPlan(
+      context,
+      { direction, ...summary.pair, steps, kept, failed: summary.failed, pending: summary.pending },
+      exitCode,
+    )
   } else {
     printSync(context, summary, exitCode, performance.now() - begun)
   }
@@ -249,7 +310,7 @@ export async function locked<T>(
 /** One run as the command line describes it. */
 export function pairRunOf(context: Context, direction: Direction, first: string, second: string): PairRun {
   const [local, remote] = direction === 'pull' ? [second, first] : [first, second]
-  const options = () => syncOptions(context, direction)
+  const options = () => syncOptions(context, direction, resolve(local))
   return { direction, local: resolve(local), remote, dryRun: context.options.dryRun === true, options }
 }
 
@@ -260,7 +321,7 @@ const syncFields = ({ runId, pair: _pair, steps: _steps, ...rest }: SyncSummary)
 })
 
 function printSync({ output }: Context, summary: SyncSummary, exitCode: number, ms: number): void {
-  const { stoppedBy, transferred, bytes, moved, deleted, kept, left, conflicts, failed, files } = summary
+  const { stoppedBy, transferred, bytes, moved, deleted, kept, left, conflicts, failed, pending, files } = summary
   if (stoppedBy !== undefined) output.error(stoppedBy, exitCode, { plain: true })
   if (output.json) {
     output.result('', { type: 'summary', exitCode, ...syncFields(summary) })
@@ -275,7 +336,8 @@ function printSync({ output }: Context, summary: SyncSummary, exitCode: number, 
     [failed.length, 'failed'],
   ] as const
   const told = extra.filter(([count]) => count > 0).map(([count, what]) => `, ${count} ${what}`)
+  for (const hint of hintsOf({ failed: [], ...(pending && { pending }) })) output.info(`  ${hint}`)
   output.info(
-    `${plural(files, 'file')}: ${transferred} transferred (${showBytes(bytes)}) in ${(ms / 1000).toFixed(1)} s${told.join('')}`,
+    `${plural(files, 'file')}: ${transferred} transferred (${showBytes(bytes)}) in ${(ms / 1000).toFixed(1)} s${told.join('')}${pendingText(summary)}`,
   )
 }

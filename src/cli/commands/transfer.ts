@@ -10,7 +10,7 @@ import type { DownloadOptions, RunEvent, UploadOptions } from '../../sync/run.ts
 import { type RunEnd, reported } from '../automation.ts'
 import { connect } from '../connect.ts'
 import { accountName, type Context, journalPath, lockPath, namesOf, requireSettings } from '../context.ts'
-import { exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
+import { exitCodeOfRun } from '../exit-codes.ts'
 import { createProgress, printSummary, summaryFields } from '../output.ts'
 import { printPlan } from '../plan-table.ts'
 import { parseDuration } from '../settings.ts'
@@ -68,6 +68,8 @@ const placesOf = ({ direction, sources, target }: TransferRun) => {
   return direction === 'upload' ? { local: named, remote: target } : { local: target, remote: named }
 }
 
+const NOTHING: RunSummary = Object.freeze({ files: 0, bytes: 0, transferred: 0, skipped: 0, ignored: 0, failed: [] })
+
 /** Runs one transfer, says what became of it, and tells who watches over it. */
 export async function runTransfer(context: Context, run: TransferRun): Promise<TransferEnd> {
   // A look is no run that anybody waits for.
@@ -81,7 +83,7 @@ async function carryOut(context: Context, run: TransferRun, onEvent: (event: Run
   const [verb, doing] = direction === 'upload' ? ['Uploaded', 'Uploading'] : ['Downloaded', 'Downloading']
   const begun = performance.now()
   const progress = await createProgress(context.output, doing)
-  let outcome: RunSummary
+  let outcome: RunSummary | undefined
   let exitCode: number
   try {
     requireSettings(context)
@@ -99,8 +101,9 @@ async function carryOut(context: Context, run: TransferRun, onEvent: (event: Run
     exitCode = exitCodeOfRun(outcome, direction)
   } catch (thrown) {
     const error = toSyncError(context.signal.aborted ? cancelled(context.signal) : thrown)
-    outcome = { files: 0, bytes: 0, transferred: 0, skipped: 0, ignored: 0, failed: [], stoppedBy: error }
-    exitCode = error.class === 'cancelled' ? signalExit(error) : exitCodeOf(error)
+    // What was done is told, also when something went wrong on the way out.
+    outcome = { ...(outcome ?? NOTHING), stoppedBy: outcome?.stoppedBy ?? error }
+    exitCode = exitCodeOfRun(outcome, direction)
   } finally {
     progress.stop()
   }

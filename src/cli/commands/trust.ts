@@ -189,7 +189,7 @@ export async function trust(context: Context, user: string | undefined): Promise
     const pin = async (member: Member, keys: readonly KeyId[]) => {
       await keyring.pins.trust(member.userId, keys, fingerprint !== undefined)
       for (const key of keys) {
-        output.result(`Trusted: ${nameOf(member)}  ${key.version}\n  ${showFingerprint(key.fingerprint)}`, {
+        output.done(`Trusted: ${nameOf(member)}  ${key.version}\n  ${showFingerprint(key.fingerprint)}`, {
           type: 'key-trusted',
           userId: member.userId,
           user: member.name,
@@ -246,12 +246,12 @@ export async function forget(context: Context, user: string | undefined): Promis
       // One that is gone may still be known; one that nobody knows is a typing mistake.
       if (id === undefined && !wasKnown) throw remoteMissing(path)
       const what = wasKnown ? 'is not remembered as encrypted any more' : 'was not remembered'
-      output.result(`${display(path)} ${what}`, { type: 'room-forgotten', id, wasKnown })
+      output.done(`${display(path)} ${what}`, { type: 'room-forgotten', id, wasKnown })
       return
     }
     const member = requireMember(await everybody(client, await pins.read(), signal), user ?? '')
     const count = await pins.forget(member.userId)
-    output.result(count === 0 ? `No key of ${nameOf(member)} was known` : `Forgotten: the keys of ${nameOf(member)}`, {
+    output.done(count === 0 ? `No key of ${nameOf(member)} was known` : `Forgotten: the keys of ${nameOf(member)}`, {
       type: 'keys-forgotten',
       userId: member.userId,
       count,

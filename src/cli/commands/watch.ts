@@ -3,19 +3,19 @@
  * (the file system, the server's version number, the clock) only decides when.
  * @module
  */
-import { existsSync, realpathSync } from 'node:fs'
-import { basename, sep } from 'node:path'
+import { realpathSync } from 'node:fs'
 import { getNode } from '../../api/nodes.ts'
 import type { Client } from '../../client.ts'
 import { type Clock, systemClock } from '../../environment.ts'
-import { cancelled, SyncError, toSyncError } from '../../errors.ts'
-import { BIN_NAME, isTemporaryName } from '../../local/atomic-file.ts'
+import { cancelled, SyncError, systemCode, toSyncError } from '../../errors.ts'
+import { createTreeWatcher } from '../../local/tree-watcher.ts'
 import type { Direction } from '../../sync/reconcile.ts'
 import { requireRemote } from '../../sync/remote-path.ts'
 import type { RunEvent } from '../../sync/run.ts'
 import { connect } from '../connect.ts'
 import { type Context, text } from '../context.ts'
 import { EXIT, signalExit } from '../exit-codes.ts'
+import type { Output } from '../output.ts'
 import { homeDirectory } from '../profile.ts'
 import { camelCase, parseDuration } from '../settings.ts'
 import { type Link, measured, type PairEnd, type PairRun, pairRunOf, runPair } from './sync.ts'
@@ -110,43 +110,38 @@ export function createSchedule(clock: Clock, { pollMs, rescanMs }: ScheduleOptio
   }
 }
 
-/** Tells of changes below a directory. Where that does not work, it says so once; runs by the clock have to do then. */
-function createWatcher(root: string, onChange: () => void, warn: (text: string) => void) {
-  let subscription: Promise<{ unsubscribe(): Promise<void> }> | undefined
+/** Tells of changes below a directory. Where the system does not, that is said once; runs by the clock have to do then. */
+function createWatcher({ output }: Context, root: string, onChange: () => void) {
+  const watcher = createTreeWatcher(root, { onChange, passOver: [realPath(homeDirectory())] })
   let isTold = false
-  const isOurs = (path: string) => isTemporaryName(basename(path)) || path.includes(`${sep}${BIN_NAME}${sep}`)
-  async function stop(): Promise<void> {
-    const opened = subscription
-    subscription = undefined
-    await opened?.then((one) => one.unsubscribe()).catch(() => {})
-  }
-  function failed(error: unknown): void {
-    void stop()
-    if (!isTold) {
-      const why = error instanceof Error ? error.message : String(error)
-      warn(`The system does not tell of all changes in ${root}; they are found by the clock, see --rescan (${why})`)
-    }
-    isTold = true
-    onChange()
-  }
   return {
-    /** Begins, or begins again after a failure. */
-    async start(): Promise<void> {
-      if (subscription !== undefined || !existsSync(root)) return
-      subscription = import('@parcel/watcher').then(({ subscribe }) =>
-        subscribe(
-          realpathSync(root),
-          (error, events) => {
-            if (error !== null) failed(error)
-            else if (events.some(({ path }) => !isOurs(path))) onChange()
-          },
-          { ignore: [homeDirectory()] },
-        ),
-      )
-      await subscription.catch(failed)
+    /** Watches what is there now; before each run. */
+    async refresh(): Promise<void> {
+      const refusal = await watcher.refresh()
+      if (refusal !== undefined && !isTold) tellRefusal(output, root, refusal)
+      isTold = refusal !== undefined
     },
-    stop,
+    close: watcher.close,
   }
+}
+
+function realPath(path: string): string {
+  try {
+    return realpathSync(path)
+  } catch {
+    return path
+  }
+}
+
+function tellRefusal(output: Output, root: string, refusal: unknown): void {
+  const code = systemCode(refusal)
+  const why =
+    code === 'ENOSPC'
+      ? 'it has no more watches to give, see fs.inotify.max_user_watches'
+      : (code ?? toSyncError(refusal).message)
+  const message = `The system does not tell of all changes in ${root}; they are found by the clock, see --rescan (${why})`
+  output.warn(message)
+  if (output.json) output.result('', { type: 'warning', code: 'WATCH_REFUSED', message })
 }
 
 /** One client for all runs. */
@@ -202,7 +197,7 @@ function timeOption(context: Context, flag: string, fallback: number): number {
 
 function requireRepeatable({ options }: Context, run: PairRun): void {
   if (run.dryRun) throw new SyncError('usage', 'OPTION_INVALID', '--watch and --dry-run do not go together')
-  for (const flag of ['files-from', 'filter-from']) {
+  for (const flag of ['files-from', 'files-from0', 'filter-from']) {
     if (text(options, camelCase(flag)) !== '-') continue
     throw new SyncError('usage', 'OPTION_INVALID', `--${flag} - can be read once only; with --watch, name a file`)
   }
@@ -226,11 +221,10 @@ async function watch(context: Context, run: PairRun): Promise<number> {
   const schedule = createSchedule(systemClock, { rescanMs, ...(run.direction === 'push' ? {} : { pollMs }) }, signal)
   const link = createKeptLink(context)
   const version = createVersion(run.remote, link.client, signal)
-  const watcher =
-    run.direction === 'pull' ? undefined : createWatcher(run.local, schedule.changed, (told) => output.warn(told))
+  const watcher = run.direction === 'pull' ? undefined : createWatcher(context, run.local, schedule.changed)
   try {
     for (;;) {
-      await watcher?.start()
+      await watcher?.refresh()
       schedule.begin()
       await version.remember()
       const end = await runPair(context, run, link)
@@ -244,7 +238,7 @@ async function watch(context: Context, run: PairRun): Promise<number> {
     if (!signal.aborted) throw error
     return signalExit(toSyncError(cancelled(signal)))
   } finally {
-    await watcher?.stop()
+    watcher?.close()
     await link.close()
   }
 }

@@ -231,8 +231,6 @@ async function carryOut(
   // Also after those that are gone: an id stands for one run for ever.
   const ids = [...runs.notes, ...state.memory!.runs].map((note) => note.run).sort()
   const run = nextRun(work.startedAt, ids.at(-1))
-  /** Members who get no keys: that says nothing about what is in the backup. */
-  const refused: EntryFailure[] = []
   // The manifest is none of the files that people have been told of.
   const onEvent = (event: RunEvent) => {
     if (!('path' in event) || event.path !== shownManifest(run)) context.onEvent?.(event)
@@ -247,7 +245,7 @@ async function carryOut(
       ...(options.memory === undefined ? {} : { memory: options.memory }),
       partSize: options.partSize,
       journal: join(state.directory, 'uploads'),
-      onRefused: ({ member, error }) => refused.push({ path: member, error }),
+      onRefused: ({ member, error }) => tally.pending.push({ what: 'member', name: member, error }),
     },
   )
   let done: RunNote | undefined
@@ -277,7 +275,6 @@ async function carryOut(
     await uploader.close()
   }
   tally.skipped = unchanged
-  tally.failed.push(...refused)
   return {
     ...summarize(tally, scan.ignored),
     ...work.counts,

@@ -1,0 +1,201 @@
+/**
+ * Directories that are renamed, moved in, replaced or made anew are heard of again. The kernel tells all watches of a process in
+ * one order, so a change elsewhere that is seen means that everything before it has been told: no test waits for time to pass.
+ */
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  watch,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import fc from 'fast-check'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { createTreeWatcher } from '../../src/local/tree-watcher.ts'
+
+const RUNS = process.env.SEALSYNC_FULL ? 500 : 40
+
+function openWatch(root: (base: string) => string, passOver: (base: string) => string[] = () => []) {
+  const base = mkdtempSync(join(tmpdir(), 'sealsync-watch-'))
+  const [tree, aside, bell] = ['tree', 'aside', 'bell'].map((name) => join(base, name)) as [string, string, string]
+  for (const directory of [tree, aside, bell]) mkdirSync(directory)
+  let events = 0
+  let strokes = 0
+  const watcher = createTreeWatcher(root(base), {
+    onChange: () => {
+      events++
+    },
+    passOver: passOver(base),
+  })
+  let heard = () => {}
+  const ear = watch(bell, () => heard())
+  let stamp = 0
+  /** Everything that was changed before has been told now. */
+  async function settled(): Promise<void> {
+    const name = join(bell, `${strokes++}`)
+    const told = new Promise<void>((resolve) => {
+      heard = () => setImmediate(resolve)
+    })
+    mkdirSync(name)
+    await told
+  }
+  const end = () => {
+    watcher.close()
+    ear.close()
+    rmSync(base, { recursive: true, force: true })
+  }
+  return {
+    base,
+    tree,
+    aside,
+    refresh: watcher.refresh,
+    /** Whether what is done is told. */
+    async hears(work: () => void): Promise<boolean> {
+      await settled()
+      const before = events
+      work()
+      await settled()
+      return events > before
+    },
+    put: (directory: string) => () => writeFileSync(join(directory, `file ${stamp++}`), 'x'),
+    end,
+  }
+}
+
+function directoriesOf(top: string): string[] {
+  const found = [top]
+  for (const { name } of readdirSync(top, { withFileTypes: true }).filter((one) => one.isDirectory())) {
+    found.push(...directoriesOf(join(top, name)))
+  }
+  return found
+}
+
+describe.skipIf(process.platform !== 'linux')('what is told after a look', () => {
+  const names = ['a', 'b', 'c']
+  const place = fc.array(fc.constantFrom(...names), { minLength: 1, maxLength: 3 }).map((parts) => parts.join('/'))
+  const change = fc.oneof(
+    fc.record({ do: fc.constant('make' as const), at: place }),
+    fc.record({ do: fc.constant('move' as const), at: place, to: place }),
+    fc.record({ do: fc.constant('out' as const), at: place }),
+    fc.record({ do: fc.constant('in' as const), at: place }),
+    fc.record({ do: fc.constant('remove' as const), at: place }),
+    fc.record({ do: fc.constant('again' as const), at: place }),
+    fc.record({ do: fc.constant('look' as const) }),
+    fc.record({ do: fc.constant('replace' as const) }),
+  )
+  type Change = typeof change extends fc.Arbitrary<infer T> ? T : never
+
+  function apply({ tree, aside, base }: { tree: string; aside: string; base: string }, one: Change): void {
+    const at = 'at' in one ? join(tree, one.at) : tree
+    const isFree = (path: string) => !existsSync(path) && existsSync(dirname(path))
+    const spare = join(aside, 'spare')
+    if (one.do === 'make') mkdirSync(at, { recursive: true })
+    if (one.do === 'move' && existsSync(at) && isFree(join(tree, one.to)) && !`${one.to}/`.startsWith(`${one.at}/`)) {
+      renameSync(at, join(tree, one.to))
+    }
+    if (one.do === 'out' && existsSync(at) && !existsSync(spare)) renameSync(at, spare)
+    if (one.do === 'in' && existsSync(spare) && isFree(at)) renameSync(spare, at)
+    if (one.do === 'remove') rmSync(at, { recursive: true, force: true })
+    if (one.do === 'again' && existsSync(at)) {
+      const below = directoriesOf(at)
+      rmSync(at, { recursive: true })
+      for (const path of below) mkdirSync(path)
+    }
+    if (one.do === 'replace') {
+      const old = join(base, `old ${Math.random()}`)
+      renameSync(tree, old)
+      mkdirSync(tree)
+      for (const name of readdirSync(old)) renameSync(join(old, name), join(tree, name))
+    }
+  }
+
+  test('whatever was moved, replaced or made anew: every directory that is there', async () => {
+    let checked = 0
+    await fc.assert(
+      fc.asyncProperty(fc.array(change, { maxLength: 12 }), async (changes) => {
+        const world = openWatch((base) => join(base, 'tree'))
+        try {
+          await world.refresh()
+          for (const one of changes) {
+            // The look that every run begins with, at any moment.
+            if (one.do === 'look') await world.refresh()
+            else apply(world, one)
+          }
+          await world.refresh()
+          for (const directory of directoriesOf(world.tree)) {
+            checked++
+            expect([directory, await world.hears(world.put(directory))]).toEqual([directory, true])
+          }
+          if (existsSync(join(world.aside, 'spare'))) {
+            expect(await world.hears(world.put(join(world.aside, 'spare')))).toBe(false)
+          }
+        } finally {
+          world.end()
+        }
+      }),
+      { numRuns: RUNS },
+    )
+    console.log(`watch: ${checked} directories heard after ${RUNS} series of changes`)
+  })
+
+  test('without another look: everything that makes one due', async () => {
+    const world = openWatch((base) => join(base, 'tree'))
+    onTestFinished(world.end)
+    const { tree, aside, base, hears } = world
+    mkdirSync(join(tree, 'old/sub'), { recursive: true })
+    mkdirSync(join(aside, 'x/y/z'), { recursive: true })
+    await world.refresh()
+    const steps: [string, () => void][] = [
+      ['a rename', () => renameSync(join(tree, 'old'), join(tree, 'new'))],
+      ['two levels below it', world.put(join(tree, 'new/sub'))],
+      ['a move in', () => renameSync(join(aside, 'x'), join(tree, 'x'))],
+      ['a move out', () => renameSync(join(tree, 'x'), join(aside, 'x'))],
+      ['a removal', () => rmSync(join(tree, 'new'), { recursive: true })],
+      ['another root', () => renameSync(tree, join(base, 'tree before'))],
+      ['a root of this name again', () => mkdirSync(tree)],
+    ]
+    const told = []
+    for (const [what, work] of steps) told.push([what, await hears(work)])
+    expect(told).toEqual(steps.map(([what]) => [what, true]))
+  })
+
+  test('a link as the root: below its target, and when it gets another one', async () => {
+    const world = openWatch((base) => join(base, 'link'))
+    onTestFinished(world.end)
+    const link = join(world.base, 'link')
+    symlinkSync(world.tree, link)
+    await world.refresh()
+    expect(await world.hears(world.put(world.tree))).toBe(true)
+    expect(
+      await world.hears(() => {
+        symlinkSync(world.aside, `${link}2`)
+        renameSync(`${link}2`, link)
+      }),
+    ).toBe(true)
+    await world.refresh()
+    expect(await world.hears(world.put(world.aside))).toBe(true)
+    expect(await world.hears(world.put(world.tree))).toBe(false)
+  })
+
+  test('not what we leave beside files, nor what is left out; a root below that is heard all the same', async () => {
+    const world = openWatch(
+      (base) => join(base, 'tree'),
+      (base) => [join(base, 'tree/own'), base],
+    )
+    onTestFinished(world.end)
+    for (const name of ['own/deep', '.sealsync-bin/run', 'other'])
+      mkdirSync(join(world.tree, name), { recursive: true })
+    await world.refresh()
+    const heard = async (path: string) => world.hears(() => writeFileSync(join(world.tree, path), 'x'))
+    expect(await heard('own/deep/state')).toBe(false)
+    expect(await heard('.sealsync-bin/run/file')).toBe(false)
+    expect(await heard('other/.sealsync-0123456789abcdef.part')).toBe(false)
+    expect(await heard('other/file')).toBe(true)
+  })
+})
