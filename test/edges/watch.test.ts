@@ -2,7 +2,7 @@
  * Directories that are renamed, moved in, replaced or made anew are heard of again. The kernel tells all watches of a process in
  * one order, so a change elsewhere that is seen means that everything before it has been told: no test waits for time to pass.
  */
-import {
+import fs, {
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -13,6 +13,7 @@ import {
   watch,
   writeFileSync,
 } from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import fc from 'fast-check'
@@ -181,6 +182,36 @@ describe.skipIf(process.platform !== 'linux')('what is told after a look', () =>
     await world.refresh()
     expect(await world.hears(world.put(world.aside))).toBe(true)
     expect(await world.hears(world.put(world.tree))).toBe(false)
+  })
+
+  test('when the system has no more watches, that is said; what is watched stays so, the rest is later', async () => {
+    const world = openWatch((base) => join(base, 'tree'))
+    onTestFinished(world.end)
+    await world.refresh()
+    for (const name of ['a', 'b', 'c']) mkdirSync(join(world.tree, name))
+    const original = fs.watch
+    let left = 1
+    const replace = (watchOf: unknown) => {
+      Object.assign(fs, { watch: watchOf })
+      syncBuiltinESMExports()
+    }
+    replace((...args: Parameters<typeof original>) => {
+      if (left-- <= 0) throw Object.assign(new Error('no more watches'), { code: 'ENOSPC' })
+      return original(...args)
+    })
+    try {
+      expect(await world.refresh()).toMatchObject({ code: 'ENOSPC' })
+    } finally {
+      replace(original)
+    }
+    const heard = async () => {
+      const told = []
+      for (const name of ['.', 'a', 'b', 'c']) told.push(await world.hears(world.put(join(world.tree, name))))
+      return told.filter((isHeard) => isHeard).length
+    }
+    expect(await heard()).toBe(2)
+    expect(await world.refresh()).toBeUndefined()
+    expect(await heard()).toBe(4)
   })
 
   test('not what we leave beside files, nor what is left out; a root below that is heard all the same', async () => {

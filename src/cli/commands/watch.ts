@@ -135,10 +135,11 @@ function realPath(path: string): string {
 
 function tellRefusal(output: Output, root: string, refusal: unknown): void {
   const code = systemCode(refusal)
+  const limit = { ENOSPC: 'max_user_watches', EMFILE: 'max_user_instances' }[code ?? '']
   const why =
-    code === 'ENOSPC'
-      ? 'it has no more watches to give, see fs.inotify.max_user_watches'
-      : (code ?? toSyncError(refusal).message)
+    limit === undefined
+      ? (code ?? toSyncError(refusal).message)
+      : `it has no more watches to give, see fs.inotify.${limit}`
   const message = `The system does not tell of all changes in ${root}; they are found by the clock, see --rescan (${why})`
   output.warn(message)
   if (output.json) output.result('', { type: 'warning', code: 'WATCH_REFUSED', message })
