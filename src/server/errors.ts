@@ -61,3 +61,7 @@ export const nodeNotFound = (): ApiError => new ApiError(404, -41000, 'Node not 
 export const fileNotFound = (): ApiError => new ApiError(404, -40751, 'File not found')
 export const unauthorized = (): ApiError =>
   new ApiError(401, -10012, 'Wrong token', { 'WWW-Authenticate': 'Bearer error="invalid_token"' })
+
+/** The node is there, its bytes are not: nothing that trying again would change. */
+export const contentGone = (): ApiError => new ApiError(404, -40751, 'The content of this file is gone')
+export const contentDamaged = (): ApiError => new ApiError(410, -40751, 'The content of this file is damaged')

@@ -92,6 +92,7 @@ async function serve(
     if (reply.status >= 500 && isNews) options.onError?.(error)
   }
   if (fault !== undefined && 'loseAnswer' in fault) {
+    if (reply.stream !== undefined) await dispose(reply.stream)
     res.destroy()
     return
   }

@@ -7,12 +7,14 @@ import { createServer, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import { SyncError } from '../../crypto/errors.ts'
+import { BlobFiles } from './blob-files.ts'
 import type { BlobStore } from './blobs.ts'
 import type { App, Handler } from './call.ts'
-import { DiskBlobs } from './disk-blobs.ts'
+import { DiskBlobs, usesFiles } from './disk-blobs.ts'
 import { FaultPlan, type FaultRule } from './faults.ts'
 import { Grants } from './grants.ts'
 import { hostFilter, isLoopback } from './hosts.ts'
+import { beginGeneration, checkPlace, identityOf, markPlaces, type Place } from './identity.ts'
 import { takeInstanceLock } from './instance-lock.ts'
 import { ListingCache } from './listing.ts'
 import { createListener } from './plumbing.ts'
@@ -80,12 +82,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       hint: 'Give a certificate and a key, or listen on 127.0.0.1.',
     })
   }
-  const release = takeInstanceLock(options.dataDir)
-  const undo: (() => unknown)[] = [release]
+  const lock = await takeInstanceLock(options.dataDir)
+  const undo: (() => unknown)[] = [() => lock.release()]
   try {
-    const store = await openStore(options.dataDir)
+    const files = new BlobFiles(options.dataDir)
+    const store = await openStore(options.dataDir, files, { isServed: false })
     undo.unshift(() => store.close())
-    const app = await createApp(store, options)
+    const { app, places } = await createApp(store, files, options)
     undo.unshift(() => app.blobs.close())
     const faults = new FaultPlan(options.faults)
     const router = new Router<Handler>()
@@ -102,17 +105,19 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const server = options.tls === undefined ? createServer(listener) : createTlsServer(options.tls, listener)
     const sockets = configure(server)
     const port = await listen(server, options.port ?? 0, host)
-    const sweeper = setInterval(() => void sweep(app).catch(() => undefined), SWEEP_MS)
+    const tellError = (error: unknown): void => options.onError?.(error)
+    const sweeper = setInterval(() => void sweep(app, places).catch(tellError), SWEEP_MS)
     sweeper.unref()
     let closing: Promise<void> | undefined
     const close = async (): Promise<void> => {
       clearInterval(sweeper)
       await shutDown(server, sockets)
+      await markPlaces(store, places).catch(tellError)
       await app.blobs.close()
       // A read while it closes, or after, would end the process.
       await listener.idle()
       await store.close()
-      release()
+      await lock.release()
     }
     const name = host.includes(':') ? `[${host}]` : host
     return {
@@ -127,52 +132,71 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }
 }
 
-async function createApp(store: Store, options: ServerOptions): Promise<App> {
+async function createApp(
+  store: Store,
+  files: BlobFiles,
+  options: ServerOptions,
+): Promise<{ app: App; places: readonly Place[] }> {
   const clock = options.clock ?? Date
   const now = (): number => clock.now()
+  await checkPlace(store, files, () => usesFiles(store))
+  await identityOf(store)
   const signer = new Signer(await store.secret())
-  const blobs = await openBlobs(store, options, signer, now)
-  const app: App = {
-    store,
-    blobs,
-    grants: new Grants(store, now, options.accessTokenLifetimeS ?? 28_800),
-    uploads: new Uploads(store, blobs, now),
-    signer,
-    listings: new ListingCache(now),
-    storage: options.s3 === undefined ? (options.storage ?? 'classic') : 's3',
-    downloadUrlLifetimeS: options.urlLifetimeS ?? 3600,
-    now,
-    onError: (error) => options.onError?.(error),
+  const disk = new DiskBlobs(files, store, signer, now, options.urlLifetimeS ?? 900)
+  const objects = await openObjects(store, options, now)
+  const places = objects === undefined ? [files] : [files, objects]
+  const blobs = objects === undefined ? disk : overObjects(store, objects, disk, options, now)
+  try {
+    await beginGeneration(store, places)
+    await blobs.recover()
+    const app: App = {
+      store,
+      blobs,
+      grants: new Grants(store, now, options.accessTokenLifetimeS ?? 28_800),
+      uploads: new Uploads(store, blobs, now),
+      signer,
+      listings: new ListingCache(now),
+      storage: options.s3 === undefined ? (options.storage ?? 'classic') : 's3',
+      downloadUrlLifetimeS: options.urlLifetimeS ?? 3600,
+      now,
+      onError: (error) => options.onError?.(error),
+    }
+    await sweep(app, [])
+    return { app, places }
+  } catch (error) {
+    await blobs.close()
+    throw error
   }
-  await sweep(app)
-  return app
 }
 
-/** The storage that was asked for, with nothing left in it that nobody refers to. */
-async function openBlobs(store: Store, options: ServerOptions, signer: Signer, now: () => number): Promise<BlobStore> {
-  const partUrlLifetimeS = options.urlLifetimeS ?? 900
-  const disk = new DiskBlobs(options.dataDir, store, signer, now, partUrlLifetimeS)
+/** The object store that was asked for, if it belongs to this one. */
+async function openObjects(store: Store, options: ServerOptions, now: () => number): Promise<ObjectStore | undefined> {
   if (options.s3 === undefined) {
     if (usesObjects(store)) {
       throw new SyncError('usage', 'S3_NEEDED', 'Content of this data directory is in an object store', {
         hint: 'Name it with --storage s3 --s3-endpoint URL --s3-bucket NAME.',
       })
     }
-    await disk.recover()
-    return disk
+    return undefined
   }
   const objects = new ObjectStore(options.s3, now)
-  const blobs = new S3Blobs(store, objects, { before: disk, partUrlLifetimeS, onError: options.onError })
   try {
     await objects.check()
-    await store.write((tx) => tx.put(store.meta, 'objects', 1))
-    await blobs.recover()
+    await checkPlace(store, objects, () => usesObjects(store))
+    return objects
   } catch (error) {
-    await blobs.close()
+    objects.close()
     throw error
   }
-  return blobs
 }
+
+const overObjects = (
+  store: Store,
+  objects: ObjectStore,
+  before: BlobStore,
+  { urlLifetimeS, onError }: ServerOptions,
+  now: () => number,
+): BlobStore => new S3Blobs(store, objects, { before, partUrlLifetimeS: urlLifetimeS ?? 900, now, onError })
 
 function usesObjects(store: Store): boolean {
   // Spares others the walk through all contents.
@@ -182,10 +206,11 @@ function usesObjects(store: Store): boolean {
   return false
 }
 
-async function sweep(app: App): Promise<void> {
+async function sweep(app: App, places: readonly Place[]): Promise<void> {
   await app.grants.sweep()
   await app.uploads.sweep()
   await app.blobs.sweep()
+  await markPlaces(app.store, places)
 }
 
 /** Timeouts: bodies may take as long as they need, but silence ends a connection. */
