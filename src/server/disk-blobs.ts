@@ -12,13 +12,15 @@ import {
   type NamedPart,
   type Receipt,
 } from './blobs.ts'
-import { ApiError } from './errors.ts'
+import { ApiError, badRequest } from './errors.ts'
 import type { Segment } from './records.ts'
 import type { Signer } from './signing.ts'
 import type { Store, Tx } from './store.ts'
 
 /** Content up to this size is kept in the metadata store, where one flush serves many files. */
 const INLINE_LIMIT = 16 * 1024
+/** Of one classic upload: 64 GiB in chunks of 1 MiB. */
+const MAX_CHUNKS = 65_536
 const MD5_OF_NOTHING = 'd41d8cd98f00b204e9800998ecf8427e'
 
 /** How long content that nothing refers to is kept: an administrator has to find out that the metadata was not the right one. */
@@ -146,6 +148,7 @@ class DiskIncoming implements Incoming {
     body: AsyncIterable<Uint8Array>,
     isWanted: () => boolean,
   ): Promise<Receipt> {
+    if (this.#segments.length >= MAX_CHUNKS) throw badRequest(-80021, 'Too many chunks')
     const received = await this.#receive(body, isWanted)
     if (received.size === 0) {
       this.#files.discard([received.segment])

@@ -5,11 +5,12 @@
  */
 import { createServer, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
-import type { AddressInfo, Socket } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import { SyncError } from '../../crypto/errors.ts'
 import { BlobFiles } from './blob-files.ts'
 import type { BlobStore } from './blobs.ts'
 import type { App, Handler } from './call.ts'
+import { CONNECTION_LIMITS, type ConnectionLimits, Connections, Shares } from './connections.ts'
 import { DiskBlobs, usesFiles } from './disk-blobs.ts'
 import { FaultPlan, type FaultRule } from './faults.ts'
 import { Grants } from './grants.ts'
@@ -17,6 +18,7 @@ import { hostFilter, isLoopback } from './hosts.ts'
 import { beginGeneration, checkPlace, identityOf, markPlaces, type Place } from './identity.ts'
 import { takeInstanceLock } from './instance-lock.ts'
 import { ListingCache } from './listing.ts'
+import { LoginLimits } from './login-limits.ts'
 import { createListener } from './plumbing.ts'
 import type { Recorder } from './recorder.ts'
 import { Router } from './router.ts'
@@ -53,6 +55,8 @@ export interface ServerOptions {
   urlLifetimeS?: number
   /** Told of unexpected errors, which clients see as status 500 or a broken connection. */
   onError?: (error: unknown) => void
+  /** Other limits than CONNECTION_LIMITS. */
+  connectionLimits?: Partial<ConnectionLimits>
   /** Time of day in ms since the epoch; for tests. */
   clock?: { now(): number }
 }
@@ -67,6 +71,9 @@ export interface RunningServer {
 }
 
 const SWEEP_MS = 600_000
+const HEADERS_CHECK_MS = 5000
+/** Bytes of JSON and forms of one user, or one address, that are held at a time. */
+const MAX_TEXT = 64 * 1024 * 1024
 
 /**
  * Starts a server on a data directory.
@@ -91,6 +98,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const { app, places } = await createApp(store, files, options)
     undo.unshift(() => app.blobs.close())
     const faults = new FaultPlan(options.faults)
+    const connections = new Connections({ ...CONNECTION_LIMITS, ...options.connectionLimits })
+    undo.unshift(() => connections.close())
     const router = new Router<Handler>()
     addRoutes(router)
     const listener = createListener({
@@ -98,12 +107,18 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       router,
       scheme: options.tls === undefined ? 'http' : 'https',
       isHostAllowed: hostFilter(host, options.allowedHosts ?? []),
+      connections,
       faults,
       recorder: options.recorder,
       onError: options.onError,
     })
-    const server = options.tls === undefined ? createServer(listener) : createTlsServer(options.tls, listener)
-    const sockets = configure(server)
+    const often = { connectionsCheckingInterval: HEADERS_CHECK_MS }
+    const server =
+      options.tls === undefined
+        ? createServer(often, listener)
+        : createTlsServer({ ...options.tls, ...often }, listener)
+    configure(server)
+    connections.attach(server)
     const port = await listen(server, options.port ?? 0, host)
     const tellError = (error: unknown): void => options.onError?.(error)
     const sweeper = setInterval(() => void sweep(app, places).catch(tellError), SWEEP_MS)
@@ -111,7 +126,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     let closing: Promise<void> | undefined
     const close = async (): Promise<void> => {
       clearInterval(sweeper)
-      await shutDown(server, sockets)
+      await shutDown(server, connections)
+      connections.close()
       await markPlaces(store, places).catch(tellError)
       await app.blobs.close()
       // A read while it closes, or after, would end the process.
@@ -153,6 +169,8 @@ async function createApp(
       store,
       blobs,
       grants: new Grants(store, now, options.accessTokenLifetimeS ?? 28_800),
+      logins: new LoginLimits(),
+      texts: new Shares(MAX_TEXT),
       uploads: new Uploads(store, blobs, now),
       signer,
       listings: new ListingCache(now),
@@ -213,20 +231,13 @@ async function sweep(app: App, places: readonly Place[]): Promise<void> {
   await markPlaces(app.store, places)
 }
 
-/** Timeouts: bodies may take as long as they need, but silence ends a connection. */
-function configure(server: Server): Set<Socket> {
+/** Timeouts: content may take as long as it needs, but silence ends a connection; see connections.ts. */
+function configure(server: Server): void {
   server.requestTimeout = 0
   server.headersTimeout = 30_000
   server.keepAliveTimeout = 65_000
   server.timeout = 120_000
   server.maxHeadersCount = 200
-  const sockets = new Set<Socket>()
-  server.on('connection', (socket: Socket) => {
-    sockets.add(socket)
-    socket.setNoDelay(true)
-    socket.on('close', () => sockets.delete(socket))
-  })
-  return sockets
 }
 
 function listen(server: Server, port: number, host: string): Promise<number> {
@@ -239,12 +250,10 @@ function listen(server: Server, port: number, host: string): Promise<number> {
 }
 
 /** Lets answers under way finish for a moment, then ends all connections. */
-async function shutDown(server: Server, sockets: ReadonlySet<Socket>): Promise<void> {
+async function shutDown(server: Server, connections: Connections): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()))
   server.closeIdleConnections()
-  const timer = setTimeout(() => {
-    for (const socket of sockets) socket.destroy()
-  }, 500)
+  const timer = setTimeout(() => connections.destroy(), 500)
   await closed
   clearTimeout(timer)
 }
