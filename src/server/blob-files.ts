@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { localError, systemCode } from '../errors.ts'
 import { isTemporaryName, writePrivateFile } from '../local/atomic-file.ts'
-import { contentDamaged, contentGone } from './errors.ts'
+import { ApiError, contentDamaged, contentGone } from './errors.ts'
 import { type Mark, markText, type Place, parseMark } from './identity.ts'
 import { privateDirectory } from './private-directory.ts'
 import type { Segment } from './records.ts'
@@ -211,10 +211,23 @@ export class BlobFiles implements Place {
     }
   }
 
+  /** Whether all bytes that these segments use of a file are those that were stored. */
+  async isWhole(segments: readonly Segment[], name: string): Promise<boolean> {
+    try {
+      for (const segment of segments.filter(({ file }) => file === name)) {
+        for await (const _bytes of this.read([segment], 0, segment.size));
+      }
+      return true
+    } catch (error) {
+      if (error instanceof ApiError) return false
+      throw localError(error, `read ${join(this.#dir, name)}`)
+    }
+  }
+
   /**
    * Bytes `start` to `end` (exclusive) of content. Only blocks whose checksum holds are handed over.
    *
-   * @throws {ApiError} 404 when a file is gone, 410 when it is not what was stored.
+   * @throws {ApiError} 410 when a file is gone or not what was stored.
    */
   async *read(segments: readonly Segment[], start: number, end: number): AsyncGenerator<Uint8Array> {
     let at = 0
@@ -230,13 +243,13 @@ export class BlobFiles implements Place {
 
   async *#readFile({ file = '', sums }: Segment, from: number, to: number): AsyncGenerator<Uint8Array> {
     const handle = await open(join(this.#dir, file), 'r').catch((error) => {
-      throw systemCode(error) === 'ENOENT' ? contentGone() : error
+      throw systemCode(error) === 'ENOENT' ? contentGone(file) : error
     })
     try {
       for (let block = Math.floor(from / BLOCK); block * BLOCK < to; block++) {
         const bytes = await readBlock(handle, block)
         const isWhole = sums !== undefined && block * 4 < sums.length && crc32(bytes) === sumAt(sums, block)
-        if (!isWhole) throw contentDamaged()
+        if (!isWhole) throw contentDamaged(file)
         const base = block * BLOCK
         yield bytes.subarray(Math.max(from - base, 0), Math.min(to - base, BLOCK))
       }

@@ -94,7 +94,7 @@ async function serve(
     reply = errorReply(error)
     // A cause is what the operator should know and the client need not.
     const isNews = !(error instanceof ApiError) || error.cause !== undefined
-    if (reply.status >= 500 && isNews) options.onError?.(error)
+    if ((reply.status >= 500 || reply.status === 410) && isNews) options.onError?.(error)
   } finally {
     watch?.end()
   }

@@ -27,7 +27,7 @@ import { S3Blobs } from './s3/blobs.ts'
 import type { S3Options } from './s3/client.ts'
 import { ObjectStore } from './s3/objects.ts'
 import { Signer } from './signing.ts'
-import { openStore, type Store } from './store.ts'
+import { openStore, type Store, usesObjects } from './store.ts'
 import { Uploads } from './uploads.ts'
 
 export interface ServerOptions {
@@ -215,14 +215,6 @@ const overObjects = (
   { urlLifetimeS, onError }: ServerOptions,
   now: () => number,
 ): BlobStore => new S3Blobs(store, objects, { before, partUrlLifetimeS: urlLifetimeS ?? 900, now, onError })
-
-function usesObjects(store: Store): boolean {
-  // Spares others the walk through all contents.
-  if (store.meta.get('objects') === undefined) return false
-  if (store.strays.getCount() > 0) return true
-  for (const { value } of store.contents.getRange({})) if (value.segments[0]?.object !== undefined) return true
-  return false
-}
 
 async function sweep(app: App, places: readonly Place[]): Promise<void> {
   await app.grants.sweep()

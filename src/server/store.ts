@@ -243,6 +243,15 @@ export class Store {
   }
 }
 
+/** Whether the metadata refers to content in an object store. */
+export function usesObjects(store: Store): boolean {
+  // Spares others the walk through all contents.
+  if (store.meta.get('objects') === undefined) return false
+  if (store.strays.getCount() > 0) return true
+  for (const { value } of store.contents.getRange({})) if (value.segments[0]?.object !== undefined) return true
+  return false
+}
+
 /** Where the metadata of a data directory is. */
 export const dataFileOf = (dataDir: string): string => join(dataDir, 'db', 'data.mdb')
 
@@ -255,6 +264,12 @@ function stateOf(path: string): { size: number; changed: number } {
     if (systemCode(error) === 'ENOENT') return { size: 0, changed: 0 }
     throw localError(error, `read ${path}`)
   }
+}
+
+/** Length of what is at a path; `undefined` when nothing is. */
+export function sizeOfFile(path: string): number | undefined {
+  const { size, changed } = stateOf(path)
+  return size === 0 && changed === 0 ? undefined : size
 }
 
 /** @throws {SyncError} `STORE_DAMAGED` when LMDB must not be given this file. */

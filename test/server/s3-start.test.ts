@@ -107,7 +107,7 @@ test('through the server: a store that fails is a 5xx, one that cuts is a cut, n
   const key = [...store.objects.keys()][0] ?? ''
   const kept = store.objects.get(key) ?? Buffer.alloc(0)
   store.objects.delete(key)
-  expect((await get()).json).toMatchObject({ code: 404, errorCode: -40751 })
+  expect((await get()).json).toMatchObject({ code: 410, errorCode: -40751 })
   expect((await ask(downloadUrl)).status).toBe(404)
   store.objects.set(key, kept)
   expect((await get()).body.equals(bytes)).toBe(true)

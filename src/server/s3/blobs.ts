@@ -9,12 +9,11 @@ import { STRAY_MS } from '../disk-blobs.ts'
 import { type ApiError, badRequest } from '../errors.ts'
 import type { ContentRecord, Segment, StrayRecord } from '../records.ts'
 import type { Store, Tx } from '../store.ts'
-import type { ObjectStore, StoredPart } from './objects.ts'
+import { keyOf, type ObjectStore, type StoredPart } from './objects.ts'
 
 /** Removals at a time. */
 const PARALLEL = 8
 
-const keyOf = (id: string): string => `sealsync/${id}`
 const directOnly = (): ApiError => badRequest(-90033, 'Direct upload is mandatory')
 
 export interface S3BlobsOptions {

@@ -23,6 +23,8 @@ const isCode = (error: unknown, ...codes: string[]): boolean =>
   error instanceof StoreFailure && codes.includes(error.code)
 const isMissing = (error: unknown): boolean => error instanceof StoreFailure && error.storeStatus === 404
 
+/** Where the object of a content is. */
+export const keyOf = (id: string): string => `sealsync/${id}`
 /** Says in the bucket whose it is. */
 const MARK_KEY = 'sealsync/store'
 
@@ -251,7 +253,7 @@ export class ObjectStore implements Place {
     // A slow reader pauses the store, which must not count as silence soon.
     const request: StoreRequest = { name, method: 'GET', key, headers, repeatable: true, isSlow: true }
     const response = await this.#client.stream(request).catch((error: unknown) => {
-      throw isMissing(error) ? contentGone() : error
+      throw isMissing(error) ? contentGone(key) : error
     })
     const isRange = response.statusCode === 206 || start === 0
     if (!isRange || Number(response.headers['content-length'] ?? end - start) !== end - start) {
