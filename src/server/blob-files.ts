@@ -70,6 +70,7 @@ export class BlobFiles implements Place {
     this.#dir = join(dataDir, 'blobs')
     this.#aside = join(dataDir, 'strays')
     this.name = `the directory ${this.#dir}`
+    privateDirectory(dataDir)
     privateDirectory(this.#dir)
     privateDirectory(this.#aside)
   }
