@@ -8,7 +8,7 @@ import { type FileHandle, open, readdir, readFile, rename, stat, unlink } from '
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { localError, systemCode } from '../errors.ts'
-import { isTemporaryName, writePrivateFile } from '../local/atomic-file.ts'
+import { writePrivateFile } from '../local/atomic-file.ts'
 import { ApiError, contentDamaged, contentGone } from './errors.ts'
 import { type Mark, markText, type Place, parseMark } from './identity.ts'
 import { privateDirectory } from './private-directory.ts'
@@ -17,6 +17,8 @@ import type { Segment } from './records.ts'
 /** Bytes under one checksum, and of one read. */
 const BLOCK = 256 * 1024
 const MARK_FILE = '.store'
+/** Below the other one, so that moving is possible wherever that is mounted. */
+const ASIDE_DIRECTORY = '.strays'
 
 /** CRC-32 of each block of a file, four bytes each. */
 class BlockSums {
@@ -68,7 +70,7 @@ export class BlobFiles implements Place {
 
   constructor(dataDir: string) {
     this.#dir = join(dataDir, 'blobs')
-    this.#aside = join(dataDir, 'strays')
+    this.#aside = join(this.#dir, ASIDE_DIRECTORY)
     this.name = `the directory ${this.#dir}`
     privateDirectory(dataDir)
     privateDirectory(this.#dir)
@@ -260,10 +262,11 @@ export class BlobFiles implements Place {
   }
 }
 
-/** Files of content in a directory; ours have no names that begin with a dot. */
+/** Files of content in a directory; what else is ours begins with a dot, and other things are none of our business. */
 async function contentNames(dir: string): Promise<string[]> {
   try {
-    return (await readdir(dir)).filter((name) => name !== MARK_FILE && !isTemporaryName(name))
+    const entries = await readdir(dir, { withFileTypes: true })
+    return entries.filter((entry) => entry.isFile() && !entry.name.startsWith('.')).map(({ name }) => name)
   } catch (error) {
     throw localError(error, `list ${dir}`)
   }

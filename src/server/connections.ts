@@ -73,12 +73,14 @@ export class Connections {
   /** By address, in the order they came; the value counts requests under way. */
   readonly #byAddress = new Map<string, Map<Socket, number>>()
   readonly #bodies: Shares
+  readonly #raw: Shares
   readonly #watched = new Set<Body>()
   readonly #timer: NodeJS.Timeout
 
   constructor(limits: ConnectionLimits) {
     this.#limits = limits
     this.#bodies = new Shares(limits.bodiesPerAddress)
+    this.#raw = new Shares(limits.socketsPerAddress * 2)
     this.#timer = setInterval(() => this.#look(), limits.lookMs)
     this.#timer.unref()
   }
@@ -88,7 +90,7 @@ export class Connections {
     // With TLS there is a socket below the one that requests come from; it goes when that one goes.
     const event = server instanceof TlsServer ? 'secureConnection' : 'connection'
     server.on(event, (socket: Socket) => this.#add(socket))
-    if (event === 'secureConnection') server.on('connection', (socket: Socket) => this.#track(socket))
+    if (event === 'secureConnection') server.on('connection', (socket: Socket) => this.#addRaw(socket))
   }
 
   #add(socket: Socket): void {
@@ -109,6 +111,16 @@ export class Connections {
       own.delete(socket)
       if (own.size === 0 && this.#byAddress.get(address) === own) this.#byAddress.delete(address)
     })
+  }
+
+  /** Who is still at the handshake cannot make room for others. */
+  #addRaw(socket: Socket): void {
+    const giveBack = this.#raw.take(addressOf(socket))
+    if (giveBack === undefined) socket.destroy()
+    else {
+      socket.on('close', giveBack)
+      this.#track(socket)
+    }
   }
 
   #track(socket: Socket): void {

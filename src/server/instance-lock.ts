@@ -6,7 +6,7 @@
 import { join } from 'node:path'
 import { SyncError } from '../../crypto/errors.ts'
 import { systemClock } from '../environment.ts'
-import { isLocked, type Lock, takeLock } from '../local/lock.ts'
+import { isHeldHere, type Lock, takeLock } from '../local/lock.ts'
 import { privateDirectory } from './private-directory.ts'
 
 const lockFile = (dataDir: string): string => join(dataDir, 'server.lock')
@@ -30,5 +30,5 @@ export async function takeInstanceLock(dataDir: string): Promise<Lock> {
   }
 }
 
-/** Whether a server that may be alive uses the directory. */
-export const isServed = (dataDir: string): Promise<boolean> => isLocked(lockFile(dataDir))
+/** Whether a live server of this machine uses the directory: it has checked what is in it. */
+export const isServed = (dataDir: string): Promise<boolean> => isHeldHere(lockFile(dataDir))

@@ -116,7 +116,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const server =
       options.tls === undefined
         ? createServer(often, listener)
-        : createTlsServer({ ...options.tls, ...often }, listener)
+        : createTlsServer({ ...options.tls, ...often, handshakeTimeout: 30_000 }, listener)
     configure(server)
     connections.attach(server)
     const port = await listen(server, options.port ?? 0, host)

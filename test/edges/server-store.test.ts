@@ -230,7 +230,7 @@ describe('content and metadata that do not belong together', () => {
     const adopted = await runCli(dir, ['serve', 'check', '--data', dir, '--adopt', '--json'])
     expect([adopted.code, adopted.json.at(-1)]).toMatchObject([0, { type: 'summary', problems: 0, strays: 1 }])
     let now = Date.now()
-    const aside = () => readdirSync(join(dir, 'strays'))
+    const aside = () => readdirSync(join(dir, 'blobs', '.strays'))
     const start = async () => startServer({ dataDir: dir, clock: { now: () => now } })
     await (await start()).close()
     expect([await blobsIn(dir), aside().length]).toEqual([before, 1])
