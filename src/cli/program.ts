@@ -108,6 +108,18 @@ const allSettings = (target: Command): Command =>
 
 const CONNECTION = SETTINGS.filter(({ connection }) => connection).map(({ name }) => name)
 
+/** Where an embedded server keeps content. */
+function storageOptions(parent: Command): void {
+  parent
+    .addOption(new Option('--storage <kind>', 'how content travels').choices(['classic', 's3']).default('classic'))
+    .option('--s3-endpoint <url>', 'with --storage s3: keep content in this object store instead of --data')
+    .option('--s3-bucket <name>', 'its bucket')
+    .option('--s3-region <name>', 'its region (default us-east-1)')
+    .option('--s3-access-key-file <file>', 'file with the access key (or SEALSYNC_S3_ACCESS_KEY)')
+    .option('--s3-secret-key-file <file>', 'file with the secret key (or SEALSYNC_S3_SECRET_KEY)')
+    .option('--s3-path-style', 'the bucket goes into the path, not into the host name')
+}
+
 /** A command that talks to a server. */
 const remote = (parent: Command, usage: string, summary: string): Command =>
   settingOptions(command(parent, usage, summary), [...CONNECTION, 'session-key-command'], 'Connection options:')
@@ -352,17 +364,17 @@ function createProgram(run: Run): Command {
     .option('--port <n>', 'port (default: a free one)')
     .option('--host <host>', 'address to listen on (default 127.0.0.1); beyond loopback only with TLS')
     .option('--allow-host <name...>', 'further names that clients may use for it')
-    .addOption(new Option('--storage <kind>', 'how content travels').choices(['classic', 's3']).default('classic'))
-    .option('--s3-endpoint <url>', 'with --storage s3: keep content in this object store instead of --data')
-    .option('--s3-bucket <name>', 'its bucket')
-    .option('--s3-region <name>', 'its region (default us-east-1)')
-    .option('--s3-access-key-file <file>', 'file with the access key (or SEALSYNC_S3_ACCESS_KEY)')
-    .option('--s3-secret-key-file <file>', 'file with the secret key (or SEALSYNC_S3_SECRET_KEY)')
-    .option('--s3-path-style', 'the bucket goes into the path, not into the host name')
     .option('--tls-cert <file>', 'PEM certificate')
     .option('--tls-key <file>', 'PEM private key')
     .option('--faults <file>', 'JSON plan of faults to inject, for tests')
     .action(run(async () => (await import('./commands/serve.ts')).serve))
+  storageOptions(serve)
+  const check = command(serve, 'check', 'look whether metadata and content of a stopped server are whole')
+    .option('--data <dir>', 'directory of the server')
+    .option('--content', 'also read all content and compare checksums')
+    .option('--adopt', 'take metadata and content for belonging together, after a restore; deletes nothing')
+    .action(run(async () => (await import('./commands/serve.ts')).serveCheck))
+  storageOptions(check)
   const user = serve.command('user').description('accounts of the embedded server')
   command(user, 'add <name>', 'make an account; also while the server runs')
     .option('--data <dir>', 'directory of the server')

@@ -46,6 +46,12 @@ async function read(path: string): Promise<Holder | undefined> {
 
 const isStale = (holder: Holder): boolean => holder.host === hostname() && processStart(holder.pid) !== holder.started
 
+/** Whether a process of this machine that is alive has the lock. */
+export async function isHeldHere(path: string): Promise<boolean> {
+  const holder = await read(path)
+  return holder !== undefined && holder.host === hostname() && !isStale(holder)
+}
+
 async function tryLock(path: string): Promise<Lock | undefined> {
   const id = globalThis.crypto.randomUUID()
   const mine: Holder = { pid: process.pid, host: hostname(), started: processStart(process.pid) ?? '', id }

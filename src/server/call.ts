@@ -6,9 +6,11 @@
 import type { IncomingMessage } from 'node:http'
 import { Access } from './access.ts'
 import type { BlobStore } from './blobs.ts'
+import type { Shares, WatchedBody } from './connections.ts'
 import { ApiError, badRequest, nodeNotFound, unauthorized } from './errors.ts'
 import type { Grants } from './grants.ts'
 import type { ListingCache } from './listing.ts'
+import type { LoginLimits } from './login-limits.ts'
 import type { NodeRecord, UserRecord } from './records.ts'
 import type { Signer } from './signing.ts'
 import type { Store, Tx } from './store.ts'
@@ -24,6 +26,9 @@ export interface App {
   store: Store
   blobs: BlobStore
   grants: Grants
+  logins: LoginLimits
+  /** Bytes of JSON and forms that are held, by who sent them. */
+  texts: Shares
   uploads: Uploads
   signer: Signer
   listings: ListingCache
@@ -60,8 +65,11 @@ export class Call {
   readonly headers: IncomingMessage['headers']
   /** Scheme and host as the client wrote them, without a slash at the end. */
   readonly baseUrl: string
+  /** Where the request comes from; see addressOf. */
+  readonly address: string
   /** The request body; can be read once. */
   readonly body: AsyncIterable<Uint8Array>
+  readonly #watch: Pick<WatchedBody, 'isText'>
   #access: Access | undefined
   #user: UserRecord | undefined
 
@@ -74,7 +82,9 @@ export class Call {
       params: Readonly<Record<string, string>>
       headers: IncomingMessage['headers']
       baseUrl: string
+      address: string
       body: AsyncIterable<Uint8Array>
+      watch: Pick<WatchedBody, 'isText'>
     },
   ) {
     this.app = app
@@ -84,7 +94,9 @@ export class Call {
     this.params = request.params
     this.headers = request.headers
     this.baseUrl = request.baseUrl
+    this.address = request.address
     this.body = request.body
+    this.#watch = request.watch
   }
 
   /** The caller; 401 without a good bearer token. */
@@ -136,17 +148,26 @@ export class Call {
   }
 
   async #text(limit: number): Promise<string> {
+    this.#watch.isText = true
     const chunks: Uint8Array[] = []
+    const shares: (() => void)[] = []
     let size = 0
-    for await (const chunk of this.body) {
-      size += chunk.length
-      if (size > limit) throw new ApiError(413, undefined, 'Body is too large')
-      chunks.push(chunk)
-    }
+    const owner = this.#user === undefined ? this.address : `user ${this.#user.id}`
     try {
+      for await (const chunk of this.body) {
+        size += chunk.length
+        if (size > limit) throw new ApiError(413, undefined, 'Body is too large')
+        const giveBack = this.app.texts.take(owner, chunk.length)
+        if (giveBack === undefined) throw new ApiError(429, undefined, 'Too much at once', { 'Retry-After': '5' })
+        shares.push(giveBack)
+        chunks.push(chunk)
+      }
       return new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(Buffer.concat(chunks))
-    } catch {
-      throw badRequest(undefined, 'Body is not UTF-8')
+    } catch (error) {
+      if (error instanceof TypeError) throw badRequest(undefined, 'Body is not UTF-8')
+      throw error
+    } finally {
+      for (const giveBack of shares) giveBack()
     }
   }
 

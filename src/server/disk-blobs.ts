@@ -3,7 +3,7 @@
  * are few. Presigned URLs lead back to this server.
  * @module
  */
-import { BlobFiles, type Received } from './blob-files.ts'
+import type { BlobFiles, Received } from './blob-files.ts'
 import {
   type BlobStore,
   type FinishedContent,
@@ -12,26 +12,33 @@ import {
   type NamedPart,
   type Receipt,
 } from './blobs.ts'
-import { ApiError } from './errors.ts'
+import { ApiError, badRequest } from './errors.ts'
 import type { Segment } from './records.ts'
 import type { Signer } from './signing.ts'
 import type { Store, Tx } from './store.ts'
 
 /** Content up to this size is kept in the metadata store, where one flush serves many files. */
 const INLINE_LIMIT = 16 * 1024
+/** Of one classic upload: 64 GiB in chunks of 1 MiB. */
+const MAX_CHUNKS = 65_536
 const MD5_OF_NOTHING = 'd41d8cd98f00b204e9800998ecf8427e'
+
+/** How long content that nothing refers to is kept: an administrator has to find out that the metadata was not the right one. */
+export const STRAY_MS = 48 * 3_600_000
 
 export class DiskBlobs implements BlobStore {
   readonly isDirectOnly = false
   readonly hosts: readonly string[] = []
   readonly #files: BlobFiles
   readonly #store: Store
+  readonly #now: () => number
   readonly #partUrl: (uploadId: string, part: number, size: number) => string
 
   /** @param partUrlLifetimeS - Seconds. */
-  constructor(dataDir: string, store: Store, signer: Signer, now: () => number, partUrlLifetimeS: number) {
-    this.#files = new BlobFiles(dataDir)
+  constructor(files: BlobFiles, store: Store, signer: Signer, now: () => number, partUrlLifetimeS: number) {
+    this.#files = files
     this.#store = store
+    this.#now = now
     this.#partUrl = (uploadId, part, size) => signer.partUrl({ uploadId, part, size }, now(), partUrlLifetimeS)
   }
 
@@ -39,8 +46,8 @@ export class DiskBlobs implements BlobStore {
     return Promise.resolve(new DiskIncoming(this.#files, uploadId, this.#partUrl))
   }
 
-  read(segments: readonly Segment[], start: number, end: number): Promise<AsyncIterable<Uint8Array>> {
-    return Promise.resolve(this.#files.read(segments, start, end))
+  async read(segments: readonly Segment[], start: number, end: number): Promise<AsyncIterable<Uint8Array>> {
+    return begun(this.#files.read(segments, start, end))
   }
 
   contentUrl(): undefined {
@@ -51,15 +58,46 @@ export class DiskBlobs implements BlobStore {
     tx.afterCommit(() => this.#files.discard(segments))
   }
 
+  #isClaimed(name: string): boolean {
+    const content = this.#store.contents.get(name.slice(0, name.indexOf('-')))
+    return content?.segments.some((segment) => segment.file === name) === true
+  }
+
   async recover(): Promise<void> {
-    // Whatever no content record claims belonged to uploads that a crash or a stop cut short.
-    await this.#files.sweep((contentId, name) => {
-      const content = this.#store.contents.get(contentId)
-      return content?.segments.some((segment) => segment.file === name) === true
+    // Metadata that was put back may refer to what other metadata did not know.
+    for (const name of await this.#files.listAside()) {
+      if (!this.#isClaimed(name)) await this.#recordAside([name])
+      else {
+        await this.#files.bringBack(name)
+        await this.#store.write((tx) => tx.remove(this.#store.asides, name))
+      }
+    }
+    // Whatever no content record claims belonged to uploads that a crash or a stop cut short. Most likely.
+    const strays = (await this.#files.list()).filter((name) => !this.#isClaimed(name))
+    if (strays.length === 0) return
+    await this.#recordAside(strays)
+    for (const name of strays) await this.#files.setAside(name)
+  }
+
+  /** Time runs from when this store first saw them without an owner. */
+  async #recordAside(names: readonly string[]): Promise<void> {
+    const { asides } = this.#store
+    const fresh = names.filter((name) => !asides.doesExist(name))
+    if (fresh.length === 0) return
+    const foundAt = this.#now()
+    await this.#store.write((tx) => {
+      for (const name of fresh) tx.put(asides, name, { foundAt })
     })
   }
 
-  async sweep(): Promise<void> {}
+  async sweep(): Promise<void> {
+    const { asides } = this.#store
+    const due = [...asides.getRange({})].filter(({ value }) => value.foundAt + STRAY_MS < this.#now())
+    for (const { key } of due) {
+      await this.#files.removeAside(key)
+      await this.#store.write((tx) => tx.remove(asides, key))
+    }
+  }
 
   async close(): Promise<void> {}
 }
@@ -110,6 +148,7 @@ class DiskIncoming implements Incoming {
     body: AsyncIterable<Uint8Array>,
     isWanted: () => boolean,
   ): Promise<Receipt> {
+    if (this.#segments.length >= MAX_CHUNKS) throw badRequest(-80021, 'Too many chunks')
     const received = await this.#receive(body, isWanted)
     if (received.size === 0) {
       this.#files.discard([received.segment])
@@ -162,6 +201,29 @@ class DiskIncoming implements Incoming {
   #all(): Segment[] {
     return [...this.#segments, ...[...this.#parts.values()].map(({ segment }) => segment)]
   }
+}
+
+/** A stream whose first bytes are there, so that a failure to get them can still be answered. */
+async function begun(source: AsyncGenerator<Uint8Array>): Promise<AsyncIterable<Uint8Array>> {
+  let first: IteratorResult<Uint8Array> | undefined = await source.next()
+  return {
+    [Symbol.asyncIterator]: () => ({
+      async next() {
+        const result = first ?? (await source.next())
+        first = undefined
+        return result
+      },
+      return: () => source.return(undefined),
+    }),
+  }
+}
+
+/** Whether the metadata refers to files of content at all. */
+export function usesFiles(store: Store): boolean {
+  for (const { value } of store.contents.getRange({})) {
+    if (value.segments.some(({ file }) => file !== undefined)) return true
+  }
+  return false
 }
 
 /** The parts of `segments` between two offsets. */

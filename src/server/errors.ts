@@ -61,3 +61,17 @@ export const nodeNotFound = (): ApiError => new ApiError(404, -41000, 'Node not 
 export const fileNotFound = (): ApiError => new ApiError(404, -40751, 'File not found')
 export const unauthorized = (): ApiError =>
   new ApiError(401, -10012, 'Wrong token', { 'WWW-Authenticate': 'Bearer error="invalid_token"' })
+
+/**
+ * The node is there, its bytes are not: nothing that trying again would change.
+ *
+ * @param name - Of the file or object; for the operator.
+ */
+export const contentGone = (name: string): ApiError => unreadable('gone', name)
+export const contentDamaged = (name: string): ApiError => unreadable('damaged', name)
+
+function unreadable(how: 'gone' | 'damaged', name: string): ApiError {
+  const error = new ApiError(410, -40751, `The content of this file is ${how}`)
+  error.cause = new Error(`Content ${name} is ${how}`)
+  return error
+}

@@ -10,9 +10,14 @@ import type { Store, Tx } from './store.ts'
 
 const CODE_LIFETIME_MS = 60_000
 const REFRESH_LIFETIME_MS = 30 * 86_400_000
-/** A redeemed refresh token stays good for this long: parallel workers redeem the same one. */
+/**
+ * A redeemed refresh token stays good for this long: parallel workers redeem the same one. Later it is a sign that somebody
+ * else has it, and ends the login (RFC 9700 §4.14.2).
+ */
 const REFRESH_GRACE_MS = 60_000
 const MAX_CODES = 10_000
+/** A redeemed code that comes again within this time ends what came of it (RFC 6749 §4.1.2). */
+const CODE_MEMORY_MS = 600_000
 
 export interface Client {
   id: string
@@ -47,6 +52,8 @@ interface Code {
   redirectUri: string
   challenge: string | undefined
   expiresAt: number
+  /** Once it was redeemed: what its tokens belong to. */
+  family?: string
 }
 
 export interface TokenReply {
@@ -60,6 +67,7 @@ export interface TokenReply {
 
 const digest = (text: string): string => createHash('sha256').update(text).digest('hex')
 const freshToken = (): string => randomBytes(32).toString('base64url')
+const freshFamily = (): string => randomBytes(12).toString('hex')
 const invalidGrant = (what: string): OAuthError => new OAuthError(400, 'invalid_grant', what)
 
 export class Grants {
@@ -103,18 +111,27 @@ export class Grants {
     const key = digest(code)
     const record = this.#codes.get(key)
     this.#codes.delete(key)
-    if (record === undefined || record.expiresAt < this.#now() || record.clientId !== client.id) {
+    const { family } = record ?? {}
+    if (family !== undefined) await this.#store.write((tx) => this.#dropFamily(tx, family))
+    if (
+      record === undefined ||
+      family !== undefined ||
+      record.expiresAt < this.#now() ||
+      record.clientId !== client.id
+    ) {
       throw invalidGrant('Invalid authorization code')
     }
     const mayOmit = redirectUri === undefined && !client.isPublic
     if (!mayOmit && redirectUri !== record.redirectUri) throw invalidGrant('redirect_uri does not match')
     if (record.challenge !== undefined || verifier !== undefined) checkVerifier(record.challenge, verifier)
-    return this.issue({ id: record.userId, epoch: record.epoch }, client)
+    const fresh = freshFamily()
+    this.#codes.set(key, { ...record, family: fresh, expiresAt: this.#now() + CODE_MEMORY_MS })
+    return this.#store.write((tx) => this.#issue(tx, { id: record.userId, epoch: record.epoch }, client, fresh))
   }
 
   /** A fresh pair of tokens for a user who has just proved who they are. */
   issue(user: Pick<UserRecord, 'id' | 'epoch'>, client: Client): Promise<TokenReply> {
-    return this.#store.write((tx) => this.#issue(tx, user, client, randomBytes(12).toString('hex')))
+    return this.#store.write((tx) => this.#issue(tx, user, client, freshFamily()))
   }
 
   #issue(tx: Tx, user: Pick<UserRecord, 'id' | 'epoch'>, client: Client, family: string): TokenReply {
@@ -136,9 +153,9 @@ export class Grants {
     }
   }
 
-  /** A new pair for a refresh token. The old one stays good for a grace period; nothing issued before is voided. */
-  refresh(client: Client, token: string): Promise<TokenReply> {
-    return this.#store.write((tx) => {
+  /** A new pair for a refresh token. The old one stays good for a grace period; after it, it ends the login. */
+  async refresh(client: Client, token: string): Promise<TokenReply> {
+    const reply = await this.#store.write((tx) => {
       const key = digest(token)
       const record = this.#store.tokens.get(key)
       const now = this.#now()
@@ -146,13 +163,16 @@ export class Grants {
         throw invalidGrant('Invalid refresh token')
       }
       if (record.rotatedAt !== undefined && now > record.rotatedAt + REFRESH_GRACE_MS) {
-        throw invalidGrant('Refresh token was replaced')
+        this.#dropFamily(tx, record.family)
+        return undefined
       }
       const user = this.#store.users.get(record.userId)
       if (user === undefined || user.epoch !== record.epoch) throw invalidGrant('Invalid refresh token')
       if (record.rotatedAt === undefined) tx.put(this.#store.tokens, key, { ...record, rotatedAt: now })
       return this.#issue(tx, user, client, record.family)
     })
+    if (reply === undefined) throw invalidGrant('Refresh token was replaced')
+    return reply
   }
 
   /** Voids a token; with a refresh token goes all that came from the same login. Unknown tokens are no error. */
@@ -190,8 +210,8 @@ export class Grants {
     const now = this.#now()
     await this.#store.write((tx) => {
       for (const { key, value } of [...this.#store.tokens.getRange({})]) {
-        const spent = value.rotatedAt !== undefined && value.rotatedAt + REFRESH_GRACE_MS < now
-        if (value.expiresAt < now || spent) this.#drop(tx, key, value)
+        // Replaced refresh tokens stay until they run out: only so can one that comes again be known.
+        if (value.expiresAt < now) this.#drop(tx, key, value)
       }
     })
   }

@@ -44,10 +44,18 @@ const FIELDS: Readonly<Record<string, (node: NodeRecord) => string | number | un
 })
 const TIME_FIELDS = new Set(['createdAt', 'updatedAt', 'timestampCreation', 'timestampModification', 'expireAt'])
 
+/** Filters of one listing, alternatives of all of them, and wildcards of a search: each costs time per node. */
+const MAX_FILTERS = 20
+const MAX_ALTERNATIVES = 100
+const MAX_WILDCARDS = 20
+const MAX_SEARCH = 500
+
 /** Splits `FIELD:OPERATOR:VALUE|...`. */
 export function splitFilter(text: string | null): { field: string; operator: string; value: string }[] {
   if (text === null || text === '') return []
-  return text.split('|').map((part) => {
+  const parts = text.split('|')
+  if (parts.length > MAX_FILTERS) throw badRequest(undefined, 'Too many filters')
+  return parts.map((part) => {
     const match = /^([A-Za-z]+):([a-z]+):(.*)$/s.exec(part)
     if (match === null) throw badRequest(undefined, 'Invalid filter')
     return { field: match[1] ?? '', operator: match[2] ?? '', value: match[3] ?? '' }
@@ -56,6 +64,9 @@ export function splitFilter(text: string | null): { field: string; operator: str
 
 function parseCriteria(access: Access, text: string | null): Criteria {
   const criteria: Criteria = { tests: [] }
+  if ((text?.split(':').length ?? 0) > MAX_ALTERNATIVES + 2 * MAX_FILTERS) {
+    throw badRequest(undefined, 'Too many alternatives in a filter')
+  }
   for (const { field, operator, value } of splitFilter(text)) {
     if (field === 'parentPath' && operator === 'eq') criteria.parentPath = value
     else criteria.tests.push(testFor(access, field, operator, value))
@@ -68,7 +79,8 @@ function testFor(access: Access, field: string, operator: string, value: string)
   if (field === 'isFavorite') return () => value === 'false'
   if (field === 'perm' || field === 'childPerm') return () => true
   if (field === 'parentPath' && operator === 'cn') {
-    return (node) => (access.pathOf(node.parentId) ?? '').toLowerCase().includes(value.toLowerCase())
+    const part = value.toLowerCase()
+    return (node) => (access.pathOf(node.parentId) ?? '').toLowerCase().includes(part)
   }
   const read = Object.hasOwn(FIELDS, field) ? FIELDS[field] : undefined
   if (read === undefined) throw badRequest(undefined, `Unknown filter field ${field}`)
@@ -79,17 +91,27 @@ function testFor(access: Access, field: string, operator: string, value: string)
     if (isTime) return parseTime(item) ?? (parseTime(`${item}T00:00:00Z`) as number | undefined) ?? Number.NaN
     return field === 'name' || field === 'fileType' ? item.toLowerCase().normalize('NFC') : item
   })
+  const texts = wanted.map(String)
+  const exact = new Set(texts)
+  const numbers = wanted.map(Number)
   switch (operator) {
     case 'eq':
-      return (node) => wanted.some((item) => String(read(node)) === String(item))
+      return (node) => exact.has(String(read(node)))
     case 'neq':
-      return (node) => !wanted.some((item) => String(read(node)) === String(item))
+      return (node) => !exact.has(String(read(node)))
     case 'cn':
-      return (node) => wanted.some((item) => String(read(node)).includes(String(item)))
-    case 'ge':
-      return (node) => wanted.some((item) => Number(read(node)) >= Number(item))
-    case 'le':
-      return (node) => wanted.some((item) => Number(read(node)) <= Number(item))
+      return (node) => {
+        const text = String(read(node))
+        return texts.some((item) => text.includes(item))
+      }
+    case 'ge': {
+      const least = Math.min(...numbers.filter((item) => !Number.isNaN(item)))
+      return (node) => Number(read(node)) >= least
+    }
+    case 'le': {
+      const most = Math.max(...numbers.filter((item) => !Number.isNaN(item)))
+      return (node) => Number(read(node)) <= most
+    }
     default:
       throw badRequest(undefined, 'Unknown filter operator')
   }
@@ -249,10 +271,12 @@ function depthBelow(store: Store, parentId: number, containerId: number): number
 }
 
 function matcher(text: string): Test {
-  const wanted = text.normalize('NFC').toLowerCase()
+  const wanted = text.normalize('NFC').toLowerCase().replace(/\*+/g, '*')
+  if (wanted.length > MAX_SEARCH) throw badRequest(undefined, 'Search text is too long')
   if (wanted === '*' || wanted === '') return () => true
   if (!wanted.includes('*')) return (node) => node.name.toLowerCase().includes(wanted)
   const pieces = wanted.split('*')
+  if (pieces.length > MAX_WILDCARDS + 1) throw badRequest(undefined, 'Too many wildcards')
   return (node) => matchesPieces(node.name.toLowerCase(), pieces)
 }
 

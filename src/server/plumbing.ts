@@ -5,6 +5,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { type App, Call, type Handler, type Reply } from './call.ts'
+import { addressOf, type Connections, type WatchedBody } from './connections.ts'
 import { ApiError, OAuthError, StorageError } from './errors.ts'
 import type { FaultAction, FaultPlan } from './faults.ts'
 import type { RecordedRequest, Recorder } from './recorder.ts'
@@ -17,6 +18,7 @@ export interface PlumbingOptions {
   router: Router<Handler>
   scheme: 'http' | 'https'
   isHostAllowed(host: string): boolean
+  connections: Connections
   faults: FaultPlan
   recorder: Recorder | undefined
   onError: ((error: unknown) => void) | undefined
@@ -46,6 +48,7 @@ export function createListener(options: PlumbingOptions): Listener {
     // Without a listener, a client that goes away in the middle would end the process.
     req.on('error', () => undefined)
     res.on('error', () => undefined)
+    res.on('close', options.connections.request(req))
     const work = serve(options, req, res, record)
       .catch((error: unknown) => {
         if (!res.destroyed) options.onError?.(error)
@@ -76,11 +79,13 @@ async function serve(
   const path = mark === -1 ? url : url.slice(0, mark)
   const method = req.method ?? 'GET'
   const fault = options.faults.take(method, path)
-  const body = bodyOf(req, fault, record, options.recorder)
+  let watch: WatchedBody | undefined
   let reply: Reply
   try {
+    watch = options.connections.body(req)
+    const body = bodyOf(req, watch, fault, record, options.recorder)
     if (fault !== undefined) await keepWaiting(fault, options.faults, res)
-    reply = (await interfere(fault, body)) ?? (await answer(options, req, { method, path, url, mark, body }))
+    reply = (await interfere(fault, body)) ?? (await answer(options, req, { method, path, url, mark, body, watch }))
   } catch (error) {
     if (error instanceof Cut || res.destroyed || req.socket.destroyed) {
       res.destroy()
@@ -89,9 +94,12 @@ async function serve(
     reply = errorReply(error)
     // A cause is what the operator should know and the client need not.
     const isNews = !(error instanceof ApiError) || error.cause !== undefined
-    if (reply.status >= 500 && isNews) options.onError?.(error)
+    if ((reply.status >= 500 || reply.status === 410) && isNews) options.onError?.(error)
+  } finally {
+    watch?.end()
   }
   if (fault !== undefined && 'loseAnswer' in fault) {
+    if (reply.stream !== undefined) await dispose(reply.stream)
     res.destroy()
     return
   }
@@ -133,9 +141,20 @@ async function interfere(fault: FaultAction | undefined, body: AsyncIterable<Uin
 async function answer(
   options: PlumbingOptions,
   req: IncomingMessage,
-  request: { method: string; path: string; url: string; mark: number; body: AsyncIterable<Uint8Array> },
+  request: {
+    method: string
+    path: string
+    url: string
+    mark: number
+    body: AsyncIterable<Uint8Array>
+    watch: WatchedBody
+  },
 ): Promise<Reply> {
   const host = req.headers.host ?? ''
+  // Node keeps the first; something in front of this server may go by the other (RFC 9112 §3.2).
+  if (req.rawHeaders.filter((name, index) => index % 2 === 0 && name.toLowerCase() === 'host').length > 1) {
+    throw new ApiError(400, undefined, 'More than one Host header', { Connection: 'close' })
+  }
   if (!options.isHostAllowed(host)) throw new ApiError(421, undefined, 'Host is not served here')
   if (request.url.length > MAX_URL) throw new ApiError(414, undefined, 'URL is too long')
   let path: string
@@ -154,7 +173,9 @@ async function answer(
     params: match.params,
     headers: req.headers,
     baseUrl: `${options.scheme}://${host}`,
+    address: addressOf(req.socket),
     body: request.body,
+    watch: request.watch,
   })
   return match.handler(call)
 }
@@ -174,6 +195,7 @@ function decodePath(path: string): string {
 
 async function* bodyOf(
   req: IncomingMessage,
+  watch: WatchedBody,
   fault: FaultAction | undefined,
   record: RecordedRequest | undefined,
   recorder: Recorder | undefined,
@@ -184,8 +206,10 @@ async function* bodyOf(
     req.destroy()
     throw new Cut()
   }
+  watch.isWaiting = true
   // Leaving early must not destroy the connection: an answer is still to be sent over it.
   for await (const chunk of req.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    watch.received(chunk.length)
     const rest = cutAt === undefined ? chunk.length : cutAt - seen
     const kept = rest < chunk.length ? chunk.subarray(0, rest) : chunk
     seen += kept.length
@@ -194,7 +218,9 @@ async function* bodyOf(
       req.destroy()
       throw new Cut()
     }
+    watch.isWaiting = false
     yield kept
+    watch.isWaiting = true
   }
   if (!req.complete) throw new Cut()
 }

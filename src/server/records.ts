@@ -64,6 +64,8 @@ export interface Segment {
   object?: string
   offset: number
   size: number
+  /** Files: CRC-32 of each 256 KiB of the whole file, four bytes each, little-endian. */
+  sums?: Uint8Array
 }
 
 export interface ContentRecord {
@@ -79,6 +81,13 @@ export interface StrayRecord {
   uploadId?: string
   /** Content that was deleted: there is no multipart upload. */
   isWhole?: true
+  /** When a server that did not open the upload itself found it; see ../server/disk-blobs.ts for the time it stays. */
+  foundAt?: number
+}
+
+/** A file of content that nothing referred to at a start. */
+export interface AsideRecord {
+  foundAt: number
 }
 
 export interface UserRecord {

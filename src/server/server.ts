@@ -5,16 +5,20 @@
  */
 import { createServer, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
-import type { AddressInfo, Socket } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import { SyncError } from '../../crypto/errors.ts'
+import { BlobFiles } from './blob-files.ts'
 import type { BlobStore } from './blobs.ts'
 import type { App, Handler } from './call.ts'
-import { DiskBlobs } from './disk-blobs.ts'
+import { CONNECTION_LIMITS, type ConnectionLimits, Connections, Shares } from './connections.ts'
+import { DiskBlobs, usesFiles } from './disk-blobs.ts'
 import { FaultPlan, type FaultRule } from './faults.ts'
 import { Grants } from './grants.ts'
 import { hostFilter, isLoopback } from './hosts.ts'
+import { beginGeneration, checkPlace, identityOf, markPlaces, type Place } from './identity.ts'
 import { takeInstanceLock } from './instance-lock.ts'
 import { ListingCache } from './listing.ts'
+import { LoginLimits } from './login-limits.ts'
 import { createListener } from './plumbing.ts'
 import type { Recorder } from './recorder.ts'
 import { Router } from './router.ts'
@@ -23,7 +27,7 @@ import { S3Blobs } from './s3/blobs.ts'
 import type { S3Options } from './s3/client.ts'
 import { ObjectStore } from './s3/objects.ts'
 import { Signer } from './signing.ts'
-import { openStore, type Store } from './store.ts'
+import { openStore, type Store, usesObjects } from './store.ts'
 import { Uploads } from './uploads.ts'
 
 export interface ServerOptions {
@@ -51,6 +55,8 @@ export interface ServerOptions {
   urlLifetimeS?: number
   /** Told of unexpected errors, which clients see as status 500 or a broken connection. */
   onError?: (error: unknown) => void
+  /** Other limits than CONNECTION_LIMITS. */
+  connectionLimits?: Partial<ConnectionLimits>
   /** Time of day in ms since the epoch; for tests. */
   clock?: { now(): number }
 }
@@ -65,6 +71,9 @@ export interface RunningServer {
 }
 
 const SWEEP_MS = 600_000
+const HEADERS_CHECK_MS = 5000
+/** Bytes of JSON and forms of one user, or one address, that are held at a time. */
+const MAX_TEXT = 64 * 1024 * 1024
 
 /**
  * Starts a server on a data directory.
@@ -80,14 +89,17 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       hint: 'Give a certificate and a key, or listen on 127.0.0.1.',
     })
   }
-  const release = takeInstanceLock(options.dataDir)
-  const undo: (() => unknown)[] = [release]
+  const lock = await takeInstanceLock(options.dataDir)
+  const undo: (() => unknown)[] = [() => lock.release()]
   try {
-    const store = await openStore(options.dataDir)
+    const files = new BlobFiles(options.dataDir)
+    const store = await openStore(options.dataDir, files, { isServed: false })
     undo.unshift(() => store.close())
-    const app = await createApp(store, options)
+    const { app, places } = await createApp(store, files, options)
     undo.unshift(() => app.blobs.close())
     const faults = new FaultPlan(options.faults)
+    const connections = new Connections({ ...CONNECTION_LIMITS, ...options.connectionLimits })
+    undo.unshift(() => connections.close())
     const router = new Router<Handler>()
     addRoutes(router)
     const listener = createListener({
@@ -95,24 +107,33 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       router,
       scheme: options.tls === undefined ? 'http' : 'https',
       isHostAllowed: hostFilter(host, options.allowedHosts ?? []),
+      connections,
       faults,
       recorder: options.recorder,
       onError: options.onError,
     })
-    const server = options.tls === undefined ? createServer(listener) : createTlsServer(options.tls, listener)
-    const sockets = configure(server)
+    const often = { connectionsCheckingInterval: HEADERS_CHECK_MS }
+    const server =
+      options.tls === undefined
+        ? createServer(often, listener)
+        : createTlsServer({ ...options.tls, ...often, handshakeTimeout: 30_000 }, listener)
+    configure(server)
+    connections.attach(server)
     const port = await listen(server, options.port ?? 0, host)
-    const sweeper = setInterval(() => void sweep(app).catch(() => undefined), SWEEP_MS)
+    const tellError = (error: unknown): void => options.onError?.(error)
+    const sweeper = setInterval(() => void sweep(app, places).catch(tellError), SWEEP_MS)
     sweeper.unref()
     let closing: Promise<void> | undefined
     const close = async (): Promise<void> => {
       clearInterval(sweeper)
-      await shutDown(server, sockets)
+      await shutDown(server, connections)
+      connections.close()
+      await markPlaces(store, places).catch(tellError)
       await app.blobs.close()
       // A read while it closes, or after, would end the process.
       await listener.idle()
       await store.close()
-      release()
+      await lock.release()
     }
     const name = host.includes(':') ? `[${host}]` : host
     return {
@@ -127,81 +148,88 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }
 }
 
-async function createApp(store: Store, options: ServerOptions): Promise<App> {
+async function createApp(
+  store: Store,
+  files: BlobFiles,
+  options: ServerOptions,
+): Promise<{ app: App; places: readonly Place[] }> {
   const clock = options.clock ?? Date
   const now = (): number => clock.now()
+  await checkPlace(store, files, () => usesFiles(store))
+  await identityOf(store)
   const signer = new Signer(await store.secret())
-  const blobs = await openBlobs(store, options, signer, now)
-  const app: App = {
-    store,
-    blobs,
-    grants: new Grants(store, now, options.accessTokenLifetimeS ?? 28_800),
-    uploads: new Uploads(store, blobs, now),
-    signer,
-    listings: new ListingCache(now),
-    storage: options.s3 === undefined ? (options.storage ?? 'classic') : 's3',
-    downloadUrlLifetimeS: options.urlLifetimeS ?? 3600,
-    now,
-    onError: (error) => options.onError?.(error),
+  const disk = new DiskBlobs(files, store, signer, now, options.urlLifetimeS ?? 900)
+  const objects = await openObjects(store, options, now)
+  const places = objects === undefined ? [files] : [files, objects]
+  const blobs = objects === undefined ? disk : overObjects(store, objects, disk, options, now)
+  try {
+    await beginGeneration(store, places)
+    await blobs.recover()
+    const app: App = {
+      store,
+      blobs,
+      grants: new Grants(store, now, options.accessTokenLifetimeS ?? 28_800),
+      logins: new LoginLimits(),
+      texts: new Shares(MAX_TEXT),
+      uploads: new Uploads(store, blobs, now),
+      signer,
+      listings: new ListingCache(now),
+      storage: options.s3 === undefined ? (options.storage ?? 'classic') : 's3',
+      downloadUrlLifetimeS: options.urlLifetimeS ?? 3600,
+      now,
+      onError: (error) => options.onError?.(error),
+    }
+    await sweep(app, [])
+    return { app, places }
+  } catch (error) {
+    await blobs.close()
+    throw error
   }
-  await sweep(app)
-  return app
 }
 
-/** The storage that was asked for, with nothing left in it that nobody refers to. */
-async function openBlobs(store: Store, options: ServerOptions, signer: Signer, now: () => number): Promise<BlobStore> {
-  const partUrlLifetimeS = options.urlLifetimeS ?? 900
-  const disk = new DiskBlobs(options.dataDir, store, signer, now, partUrlLifetimeS)
+/** The object store that was asked for, if it belongs to this one. */
+async function openObjects(store: Store, options: ServerOptions, now: () => number): Promise<ObjectStore | undefined> {
   if (options.s3 === undefined) {
     if (usesObjects(store)) {
       throw new SyncError('usage', 'S3_NEEDED', 'Content of this data directory is in an object store', {
         hint: 'Name it with --storage s3 --s3-endpoint URL --s3-bucket NAME.',
       })
     }
-    await disk.recover()
-    return disk
+    return undefined
   }
   const objects = new ObjectStore(options.s3, now)
-  const blobs = new S3Blobs(store, objects, { before: disk, partUrlLifetimeS, onError: options.onError })
   try {
     await objects.check()
-    await store.write((tx) => tx.put(store.meta, 'objects', 1))
-    await blobs.recover()
+    await checkPlace(store, objects, () => usesObjects(store))
+    return objects
   } catch (error) {
-    await blobs.close()
+    objects.close()
     throw error
   }
-  return blobs
 }
 
-function usesObjects(store: Store): boolean {
-  // Spares others the walk through all contents.
-  if (store.meta.get('objects') === undefined) return false
-  if (store.strays.getCount() > 0) return true
-  for (const { value } of store.contents.getRange({})) if (value.segments[0]?.object !== undefined) return true
-  return false
-}
+const overObjects = (
+  store: Store,
+  objects: ObjectStore,
+  before: BlobStore,
+  { urlLifetimeS, onError }: ServerOptions,
+  now: () => number,
+): BlobStore => new S3Blobs(store, objects, { before, partUrlLifetimeS: urlLifetimeS ?? 900, now, onError })
 
-async function sweep(app: App): Promise<void> {
+async function sweep(app: App, places: readonly Place[]): Promise<void> {
   await app.grants.sweep()
   await app.uploads.sweep()
   await app.blobs.sweep()
+  await markPlaces(app.store, places)
 }
 
-/** Timeouts: bodies may take as long as they need, but silence ends a connection. */
-function configure(server: Server): Set<Socket> {
+/** Timeouts: content may take as long as it needs, but silence ends a connection; see connections.ts. */
+function configure(server: Server): void {
   server.requestTimeout = 0
   server.headersTimeout = 30_000
   server.keepAliveTimeout = 65_000
   server.timeout = 120_000
   server.maxHeadersCount = 200
-  const sockets = new Set<Socket>()
-  server.on('connection', (socket: Socket) => {
-    sockets.add(socket)
-    socket.setNoDelay(true)
-    socket.on('close', () => sockets.delete(socket))
-  })
-  return sockets
 }
 
 function listen(server: Server, port: number, host: string): Promise<number> {
@@ -214,12 +242,10 @@ function listen(server: Server, port: number, host: string): Promise<number> {
 }
 
 /** Lets answers under way finish for a moment, then ends all connections. */
-async function shutDown(server: Server, sockets: ReadonlySet<Socket>): Promise<void> {
+async function shutDown(server: Server, connections: Connections): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()))
   server.closeIdleConnections()
-  const timer = setTimeout(() => {
-    for (const socket of sockets) socket.destroy()
-  }, 500)
+  const timer = setTimeout(() => connections.destroy(), 500)
   await closed
   clearTimeout(timer)
 }

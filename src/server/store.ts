@@ -4,10 +4,16 @@
  * @module
  */
 import { randomBytes } from 'node:crypto'
-import { chmodSync, mkdirSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Database, Key, RootDatabase } from 'lmdb'
+import type { Key, RootDatabase } from 'lmdb'
+import { SyncError } from '../../crypto/errors.ts'
+import { localError, systemCode } from '../errors.ts'
+import { checkDataFile, DataFileError } from './data-file.ts'
+import { type Place, storeLost } from './identity.ts'
+import { privateDirectory } from './private-directory.ts'
 import type {
+  AsideRecord,
   ContentRecord,
   DeletedRecord,
   FileKeyRecord,
@@ -18,6 +24,7 @@ import type {
   TokenRecord,
   UserRecord,
 } from './records.ts'
+import { isWhole, Table } from './table.ts'
 
 /** Jobs that share one commit. Bounds how long one commit may hold up the event loop. */
 const MAX_BATCH = 256
@@ -36,7 +43,7 @@ export class Tx {
   readonly #undo: (() => void)[] = []
   readonly #after: (() => void)[] = []
 
-  put<V, K extends Key>(table: Database<V, K>, key: K, value: V): void {
+  put<V, K extends Key>(table: Table<V, K>, key: K, value: V): void {
     const before = table.get(key)
     this.#undo.push(() => {
       if (before === undefined) table.remove(key)
@@ -45,7 +52,7 @@ export class Tx {
     table.put(key, value)
   }
 
-  remove<V, K extends Key>(table: Database<V, K>, key: K): void {
+  remove<V, K extends Key>(table: Table<V, K>, key: K): void {
     const before = table.get(key)
     if (before === undefined) return
     this.#undo.push(() => table.put(key, before))
@@ -70,35 +77,37 @@ export class Tx {
 
 /** All tables, plus `write`. Reads go to the tables directly and see the last commit. */
 export class Store {
-  readonly meta: Database<number | Uint8Array, string>
-  readonly users: Database<UserRecord, number>
+  readonly meta: Table<number | string | Uint8Array, string>
+  readonly users: Table<UserRecord, number>
   /** Folded user name to user id. */
-  readonly userNames: Database<number, string>
+  readonly userNames: Table<number, string>
   /** [user, version] */
-  readonly keyPairs: Database<KeyPairRecord, [number, string]>
-  readonly nodes: Database<NodeRecord, number>
+  readonly keyPairs: Table<KeyPairRecord, [number, string]>
+  readonly nodes: Table<NodeRecord, number>
   /** [parent, name] to id: what makes a name unique in its folder. */
-  readonly names: Database<number, [number, string]>
+  readonly names: Table<number, [number, string]>
   /** [parent, type, folded name, id] to id: the order of listings. */
-  readonly children: Database<number, [number, number, string, number]>
-  readonly deleted: Database<DeletedRecord, number>
+  readonly children: Table<number, [number, number, string, number]>
+  readonly deleted: Table<DeletedRecord, number>
   /** [room, deleted node] */
-  readonly bins: Database<number, [number, number]>
+  readonly bins: Table<number, [number, number]>
   /** [room, user] to permission bits, and the same turned round. */
-  readonly members: Database<number, [number, number]>
-  readonly memberships: Database<number, [number, number]>
-  readonly contents: Database<ContentRecord, string>
+  readonly members: Table<number, [number, number]>
+  readonly memberships: Table<number, [number, number]>
+  readonly contents: Table<ContentRecord, string>
   /** Content id to what has to be removed at the object store, unless an upload under way claims it. */
-  readonly strays: Database<StrayRecord, string>
+  readonly strays: Table<StrayRecord, string>
+  /** Files that were set aside, by name. */
+  readonly asides: Table<AsideRecord, string>
   /** [file, user, key pair version] and [user, key pair version, file]. */
-  readonly fileKeys: Database<FileKeyRecord, [number, number, string]>
-  readonly userFileKeys: Database<number, [number, string, number]>
+  readonly fileKeys: Table<FileKeyRecord, [number, number, string]>
+  readonly userFileKeys: Table<number, [number, string, number]>
   /** [room, file] for files in encrypted rooms. */
-  readonly encryptedFiles: Database<number, [number, number]>
+  readonly encryptedFiles: Table<number, [number, number]>
   /** SHA-256 of a token to what it grants, and [family, SHA-256]. */
-  readonly tokens: Database<TokenRecord, string>
-  readonly families: Database<number, [string, string]>
-  readonly finished: Database<FinishedUpload, string>
+  readonly tokens: Table<TokenRecord, string>
+  readonly families: Table<number, [string, string]>
+  readonly finished: Table<FinishedUpload, string>
   readonly #root: RootDatabase
   #queue: Job[] = []
   #draining = false
@@ -107,7 +116,8 @@ export class Store {
 
   constructor(root: RootDatabase) {
     this.#root = root
-    const table = <V, K extends Key>(name: string): Database<V, K> => root.openDB<V, K>({ name })
+    const table = <V, K extends Key>(name: string): Table<V, K> =>
+      new Table(root.openDB<Buffer, K>({ name, encoding: 'binary' }), name)
     this.meta = table('meta')
     this.users = table('users')
     this.userNames = table('userNames')
@@ -121,6 +131,7 @@ export class Store {
     this.memberships = table('memberships')
     this.contents = table('contents')
     this.strays = table('strays')
+    this.asides = table('asides')
     this.fileKeys = table('fileKeys')
     this.userFileKeys = table('userFileKeys')
     this.encryptedFiles = table('encryptedFiles')
@@ -232,10 +243,68 @@ export class Store {
   }
 }
 
-/** Opens, or makes, the store below `dataDir`. Several processes may have it open. */
-export async function openStore(dataDir: string): Promise<Store> {
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 })
-  chmodSync(dataDir, 0o700)
+/** Whether the metadata refers to content in an object store. */
+export function usesObjects(store: Store): boolean {
+  // Spares others the walk through all contents.
+  if (store.meta.get('objects') === undefined) return false
+  if (store.strays.getCount() > 0) return true
+  for (const { value } of store.contents.getRange({})) if (value.segments[0]?.object !== undefined) return true
+  return false
+}
+
+/** Where the metadata of a data directory is. */
+export const dataFileOf = (dataDir: string): string => join(dataDir, 'db', 'data.mdb')
+
+/** Length of the file and when it changed; both 0 when there is none. */
+function stateOf(path: string): { size: number; changed: number } {
+  try {
+    const { size, mtimeMs } = statSync(path)
+    return { size, changed: mtimeMs }
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return { size: 0, changed: 0 }
+    throw localError(error, `read ${path}`)
+  }
+}
+
+/** Length of what is at a path; `undefined` when nothing is. */
+export function sizeOfFile(path: string): number | undefined {
+  const { size, changed } = stateOf(path)
+  return size === 0 && changed === 0 ? undefined : size
+}
+
+/** @throws {SyncError} `STORE_DAMAGED` when LMDB must not be given this file. */
+function checkFile(path: string): void {
+  for (let tries = 1; ; tries++) {
+    const before = stateOf(path)
+    try {
+      checkDataFile(path, isWhole)
+      return
+    } catch (error) {
+      if (!(error instanceof DataFileError)) throw localError(error, `read ${path}`)
+      // A tool that adds an account may have written meanwhile.
+      if (stateOf(path).changed !== before.changed && tries < 20) continue
+      throw new SyncError('integrity', 'STORE_DAMAGED', `${path} is damaged: ${error.message}`, {
+        hint: 'Nothing was changed. Put the file back from a backup; sync serve check says more.',
+        cause: error,
+      })
+    }
+  }
+}
+
+/**
+ * Opens, or makes, the store below `dataDir`. Several processes may have it open; the first one checks the file.
+ *
+ * @param content - Where content is kept beside it.
+ * @param options.isServed - A live server has the file open, so it was checked.
+ * @throws {SyncError} `STORE_LOST`, `STORE_DAMAGED`, `NOT_A_DIRECTORY`; see checkPlace for what tells of other content.
+ */
+export async function openStore(dataDir: string, content: Place, options: { isServed: boolean }): Promise<Store> {
+  privateDirectory(dataDir)
+  privateDirectory(join(dataDir, 'db'))
+  const file = dataFileOf(dataDir)
+  if (stateOf(file).size === 0) {
+    if ((await content.readMark()) !== undefined || (await content.hasContent())) throw storeLost(file, content.name)
+  } else if (!options.isServed) checkFile(file)
   const { open } = await import('lmdb')
   return new Store(open({ path: join(dataDir, 'db'), maxDbs: 24, noSubdir: false }))
 }

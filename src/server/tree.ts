@@ -130,6 +130,8 @@ export function createNode(change: Change, fresh: NewNode): NodeRecord {
     createdBy: userId,
     updatedAt: now,
     updatedBy: userId,
+    timestampCreation: now,
+    timestampModification: now,
     ...(fresh.type === FILE ? {} : { rooms: 0, folders: 0, files: 0 }),
     ...fresh,
     id,

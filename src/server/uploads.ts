@@ -7,6 +7,7 @@
 import { randomBytes } from 'node:crypto'
 import { Access, CREATE, DELETE } from './access.ts'
 import type { BlobStore, FinishedContent, Incoming, Receipt } from './blobs.ts'
+import { Shares } from './connections.ts'
 import { ApiError, badRequest, forbidden } from './errors.ts'
 import { FILE, type FileKeyRecord, type NodeRecord, ROOM } from './records.ts'
 import type { Store } from './store.ts'
@@ -16,6 +17,11 @@ import { type ConflictStrategy, keyVersionOf, MAX_ENCRYPTED_SIZE } from './valid
 const IDLE_MS = 24 * 3_600_000
 const OUTCOME_MS = 7 * 86_400_000
 const MAX_CHANNELS = 20_000
+/** Of one user; the one that was not used for longest makes room for another. */
+const MAX_CHANNELS_PER_USER = 1000
+const BUSY_MS = 60_000
+/** Bodies of content that one user sends at a time. */
+const MAX_BODIES_PER_USER = 256
 
 export interface NewUpload {
   userId: number
@@ -32,6 +38,8 @@ export interface Channel extends NewUpload {
   error?: ApiError
   lastUsed: number
   incoming: Incoming
+  /** Gives back what its user may open. */
+  giveBack(): void
 }
 
 export interface FinishRequest {
@@ -50,6 +58,8 @@ export class Uploads {
   readonly #blobs: BlobStore
   readonly #now: () => number
   readonly #channels = new Map<string, Channel>()
+  readonly #shares = new Shares(MAX_CHANNELS_PER_USER)
+  readonly #bodies = new Shares(MAX_BODIES_PER_USER)
 
   constructor(store: Store, blobs: BlobStore, now: () => number) {
     this.#store = store
@@ -59,14 +69,40 @@ export class Uploads {
 
   /** @throws {ApiError} 400 -90033 when content must go to the object store directly; what that store says. */
   async open(request: NewUpload): Promise<Channel> {
-    if (this.#channels.size >= MAX_CHANNELS)
-      throw new ApiError(429, undefined, 'Too many open uploads', { 'Retry-After': '5' })
     if (this.#blobs.isDirectOnly && !request.direct) throw badRequest(-90033, 'Direct upload is mandatory')
-    const id = randomBytes(16).toString('hex')
-    const incoming = await this.#blobs.open(id)
-    const channel: Channel = { ...request, id, status: 'transfer', lastUsed: this.#now(), incoming }
-    this.#channels.set(id, channel)
-    return channel
+    // Before the work: others that come meanwhile count it.
+    const giveBack = this.#takeShare(request.userId)
+    try {
+      const id = randomBytes(16).toString('hex')
+      const incoming = await this.#blobs.open(id)
+      const channel: Channel = { ...request, id, status: 'transfer', lastUsed: this.#now(), incoming, giveBack }
+      this.#channels.set(id, channel)
+      return channel
+    } catch (error) {
+      giveBack()
+      throw error
+    }
+  }
+
+  #forget(channel: Channel): void {
+    if (this.#channels.delete(channel.id)) channel.giveBack()
+  }
+
+  /** @throws {ApiError} 429 when there are too many open uploads, and all are in use. */
+  #takeShare(userId: number): () => void {
+    for (;;) {
+      const isFull = this.#channels.size >= MAX_CHANNELS
+      const giveBack = isFull ? undefined : this.#shares.take(String(userId))
+      if (giveBack !== undefined) return giveBack
+      let oldest: Channel | undefined
+      for (const channel of this.#channels.values()) {
+        const isIdle = channel.status !== 'finishing' && channel.lastUsed + BUSY_MS < this.#now()
+        if (!isIdle || channel.userId !== userId) continue
+        if (oldest === undefined || channel.lastUsed < oldest.lastUsed) oldest = channel
+      }
+      if (oldest === undefined) throw new ApiError(429, undefined, 'Too many open uploads', { 'Retry-After': '5' })
+      this.cancel(oldest)
+    }
   }
 
   /** A channel that can still take bytes. Finished ones answer 400, unknown ones 404. */
@@ -92,8 +128,9 @@ export class Uploads {
   }
 
   cancel(channel: Channel): void {
-    this.#channels.delete(channel.id)
-    channel.incoming.discard()
+    this.#forget(channel)
+    // A commit that failed only afterwards may have made it a node.
+    if (!this.#store.contents.doesExist(channel.id)) channel.incoming.discard()
   }
 
   #isOpen(channel: Channel): boolean {
@@ -102,12 +139,22 @@ export class Uploads {
 
   /** Takes one part of a direct upload at a URL of this server. Answers its ETag without quotes. */
   async putPart(channel: Channel, number: number, body: AsyncIterable<Uint8Array>): Promise<string> {
-    return (await channel.incoming.putPart(number, body, () => this.#isOpen(channel))).md5
+    return (await this.#receive(channel, () => channel.incoming.putPart(number, body, () => this.#isOpen(channel)))).md5
   }
 
   /** Takes one chunk of a classic upload; see `Incoming.putChunk`. */
   putChunk(channel: Channel, start: number | undefined, body: AsyncIterable<Uint8Array>): Promise<Receipt> {
-    return channel.incoming.putChunk(start, body, () => this.#isOpen(channel))
+    return this.#receive(channel, () => channel.incoming.putChunk(start, body, () => this.#isOpen(channel)))
+  }
+
+  async #receive<T>(channel: Channel, work: () => Promise<T>): Promise<T> {
+    const giveBack = this.#bodies.take(String(channel.userId))
+    if (giveBack === undefined) throw new ApiError(429, undefined, 'Too much at once', { 'Retry-After': '1' })
+    try {
+      return await work()
+    } finally {
+      giveBack()
+    }
   }
 
   /**
@@ -131,7 +178,7 @@ export class Uploads {
         channel.incoming.claim(tx, content)
         return id
       })
-      this.#channels.delete(channel.id)
+      this.#forget(channel)
       return nodeId
     } catch (error) {
       channel.status = 'transfer'

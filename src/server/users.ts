@@ -5,6 +5,10 @@
  */
 import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
 import { SyncError } from '../../crypto/errors.ts'
+import { BlobFiles } from './blob-files.ts'
+import { usesFiles } from './disk-blobs.ts'
+import { checkPlace, identityOf } from './identity.ts'
+import { isServed } from './instance-lock.ts'
 import { authenticatorUri, checkCode, newSecret } from './one-time-codes.ts'
 import type { UserRecord } from './records.ts'
 import { openStore, type Store } from './store.ts'
@@ -53,8 +57,12 @@ function checkNewPassword(password: string): void {
 }
 
 async function withStore<T>(dataDir: string, work: (store: Store) => Promise<T>): Promise<T> {
-  const store = await openStore(dataDir)
+  const content = new BlobFiles(dataDir)
+  const store = await openStore(dataDir, content, { isServed: await isServed(dataDir) })
   try {
+    await checkPlace(store, content, () => usesFiles(store))
+    const mark = await identityOf(store)
+    if ((await content.readMark()) === undefined) await content.writeMark(mark)
     return await work(store)
   } finally {
     await store.close()

@@ -73,6 +73,7 @@ export async function readStretch(
   const { signal } = options
   const { end, size } = stretch
   let failures = 0
+  let missing = 0
   for (let at = stretch.start; at < end; ) {
     const start = at
     const asked = address.get()
@@ -93,7 +94,9 @@ export async function readStretch(
     } catch (error) {
       if (signal.aborted) throw cancelled(signal)
       if (!(error instanceof SyncError)) throw error
-      const expired = error.status === 401 || error.status === 403 || error.status === 404
+      // An address that has run out may look like content that is gone; a fresh one tells.
+      missing = error.status === 404 && at === start ? missing + 1 : 0
+      const expired = error.status === 401 || error.status === 403 || missing === 1
       if (expired) address.expire(asked)
       // A trickle is no progress.
       failures = at - start >= PROGRESS_BYTES ? 1 : failures + 1
@@ -109,6 +112,13 @@ export async function readStretch(
 function storageError(error: unknown): unknown {
   if (!(error instanceof SyncError)) return error
   const { status = 0 } = error
+  if (status === 404 || status === 410) {
+    return new SyncError('not_found', 'CONTENT_GONE', `The content of the file is gone from the server (${status})`, {
+      hint: 'The file is still listed there; ask its administrator.',
+      status,
+      cause: error,
+    })
+  }
   const isAboutLogin = status === 401 || status === 403
   if (!isAboutLogin && error.code !== 'REQUEST_REFUSED') return error
   return new SyncError('server', 'STORAGE_REFUSED', `The storage refuses the content (${status})`, {

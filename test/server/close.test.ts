@@ -4,6 +4,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { expect, onTestFinished, test } from 'vitest'
 import type { App, Handler } from '../../src/server/call.ts'
+import { CONNECTION_LIMITS, Connections } from '../../src/server/connections.ts'
 import { FaultPlan } from '../../src/server/faults.ts'
 import { createListener } from '../../src/server/plumbing.ts'
 import { Router } from '../../src/server/router.ts'
@@ -29,6 +30,7 @@ test('requests whose clients have gone are waited for', async () => {
     router,
     scheme: 'http',
     isHostAllowed: () => true,
+    connections: new Connections(CONNECTION_LIMITS),
     faults: new FaultPlan(),
     recorder: undefined,
     onError: undefined,

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, readdir, stat, writeFile } from 'node:fs/promises'
+import { mkdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
@@ -12,6 +12,7 @@ import { beforeAll, expect, onTestFinished, test } from 'vitest'
 import { addUser } from '../../src/server/index.ts'
 import {
   ask,
+  blobsIn,
   download,
   enter,
   fileKeyBody,
@@ -110,11 +111,11 @@ test('open uploads and stray blobs are gone after a restart; live ones stay', as
   const { uploadUrl, uploadId } = await openUpload(ann, room, 'open')
   await ask(uploadUrl, { method: 'POST', body: randomBytes(60_000) })
   await writeFile(join(dataDir, 'blobs', 'stray-1'), 'x')
-  expect(await readdir(join(dataDir, 'blobs'))).toHaveLength(3)
+  expect(await blobsIn(dataDir)).toHaveLength(3)
   await first.server.close()
   const second = await startWorld({ dataDir })
   const again = await enter(second, ann.id, 'ann')
-  expect(await readdir(join(dataDir, 'blobs'))).toHaveLength(1)
+  expect(await blobsIn(dataDir)).toHaveLength(1)
   expect((await download(again, node.id)).body.equals(bytes)).toBe(true)
   expect((await again.call('GET', `/v4/nodes/files/uploads/${uploadId}`)).json.errorCode).toBe(-20501)
 })
@@ -189,7 +190,7 @@ async function check(person: Person, room: number, confirmed: Map<string, string
     const versions = (await person.call('GET', `/v4/nodes/${room}/deleted_nodes/versions?type=file&name=${name}`)).json
     large += versions.items.filter((item: Json) => item.size > 16_384).length
   }
-  expect(await readdir(join(dir, 'blobs'))).toHaveLength(large)
+  expect(await blobsIn(dir)).toHaveLength(large)
 }
 
 test('accounts can be added while the server runs in another process', async () => {

@@ -6,7 +6,7 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { chmod, readdir, writeFile } from 'node:fs/promises'
+import { chmod, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { startServer } from '../../src/server/index.ts'
@@ -14,6 +14,7 @@ import { MAIN, runCli } from '../support/cli.ts'
 import { type S3Server, startS3Server } from '../support/s3-server.ts'
 import {
   ask,
+  blobsIn,
   download,
   enter,
   freshDir,
@@ -71,7 +72,7 @@ test('content from before stays readable and deletable; without the store the se
   const { node } = await settled(again, uploadId)
   await again.call('DELETE', `/v4/nodes/${old.id}`)
   await again.call('DELETE', `/v4/nodes/${room}/deleted_nodes`)
-  await expect.poll(() => readdir(join(first.dir, 'blobs'))).toEqual([])
+  await expect.poll(() => blobsIn(first.dir)).toEqual([])
   expect(store.objects.size).toBe(1)
   await second.server.close()
 
@@ -106,7 +107,7 @@ test('through the server: a store that fails is a 5xx, one that cuts is a cut, n
   const key = [...store.objects.keys()][0] ?? ''
   const kept = store.objects.get(key) ?? Buffer.alloc(0)
   store.objects.delete(key)
-  expect((await get()).json).toMatchObject({ code: 502, errorCode: -90027 })
+  expect((await get()).json).toMatchObject({ code: 410, errorCode: -40751 })
   expect((await ask(downloadUrl)).status).toBe(404)
   store.objects.set(key, kept)
   expect((await get()).body.equals(bytes)).toBe(true)

@@ -4,7 +4,7 @@
  * @module
  */
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -79,6 +79,10 @@ export async function freshDir(): Promise<string> {
   onTestFinished(() => rm(dir, { recursive: true, force: true }))
   return dir
 }
+
+/** Files of content, without what the server writes about itself. */
+export const blobsIn = async (dir: string): Promise<string[]> =>
+  (await readdir(join(dir, 'blobs'))).filter((name) => !name.startsWith('.'))
 
 export interface World {
   dir: string

@@ -3,12 +3,11 @@
  * @module
  */
 import { createHash, randomBytes } from 'node:crypto'
-import { readdir } from 'node:fs/promises'
-import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import {
   addMember,
   ask,
+  blobsIn,
   download,
   fileKeyBody,
   type Json,
@@ -64,7 +63,7 @@ test('direct upload: last part first, re-sent parts, one node with all bytes', a
   const repeat = await ann.call('PUT', `/v4/nodes/files/uploads/${uploadId}/s3`, { parts })
   expect(repeat.json).toMatchObject({ code: 400, errorCode: -20503 })
   // The replaced first part is gone from disk.
-  await expect.poll(async () => (await readdir(join(world.dir, 'blobs'))).length).toBe(1)
+  await expect.poll(async () => (await blobsIn(world.dir)).length).toBe(1)
 })
 
 test('direct upload: what is refused', async () => {

@@ -18,6 +18,7 @@ export type S3Operation =
   | 'GetObject'
   | 'HeadObject'
   | 'DeleteObject'
+  | 'PutObject'
 
 export type S3Fault =
   | { status: number; code: string; headers?: Record<string, string> }
@@ -48,6 +49,8 @@ export interface S3Server {
     pauseMs: number
   }
   readonly objects: Map<string, Buffer>
+  /** Objects that came in one request: what the server writes about itself. */
+  readonly notes: Map<string, Buffer>
   readonly uploads: Map<string, { key: string; parts: Map<number, { etag: string; bytes: Buffer }> }>
   /** Operation and status of every answer, in order. */
   readonly log: { operation: S3Operation; status: number; agent: string }[]
@@ -173,7 +176,7 @@ function operationOf(method: string, key: string, query: Query): S3Operation | u
     return undefined
   }
   if (method === 'POST') return has('uploads') ? 'CreateMultipartUpload' : 'CompleteMultipartUpload'
-  if (method === 'PUT') return has('uploadId') ? 'UploadPart' : undefined
+  if (method === 'PUT') return has('uploadId') ? 'UploadPart' : 'PutObject'
   if (method === 'DELETE') return has('uploadId') ? 'AbortMultipartUpload' : 'DeleteObject'
   if (method === 'HEAD') return 'HeadObject'
   return has('uploadId') ? 'ListParts' : 'GetObject'
@@ -208,6 +211,7 @@ export async function startS3Server(): Promise<S3Server> {
       pauseMs: 1,
     },
     objects: new Map(),
+    notes: new Map(),
     uploads: new Map(),
     log: [],
     clockAheadMs: 0,
@@ -309,7 +313,7 @@ function act(
   request: IncomingMessage,
   body: Buffer,
 ): Reply {
-  const { objects, uploads } = store
+  const { objects, notes, uploads } = store
   const uploadId = query.get('uploadId') ?? ''
   const upload = uploads.get(uploadId)
   const open = () => {
@@ -351,11 +355,15 @@ function act(
       open()
       uploads.delete(uploadId)
       return { status: 204 }
+    case 'PutObject':
+      notes.set(key, body)
+      return { status: 200, headers: { etag: `"${md5(body)}"` } }
     case 'DeleteObject':
       objects.delete(key)
+      notes.delete(key)
       return { status: 204 }
     default:
-      return content(objects.get(key), request.headers.range)
+      return content(objects.get(key) ?? notes.get(key), request.headers.range)
   }
 }
 

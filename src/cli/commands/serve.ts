@@ -1,11 +1,12 @@
-/** serve and serve user: the embedded server. Its parts are loaded only here. @module */
+/** serve, serve check and serve user: the embedded server. Its parts are loaded only here. @module */
 import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { SyncError } from '../../errors.ts'
 import { writePrivateFile } from '../../local/atomic-file.ts'
 import type { S3Options } from '../../server/index.ts'
 import { type Context, integerOption, text } from '../context.ts'
-import { display } from '../display.ts'
+import { display, plural, showBytes } from '../display.ts'
+import { EXIT } from '../exit-codes.ts'
 import { getSecret } from '../secrets.ts'
 
 async function readOption(path: string, flag: string): Promise<string> {
@@ -94,6 +95,34 @@ export async function serve(context: Context): Promise<void> {
   })
   await server.close()
 }
+
+/** Looks at a data directory. */
+export async function serveCheck(context: Context): Promise<number> {
+  const { options, output } = context
+  const dataDir = requireData(context)
+  const s3 = await s3Options(context)
+  const { checkStore } = await import('../../server/index.ts')
+  const report = await checkStore(dataDir, {
+    ...(s3 === undefined ? {} : { s3 }),
+    readContent: options.content === true,
+    adopt: options.adopt === true,
+  })
+  for (const problem of report.problems) {
+    const paths = (problem.paths ?? []).map((path) => `\n  ${display(path)}`).join('')
+    output.result(`${display(problem.message, 2_000)}${paths}`, { type: 'problem', ...problem })
+  }
+  const { problems, ...counts } = report
+  const exitCode = problems.length === 0 ? EXIT.done : problems.some(isDamage) ? EXIT.integrity : EXIT.safety
+  const verdict = problems.length === 0 ? 'sound' : plural(problems.length, 'problem')
+  output.result(
+    `${display(dataDir)}: ${verdict}; ${plural(report.files, 'file')}, ${showBytes(report.bytes)}, ` +
+      `${plural(report.records, 'record')}, ${plural(report.strays, 'stray')}`,
+    { type: 'summary', ...counts, problems: problems.length, exitCode },
+  )
+  return exitCode
+}
+
+const isDamage = ({ kind }: { kind: string }): boolean => kind !== 'place'
 
 export async function userAdd(context: Context, name: string): Promise<void> {
   const dataDir = requireData(context)

@@ -12,6 +12,13 @@ import { asFields, field, parseKeyPair, parsePrivateKey } from '../validate.ts'
 import { dateView, keyPairView, preferredKeyPair, userInfo } from '../view.ts'
 import type { RouteTable } from './index.ts'
 
+/**
+ * No limit. The API says -1, on which clients that read unsigned numbers give up; the largest numbers that every client
+ * reads say the same: exact in a double, and 31 bits for what the API calls an int32.
+ */
+const UNLIMITED_SPACE = Number.MAX_SAFE_INTEGER
+const UNLIMITED_ACCOUNTS = 2 ** 31 - 1
+
 const noKeyPair = (): ApiError => new ApiError(404, -70020, 'User does not have a keypair')
 const exists = (): ApiError => new ApiError(409, -70021, 'User does already have a keypair')
 
@@ -53,9 +60,9 @@ function customer({ app, user }: Call): Reply {
     id: 1,
     name: 'sealsync',
     isProviderCustomer: false,
-    spaceLimit: -1,
+    spaceLimit: UNLIMITED_SPACE,
     spaceUsed,
-    accountsLimit: -1,
+    accountsLimit: UNLIMITED_ACCOUNTS,
     accountsUsed: app.store.users.getCount({}),
     customerEncryptionEnabled: true,
   })

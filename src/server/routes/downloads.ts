@@ -6,7 +6,7 @@
  */
 import { Access, READ } from '../access.ts'
 import { type Call, ok, type Reply } from '../call.ts'
-import { ApiError, fileNotFound } from '../errors.ts'
+import { ApiError, contentGone, fileNotFound } from '../errors.ts'
 import { FILE, type NodeRecord } from '../records.ts'
 import type { RouteTable } from './index.ts'
 
@@ -53,7 +53,7 @@ function parseRange(header: string | undefined, size: number): { start: number; 
 async function content(call: Call, file: NodeRecord): Promise<Reply> {
   const { store, blobs } = call.app
   const record = store.contents.get(file.contentId ?? '')
-  if (record === undefined) throw fileNotFound()
+  if (record === undefined) throw contentGone(file.contentId ?? '')
   const headers = {
     'Content-Type': 'application/octet-stream',
     'Content-Disposition': 'attachment',

@@ -6,13 +6,12 @@
 import type { Call, Reply } from '../call.ts'
 import { OAuthError } from '../errors.ts'
 import { type Client, findClient, isRedirectAllowed, type TokenReply } from '../grants.ts'
+import type { LoginOutcome } from '../login-limits.ts'
 import type { UserRecord } from '../records.ts'
 import { checkPassword, foldUserName, useCode } from '../users.ts'
 import type { RouteTable } from './index.ts'
 import { callbackPage, errorPage, loginPage, type PageReply } from './oauth-pages.ts'
 
-const MAX_FAILURES = 5
-const FAILURE_WINDOW_MS = 60_000
 /** Authorize parameters that the login form carries along. */
 const CARRIED = [
   'response_type',
@@ -23,8 +22,6 @@ const CARRIED = [
   'code_challenge',
   'code_challenge_method',
 ]
-
-const failuresByApp = new WeakMap<object, Map<string, { count: number; since: number }>>()
 
 const badClient = (): OAuthError =>
   new OAuthError(401, 'invalid_client', 'Unknown client', { 'WWW-Authenticate': 'Basic realm="oauth"' })
@@ -84,34 +81,28 @@ async function redeem(call: Call, client: Client, form: URLSearchParams, grant: 
   return grants.issue(user, client)
 }
 
-/** Checks password and one-time code; after five failures within a minute the name has to wait. */
+/** Checks password and one-time code, as often as the limits allow. */
 async function logIn(
-  call: Call,
+  { app, address }: Call,
   name: string,
   password: string,
   code: string | null,
 ): Promise<UserRecord | 'code-missing' | undefined> {
-  const { app } = call
-  const failures = failuresByApp.get(app) ?? new Map<string, { count: number; since: number }>()
-  failuresByApp.set(app, failures)
-  const key = foldUserName(name.slice(0, 200))
-  const known = failures.get(key)
-  const now = app.now()
-  const recent = known !== undefined && now - known.since < FAILURE_WINDOW_MS ? known : undefined
-  if (recent !== undefined && recent.count >= MAX_FAILURES) {
-    const wait = Math.max(1, Math.ceil((recent.since + FAILURE_WINDOW_MS - now) / 1000))
-    throw new OAuthError(429, 'temporarily_unavailable', 'Too many failed logins', { 'Retry-After': String(wait) })
-  }
-  const found = await checkPassword(app.store, name, password)
-  if (found?.oneTimeCodes !== undefined && !code) return 'code-missing'
-  const passed = found?.oneTimeCodes === undefined || (await useCode(app.store, found.id, code ?? '', now))
-  const user = passed ? found : undefined
-  if (user !== undefined) failures.delete(key)
-  else {
-    if (failures.size > 10_000) failures.clear()
-    failures.set(key, { count: (recent?.count ?? 0) + 1, since: recent?.since ?? now })
-  }
-  return user
+  const { user, outcome } = await app.logins.attempt<{ user?: UserRecord; outcome: LoginOutcome }>(
+    foldUserName(name.slice(0, 200)),
+    address,
+    app.now,
+    async () => {
+      const found = await checkPassword(app.store, name, password)
+      if (found === undefined) return { outcome: 'bad-password' }
+      if (found.oneTimeCodes === undefined) return { user: found, outcome: 'good' }
+      if (!code) return { outcome: 'half' }
+      return (await useCode(app.store, found.id, code, app.now()))
+        ? { user: found, outcome: 'good' }
+        : { outcome: 'bad-code' }
+    },
+  )
+  return outcome === 'half' ? 'code-missing' : user
 }
 
 async function revoke(call: Call): Promise<Reply> {

@@ -5,21 +5,22 @@
  * @module
  */
 import { type BlobStore, type FinishedContent, type Incoming, matchParts, type NamedPart } from '../blobs.ts'
+import { STRAY_MS } from '../disk-blobs.ts'
 import { type ApiError, badRequest } from '../errors.ts'
-import type { ContentRecord, Segment } from '../records.ts'
+import type { ContentRecord, Segment, StrayRecord } from '../records.ts'
 import type { Store, Tx } from '../store.ts'
-import type { ObjectStore, StoredPart } from './objects.ts'
+import { keyOf, type ObjectStore, type StoredPart } from './objects.ts'
 
 /** Removals at a time. */
 const PARALLEL = 8
 
-const keyOf = (id: string): string => `sealsync/${id}`
 const directOnly = (): ApiError => badRequest(-90033, 'Direct upload is mandatory')
 
 export interface S3BlobsOptions {
   /** Serves content that was stored before there was an object store. */
   before: BlobStore
   partUrlLifetimeS: number
+  now(): number
   /** Told when something could not be removed; it is tried again later. */
   onError?: ((error: unknown) => void) | undefined
 }
@@ -32,6 +33,8 @@ export class S3Blobs implements BlobStore {
   readonly #options: S3BlobsOptions
   /** Ids of uploads under way: their strays are not to be removed. */
   readonly #open = new Set<string>()
+  /** Ids of uploads that this run has opened and not finished. */
+  readonly #own = new Set<string>()
   readonly #due = new Set<string>()
   readonly #removals = new Set<Promise<void>>()
 
@@ -44,6 +47,7 @@ export class S3Blobs implements BlobStore {
 
   async open(uploadId: string): Promise<Incoming> {
     this.#open.add(uploadId)
+    this.#own.add(uploadId)
     try {
       // Recorded before it exists: a crash in between leaves a record too many, never an upload that nobody knows.
       await this.#store.write((tx) => tx.put(this.#store.strays, uploadId, {}))
@@ -53,7 +57,10 @@ export class S3Blobs implements BlobStore {
         partUrlLifetimeS: this.#options.partUrlLifetimeS,
         claim: (tx) => {
           tx.remove(this.#store.strays, uploadId)
-          tx.afterCommit(() => this.#open.delete(uploadId))
+          tx.afterCommit(() => {
+            this.#open.delete(uploadId)
+            this.#own.delete(uploadId)
+          })
         },
         discard: () => this.#discard(uploadId),
       })
@@ -97,6 +104,7 @@ export class S3Blobs implements BlobStore {
     for (const { key } of this.#store.strays.getRange({})) if (!this.#open.has(key)) this.#due.add(key)
     this.#work()
     while (this.#removals.size > 0) await Promise.all(this.#removals)
+    await this.#options.before.sweep()
   }
 
   async close(): Promise<void> {
@@ -138,9 +146,24 @@ export class S3Blobs implements BlobStore {
     else if (stray.isWhole !== true) {
       for (const uploadId of await this.#objects.findUploads(key)) await this.#objects.abortUpload(key, uploadId)
     }
+    if (!(await this.#mayRemove(id, key, stray))) return
     // Also after an upload: it may have been put together without becoming a node.
     await this.#objects.remove(key)
     await this.#store.write((tx) => tx.remove(this.#store.strays, id))
+    this.#own.delete(id)
+  }
+
+  /**
+   * Deleted content and uploads of this run go at once. What an earlier run left may belong to newer metadata, if somebody has
+   * put older one back: an object stays for a while.
+   */
+  async #mayRemove(id: string, key: string, stray: StrayRecord): Promise<boolean> {
+    if (stray.isWhole === true || this.#own.has(id)) return true
+    if (stray.foundAt !== undefined) return stray.foundAt + STRAY_MS < this.#options.now()
+    if ((await this.#objects.sizeOf(key)) === undefined) return true
+    const foundAt = this.#options.now()
+    await this.#store.write((tx) => tx.put(this.#store.strays, id, { foundAt }))
+    return false
   }
 }
 

@@ -34,7 +34,7 @@ export interface S3Options {
 export interface StoreRequest {
   /** Name of the operation, for errors. */
   readonly name: string
-  readonly method: 'GET' | 'HEAD' | 'POST' | 'DELETE'
+  readonly method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE'
   /** Object key; '' is the bucket itself. */
   readonly key: string
   readonly query?: Readonly<Record<string, string>>
@@ -198,7 +198,8 @@ export class StoreClient {
 
   #dial({ name, method, key, query = {}, headers, body = '', isSlow }: StoreRequest): Promise<IncomingMessage> {
     const url = this.#url(key)
-    const given = { ...headers, ...(method === 'POST' ? { 'content-length': String(Buffer.byteLength(body)) } : {}) }
+    const hasBody = method === 'POST' || method === 'PUT'
+    const given = { ...headers, ...(hasBody ? { 'content-length': String(Buffer.byteLength(body)) } : {}) }
     const signed = signedHeaders(this.#credentials, { method, url, query, headers: given }, body, this.#now())
     const text = canonicalQuery(query)
     return new Promise((resolve, reject) => {

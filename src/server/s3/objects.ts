@@ -5,7 +5,8 @@
  */
 import { SyncError } from '../../../crypto/errors.ts'
 import { bareEtag } from '../blobs.ts'
-import { ApiError, badRequest } from '../errors.ts'
+import { ApiError, badRequest, contentGone } from '../errors.ts'
+import { type Mark, markText, type Place, parseMark } from '../identity.ts'
 import { type S3Options, StoreClient, StoreFailure, type StoreRequest } from './client.ts'
 import { childrenNamed, childText, escapeXml, parseXml, type XmlElement } from './xml.ts'
 
@@ -22,12 +23,41 @@ const isCode = (error: unknown, ...codes: string[]): boolean =>
   error instanceof StoreFailure && codes.includes(error.code)
 const isMissing = (error: unknown): boolean => error instanceof StoreFailure && error.storeStatus === 404
 
-export class ObjectStore {
+/** Where the object of a content is. */
+export const keyOf = (id: string): string => `sealsync/${id}`
+/** Says in the bucket whose it is. */
+const MARK_KEY = 'sealsync/store'
+
+export class ObjectStore implements Place {
+  readonly key = 'objects'
+  readonly name: string
   readonly #client: StoreClient
 
   /** @throws {SyncError} `S3_OPTIONS`. */
   constructor(options: S3Options, now: () => number) {
     this.#client = new StoreClient(options, now)
+    this.name = `the bucket ${options.bucket}`
+  }
+
+  async readMark(): Promise<Mark | undefined> {
+    const request: StoreRequest = { name: 'GetObject', method: 'GET', key: MARK_KEY, repeatable: true }
+    try {
+      return parseMark((await this.#client.send(request)).body, this.name)
+    } catch (error) {
+      if (isMissing(error)) return undefined
+      throw error
+    }
+  }
+
+  async writeMark(mark: Mark): Promise<void> {
+    const headers = { 'content-type': 'application/json' }
+    const body = markText(mark)
+    await this.#client.send({ name: 'PutObject', method: 'PUT', key: MARK_KEY, headers, body, repeatable: true })
+  }
+
+  /** A bucket may hold what is not ours. */
+  hasContent(): Promise<undefined> {
+    return Promise.resolve(undefined)
   }
 
   get host(): string {
@@ -221,7 +251,10 @@ export class ObjectStore {
     const name = 'GetObject'
     const headers = { range: `bytes=${start}-${end - 1}` }
     // A slow reader pauses the store, which must not count as silence soon.
-    const response = await this.#client.stream({ name, method: 'GET', key, headers, repeatable: true, isSlow: true })
+    const request: StoreRequest = { name, method: 'GET', key, headers, repeatable: true, isSlow: true }
+    const response = await this.#client.stream(request).catch((error: unknown) => {
+      throw isMissing(error) ? contentGone(key) : error
+    })
     const isRange = response.statusCode === 206 || start === 0
     if (!isRange || Number(response.headers['content-length'] ?? end - start) !== end - start) {
       response.destroy()

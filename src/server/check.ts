@@ -1,0 +1,251 @@
+/**
+ * Looks at a data directory while no server runs on it: the file of the metadata, every record, whether content and metadata
+ * belong together, and whether all content is there. Changes nothing, but for the marks when told to adopt.
+ * @module
+ */
+import { SyncError } from '../../crypto/errors.ts'
+import { BlobFiles } from './blob-files.ts'
+import { checkDataFile, DataFileError } from './data-file.ts'
+import { usesFiles } from './disk-blobs.ts'
+import { beginGeneration, checkPlace, identityOf, type Mark, type Place, storeLost } from './identity.ts'
+import { takeInstanceLock } from './instance-lock.ts'
+import { FILE, type NodeRecord } from './records.ts'
+import type { S3Options } from './s3/client.ts'
+import { keyOf, ObjectStore } from './s3/objects.ts'
+import { dataFileOf, openStore, type Store, sizeOfFile, usesObjects } from './store.ts'
+import { isWhole } from './table.ts'
+
+export interface CheckOptions {
+  /** The object store that content is in, if it is. */
+  s3?: S3Options
+  /** Also reads all files of content, and compares them with their checksums. */
+  readContent?: boolean
+  /** Takes metadata and content for belonging together from now on. Nothing is deleted for at least 48 hours. */
+  adopt?: boolean
+}
+
+/** One thing that is wrong. */
+export interface StoreProblem {
+  /**
+   * `metadata`: the file, or records in it. `place`: content and metadata do not belong together. `tree`: records contradict.
+   * `content`: content is gone or damaged.
+   */
+  kind: 'metadata' | 'place' | 'tree' | 'content'
+  code: string
+  message: string
+  /** Paths of the files that cannot be read, for content. */
+  paths?: string[]
+}
+
+export interface StoreReport {
+  /** Identity; absent when the metadata cannot be read. */
+  store?: string
+  generation?: number
+  records: number
+  files: number
+  /** Contents that files refer to, and their bytes. */
+  contents: number
+  bytes: number
+  /** Files of content that nothing refers to, those set aside included. */
+  strays: number
+  problems: StoreProblem[]
+}
+
+const MAX_TOLD = 100
+
+/**
+ * Checks a data directory.
+ *
+ * @throws {SyncError} `SERVER_RUNNING`; `STORE_EMPTY` when there is nothing to check; what the object store says.
+ */
+export async function checkStore(dataDir: string, options: CheckOptions = {}): Promise<StoreReport> {
+  const file = dataFileOf(dataDir)
+  if (sizeOfFile(dataDir) === undefined) throw storeEmpty(dataDir)
+  const lock = await takeInstanceLock(dataDir)
+  const report: StoreReport = { records: 0, files: 0, contents: 0, bytes: 0, strays: 0, problems: [] }
+  const objects = options.s3 === undefined ? undefined : new ObjectStore(options.s3, Date.now)
+  try {
+    await objects?.check()
+    const content = new BlobFiles(dataDir)
+    if ((sizeOfFile(file) ?? 0) === 0) {
+      if ((await content.readMark()) === undefined && !(await content.hasContent())) throw storeEmpty(dataDir)
+      report.problems.push(problemOf('place', storeLost(file, content.name)))
+      return report
+    }
+    checkMetadata(file, report)
+    if (report.problems.length > 0) return report
+    const store = await openStore(dataDir, content, { isServed: true })
+    try {
+      await look(store, content, objects, options, report)
+    } finally {
+      await store.close()
+    }
+    return report
+  } finally {
+    objects?.close()
+    await lock.release()
+  }
+}
+
+const storeEmpty = (dataDir: string): SyncError =>
+  new SyncError('usage', 'STORE_EMPTY', `There is nothing of a server in ${dataDir}`, { hint: 'Check --data.' })
+
+function problemOf(kind: StoreProblem['kind'], error: unknown): StoreProblem {
+  if (!(error instanceof SyncError)) throw error
+  const { code, message, hint } = error
+  return { kind, code, message: hint === undefined ? message : `${message}. ${hint}` }
+}
+
+function checkMetadata(file: string, report: StoreReport): void {
+  const damaged = (message: string): void => {
+    if (report.problems.length < MAX_TOLD) report.problems.push({ kind: 'metadata', code: 'STORE_DAMAGED', message })
+  }
+  try {
+    const state = checkDataFile(file, (table, key, value) => {
+      // All of them are told, not only the first.
+      if (!isWhole(table, key, value)) damaged(`${file}: a record of table ${table} is not what was written`)
+      return true
+    })
+    report.records = state?.records ?? 0
+  } catch (error) {
+    if (!(error instanceof DataFileError)) throw error
+    damaged(`${file}: ${error.message}`)
+  }
+}
+
+async function look(
+  store: Store,
+  content: BlobFiles,
+  objects: ObjectStore | undefined,
+  options: CheckOptions,
+  report: StoreReport,
+): Promise<void> {
+  const identity = await identityOf(store)
+  Object.assign(report, { store: identity.store, generation: identity.generation })
+  if (options.adopt === true) {
+    report.generation = await adopt(store, objects === undefined ? [content] : [content, objects])
+  }
+  const places: [Place, () => boolean][] = [[content, () => usesFiles(store)]]
+  if (objects !== undefined) places.push([objects, () => usesObjects(store)])
+  else if (usesObjects(store)) {
+    const message = 'Content is in an object store, which was not looked at; name it with --s3-endpoint and --s3-bucket'
+    report.problems.push({ kind: 'place', code: 'S3_NEEDED', message })
+  }
+  for (const [place, usesPlace] of places) {
+    await checkPlace(store, place, usesPlace).catch((error: unknown) => {
+      report.problems.push(problemOf('place', error))
+    })
+  }
+  const users = checkTree(store, report)
+  await checkContents(store, content, objects, options, users, report)
+}
+
+async function adopt(store: Store, places: readonly Place[]): Promise<number> {
+  let newest = 0
+  for (const place of places) {
+    const mark = await place.readMark().catch((error: unknown): Mark | undefined => {
+      if (error instanceof SyncError && error.code === 'STORE_MARK_DAMAGED') return undefined
+      throw error
+    })
+    newest = Math.max(newest, mark?.generation ?? 0)
+  }
+  // The time of what nothing refers to starts anew: this metadata has not seen it before.
+  await store.write((tx) => {
+    for (const { key } of [...store.asides.getRange({})]) tx.remove(store.asides, key)
+    for (const { key, value } of [...store.strays.getRange({})]) {
+      if (value.foundAt === undefined) continue
+      const { foundAt: _foundAt, ...stray } = value
+      tx.put(store.strays, key, stray)
+    }
+  })
+  return beginGeneration(store, places, newest)
+}
+
+/** Compares nodes with their indexes. Answers which files use which content. */
+function checkTree(store: Store, report: StoreReport): Map<string, NodeRecord[]> {
+  const users = new Map<string, NodeRecord[]>()
+  let contradictions = 0
+  const note = (node: NodeRecord): void => {
+    if (node.type !== FILE) return
+    report.files++
+    const list = users.get(node.contentId ?? '') ?? []
+    list.push(node)
+    users.set(node.contentId ?? '', list)
+  }
+  for (const { value: node } of store.nodes.getRange({})) {
+    note(node)
+    if (store.names.get([node.parentId, node.name]) !== node.id) contradictions++
+  }
+  for (const { value: node } of store.deleted.getRange({})) note(node)
+  for (const { key, value } of store.names.getRange({})) {
+    const node = store.nodes.get(value)
+    if (node === undefined || node.parentId !== key[0] || node.name !== key[1]) contradictions++
+  }
+  for (const { value } of store.children.getRange({})) if (!store.nodes.doesExist(value)) contradictions++
+  for (const { key, value } of store.contents.getRange({})) {
+    if ((users.get(key)?.length ?? 0) !== value.refs) contradictions++
+  }
+  if (contradictions > 0) {
+    const message = `${contradictions} records of the tree contradict each other`
+    report.problems.push({ kind: 'tree', code: 'TREE_CONTRADICTS', message })
+  }
+  return users
+}
+
+async function checkContents(
+  store: Store,
+  files: BlobFiles,
+  objects: ObjectStore | undefined,
+  { readContent }: CheckOptions,
+  users: ReadonlyMap<string, NodeRecord[]>,
+  report: StoreReport,
+): Promise<void> {
+  const claimed = new Set<string>()
+  // In pieces: a cursor must not stay open while files are read.
+  for (const id of [...store.contents.getKeys({})]) {
+    const record = store.contents.get(id)
+    if (record === undefined) continue
+    report.contents++
+    report.bytes += record.size
+    const broken = (code: string, how: string): void => {
+      if (report.problems.length >= MAX_TOLD) return
+      const paths = (users.get(id) ?? []).map((node) => pathOf(store, node))
+      report.problems.push({ kind: 'content', code, message: `Content ${id} is ${how}`, paths })
+    }
+    const isLong = record.segments.reduce((sum, { size }) => sum + size, 0) === record.size
+    if (!isLong) broken('CONTENT_DAMAGED', 'not as long as it says')
+    for (const { file, object, offset, size } of record.segments) {
+      if (file !== undefined) {
+        claimed.add(file)
+        const length = await files.sizeOf(file)
+        if (length === undefined) broken('CONTENT_GONE', `gone (${file})`)
+        else if (length < offset + size) broken('CONTENT_DAMAGED', `cut short (${file})`)
+        else if (readContent === true && !(await files.isWhole(record.segments, file))) {
+          broken('CONTENT_DAMAGED', `damaged (${file})`)
+        }
+      } else if (object !== undefined && objects !== undefined) {
+        const length = await objects.sizeOf(keyOf(object))
+        if (length === undefined) broken('CONTENT_GONE', `gone (${keyOf(object)})`)
+        else if (length !== record.size) broken('CONTENT_DAMAGED', `of another length (${keyOf(object)})`)
+      }
+    }
+  }
+  for (const [id, list] of users) {
+    if (!store.contents.doesExist(id) && report.problems.length < MAX_TOLD) {
+      const paths = list.map((node) => pathOf(store, node))
+      report.problems.push({ kind: 'content', code: 'CONTENT_GONE', message: `Content ${id} has no record`, paths })
+    }
+  }
+  report.strays = (await files.list()).filter((name) => !claimed.has(name)).length + (await files.listAside()).length
+}
+
+function pathOf(store: Store, node: NodeRecord): string {
+  let path = `/${node.name}`
+  for (let id = node.parentId; id !== 0; ) {
+    const parent = store.nodes.get(id) ?? store.deleted.get(id)
+    if (parent === undefined) break
+    path = `/${parent.name}${path}`
+    id = parent.parentId
+  }
+  return path
+}
