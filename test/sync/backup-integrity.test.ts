@@ -147,10 +147,10 @@ describe('manifests', () => {
     expect((await listed(backup)).notes.map(({ run }) => run).slice(0, 2)).toEqual([first.run, theirs.run])
     // One that knows nothing of the pin is nobody's.
     const text = JSON.parse(await textOf(backup, `runs/${first.run}.json`))
-    await put(backup, 'runs', '20990101T000000Z.json', JSON.stringify({ ...text, run: '20990101T000000Z' }))
+    await put(backup, 'runs', '20990101T000000Z-9.json', JSON.stringify({ ...text, run: '20990101T000000Z-9' }))
     const { problems } = await listed(backup)
-    expect(problems).toMatchObject([{ path: 'runs/20990101T000000Z.json', error: { code: 'MANIFEST_FOREIGN' } }])
-    expect((await backup.restore()).summary.run).not.toBe('20990101T000000Z')
+    expect(problems).toMatchObject([{ path: 'runs/20990101T000000Z-9.json', error: { code: 'MANIFEST_FOREIGN' } }])
+    expect((await backup.restore()).summary.run).not.toBe('20990101T000000Z-9')
   })
 
   test('a target that was deleted and made again is no backup any more', async () => {
@@ -277,7 +277,7 @@ test('a set is used by one at a time', async () => {
 describe('a manifest that somebody made', () => {
   const head = {
     set: 's',
-    run: '20260101T000000Z',
+    run: '20260101T000000Z-1',
     startedAt: '',
     endedAt: '',
     host: '',

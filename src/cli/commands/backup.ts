@@ -1,10 +1,11 @@
 /** backup run, list, show, restore and prune; drill. @module */
 import { join, resolve } from 'node:path'
+import { systemClock } from '../../environment.ts'
 import { cancelled, SyncError, toSyncError } from '../../errors.ts'
 import { writePrivateFile } from '../../local/atomic-file.ts'
 import { type DrillReport, drillBackup } from '../../sync/backup/drill.ts'
 import type { BackupEntry } from '../../sync/backup/manifest.ts'
-import { pruneBackup } from '../../sync/backup/prune.ts'
+import { futureText, pruneBackup, runsFromFuture } from '../../sync/backup/prune.ts'
 import { entriesBelow, listRuns, openRun, type RestoreOptions, restoreBackup } from '../../sync/backup/restore.ts'
 import { type BackupSummary, runBackup, unpinnedText } from '../../sync/backup/run.ts'
 import type { Runs } from '../../sync/backup/runs.ts'
@@ -170,6 +171,9 @@ export async function list(context: Context, name: string): Promise<number> {
   const { output, signal } = context
   const runs = await withTools(context, undefined, (tools) => listRuns(tools.run, place, tools.state, signal))
   const code = tellRuns(context, runs)
+  const now = systemClock.now()
+  const future = runsFromFuture(runs.notes, now)
+  if (future.length > 0) output.warn(futureText(future, now))
   for (const { run: id, startedAt, files, bytes, addedBytes, isComplete } of runs.notes) {
     const added = `+${showBytes(addedBytes)}`
     output.result(
@@ -252,6 +256,7 @@ export async function prune(context: Context, name: string): Promise<number> {
       state: tools.state,
       signal,
       dryRun,
+      acceptFuture: options.acceptFuture === true,
       ...waitOf(context),
       ...(maxDelete === undefined ? {} : { maxDelete }),
     }),

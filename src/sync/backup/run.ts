@@ -22,8 +22,9 @@ import { openUploader, type Uploader } from '../uploader.ts'
 import { hashFile } from './hash.ts'
 import { type BackupEntry, type FileEntry, type Manifest, type ManifestHead, writeManifest } from './manifest.ts'
 import { type BackupGuards, type BackupPlan, guardRemoved, guardSources, planBackup, type StoreStep } from './plan.ts'
+import { futureText, runsFromFuture } from './prune.ts'
 import { manifestName, noteOf, openRuns, type Runs } from './runs.ts'
-import { type BackupSet, nextRun, RUNS, type RunNote } from './set.ts'
+import { type BackupSet, compareRuns, nextRun, RUNS, type RunNote } from './set.ts'
 import { commonOf, describe, type SourceScan, scanSources } from './source.ts'
 import { type BackupState, type Known, type SetMemory, type StatePlace, withState } from './state.ts'
 import { createFolders, findNode, findStore, makeStore, moveAll, type Store } from './store.ts'
@@ -91,6 +92,9 @@ async function run(
       : await listFiles(context, store, startedAt, signal, options.names)
   if (state.memory === undefined && runs.notes.length === 0 && remote.size > 0) throw notEmpty(set)
   if (state.memory === undefined && runs.notes.length > 0) warnUnpinned(context, runs)
+  const future = runsFromFuture(runs.notes, startedAt)
+  if (future.length > 0)
+    context.onEvent?.({ type: 'warning', code: 'RUN_FROM_FUTURE', message: futureText(future, startedAt) })
   const plan = planBackup(scan, known, remote)
   guardSources(scan, known, state.memory, options)
   // What could not be listed may be there.
@@ -229,8 +233,8 @@ async function carryOut(
   const bytes = plan.store.reduce((sum, { local }) => sum + local.size, 0)
   context.onEvent?.({ type: 'planned', files: plan.store.length, bytes, skipped: tally.skipped })
   // Also after those that are gone: an id stands for one run for ever.
-  const ids = [...runs.notes, ...state.memory!.runs].map((note) => note.run).sort()
-  const run = nextRun(work.startedAt, ids.at(-1))
+  const known = [...runs.notes, ...state.memory!.runs].map((note) => note.run)
+  const run = nextRun(work.startedAt, known)
   // The manifest is none of the files that people have been told of.
   const onEvent = (event: RunEvent) => {
     if (!('path' in event) || event.path !== shownManifest(run)) context.onEvent?.(event)
@@ -293,7 +297,7 @@ async function remember(state: BackupState, scan: SourceScan, runs: Runs, done: 
   // Runs that are told to be wrong stay remembered: they are told again until somebody has looked.
   const known = new Set(runs.notes.map(({ run }) => run))
   const wrong = memory.runs.filter(({ run }) => !known.has(run))
-  const all = [...wrong, ...runs.notes, done].sort((a, b) => (a.run < b.run ? -1 : 1))
+  const all = [...wrong, ...runs.notes, done].sort((a, b) => compareRuns(a.run, b.run))
   await state.setMemory({ ...memory, sources: scan.roots, runs: all })
 }
 
