@@ -228,6 +228,7 @@ export async function restore(context: Context, name: string, places: readonly s
       signal,
       run: places.length === 2 ? places[0]! : 'latest',
       paths: (options.path as string[] | undefined) ?? [],
+      trustTimes: options.trustTimes === true,
       ...jobsOf(context),
       ...(onConflict === undefined ? {} : { onConflict: onConflict as NonNullable<RestoreOptions['onConflict']> }),
     })
