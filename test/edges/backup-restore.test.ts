@@ -171,7 +171,7 @@ const temporary = (root: string) =>
   (readdirSync(root, { recursive: true }) as string[]).filter((path) => path.includes('.sealsync-'))
 
 describe('a restore that is killed goes on when it is given again', () => {
-  test('before and after calls that change the disk', { timeout: 1_200_000 }, async () => {
+  test('before and after calls that change the disk', { timeout: 3_600_000 }, async () => {
     const backup = await createBackup(world)
     const { source, context, set, state } = backup
     makeTree(source, {

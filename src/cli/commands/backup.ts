@@ -4,7 +4,7 @@ import { systemClock } from '../../environment.ts'
 import { cancelled, SyncError, toSyncError } from '../../errors.ts'
 import { writePrivateFile } from '../../local/atomic-file.ts'
 import { type DrillReport, drillBackup } from '../../sync/backup/drill.ts'
-import type { BackupEntry } from '../../sync/backup/manifest.ts'
+import type { BackupEntry, FileEntry } from '../../sync/backup/manifest.ts'
 import { futureText, pruneBackup, runsFromFuture } from '../../sync/backup/prune.ts'
 import { entriesBelow, listRuns, openRun, type RestoreOptions, restoreBackup } from '../../sync/backup/restore.ts'
 import { type BackupSummary, runBackup, unpinnedText } from '../../sync/backup/run.ts'
@@ -149,7 +149,7 @@ async function runSet(context: Context, name: string, onEvent: (event: RunEvent)
     const { run: id, isComplete, files, bytes, transferred, created, changed, unchanged, removed, ignored } = summary
     const counts = `${created} new, ${changed} changed, ${unchanged} unchanged, ${removed} gone, ${ignored} ignored`
     const what = dryRun ? 'Would back up' : id === undefined ? 'No new run; sent' : `Run ${id}:`
-    const state = dryRun || isComplete ? '' : `, ${plural(summary.failed.length, 'problem')}`
+    const state = dryRun || summary.failed.length === 0 ? '' : `, ${plural(summary.failed.length, 'problem')}`
     return {
       text: `${what} ${plural(files, 'file')}: ${counts}; ${showBytes(bytes)} in ${seconds.toFixed(1)} s${state}`,
       object: { run: id, isComplete, dryRun, files, bytes, transferred, created, changed, unchanged, removed, ignored },
@@ -191,6 +191,12 @@ function showMode({ kind, mode }: BackupEntry): string {
   return `${KINDS[kind]}${bits}`
 }
 
+/** What is to be known of a file that is not just as it was when the run began. */
+function stateText({ isOlder, isInconsistent }: FileEntry): string {
+  if (isOlder === true) return '  (older version: it could not be read)'
+  return isInconsistent === true ? '  (inconsistent: it was being written; its beginning, as it was at one moment)' : ''
+}
+
 export async function show(context: Context, name: string, wanted: string, path?: string): Promise<number> {
   const place = await placeOf(context, name)
   const { output, signal } = context
@@ -202,14 +208,14 @@ export async function show(context: Context, name: string, wanted: string, path?
     const size = entry.kind === 'file' ? String(entry.size) : '-'
     const time = new Date(Number(BigInt(entry.mtimeNs) / 1_000_000n)).toISOString().slice(0, 19)
     const more = entry.kind === 'symlink' ? ` -> ${display(entry.target, 200)}` : ''
-    const older = entry.kind === 'file' && entry.isOlder === true ? '  (older version: it could not be read)' : ''
+    const state = entry.kind === 'file' ? stateText(entry) : ''
     output.result(
-      `${showMode(entry)} ${String(entry.uid).padStart(5)} ${String(entry.gid).padStart(5)} ${size.padStart(12)} ${time} ${display(entry.path)}${more}${older}`,
+      `${showMode(entry)} ${String(entry.uid).padStart(5)} ${String(entry.gid).padStart(5)} ${size.padStart(12)} ${time} ${display(entry.path)}${more}${state}`,
       { type: 'entry', ...entry },
     )
   }
   for (const { path: where, code: why } of manifest.failed)
-    output.warn(`not in this run: ${display(where, 200)} (${why})`)
+    if (why !== 'INCONSISTENT') output.warn(`not in this run: ${display(where, 200)} (${why})`)
   return code
 }
 

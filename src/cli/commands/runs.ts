@@ -74,6 +74,9 @@ export async function runs(context: Context, local?: string, remote?: string): P
   if (found.length === 0) context.output.info('No runs yet.')
 }
 
+/** Clocks differ, and are set; no more than that. */
+const CLOCK_SKEW_MS = 3_600_000
+
 /** How each pair stands; for monitoring, with `--max-age`, exit code 3 when the last success is too long ago. */
 export async function status(context: Context, local?: string, remote?: string): Promise<number> {
   const limit = text(context.options, 'maxAge')
@@ -92,7 +95,8 @@ export async function status(context: Context, local?: string, remote?: string):
     const last = all[0]
     const success = all.find(({ outcome }) => outcome === 'done')
     const ageMs = success?.endedAt === undefined ? undefined : now - success.endedAt
-    const late = maxAge !== undefined && (ageMs === undefined || ageMs > maxAge)
+    // A success in the future tells of a wrong clock, not of when it was.
+    const late = maxAge !== undefined && (ageMs === undefined || ageMs > maxAge || ageMs < -CLOCK_SKEW_MS)
     isOverdue ||= late
     const age = ageMs === undefined ? 'never a success' : `last success ${ageText(ageMs)} ago`
     const lastText = last === undefined ? 'no runs' : `last run ${last.id}: ${describe(last)}`
