@@ -81,7 +81,8 @@ describe('which runs stay', () => {
     const many = Array.from({ length: 12 }, (_, at) => `20260101T000000Z-${at + 1}`)
     expect([...many].sort(compareRuns)).toEqual(many)
     expect(nextRun(Number.MAX_SAFE_INTEGER, many)).toBe('99991231T235959Z-13')
-    for (const [at, run] of [first, later, last, nextRun(8.64e15, [])].entries()) expect(isRunId(run), `${at}`).toBe(true)
+    for (const [at, run] of [first, later, last, nextRun(8.64e15, [])].entries())
+      expect(isRunId(run), `${at}`).toBe(true)
     for (const none of ['20260101T000000Z', '20260101T000000Z-0', '20260101T000000Z-01', '20261301T000000Z-1', '-1'])
       expect(isRunId(none), none).toBe(false)
   })
@@ -176,7 +177,10 @@ test('runs from the future are told by every run, and stop a prune unless somebo
   makeTree(backup.source, { often: '0' })
   const at = (day: number | string) => ({
     ...backup.context,
-    clock: { ...backup.context.clock, now: () => Date.parse(typeof day === 'string' ? day : `2031-12-0${day}T03:00:00Z`) },
+    clock: {
+      ...backup.context.clock,
+      now: () => Date.parse(typeof day === 'string' ? day : `2031-12-0${day}T03:00:00Z`),
+    },
   })
   const runAt = async (day: number | string) => {
     writeFileSync(join(backup.source, 'often'), `${day}`)
@@ -204,7 +208,11 @@ test('runs from the future are told by every run, and stop a prune unless somebo
   // With a clock that went back, all are from the future, and none goes.
   await expect(pruneAt(1, {})).rejects.toMatchObject({ code: 'RUN_FROM_FUTURE' })
   expect((await pruneAt(1, accepted)).removed).toEqual([])
-  for (const [run, content] of [[early[1], '3'], [ahead[0], '2040-01-01T03:00:00Z'], [late[2], '6']] as const)
+  for (const [run, content] of [
+    [early[1], '3'],
+    [ahead[0], '2040-01-01T03:00:00Z'],
+    [late[2], '6'],
+  ] as const)
     expect(readFileSync(join((await backup.restore(run)).content, 'often'), 'utf8')).toBe(content)
 })
 
