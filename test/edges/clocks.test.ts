@@ -1,5 +1,5 @@
 /** Clocks that were wrong once: what goes by age must not go by one of their times. */
-import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { systemRandom } from '../../src/environment.ts'
@@ -8,15 +8,21 @@ import { runSync, type SyncOptions } from '../../src/sync/sync-run.ts'
 import { createWorld, makeTree, type World } from '../support/cli.ts'
 
 let world: World
+/** As the command line calls it. */
+let account: string
 beforeAll(async () => {
   world = await createWorld()
+  makeTree(world.path('first'), { f: 'f' })
+  expect((await world.transfer(['push', world.path('first'), '/room/first'])).code).toBe(0)
+  const [pair] = readdirSync(join(world.home, 'sync'))
+  account = JSON.parse(readFileSync(join(world.home, 'sync', pair!, 'pair.json'), 'utf8')).account
 })
 afterAll(() => world.close())
 
 async function runAt(time: string, local: string, remote: string, options: Partial<SyncOptions> = {}) {
   const { api, keyring, clock } = await world.client()
   const context = { api, keyring, random: systemRandom, clock: { ...clock, now: () => Date.parse(time) } }
-  const state = { directory: join(world.home, 'sync'), account: `${world.server.url}  anna` }
+  const state = { directory: join(world.home, 'sync'), account }
   const summary = await runSync(context, local, remote, { direction: 'push', ...options, state })
   expect([summary.failed, summary.stoppedBy]).toEqual([[], undefined])
   return summary
@@ -52,4 +58,10 @@ test('a last success in the future counts as overdue, not as recent', async () =
   writeFileSync(join(source, 'a'), 'now')
   await runAt(new Date().toISOString(), source, '/room/watched')
   expect((await status()).code).toBe(0)
+  const list = await world.cli(['runs', source, '/room/watched'])
+  expect(list.stdout.split('\n').map((line) => line.slice(0, 4))).toEqual([
+    `${new Date().getUTCFullYear()}`,
+    '2090',
+    '',
+  ])
 })

@@ -55,10 +55,12 @@ export async function runs(context: Context, local?: string, remote?: string): P
   if (!Number.isSafeInteger(limit) || limit < 1)
     throw new SyncError('usage', 'OPTION_INVALID', '--limit takes a number from 1')
   const found: { pair: Pair; run: RunRecord }[] = []
-  for (const pair of await pairsOf(context, local, remote)) {
+  const pairs = await pairsOf(context, local, remote)
+  for (const pair of pairs) {
     for (const run of await withState(context, pair, (state) => state.runs())) found.push({ pair, run })
   }
-  found.sort((a, b) => b.run.startedAt - a.run.startedAt)
+  // Those of one pair are in the order in which they were made, whatever the clock said.
+  if (pairs.length > 1) found.sort((a, b) => b.run.startedAt - a.run.startedAt)
   for (const { pair, run } of found.slice(0, limit)) {
     const place = `${pair.local} ${pair.remote}`
     context.output.result(
