@@ -479,12 +479,13 @@ function backupCommands(program: Command, run: Run): void {
   settingOptions(
     reading(backup, 'restore <name> <run-and-directory...>', 'restore a run, or the latest, into a new directory')
       .usage('[options] NAME [RUN] DIRECTORY')
-      .option('--path <path>', 'only this, with all it holds (may be repeated)', collect),
+      .option('--path <path>', 'only this, with all it holds (may be repeated)', collect)
+      .option('--trust-times', 'take files of the same size and time for the same, without reading them'),
     ['jobs', 'on-conflict'],
   ).action(run(async () => (await load()).restore))
-  maxDelete(set(backup, 'prune <name>', 'remove the runs that the set does not keep'), 'runs would go').action(
-    run(async () => (await load()).prune),
-  )
+  maxDelete(set(backup, 'prune <name>', 'remove the runs that the set does not keep'), 'runs would go')
+    .option('--accept-future', 'go on where runs began later than now; those stay, and take the place of no other')
+    .action(run(async () => (await load()).prune))
   settingOptions(
     reading(program, 'drill <name>', 'restore some files of a backup, compare them, and write a report')
       .option('--sample <n>', 'how many files: a number or a share such as 5% (default 5%, at least 10)')

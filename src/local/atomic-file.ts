@@ -56,14 +56,17 @@ export async function syncDirectory(path: string): Promise<void> {
   }
 }
 
+/** A number is seconds since the epoch. */
+export interface FileTimes {
+  readonly atime: Date | number
+  readonly mtime: Date | number
+}
+
 export interface AtomicFile {
   readonly handle: FileHandle
   readonly tempPath: string
   /** Syncs, closes and puts the file in place. */
-  commit(options?: {
-    times?: { atime: Date; mtime: Date } | undefined
-    beforeRename?: () => Promise<void>
-  }): Promise<void>
+  commit(options?: { times?: FileTimes | undefined; beforeRename?: () => Promise<void> }): Promise<void>
   /** Closes and removes the temporary file; harmless after `commit`. */
   discard(): Promise<void>
 }
@@ -126,7 +129,7 @@ export async function placeFile(
   path: string,
   content: Uint8Array,
   options: {
-    times?: { atime: Date | number; mtime: Date | number } | undefined
+    times?: FileTimes | undefined
     /** Default 0600. */
     mode?: number
     beforeRename: () => void

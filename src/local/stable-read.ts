@@ -1,8 +1,10 @@
 /**
  * Reading a file so that what was read is one state of it: opened once without following links, read only through that
- * handle, and compared with itself at the end. A file that changed meanwhile is not content, it is an error to try again.
+ * handle, and compared with itself at the end. A file that changed meanwhile is not content, it is an error to try again. Of one that
+ * never stops growing, what was there when it was opened is content if it reads the same twice.
  * @module
  */
+import { createHash } from 'node:crypto'
 import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, readSync } from 'node:fs'
 import { type FileHandle, lstat, open } from 'node:fs/promises'
 import { localError, SyncError } from '../errors.ts'
@@ -54,8 +56,20 @@ export interface StableReader {
    * @throws {SyncError} `SOURCE_CHANGED`.
    */
   verify(): Promise<void>
+  /**
+   * Reads the `size` bytes again, and throws unless they are what was read. What was added behind them does not matter, nor
+   * that the file has another name by now.
+   *
+   * @param sha256 - Of what was read, base64.
+   * @returns true when nothing was added or changed at all, as `verify` means it.
+   * @throws {SyncError} `SOURCE_CHANGED`.
+   */
+  verifyPrefix(sha256: string, signal: AbortSignal): Promise<boolean>
   close(): Promise<void>
 }
+
+/** Read at once, when everything is read a second time. */
+const AGAIN_BYTES = 1024 * 1024
 
 /** Opens a regular file; `shown` names it in errors. Errors are of class `local_io`, `usage` or `changed`. */
 export async function openStable(path: string, shown: string): Promise<StableReader> {
@@ -68,27 +82,40 @@ export async function openStable(path: string, shown: string): Promise<StableRea
   try {
     const before = await handle.stat({ bigint: true })
     if (!before.isFile()) throw notAFile(shown)
+    const read = async (target: Uint8Array, position: number) => {
+      for (let at = 0; at < target.length; ) {
+        const { bytesRead } = await handle.read(target, at, target.length - at, position + at).catch((error) => {
+          throw localError(error, `read ${shown}`)
+        })
+        if (bytesRead === 0) throw changed(shown)
+        at += bytesRead
+      }
+    }
+    const isAsOpened = async () => {
+      const [now, there] = [await handle.stat({ bigint: true }), await lstat(path, { bigint: true })]
+      return same(before, now) && same(before, there)
+    }
     return {
       fd: handle.fd,
       identity: identityOf(before),
       size: Number(before.size),
       modifiedAt: Number(before.mtimeNs / 1_000_000n),
-      async read(target, position) {
-        for (let at = 0; at < target.length; ) {
-          const { bytesRead } = await handle.read(target, at, target.length - at, position + at).catch((error) => {
-            throw localError(error, `read ${shown}`)
-          })
-          if (bytesRead === 0) throw changed(shown)
-          at += bytesRead
-        }
-      },
+      read,
       async verify() {
-        try {
-          const [now, there] = [await handle.stat({ bigint: true }), await lstat(path, { bigint: true })]
-          if (!same(before, now) || !same(before, there)) throw changed(shown)
-        } catch (error) {
-          throw error instanceof SyncError ? error : changed(shown)
+        if (!(await isAsOpened().catch(() => false))) throw changed(shown)
+      },
+      async verifyPrefix(sha256, signal) {
+        const size = Number(before.size)
+        const hash = createHash('sha256')
+        const buffer = Buffer.allocUnsafeSlow(Math.min(AGAIN_BYTES, size))
+        for (let at = 0; at < size; at += buffer.length) {
+          signal.throwIfAborted()
+          const piece = buffer.subarray(0, Math.min(buffer.length, size - at))
+          await read(piece, at)
+          hash.update(piece)
         }
+        if (hash.digest('base64') !== sha256) throw changed(shown)
+        return isAsOpened().catch(() => false)
       },
       close: () => handle.close(),
     }

@@ -19,7 +19,7 @@ import { createLargeFiles } from '../transfer/segments.ts'
 import { createLocalBin, type LocalBin, pruneBin } from './local-bin.ts'
 import { createTally, runEntries, type Tally } from './outcome.ts'
 import { bytesOf, type SyncStep } from './reconcile.ts'
-import { createRecord, localChange, type SyncRecord, sealOf } from './records.ts'
+import { createRecord, GROWING, localChange, type SyncRecord, sealOf, UNSETTLED } from './records.ts'
 import { ensureFolder } from './remote-path.ts'
 import { DEFAULT_JOBS, isSameContent, type RunContext, report } from './run.ts'
 import { keyOf, lookLocal, parentKey, type RemoteItem } from './scan.ts'
@@ -67,9 +67,6 @@ export interface ApplyResult {
   /** Both sides had changed; both are kept. */
   readonly conflicts: readonly { readonly path: string; readonly copy: string }[]
 }
-
-/** Local identity that nothing has: what was read may not be what is there. */
-const UNSETTLED = Object.freeze({ size: -1, mtimeMs: 0, ctimeMs: 0, ino: 0 })
 
 export async function applySteps(
   context: RunContext,
@@ -180,7 +177,8 @@ export async function applySteps(
         failed(step, toSyncError(error))
       }
     }
-    pruneBin(target.root, context.clock.now())
+    // By the time of the run before, too: one run with a wrong clock empties no bin.
+    pruneBin(target.root, Math.min(context.clock.now(), state.runs()[1]?.startedAt ?? 0))
   } catch (error) {
     tally.stoppedBy = toSyncError(signal.aborted ? signal.reason : error)
   }
@@ -497,7 +495,8 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     const after = lookLocal(root, path)
     const isSettled = after !== undefined && after.ctimeMs === before.ctimeMs && after.mtimeMs === before.mtimeMs
     const record = createRecord(before, { ...done.node, size: done.bytes }, done.seal && sealOf(done.seal), done.sha256)
-    put(key, isSettled ? record : { ...record, local: UNSETTLED })
+    if (done.asOf?.isInconsistent) put(key, { ...record, local: GROWING })
+    else put(key, isSettled ? record : { ...record, local: UNSETTLED })
     if (replaces === undefined) deed({ do: 'created-remote', path: showPath(path), id: done.node.id, isFolder: false })
     else deed({ do: 'replaced-remote', path: showPath(path), id: done.node.id, oldId: replaces.id })
     return done.bytes

@@ -12,7 +12,7 @@ import type { RemoteNode } from '../api/wire.ts'
 import { toSyncError } from '../errors.ts'
 import { MANIFEST_NAME } from '../local/atomic-file.ts'
 import { writeManifestFile } from './manifest-file.ts'
-import { type SyncRecord, sealOf } from './records.ts'
+import { GROWING, type SyncRecord, sealOf } from './records.ts'
 import { type RunContext, type RunEvent, report } from './run.ts'
 import { keyOf, parentKey } from './scan.ts'
 import type { ManifestPin, SyncState } from './state.ts'
@@ -257,6 +257,7 @@ function* describe(
       node: remote.id,
       ...(seal === undefined ? {} : { seal }),
       ...(sha256 === undefined ? {} : { sha256: Buffer.from(sha256, 'base64').toString('hex') }),
+      ...(local.size === GROWING.size ? { isInconsistent: true } : {}),
     }
   }
   for (const link of links) {

@@ -29,6 +29,12 @@ export interface LocalIdentity {
   readonly ino: number
 }
 
+/** Local identity that nothing has: what was read may not be what is there. */
+export const UNSETTLED: LocalIdentity = Object.freeze({ size: -1, mtimeMs: 0, ctimeMs: 0, ino: 0 })
+
+/** The same, of a file that never rested: its beginning was sent. */
+export const GROWING: LocalIdentity = Object.freeze({ ...UNSETTLED, size: -2 })
+
 /** Content never changes under one id: a new version is a new node. */
 export interface RemoteIdentity {
   readonly id: number

@@ -529,6 +529,7 @@ async function carryOut(
   const startedAt = clock.now()
   const deadline = options.maxDurationMs === undefined ? undefined : clock.monotonic() + options.maxDurationMs
   const pending: Pending[] = []
+  const inconsistent: EntryFailure[] = []
   const sent = plan.steps.flatMap((step) => (step.do === 'upload' || step.do === 'keep-both' ? [step.local] : []))
   // What two sides have in common is not what one of them was.
   const hasManifest = options.manifest !== false && options.direction !== 'both'
@@ -541,6 +542,8 @@ async function carryOut(
     partSize: options.partSize,
     journal: `${directory}/uploads`,
     onRefused: ({ member, error }) => pending.push({ what: 'member', name: member, error }),
+    // It is stored, so it keeps nothing from being deleted.
+    onInconsistent: (failure) => inconsistent.push(failure),
     ...(options.memory === undefined ? {} : { memory: options.memory }),
   })
   let result: ApplyResult | undefined
@@ -614,6 +617,7 @@ async function carryOut(
     })
   }
   result.tally.pending.push(...pending)
+  for (const failure of inconsistent) result.tally.failed.push(failure)
   result.tally.failed.unshift(...plan.failures, ...plan.missing)
   return summaryOf(pair, runId, plan, result)
 }

@@ -45,6 +45,8 @@ export interface TreeFile extends OnDisk {
   readonly seal?: string
   /** Of the content, hex; absent for what was not read here to be sent. */
   readonly sha256?: string
+  /** It never rested when it was pushed: this is its beginning, as it was at one moment. */
+  readonly isInconsistent?: true
 }
 
 export interface TreeDirectory extends OnDisk {
@@ -183,6 +185,7 @@ function entry(value: unknown): TreeEntry {
         node: natural(from.node, 'node'),
         ...(from.seal === undefined ? {} : { seal: text(from.seal, 'seal', SEAL) }),
         ...(from.sha256 === undefined ? {} : { sha256: text(from.sha256, 'sha256', SHA256) }),
+        ...(from.isInconsistent === true ? { isInconsistent: true } : {}),
       }
     default:
       throw new Invalid('an entry is of an unknown kind')

@@ -72,6 +72,7 @@ export async function runUpload(
     partSize: options.partSize,
     journal: options.journal,
     onRefused: ({ member, error }) => tally.pending.push({ what: 'member', name: member, error }),
+    onInconsistent: (failure) => tally.failed.push(failure),
     ...(options.memory === undefined ? {} : { memory: options.memory }),
   })
   try {

@@ -12,9 +12,10 @@ import { type EncryptionThread, startEncryptionThread, THREAD_FROM } from '../tr
 import { createSlabPool, type SlabPool } from '../transfer/flow.ts'
 import { openUploadJournal, type UploadJournal } from '../transfer/journal.ts'
 import { retire } from '../transfer/resume.ts'
-import { uploadFile } from '../transfer/upload.ts'
+import { type AsOf, uploadFile } from '../transfer/upload.ts'
 import { partSizeFor } from '../transfer/upload-channel.ts'
-import { memoryOf, type RunContext, type RunOptions } from './run.ts'
+import { memoryOf, type RunContext, type RunOptions, report } from './run.ts'
+import type { EntryFailure } from './tree.ts'
 
 export const DEFAULT_PART_SIZE = 8 * 1024 * 1024
 /** Parts in flight per file. */
@@ -33,6 +34,8 @@ export interface UploaderOptions extends Pick<RunOptions, 'memory'> {
   readonly isHashed?: boolean
   /** A member who gets no keys, and why. */
   readonly onRefused: (refusal: { readonly member: string; readonly error: SyncError }) => void
+  /** A file that was stored though it did not rest: `INCONSISTENT`, class `changed`. It has been reported. */
+  readonly onInconsistent: (failure: EntryFailure) => void
 }
 
 export interface SendRequest {
@@ -43,6 +46,8 @@ export interface SendRequest {
   readonly roomId: number
   readonly name: string
   readonly replaces?: RemoteNode | undefined
+  /** See `UploadRequest`. */
+  readonly isGrowing?: boolean
 }
 
 export interface Sent {
@@ -52,7 +57,19 @@ export interface Sent {
   readonly seal?: Pick<FileKey, 'iv' | 'tag'>
   /** Of the plaintext, base64; see `UploadResult`. */
   readonly sha256?: string
+  /** Of a file that did not rest; see `UploadResult`. */
+  readonly asOf?: AsOf
 }
+
+const inconsistent = (bytes: number) =>
+  new SyncError(
+    'changed',
+    'INCONSISTENT',
+    `It never rested; its first ${bytes} bytes were stored, as they were at one moment`,
+    {
+      hint: 'What has been added to it since is stored by the next run.',
+    },
+  )
 
 export interface Uploader {
   /** Resolves when the key pair is unlocked, if this run needs it: a wrong password leaves nothing behind then. */
@@ -123,6 +140,11 @@ export async function openUploader(context: RunContext, options: UploaderOptions
         { ...request, ...(wrapFor === undefined ? {} : { wrapFor }), ...(replaces === undefined ? {} : { replaces }) },
         stop,
       )
+      if (digest.asOf?.isInconsistent) {
+        const failure = { path: request.shown, error: inconsistent(bytes) }
+        report(context, failure.path, failure.error)
+        options.onInconsistent(failure)
+      }
       if (fileKey === undefined) return { node, bytes, ...digest }
       const { iv, tag } = fileKey
       const seal = { iv: Uint8Array.from(iv), tag: Uint8Array.from(tag) }

@@ -15,25 +15,31 @@ export type Order = { readonly id: number } & (
       readonly fd: number
       readonly shown: string
       readonly secrets: { readonly key: Uint8Array; readonly iv: Uint8Array; readonly tag: Uint8Array } | undefined
+      readonly isHashed: boolean
     }
   | { readonly do: 'replay'; readonly bytes: number }
   | { readonly do: 'write'; readonly chunks: readonly Uint8Array[] }
   | { readonly do: 'end' | 'forget' }
 )
 
+export interface Answer extends Failure {
+  /** Of a file that has ended, where it was asked for. */
+  readonly sha256?: string | undefined
+}
+
 /** A `PlaintextFile` that is worked on elsewhere. Steps may be asked for before the last one is done. */
 export interface RemotePlaintextFile {
   replay(bytes: number): Promise<void>
   /** @param chunks - Given away: they are empty afterwards. */
   write(chunks: readonly Uint8Array[]): Promise<void>
-  end(): Promise<void>
+  end(): Promise<string | undefined>
   /** When it resolves, nothing touches the file any more, and its key is wiped there. */
   forget(): Promise<void>
 }
 
 export interface DecryptionThread {
   /** As `openPlaintextFile`; the key is copied. The file must stay open until `forget` has resolved. */
-  open(fd: number, shown: string, fileKey: FileKey | undefined): RemotePlaintextFile
+  open(fd: number, shown: string, fileKey: FileKey | undefined, isHashed?: boolean): RemotePlaintextFile
   close(): Promise<void>
 }
 
@@ -60,17 +66,17 @@ function ownMemory(chunk: Uint8Array): Uint8Array<ArrayBuffer> {
 }
 
 function startWorker(program: URL): DecryptionThread {
-  const thread = startThread<Order, Failure>(program, 'decryption', lost)
+  const thread = startThread<Order, Answer>(program, 'decryption', lost)
   const ask = async (order: Order, transfer?: readonly ArrayBuffer[]): Promise<void> => {
     await thread.ask(order, transfer)
   }
   let files = 0
   return {
-    open(fd, shown, fileKey) {
+    open(fd, shown, fileKey, isHashed = false) {
       const id = ++files
       const secrets = fileKey && { key: fileKey.key, iv: fileKey.iv, tag: fileKey.tag }
       // Without an own answer: what is wrong with it, the next steps say, too.
-      ask({ do: 'open', id, fd, shown, secrets }).catch(() => {})
+      ask({ do: 'open', id, fd, shown, secrets, isHashed }).catch(() => {})
       return {
         replay: (bytes) => ask({ do: 'replay', id, bytes }),
         write(chunks) {
@@ -80,7 +86,7 @@ function startWorker(program: URL): DecryptionThread {
             own.map(({ buffer }) => buffer),
           )
         },
-        end: () => ask({ do: 'end', id }),
+        end: async () => (await thread.ask({ do: 'end', id })).sha256,
         // A thread that is gone touches nothing either.
         forget: () => ask({ do: 'forget', id }).catch(() => {}),
       }
@@ -89,8 +95,8 @@ function startWorker(program: URL): DecryptionThread {
   }
 }
 
-function openHere(fd: number, shown: string, fileKey: FileKey | undefined): RemotePlaintextFile {
-  const file = openPlaintextFile(fd, shown, fileKey)
+function openHere(fd: number, shown: string, fileKey: FileKey | undefined, isHashed?: boolean): RemotePlaintextFile {
+  const file = openPlaintextFile(fd, shown, fileKey, isHashed)
   return {
     replay: async (bytes) => file.replay(bytes),
     write: async (chunks) => file.write(chunks),

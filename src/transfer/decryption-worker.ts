@@ -5,9 +5,9 @@
 import { parentPort } from 'node:worker_threads'
 import { FileKey } from '../../crypto/file-key.ts'
 import { release } from '../../crypto/primitives/node.ts'
-import type { Order } from './decryption-thread.ts'
+import type { Answer, Order } from './decryption-thread.ts'
 import { openPlaintextFile, type PlaintextFile } from './plaintext-file.ts'
-import { type Failure, failureOf } from './thread.ts'
+import { failureOf } from './thread.ts'
 
 const files = new Map<number, { readonly file: PlaintextFile; readonly fileKey: FileKey | undefined }>()
 
@@ -22,34 +22,34 @@ function forget(id: number): void {
   files.delete(id)
 }
 
-function carryOut(order: Order): void {
+function carryOut(order: Order): Answer {
   switch (order.do) {
     case 'open': {
-      const { id, fd, shown, secrets } = order
+      const { id, fd, shown, secrets, isHashed } = order
       const fileKey = secrets && new FileKey(secrets.key, secrets.iv, secrets.tag)
-      files.set(id, { file: openPlaintextFile(fd, shown, fileKey), fileKey })
-      return
+      files.set(id, { file: openPlaintextFile(fd, shown, fileKey, isHashed), fileKey })
+      return {}
     }
     case 'replay':
       opened(order.id).replay(order.bytes)
-      return
+      return {}
     case 'write':
       opened(order.id).write(order.chunks)
       // They were given to us whole. Left to the garbage collector they are many megabytes before it looks.
       for (const chunk of order.chunks) release(chunk)
-      return
+      return {}
     case 'end':
-      opened(order.id).end()
-      return
+      return { sha256: opened(order.id).end() }
     case 'forget':
       forget(order.id)
+      return {}
   }
 }
 
 parentPort!.on('message', (order: Order) => {
-  let answer: Failure = {}
+  let answer: Answer
   try {
-    carryOut(order)
+    answer = carryOut(order)
   } catch (thrown) {
     answer = failureOf(thrown)
   }

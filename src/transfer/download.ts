@@ -4,12 +4,13 @@
  * of a large encrypted file outlives an interruption, and the next run goes on with it.
  * @module
  */
+import { createHash, type Hash } from 'node:crypto'
 import { lstatSync } from 'node:fs'
 import { basename } from 'node:path'
 import type { FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { cancelled, type ErrorClass, localError, SyncError } from '../errors.ts'
-import { createAtomicFile, placeFile } from '../local/atomic-file.ts'
+import { createAtomicFile, type FileTimes, placeFile } from '../local/atomic-file.ts'
 import { openPartialFile, type PartialFile } from '../local/partial-file.ts'
 import { type DownloadContext, downloadContent, openFileKey, type Sink, sizeOf } from './content.ts'
 import { downloadLarge, LARGE_BYTES, type LargeFiles } from './segments.ts'
@@ -19,6 +20,18 @@ import { fetchSmall, isSmall } from './small-file.ts'
 export interface LocalVersion {
   readonly size: number
   readonly mtimeMs: number
+  /** A symbolic link, which the file takes the place of. */
+  readonly isLink?: boolean
+}
+
+/** What a file has to be, known from elsewhere than the server. */
+export interface KnownFile {
+  /** Called with the SHA-256 of the content, hex, before the file gets its name; throws when it is another one. */
+  check(sha256: string): void
+  /** Permission bits. */
+  readonly mode: number
+  /** Seconds since the epoch. */
+  readonly mtime: number
 }
 
 export interface DownloadTarget {
@@ -28,6 +41,8 @@ export interface DownloadTarget {
   readonly replaces?: LocalVersion | undefined
   /** Throws when the directory is not what it was. */
   readonly beforeRename?: () => void
+  /** Absent: the server says what time it has, and nobody else may read it. */
+  readonly known?: KnownFile | undefined
   /** Shared by all downloads of a run. */
   readonly large: LargeFiles
   /** Where the file key comes from; default: asked for now. */
@@ -73,7 +88,13 @@ async function receiveSmall(
 ): Promise<void> {
   const content = await fetchSmall(context, node, fileKey, signal)
   if (signal.aborted) throw cancelled(signal)
-  await placeFile(target, content, { times: timesOf(node), beforeRename: () => checkBefore(target, options) })
+  const { known } = options
+  known?.check(createHash('sha256').update(content).digest('hex'))
+  await placeFile(target, content, {
+    times: timesOf(node, known),
+    ...(known === undefined ? {} : { mode: known.mode }),
+    beforeRename: () => checkBefore(target, options),
+  })
   context.onEvent?.({ type: 'part-confirmed', path: options.shown, bytes: content.length })
 }
 
@@ -133,15 +154,23 @@ async function receive(
   signal: AbortSignal,
 ): Promise<void> {
   const name = basename(target)
+  const { known } = options
   try {
+    let sha256: string | undefined
     if (sizeOf(node) >= LARGE_BYTES) {
-      const into = { fd: file.handle.fd, name, found: file.found }
-      await downloadLarge(context, options.large, node, fileKey, into, options.shown, signal)
+      const into = { fd: file.handle.fd, name, found: file.found, isHashed: known !== undefined }
+      sha256 = await downloadLarge(context, options.large, node, fileKey, into, options.shown, signal)
     } else {
-      await downloadContent(context, node, fileKey, sinkOf(file, name), options.shown, signal)
+      const hash = known && createHash('sha256')
+      await downloadContent(context, node, fileKey, sinkOf(file, name, hash), options.shown, signal)
+      sha256 = hash?.digest('hex')
     }
     if (signal.aborted) throw cancelled(signal)
-    await file.commit({ times: timesOf(node), beforeRename: async () => checkBefore(target, options) })
+    if (known !== undefined) {
+      known.check(sha256!)
+      await file.handle.chmod(known.mode)
+    }
+    await file.commit({ times: timesOf(node, known), beforeRename: async () => checkBefore(target, options) })
   } catch (error) {
     const kind = error instanceof SyncError ? error.class : signal.aborted ? 'cancelled' : 'internal'
     if (KEEP_AFTER.includes(kind) && (await lengthOf(file)) >= KEEP_BYTES) await file.keep()
@@ -157,10 +186,11 @@ const lengthOf = ({ handle }: PartialFile): Promise<number> =>
     () => 0,
   )
 
-function sinkOf({ handle }: PartialFile, name: string): Sink {
+function sinkOf({ handle }: PartialFile, name: string, hash: Hash | undefined): Sink {
   let position = 0
   return {
     async write(chunk) {
+      hash?.update(chunk)
       for (let at = 0; at < chunk.length; ) {
         const { bytesWritten } = await handle.write(chunk, at, chunk.length - at, position).catch((error) => {
           throw localError(error, `write ${name}`)
@@ -175,7 +205,8 @@ function sinkOf({ handle }: PartialFile, name: string): Sink {
 /** The time a file gets on disk for a time on the server: one that every file system can hold. */
 export const storableTime = (ms: number): number => Math.min(Math.max(ms, 0), Date.UTC(2106, 0))
 
-function timesOf(node: RemoteNode): { atime: Date; mtime: Date } | undefined {
+function timesOf(node: RemoteNode, known: KnownFile | undefined): FileTimes | undefined {
+  if (known !== undefined) return { atime: known.mtime, mtime: known.mtime }
   const modified = node.timestampModification ?? node.updatedAt
   return modified === undefined ? undefined : { atime: new Date(), mtime: new Date(storableTime(modified)) }
 }
@@ -191,7 +222,9 @@ function checkTarget(target: string, expected: LocalVersion | undefined): void {
   const same =
     expected === undefined
       ? now === undefined
-      : now?.isFile() === true && now.size === expected.size && now.mtimeMs === expected.mtimeMs
+      : (expected.isLink === true ? now?.isSymbolicLink() : now?.isFile()) === true &&
+        now?.size === expected.size &&
+        now.mtimeMs === expected.mtimeMs
   if (!same) {
     throw new SyncError('conflict', 'LOCAL_CHANGED', 'The local file changed during the download', {
       hint: 'Look at both versions, then run again.',

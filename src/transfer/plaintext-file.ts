@@ -3,6 +3,7 @@
  * Everything here is synchronous; it runs in a thread of its own, see decryption-thread.ts.
  * @module
  */
+import { createHash } from 'node:crypto'
 import { readSync, writeSync } from 'node:fs'
 import { createFileDecryptor } from '../../crypto/file-cipher.ts'
 import type { FileKey } from '../../crypto/file-key.ts'
@@ -17,9 +18,10 @@ export interface PlaintextFile {
   /**
    * Ends the content and checks the tag.
    *
+   * @returns SHA-256 of all of it, hex, where it was asked for.
    * @throws {SyncError} `CONTENT_TAMPERED`.
    */
-  end(): void
+  end(): string | undefined
 }
 
 const REPLAY_BYTES = 256 * 1024
@@ -28,9 +30,16 @@ const REPLAY_BYTES = 256 * 1024
  * @param fd - Open for reading and writing.
  * @param shown - For errors.
  * @param fileKey - Absent: the content is not encrypted.
+ * @param isHashed - Make the SHA-256 of the plaintext.
  */
-export function openPlaintextFile(fd: number, shown: string, fileKey: FileKey | undefined): PlaintextFile {
+export function openPlaintextFile(
+  fd: number,
+  shown: string,
+  fileKey: FileKey | undefined,
+  isHashed = false,
+): PlaintextFile {
   const decryptor = fileKey && createFileDecryptor(fileKey)
+  const hash = isHashed ? createHash('sha256') : undefined
   let position = 0
 
   function append(piece: Uint8Array): void {
@@ -39,6 +48,7 @@ export function openPlaintextFile(fd: number, shown: string, fileKey: FileKey | 
     } catch (error) {
       throw localError(error, `write ${shown}`)
     }
+    hash?.update(piece)
     position += piece.length
   }
 
@@ -51,10 +61,10 @@ export function openPlaintextFile(fd: number, shown: string, fileKey: FileKey | 
   }
 
   let failure: { readonly error: unknown } | undefined
-  function attempt(step: () => void): void {
+  function attempt<T>(step: () => T): T {
     if (failure !== undefined) throw failure.error
     try {
-      step()
+      return step()
     } catch (error) {
       failure = { error }
       throw error
@@ -66,7 +76,9 @@ export function openPlaintextFile(fd: number, shown: string, fileKey: FileKey | 
     for (const end = position + bytes; position < end; ) {
       const read = readAt(buffer.subarray(0, Math.min(buffer.length, end - position)), position)
       if (read === 0) throw new SyncError('changed', 'PARTIAL_CHANGED', 'The partial file became shorter')
-      decryptor?.replay(buffer.subarray(0, read))
+      const piece = buffer.subarray(0, read)
+      hash?.update(piece)
+      decryptor?.replay(piece)
       position += read
     }
   }
@@ -81,6 +93,10 @@ export function openPlaintextFile(fd: number, shown: string, fileKey: FileKey | 
   return {
     replay: (bytes) => attempt(() => replay(bytes)),
     write: (chunks) => attempt(() => write(chunks)),
-    end: () => attempt(() => decryptor?.final()),
+    end: () =>
+      attempt(() => {
+        decryptor?.final()
+        return hash?.digest('hex')
+      }),
   }
 }

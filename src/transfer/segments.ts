@@ -54,11 +54,15 @@ export interface LargeTarget {
   readonly name: string
   /** Bytes at its beginning that an earlier run decrypted. They are not asked for again, and count for nothing until the tag has matched. */
   readonly found: number
+  /** Make the SHA-256 of the content. */
+  readonly isHashed?: boolean
 }
 
 /**
  * Fetches and decrypts content into a file; resolves only when all of it is verified. However it ends, the file is not touched any
  * more then, and what is in it follows on without a gap.
+ *
+ * @returns SHA-256 of the content, hex, where it was asked for.
  */
 export async function downloadLarge(
   context: DownloadContext,
@@ -68,9 +72,10 @@ export async function downloadLarge(
   target: LargeTarget,
   shown: string,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<string | undefined> {
   const size = sizeOf(node)
-  const plaintext = files.thread().open(target.fd, target.name, fileKey)
+  let sha256: string | undefined
+  const plaintext = files.thread().open(target.fd, target.name, fileKey, target.isHashed)
   const confirm = (bytes: number) => context.onEvent?.({ type: 'part-confirmed', path: shown, bytes })
   const address = createAddress(context.api, node.id, signal)
   const outlet = createOutlet((chunks) => plaintext.write(chunks), confirm)
@@ -85,11 +90,12 @@ export async function downloadLarge(
     const reached = await fetchInSegments(job, target.found)
     if (reached < size) await fetchInOneGo(job, reached)
     await outlet.settle()
-    await plaintext.end()
+    sha256 = await plaintext.end()
   } finally {
     await plaintext.forget()
   }
   if (fileKey !== undefined) context.keyring.confirm(fileKey)
+  return sha256
 }
 
 /** Hands chunks over in batches, and knows what has become of them. */

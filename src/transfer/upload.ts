@@ -22,7 +22,7 @@ import type { Completion } from '../api/uploads.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import type { Clock } from '../environment.ts'
 import { cancelled, SyncError } from '../errors.ts'
-import { openStable, readSmallStable, type StableReader } from '../local/stable-read.ts'
+import { openStable, readSmallStable, type SourceIdentity, type StableReader } from '../local/stable-read.ts'
 import { checkUnchanged, finish } from './complete.ts'
 import { type EncryptionThread, THREAD_FROM } from './encryption-thread.ts'
 import type { OnEvent } from './events.ts'
@@ -61,6 +61,8 @@ export interface UploadRequest {
   readonly wrapFor?: PublicKey
   /** The listed node that this content replaces; the upload is a conflict when it is not there any more. */
   readonly replaces?: RemoteNode
+  /** It is known to change all the time: what is there when it is opened is sent, without trying for a state in which it rests. */
+  readonly isGrowing?: boolean | undefined
 }
 
 export interface UploadResult {
@@ -70,15 +72,25 @@ export interface UploadResult {
   readonly fileKey?: FileKey
   /** Of the plaintext, base64, if it was asked for; absent too when an earlier run had sent all of it. */
   readonly sha256?: string
+  /** Present where the file did not rest in three tries, and its first `bytes` bytes were sent; there is a `sha256` then, too. */
+  readonly asOf?: AsOf
+}
+
+/** The state that a file was in when its beginning was taken. */
+export interface AsOf extends SourceIdentity {
+  /** False when it was in the same state at the end, after all. */
+  readonly isInconsistent: boolean
 }
 
 const ATTEMPTS = 3
 
 /**
- * Uploads one file.
+ * Uploads one file. One that changes while it is sent is tried again; after three tries, what was there when it was opened is sent, if
+ * that did not change while it was read (`asOf`).
  *
- * @throws {SyncError} `SOURCE_CHANGED` after three tries, `REMOTE_CHANGED` or `EXISTS` (class `conflict`) when somebody else
- * was there first, `FILE_TOO_LARGE`, `NOT_ENCRYPTED` and `ROOM_NOT_ENCRYPTED` where content may not go without encryption, and everything the layers below throw. Nothing becomes visible unless it resolves, except
+ * @throws {SyncError} `SOURCE_CHANGED` when that changed, too; `REMOTE_CHANGED` or `EXISTS` (class `conflict`) when somebody else
+ * was there first, `FILE_TOO_LARGE`, `NOT_ENCRYPTED` and `ROOM_NOT_ENCRYPTED` where content may not go without encryption, and
+ * everything the layers below throw. Nothing becomes visible unless it resolves, except
  * when the answer to the last request was lost for good (`UPLOAD_UNCERTAIN`).
  */
 export async function uploadFile(
@@ -87,12 +99,13 @@ export async function uploadFile(
   signal: AbortSignal,
 ): Promise<UploadResult> {
   if (request.wrapFor === undefined) await context.api.places?.plain('send', request.parentId, request.name)
-  for (let attempt = 1; ; attempt++) {
+  for (let attempt = request.isGrowing ? ATTEMPTS + 1 : 1; ; attempt++) {
     try {
-      return await attemptUpload(context, request, signal)
+      return await attemptUpload(context, { ...request, isGrowing: attempt > ATTEMPTS }, signal)
     } catch (error) {
-      const again = error instanceof SyncError && error.class === 'changed' && attempt < ATTEMPTS
-      if (!again || signal.aborted) throw error
+      const isChanged = error instanceof SyncError && error.class === 'changed'
+      const again = attempt < ATTEMPTS || (attempt === ATTEMPTS && isChanged && error.code === 'SOURCE_CHANGED')
+      if (!isChanged || !again || signal.aborted) throw error
     }
   }
 }
@@ -102,7 +115,7 @@ async function attemptUpload(
   request: UploadRequest,
   signal: AbortSignal,
 ): Promise<UploadResult> {
-  const small = readSmallStable(request.source, request.shown)
+  const small = request.isGrowing ? undefined : readSmallStable(request.source, request.shown)
   if (small !== undefined) return sendFile(context, request, small, signal)
   const reader = await openStable(request.source, request.shown)
   try {
@@ -166,7 +179,7 @@ async function sendFile(
   }
 }
 
-type Sealed = Pick<UploadResult, 'node' | 'fileKey' | 'sha256'>
+type Sealed = Pick<UploadResult, 'node' | 'fileKey' | 'sha256' | 'asOf'>
 
 /** Opens the upload at the server, or takes up the one of an earlier run; what that one has completed is returned. */
 async function open(
@@ -229,13 +242,13 @@ async function sendContent(
   stop: AbortController | undefined,
 ): Promise<Sealed> {
   const { api, onEvent } = context
-  const { shown, parentId, name, wrapFor, replaces } = request
+  const { shown, parentId, name, wrapFor, replaces, isGrowing } = request
   const { encryptor, entry, signal } = attempt
   const channel = attempt.channel!
   const parts =
     'bytes' in source
       ? onePart(source.bytes, encryptor)
-      : makeParts(context.slabs, startMaker(context, source.reader, shown, attempt), size, attempt)
+      : makeParts(context.slabs, startMaker(context, source.reader, request, attempt), size, attempt)
   const receipts: Receipt[] = []
   const put = async ({ part, digest, done }: PendingPart) => {
     try {
@@ -252,7 +265,13 @@ async function sendContent(
   for await (const receipt of mapInOrder(parts, channel.window, put)) receipts.push(receipt)
   const fileKey = 'bytes' in source ? encryptor?.final() : await attempt.maker!.end()
   const sha256 = 'bytes' in source ? digestOf(context, source.bytes) : attempt.maker!.sha256()
-  if ('reader' in source) await source.reader.verify()
+  let asOf: AsOf | undefined
+  if ('reader' in source && isGrowing) {
+    const { reader } = source
+    asOf = { ...reader.identity, isInconsistent: !(await reader.verifyPrefix(sha256!, signal)) }
+  } else if ('reader' in source) {
+    await source.reader.verify()
+  }
   if (replaces !== undefined) await checkUnchanged(api, replaces, signal)
   const wrapped = fileKey && wrapFor ? formatFileKey(await wrapFileKey(fileKey, wrapFor)) : undefined
   const how: Completion = {
@@ -265,7 +284,12 @@ async function sendContent(
   const { modifiedAt } = source
   const sent = { target: { parentId, name }, replaces: replaces?.id, size, modifiedAt, fileKey }
   const node = await finish(context, channel, receipts, how, sent, signal)
-  return { node, ...(fileKey === undefined ? {} : { fileKey }), ...(sha256 === undefined ? {} : { sha256 }) }
+  return {
+    node,
+    ...(fileKey === undefined ? {} : { fileKey }),
+    ...(sha256 === undefined ? {} : { sha256 }),
+    ...(asOf === undefined ? {} : { asOf }),
+  }
 }
 
 const digestOf = ({ isHashed }: UploadContext, bytes: Uint8Array): string | undefined =>
@@ -324,12 +348,13 @@ async function* onePart(bytes: Uint8Array, encryptor: FileEncryptor | undefined)
 
 /** Decides where a file is read and encrypted. */
 function startMaker(
-  { thread, isHashed }: UploadContext,
+  { thread, isHashed: isAsked }: UploadContext,
   reader: StableReader,
-  shown: string,
+  { shown, isGrowing }: UploadRequest,
   attempt: Attempt,
 ): PartMaker {
   const { encryptor, signal } = attempt
+  const isHashed = isAsked === true || isGrowing === true
   const isThreads = thread && encryptor && 'handOver' in encryptor && reader.size >= THREAD_FROM
   attempt.maker = isThreads
     ? thread.encrypt(reader, encryptor, shown, signal, isHashed)

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { deleteNode } from '../../src/api/nodes.ts'
@@ -63,11 +63,20 @@ test('a set from its first run to a restore on another machine', async () => {
   expect([over.code, over.json.at(-1)]).toMatchObject([0, { transferred: 1, skipped: 1 }])
   expect(readFileSync(join(target, source, 'index.html'), 'utf8')).toBe('changed')
 
+  // Damage that size and time do not show: passed over only if one says so.
+  const { atimeMs, mtimeMs } = statSync(join(target, source, 'index.html'))
+  writeFileSync(join(target, source, 'index.html'), 'damaged')
+  utimesSync(join(target, source, 'index.html'), atimeMs / 1000, mtimeMs / 1000)
+  const mend = ['backup', 'restore', 'web1', target, '--on-conflict', 'overwrite', ...there]
+  expect((await backup([...mend, '--trust-times'], home)).json.at(-1)).toMatchObject({ transferred: 0, skipped: 2 })
+  expect((await backup(mend, home)).json.at(-1)).toMatchObject({ exitCode: 0, transferred: 1, skipped: 1 })
+  expect(readFileSync(join(target, source, 'index.html'), 'utf8')).toBe('changed')
+
   const report = world.path('report.json')
   const drill = await backup(['drill', 'web1', '--sample', '100%', '--report', report])
   expect([drill.code, drill.json.at(-1)]).toMatchObject([0, { isRight: true, isPinned: true, sampled: 2, files: 2 }])
   expect(JSON.parse(readFileSync(report, 'utf8'))).toMatchObject({ format: 'sealsync-drill', isRight: true })
-  const prune = await backup(['backup', 'prune', 'web1'])
+  const prune = await backup(['backup', 'prune', 'web1', '--accept-future'])
   expect([prune.code, prune.json.at(-1)]).toMatchObject([0, { removed: [runs[0]!.run], files: 1 }])
 
   rmSync(source, { recursive: true })

@@ -206,8 +206,21 @@ test('what is there already is kept, or replaced, as one says; never what came m
   const { root, content } = await backup.restore()
   const again = (onConflict?: 'fail' | 'skip' | 'overwrite') =>
     restoreBackup(context, set, root, { state, ...(onConflict === undefined ? {} : { onConflict }) })
-  await expect(again()).rejects.toMatchObject({ class: 'conflict', code: 'TARGET_NOT_EMPTY' })
+  // The same restore finds all there; another one, or one into a directory of somebody else's, does not begin.
+  expect(await again()).toMatchObject({ failed: [], transferred: 0, skipped: 3 })
+  const others = world.path('others')
+  makeTree(others, { theirs: 't' })
+  for (const [directory, paths] of [
+    [root, [`${source}/dir`]],
+    [others, []],
+  ] as const) {
+    await expect(restoreBackup(context, set, directory, { state, paths })).rejects.toMatchObject({
+      class: 'conflict',
+      code: 'TARGET_NOT_EMPTY',
+    })
+  }
   makeTree(content, { differs: 'mine' })
+  expect((await again()).failed.map(({ error }) => error.code)).toEqual(['LOCAL_DIFFERS'])
   rmSync(join(content, 'link'))
   symlinkSync('differs', join(content, 'link'))
   const codes = async (how: 'fail' | 'skip') => (await again(how)).failed.map(({ error }) => error.code)
@@ -223,7 +236,7 @@ test('what is there already is kept, or replaced, as one says; never what came m
     if (type === 'file-started' && path === `${source}/same`) makeTree(join(fresh, source), { same: 'theirs' })
   }
   const summary = await restoreBackup({ ...context, onEvent }, set, fresh, { state })
-  expect(summary.failed).toMatchObject([{ path: `${source}/same`, error: { code: 'LOCAL_DIFFERS' } }])
+  expect(summary.failed).toMatchObject([{ path: `${source}/same`, error: { code: 'LOCAL_CHANGED' } }])
   expect(snapshot(join(fresh, source))).toEqual({ ...snapshot(source), same: 'theirs' })
 })
 

@@ -1,10 +1,11 @@
 /** backup run, list, show, restore and prune; drill. @module */
 import { join, resolve } from 'node:path'
+import { systemClock } from '../../environment.ts'
 import { cancelled, SyncError, toSyncError } from '../../errors.ts'
 import { writePrivateFile } from '../../local/atomic-file.ts'
 import { type DrillReport, drillBackup } from '../../sync/backup/drill.ts'
-import type { BackupEntry } from '../../sync/backup/manifest.ts'
-import { pruneBackup } from '../../sync/backup/prune.ts'
+import type { BackupEntry, FileEntry } from '../../sync/backup/manifest.ts'
+import { futureText, pruneBackup, runsFromFuture } from '../../sync/backup/prune.ts'
 import { entriesBelow, listRuns, openRun, type RestoreOptions, restoreBackup } from '../../sync/backup/restore.ts'
 import { type BackupSummary, runBackup, unpinnedText } from '../../sync/backup/run.ts'
 import type { Runs } from '../../sync/backup/runs.ts'
@@ -148,7 +149,7 @@ async function runSet(context: Context, name: string, onEvent: (event: RunEvent)
     const { run: id, isComplete, files, bytes, transferred, created, changed, unchanged, removed, ignored } = summary
     const counts = `${created} new, ${changed} changed, ${unchanged} unchanged, ${removed} gone, ${ignored} ignored`
     const what = dryRun ? 'Would back up' : id === undefined ? 'No new run; sent' : `Run ${id}:`
-    const state = dryRun || isComplete ? '' : `, ${plural(summary.failed.length, 'problem')}`
+    const state = dryRun || summary.failed.length === 0 ? '' : `, ${plural(summary.failed.length, 'problem')}`
     return {
       text: `${what} ${plural(files, 'file')}: ${counts}; ${showBytes(bytes)} in ${seconds.toFixed(1)} s${state}`,
       object: { run: id, isComplete, dryRun, files, bytes, transferred, created, changed, unchanged, removed, ignored },
@@ -170,6 +171,9 @@ export async function list(context: Context, name: string): Promise<number> {
   const { output, signal } = context
   const runs = await withTools(context, undefined, (tools) => listRuns(tools.run, place, tools.state, signal))
   const code = tellRuns(context, runs)
+  const now = systemClock.now()
+  const future = runsFromFuture(runs.notes, now)
+  if (future.length > 0) output.warn(futureText(future, now))
   for (const { run: id, startedAt, files, bytes, addedBytes, isComplete } of runs.notes) {
     const added = `+${showBytes(addedBytes)}`
     output.result(
@@ -187,6 +191,12 @@ function showMode({ kind, mode }: BackupEntry): string {
   return `${KINDS[kind]}${bits}`
 }
 
+/** What is to be known of a file that is not just as it was when the run began. */
+function stateText({ isOlder, isInconsistent }: FileEntry): string {
+  if (isOlder === true) return '  (older version: it could not be read)'
+  return isInconsistent === true ? '  (inconsistent: it was being written; its beginning, as it was at one moment)' : ''
+}
+
 export async function show(context: Context, name: string, wanted: string, path?: string): Promise<number> {
   const place = await placeOf(context, name)
   const { output, signal } = context
@@ -198,14 +208,14 @@ export async function show(context: Context, name: string, wanted: string, path?
     const size = entry.kind === 'file' ? String(entry.size) : '-'
     const time = new Date(Number(BigInt(entry.mtimeNs) / 1_000_000n)).toISOString().slice(0, 19)
     const more = entry.kind === 'symlink' ? ` -> ${display(entry.target, 200)}` : ''
-    const older = entry.kind === 'file' && entry.isOlder === true ? '  (older version: it could not be read)' : ''
+    const state = entry.kind === 'file' ? stateText(entry) : ''
     output.result(
-      `${showMode(entry)} ${String(entry.uid).padStart(5)} ${String(entry.gid).padStart(5)} ${size.padStart(12)} ${time} ${display(entry.path)}${more}${older}`,
+      `${showMode(entry)} ${String(entry.uid).padStart(5)} ${String(entry.gid).padStart(5)} ${size.padStart(12)} ${time} ${display(entry.path)}${more}${state}`,
       { type: 'entry', ...entry },
     )
   }
   for (const { path: where, code: why } of manifest.failed)
-    output.warn(`not in this run: ${display(where, 200)} (${why})`)
+    if (why !== 'INCONSISTENT') output.warn(`not in this run: ${display(where, 200)} (${why})`)
   return code
 }
 
@@ -224,6 +234,7 @@ export async function restore(context: Context, name: string, places: readonly s
       signal,
       run: places.length === 2 ? places[0]! : 'latest',
       paths: (options.path as string[] | undefined) ?? [],
+      trustTimes: options.trustTimes === true,
       ...jobsOf(context),
       ...(onConflict === undefined ? {} : { onConflict: onConflict as NonNullable<RestoreOptions['onConflict']> }),
     })
@@ -252,6 +263,7 @@ export async function prune(context: Context, name: string): Promise<number> {
       state: tools.state,
       signal,
       dryRun,
+      acceptFuture: options.acceptFuture === true,
       ...waitOf(context),
       ...(maxDelete === undefined ? {} : { maxDelete }),
     }),

@@ -55,10 +55,12 @@ export async function runs(context: Context, local?: string, remote?: string): P
   if (!Number.isSafeInteger(limit) || limit < 1)
     throw new SyncError('usage', 'OPTION_INVALID', '--limit takes a number from 1')
   const found: { pair: Pair; run: RunRecord }[] = []
-  for (const pair of await pairsOf(context, local, remote)) {
+  const pairs = await pairsOf(context, local, remote)
+  for (const pair of pairs) {
     for (const run of await withState(context, pair, (state) => state.runs())) found.push({ pair, run })
   }
-  found.sort((a, b) => b.run.startedAt - a.run.startedAt)
+  // Those of one pair are in the order in which they were made, whatever the clock said.
+  if (pairs.length > 1) found.sort((a, b) => b.run.startedAt - a.run.startedAt)
   for (const { pair, run } of found.slice(0, limit)) {
     const place = `${pair.local} ${pair.remote}`
     context.output.result(
@@ -73,6 +75,9 @@ export async function runs(context: Context, local?: string, remote?: string): P
   }
   if (found.length === 0) context.output.info('No runs yet.')
 }
+
+/** Clocks differ, and are set; no more than that. */
+const CLOCK_SKEW_MS = 3_600_000
 
 /** How each pair stands; for monitoring, with `--max-age`, exit code 3 when the last success is too long ago. */
 export async function status(context: Context, local?: string, remote?: string): Promise<number> {
@@ -92,7 +97,8 @@ export async function status(context: Context, local?: string, remote?: string):
     const last = all[0]
     const success = all.find(({ outcome }) => outcome === 'done')
     const ageMs = success?.endedAt === undefined ? undefined : now - success.endedAt
-    const late = maxAge !== undefined && (ageMs === undefined || ageMs > maxAge)
+    // A success in the future tells of a wrong clock, not of when it was.
+    const late = maxAge !== undefined && (ageMs === undefined || ageMs > maxAge || ageMs < -CLOCK_SKEW_MS)
     isOverdue ||= late
     const age = ageMs === undefined ? 'never a success' : `last success ${ageText(ageMs)} ago`
     const lastText = last === undefined ? 'no runs' : `last run ${last.id}: ${describe(last)}`

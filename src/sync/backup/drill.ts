@@ -3,8 +3,9 @@
  * with the manifest. What comes of it is a report with a date.
  * @module
  */
-import { rmSync } from 'node:fs'
+import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Clock } from '../../environment.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
 import { makePrivateDirectory } from '../../local/atomic-file.ts'
 import { takeLock } from '../../local/lock.ts'
@@ -12,7 +13,8 @@ import { createTally, type RunSummary, summarize } from '../outcome.ts'
 import { never, type RunContext } from '../run.ts'
 import { hashFile } from './hash.ts'
 import type { FileEntry } from './manifest.ts'
-import { openRun, restoreEntries } from './restore.ts'
+import { openRun } from './restore.ts'
+import { restoreEntries } from './restore-entries.ts'
 import type { SetPlace } from './set.ts'
 import { backupDirectory, type StatePlace } from './state.ts'
 
@@ -41,6 +43,28 @@ export interface DrillReport {
   readonly failed: readonly { readonly path: string; readonly code: string; readonly message: string }[]
 }
 
+const lockOf = (directory: string) => join(directory, 'drill.lock')
+const scratchOf = (directory: string) => join(directory, 'drill')
+
+/**
+ * Removes what a drill that was killed has restored: nobody else would look for it.
+ *
+ * @param directory - See `backupDirectory`.
+ */
+export async function removeDeadDrill(directory: string, clock: Clock): Promise<void> {
+  if (!existsSync(scratchOf(directory))) return
+  try {
+    const lock = await takeLock(lockOf(directory), { clock, waitMs: 0 })
+    try {
+      rmSync(scratchOf(directory), { recursive: true, force: true })
+    } finally {
+      await lock.release()
+    }
+  } catch {
+    // It is at work, or cannot be removed, which the next drill tells.
+  }
+}
+
 const MIN_SAMPLE = 10
 const SHARE = 0.05
 
@@ -57,8 +81,8 @@ export async function drillBackup(
   const signal = options.signal ?? never
   const { clock } = context
   const directory = backupDirectory(options.state, place)
-  const lock = await takeLock(join(directory, 'drill.lock'), { clock, waitMs: 0, signal })
-  const scratch = join(directory, 'drill')
+  const lock = await takeLock(lockOf(directory), { clock, waitMs: 0, signal })
+  const scratch = scratchOf(directory)
   const clean = () => rmSync(scratch, { recursive: true, force: true })
   try {
     clean() // of a drill that was killed

@@ -43,6 +43,8 @@ export interface FileEntry extends Common {
   readonly seal: string
   /** The run could not read the file: this is the version before. */
   readonly isOlder?: true
+  /** It never rested while it was read: this is its beginning, as it was at one moment. */
+  readonly isInconsistent?: true
 }
 
 export interface DirectoryEntry extends Common {
@@ -154,6 +156,7 @@ function entry(value: unknown): BackupEntry {
         node: natural(from.node, 'node'),
         seal: text(from.seal, 'seal', SEAL),
         ...(from.isOlder === true ? { isOlder: true } : {}),
+        ...(from.isInconsistent === true ? { isInconsistent: true } : {}),
       }
     default:
       throw new Invalid('an entry is of an unknown kind')

@@ -62,7 +62,8 @@ export function planBackup(
     if (standing?.kind === 'directory') inTheWay.push(standing)
     const there = standing?.kind === 'file' ? standing : undefined
     const isThere = last !== undefined && there?.node.id === last.entry.node && there.node.size === last.entry.size
-    if (isThere && last.entry.isOlder === undefined && isUnchanged(last, local)) unchanged.push({ known: last, local })
+    const isWhole = last?.entry.isOlder === undefined && last?.entry.isInconsistent === undefined
+    if (isThere && isWhole && isUnchanged(last, local)) unchanged.push({ known: last, local })
     else store.push({ key, local, shown: `/${local.path.join('/')}`, known: last, isThere, standing: there })
   }
   const removed = new Map([...known].filter(([key]) => !files.has(key)))

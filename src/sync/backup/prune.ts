@@ -27,15 +27,27 @@ const PERIODS: Readonly<Record<Exclude<keyof Retention, 'last'>, (ms: number) =>
   yearly: (ms) => new Date(ms).getUTCFullYear(),
 })
 
+/** Clocks of several machines, and one that is being set, differ by so much at most. */
+const SKEW_MS = 60 * 60_000
+
+/** Runs that began later than now: a clock was wrong, then or now. */
+export const runsFromFuture = (notes: readonly RunNote[], now: number): RunNote[] =>
+  notes.filter(({ run }) => timeOfRun(run) > now + SKEW_MS)
+
 /**
  * The runs that stay: the `last` newest, and of each of the newest `daily` days that have runs the newest complete run (the
  * newest at all if none is complete), and so on for weeks, months and years. Always the newest, and the newest complete one.
+ * When a run began says its id; which one is newer says their order, which no clock has made. Runs from the future stay, and
+ * take the place of no other.
  *
- * @param notes - Oldest first.
+ * @param notes - In the order in which they were made.
+ * @param now - Milliseconds since the epoch.
  */
-export function runsToKeep(notes: readonly RunNote[], keep: Retention): Set<string> {
-  const newestFirst = [...notes].reverse()
-  const kept = new Set(newestFirst.slice(0, Math.max(1, keep.last ?? 0)).map(({ run }) => run))
+export function runsToKeep(notes: readonly RunNote[], keep: Retention, now: number): Set<string> {
+  const future = new Set(runsFromFuture(notes, now))
+  const newestFirst = notes.filter((note) => !future.has(note)).reverse()
+  const kept = new Set([...future].map(({ run }) => run))
+  for (const { run } of newestFirst.slice(0, Math.max(1, keep.last ?? 0))) kept.add(run)
   const complete = newestFirst.find(({ isComplete }) => isComplete)
   if (complete !== undefined) kept.add(complete.run)
   for (const [name, periodOf] of Object.entries(PERIODS) as [keyof typeof PERIODS, (ms: number) => number][]) {
@@ -45,14 +57,16 @@ export function runsToKeep(notes: readonly RunNote[], keep: Retention): Set<stri
       const there = best.get(period)
       if (there === undefined || (note.isComplete && !there.isComplete)) best.set(period, note)
     }
-    // In the order in which they were met: newest first.
-    for (const { run } of [...best.values()].slice(0, keep[name] ?? 0)) kept.add(run)
+    const newestPeriods = [...best].sort(([a], [b]) => b - a).slice(0, keep[name] ?? 0)
+    for (const [, { run }] of newestPeriods) kept.add(run)
   }
   return kept
 }
 
 export interface PruneOptions extends BackupGuards {
   readonly state: StatePlace
+  /** Go on where there are runs from the future: they stay, and the others are kept as if those were not there. */
+  readonly acceptFuture?: boolean
   readonly dryRun?: boolean
   readonly waitMs?: number
   readonly signal?: AbortSignal
@@ -69,8 +83,8 @@ export interface PruneSummary {
 /**
  * Removes the runs that the set does not keep.
  *
- * @throws {SyncError} of class `integrity` when any manifest is missing or cannot be read, `TOO_MANY_DELETIONS` (class
- * `safety`), `NOTHING_KEPT`, `NOT_PINNED`, `LOCKED`. Nothing was removed then.
+ * @throws {SyncError} of class `integrity` when any manifest is missing or cannot be read, `TOO_MANY_DELETIONS`,
+ * `RUN_FROM_FUTURE` or `NOT_PINNED` (class `safety`), `NOTHING_KEPT`, `LOCKED`. Nothing was removed then.
  */
 export async function pruneBackup(context: RunContext, set: BackupSet, options: PruneOptions): Promise<PruneSummary> {
   const signal = options.signal ?? never
@@ -104,7 +118,10 @@ async function prune(
   const store = await requireStore(api, set, signal)
   const runs = await openRuns(context, set, store, memory, signal)
   if (runs.problems.length > 0) throw runs.problems[0]!.error
-  const keep = runsToKeep(runs.notes, set.keep)
+  const now = context.clock.now()
+  const future = runsFromFuture(runs.notes, now)
+  if (future.length > 0 && options.acceptFuture !== true) throw fromFuture(future, now)
+  const keep = runsToKeep(runs.notes, set.keep, now)
   const kept = runs.notes.filter(({ run }) => keep.has(run))
   const removed = runs.notes.filter(({ run }) => !keep.has(run))
   const referenced = new Set<number>()
@@ -139,6 +156,18 @@ async function prune(
   for (const ids of dead) await remove(api, ids, signal)
   await state.setMemory({ ...memory, runs: kept, pruning: [] })
   return summary
+}
+
+const fromFuture = (future: readonly RunNote[], now: number) =>
+  new SyncError('safety', 'RUN_FROM_FUTURE', futureText(future, now), {
+    hint: 'Nothing was removed. Is the clock of this machine right? If it is: --accept-future leaves such runs as they are, and out of account.',
+  })
+
+/** What is said of runs that began later than now. */
+export function futureText(future: readonly RunNote[], now: number): string {
+  const [first] = future
+  const others = future.length === 1 ? '' : `, and ${future.length - 1} more,`
+  return `Run ${first!.run}${others} began in the future: it is ${new Date(now).toISOString().slice(0, 19)}Z here`
 }
 
 /** What nobody refers to, by parent: whole folders where nothing in them is. */

@@ -3,7 +3,7 @@
  * the manifest makes the run visible. A run that is killed leaves content without a manifest; the next one goes on from there.
  * @module
  */
-import { lstatSync, statSync } from 'node:fs'
+import { lstatSync, rmSync, statSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { getFileKey } from '../../api/file-keys.ts'
@@ -12,18 +12,21 @@ import type { RemoteNode } from '../../api/wire.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
 import { escapeName, type Names } from '../../local/names.ts'
 import type { SourceIdentity } from '../../local/stable-read.ts'
+import type { AsOf } from '../../transfer/upload.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from '../outcome.ts'
 import { localIdentity, sealOf } from '../records.ts'
 import { DEFAULT_JOBS, isSameContent, never, type RunContext, type RunEvent, report } from '../run.ts'
 import { createBlocked, keyOf, lookLocal, parentKey, type RemoteItem, scanRemote } from '../scan.ts'
 import { createSelection } from '../select.ts'
 import type { EntryFailure } from '../tree.ts'
-import { openUploader, type Uploader } from '../uploader.ts'
+import { openUploader, type Sent, type Uploader } from '../uploader.ts'
+import { removeDeadDrill } from './drill.ts'
 import { hashFile } from './hash.ts'
 import { type BackupEntry, type FileEntry, type Manifest, type ManifestHead, writeManifest } from './manifest.ts'
 import { type BackupGuards, type BackupPlan, guardRemoved, guardSources, planBackup, type StoreStep } from './plan.ts'
+import { futureText, runsFromFuture } from './prune.ts'
 import { manifestName, noteOf, openRuns, type Runs } from './runs.ts'
-import { type BackupSet, nextRun, RUNS, type RunNote } from './set.ts'
+import { type BackupSet, compareRuns, nextRun, RUNS, type RunNote } from './set.ts'
 import { commonOf, describe, type SourceScan, scanSources } from './source.ts'
 import { type BackupState, type Known, type SetMemory, type StatePlace, withState } from './state.ts'
 import { createFolders, findNode, findStore, makeStore, moveAll, type Store } from './store.ts'
@@ -74,6 +77,7 @@ async function run(
 ): Promise<BackupSummary> {
   const { api, clock } = context
   const startedAt = clock.now()
+  await removeDeadDrill(state.directory, clock)
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
   const scan = await look(set, state.memory, startedAt, signal, options.names)
   const memory = options.acceptRuns ? undefined : state.memory
@@ -91,6 +95,9 @@ async function run(
       : await listFiles(context, store, startedAt, signal, options.names)
   if (state.memory === undefined && runs.notes.length === 0 && remote.size > 0) throw notEmpty(set)
   if (state.memory === undefined && runs.notes.length > 0) warnUnpinned(context, runs)
+  const future = runsFromFuture(runs.notes, startedAt)
+  if (future.length > 0)
+    context.onEvent?.({ type: 'warning', code: 'RUN_FROM_FUTURE', message: futureText(future, startedAt) })
   const plan = planBackup(scan, known, remote)
   guardSources(scan, known, state.memory, options)
   // What could not be listed may be there.
@@ -229,8 +236,8 @@ async function carryOut(
   const bytes = plan.store.reduce((sum, { local }) => sum + local.size, 0)
   context.onEvent?.({ type: 'planned', files: plan.store.length, bytes, skipped: tally.skipped })
   // Also after those that are gone: an id stands for one run for ever.
-  const ids = [...runs.notes, ...state.memory!.runs].map((note) => note.run).sort()
-  const run = nextRun(work.startedAt, ids.at(-1))
+  const known = [...runs.notes, ...state.memory!.runs].map((note) => note.run)
+  const run = nextRun(work.startedAt, known)
   // The manifest is none of the files that people have been told of.
   const onEvent = (event: RunEvent) => {
     if (!('path' in event) || event.path !== shownManifest(run)) context.onEvent?.(event)
@@ -246,6 +253,7 @@ async function carryOut(
       partSize: options.partSize,
       journal: join(state.directory, 'uploads'),
       onRefused: ({ member, error }) => tally.pending.push({ what: 'member', name: member, error }),
+      onInconsistent: (failure) => tally.failed.push(failure),
     },
   )
   let done: RunNote | undefined
@@ -293,7 +301,7 @@ async function remember(state: BackupState, scan: SourceScan, runs: Runs, done: 
   // Runs that are told to be wrong stay remembered: they are told again until somebody has looked.
   const known = new Set(runs.notes.map(({ run }) => run))
   const wrong = memory.runs.filter(({ run }) => !known.has(run))
-  const all = [...wrong, ...runs.notes, done].sort((a, b) => (a.run < b.run ? -1 : 1))
+  const all = [...wrong, ...runs.notes, done].sort((a, b) => compareRuns(a.run, b.run))
   await state.setMemory({ ...memory, sources: scan.roots, runs: all })
 }
 
@@ -431,7 +439,7 @@ function createKeeper(context: Keeping) {
         const sent = await storeContent(step, clear, stop)
         if (sent !== 'changed') return sent
       }
-      throw changedWhileRead(step.shown)
+      return await storeBeginning(step, clear, stop)
     } catch (error) {
       if (standing !== undefined && isThere && isMoved) await putBack(standing.node)
       throw error
@@ -447,7 +455,9 @@ function createKeeper(context: Keeping) {
     const { key, known, isThere, local, shown, standing } = step
     const before = lookLocal('', local.path)
     if (before === undefined) throw new SyncError('local_io', 'LOCAL_ENOENT', 'It is not there any more')
-    const { sha256, identity } = await hashFile(local.source, shown, stop)
+    const read = await unlessChanged(hashFile(local.source, shown, stop))
+    if (read === 'changed') return 'changed'
+    const { sha256, identity } = read
     const knownAs = (node: number, seal: string): Known | undefined => {
       const now = stateOf(local.source, identity)
       const entry = now && { kind: 'file' as const, path: shown, ...now, sha256, node, seal }
@@ -458,30 +468,56 @@ function createKeeper(context: Keeping) {
       if (failure === undefined) same++
       return failure
     }
-    if (
-      standing !== undefined &&
-      !isThere &&
-      (await isSameContent(context, standing.node, local.source, shown, stop))
-    ) {
+    if (standing !== undefined && !isThere) {
+      const isSent = await unlessChanged(isSameContent(context, standing.node, local.source, shown, stop))
+      if (isSent === 'changed') return 'changed'
       // What a run has sent that did not live to remember it.
-      return remember(key, knownAs(standing.node.id, sealOf(await getFileKey(api, standing.node.id, stop))))
+      if (isSent) return remember(key, knownAs(standing.node.id, sealOf(await getFileKey(api, standing.node.id, stop))))
     }
     await clear()
-    const sent = await uploader.send(
-      {
-        source: local.source,
-        shown,
-        parentId: await files.ensure(local.path.slice(0, -1)),
-        roomId: store.roomId,
-        name: escapeName(local.path.at(-1)!, { names }),
-      },
-      stop,
-    )
+    const sent = await send(step, false, stop)
+    if (sent.asOf !== undefined) return rememberBeginning(step, sent, sent.asOf)
     const failure = remember(key, knownAs(sent.node.id, sealOf(sent.seal!)))
     if (failure === undefined) return sent.bytes
     // Nobody knows the digest of what was sent.
     await deleteNode(api, sent.node.id, signal)
     return failure
+  }
+
+  /** Stores what is there of a file that is never as it was read; an older version for ever would be worse. */
+  async function storeBeginning(step: StoreStep, clear: () => Promise<void>, stop: AbortSignal): Promise<number> {
+    await clear()
+    const sent = await send(step, true, stop)
+    if (sent.asOf !== undefined) return rememberBeginning(step, sent, sent.asOf)
+    await deleteNode(api, sent.node.id, signal)
+    throw changedWhileRead(step.shown)
+  }
+
+  async function send({ local, shown }: StoreStep, isGrowing: boolean, stop: AbortSignal): Promise<Sent> {
+    const parentId = await files.ensure(local.path.slice(0, -1))
+    const name = escapeName(local.path.at(-1)!, { names })
+    return uploader.send({ source: local.source, shown, parentId, roomId: store.roomId, name, isGrowing }, stop)
+  }
+
+  async function rememberBeginning({ key, local, shown }: StoreStep, sent: Sent, asOf: AsOf): Promise<number> {
+    const now = lstatSync(local.source, { bigint: true, throwIfNoEntry: false })
+    if (now === undefined) {
+      await deleteNode(api, sent.node.id, signal)
+      throw new SyncError('local_io', 'LOCAL_ENOENT', 'It is not there any more')
+    }
+    const entry: FileEntry = {
+      kind: 'file',
+      path: shown,
+      ...commonOf(now),
+      mtimeNs: asOf.mtimeNs,
+      size: sent.bytes,
+      sha256: Buffer.from(sent.sha256!, 'base64').toString('hex'),
+      node: sent.node.id,
+      seal: sealOf(sent.seal!),
+      ...(asOf.isInconsistent ? { isInconsistent: true } : {}),
+    }
+    remember(key, { entry })
+    return sent.bytes
   }
 
   /** The current state is better off with an older version than with none. */
@@ -501,6 +537,16 @@ function stateOf(source: string, identity: SourceIdentity) {
     String(now.ino) === identity.ino &&
     String(now.dev) === identity.dev
   return isSame ? { ...commonOf(now), size: identity.size } : undefined
+}
+
+/** `changed` for a file that did not rest while it was read. */
+async function unlessChanged<T>(reading: Promise<T>): Promise<T | 'changed'> {
+  try {
+    return await reading
+  } catch (error) {
+    if (error instanceof SyncError && error.code === 'SOURCE_CHANGED') return 'changed'
+    throw error
+  }
 }
 
 const changedWhileRead = (shown: string) =>
@@ -538,7 +584,7 @@ async function finish(
       ...(set.maxSize === undefined ? {} : { maxSize: set.maxSize }),
     },
     runs: runs.notes,
-    isComplete: failed.every(({ error }) => error.code === 'CONTENT_DROPPED'),
+    isComplete: failed.every(({ error }) => ['CONTENT_DROPPED', 'INCONSISTENT'].includes(error.code)),
     addedBytes: tally.bytes,
     failed: failed.map(({ path, error }) => ({ path, code: error.code })),
   }
@@ -547,5 +593,6 @@ async function finish(
   const name = manifestName(run)
   const request = { source: path, shown: shownManifest(run), parentId: store.runs.id, roomId: store.roomId, name }
   const sent = await uploader.send(request, signal)
+  rmSync(path, { force: true })
   return noteOf({ ...head, entries }, { node: sent.node.id, sha256, seal: sealOf(sent.seal!), size })
 }

@@ -12,7 +12,7 @@ import { sealOf } from '../records.ts'
 import type { RunContext } from '../run.ts'
 import type { EntryFailure } from '../tree.ts'
 import { type Manifest, parseManifest } from './manifest.ts'
-import { isRunId, RUNS, type RunNote, type SetPlace } from './set.ts'
+import { compareRuns, isRunId, RUNS, type RunNote, type SetPlace } from './set.ts'
 import type { SetMemory } from './state.ts'
 import { findNode, type Store } from './store.ts'
 
@@ -49,7 +49,7 @@ async function listManifests({ api }: RunContext, store: Store, signal: AbortSig
     const run = node.name.replace(/\.json$/, '')
     if (node.type === 'file' && node.name !== run && isRunId(run)) found.push([run, { ...node, isEncrypted: true }])
   }
-  return new Map(found.sort(([a], [b]) => (a < b ? -1 : 1)))
+  return new Map(found.sort(([a], [b]) => compareRuns(a, b)))
 }
 
 /**
@@ -207,8 +207,10 @@ async function sealAt({ api }: RunContext, node: number, signal: AbortSignal): P
 
 /** Throws what is wrong with the newest run, if that is among the problems: it would be rolled back silently otherwise. */
 export function requireNewest({ notes, problems }: Runs): void {
-  const newest = notes.at(-1)?.run ?? ''
+  const newest = notes.at(-1)?.run
   for (const { path, error } of problems) {
-    if (path > `${RUNS}/${manifestName(newest)}` && error.code !== 'MANIFEST_FOREIGN') throw error
+    const run = path.slice(RUNS.length + 1, -'.json'.length)
+    const isNewer = newest === undefined || compareRuns(run, newest) > 0
+    if (isNewer && error.code !== 'MANIFEST_FOREIGN') throw error
   }
 }

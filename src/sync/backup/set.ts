@@ -52,22 +52,35 @@ export interface RunNote {
   readonly isComplete: boolean
 }
 
-const RUN = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z$/
+/** When a run began by the clock of its machine, in UTC, and the number of the run. */
+const RUN = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-([1-9]\d{0,14})$/
 
 export const isRunId = (text: string): boolean => RUN.test(text) && !Number.isNaN(timeOfRun(text))
 
-/** Milliseconds since the epoch. */
+/** Milliseconds since the epoch, by a clock that may have been wrong. Only the number says which run came after which. */
 export function timeOfRun(run: string): number {
   const [, year, month, day, hour, minute, second] = RUN.exec(run) ?? []
   return Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`)
 }
 
-const runId = (ms: number): string => new Date(ms).toISOString().replace(/[-:]|\.\d+/g, '')
+const numberOf = (run: string): number => Number(RUN.exec(run)?.[7])
 
-/** The id of a new run: its time in UTC, but always after the newest there is, so that ids sort as the runs do. */
-export function nextRun(now: number, newest: string | undefined): string {
-  const after = newest === undefined ? Number.NEGATIVE_INFINITY : timeOfRun(newest) + 1000
-  return runId(Math.max(now, after))
+/** Orders runs as they were made, whatever the clock said. Two machines may have given the same number. */
+export const compareRuns = (a: string, b: string): number => numberOf(a) - numberOf(b) || (a < b ? -1 : a > b ? 1 : 0)
+
+/** The last second that a year of four digits can name. */
+const LAST_MS = Date.UTC(9999, 11, 31, 23, 59, 59)
+
+/**
+ * The id of a new run: its time, and a number that is one more than any there is.
+ *
+ * @param now - Milliseconds since the epoch.
+ */
+export function nextRun(now: number, known: Iterable<string>): string {
+  let number = 0
+  for (const run of known) number = Math.max(number, numberOf(run))
+  const time = new Date(Math.min(Math.max(now, 0), LAST_MS)).toISOString().replace(/[-:]|\.\d+/g, '')
+  return `${time}-${number + 1}`
 }
 
 /** A path of components as people write it. */

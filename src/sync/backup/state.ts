@@ -11,6 +11,7 @@ import { localError } from '../../errors.ts'
 import { openAppendLog } from '../../local/append-log.ts'
 import { readPrivateFile, writePrivateFile } from '../../local/atomic-file.ts'
 import { takeLock } from '../../local/lock.ts'
+import { sweepDirectory } from '../../local/partial-file.ts'
 import type { LocalIdentity } from '../records.ts'
 import type { RunContext } from '../run.ts'
 import { keyOf } from '../scan.ts'
@@ -162,6 +163,7 @@ export async function withState<T>(
   const directory = backupDirectory(options.state, place)
   const lock = await takeLock(lockOf(directory), { clock, waitMs: options.waitMs ?? 0, signal })
   try {
+    await sweepDirectory(directory, clock)
     const state = await openBackupState(directory, clock.now(), (keptAs) =>
       context.onEvent?.({
         type: 'warning',
