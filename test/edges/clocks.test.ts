@@ -52,7 +52,7 @@ test('one run with a clock that is ahead does not empty the bin', async () => {
 test('a last success in the future counts as overdue, not as recent', async () => {
   const source = world.path('watched')
   makeTree(source, { a: 'a' })
-  const status = () => world.cli(['status', source, '/room/watched', '--max-age', '1d'])
+  const status = () => world.cli(['status', source, '/room/watched', '--max-age', '24h'])
   await runAt('2090-01-01T00:00:00Z', source, '/room/watched')
   expect((await status()).code).toBe(3)
   writeFileSync(join(source, 'a'), 'now')
