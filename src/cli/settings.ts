@@ -70,6 +70,7 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'connect-timeout', kind: 'duration', summary: 'longest wait for a connection', argument: 'time', min: 100, max: 600_000, fallback: '10s', connection: true },
   { name: 'headers-timeout', kind: 'duration', summary: 'longest wait for an answer to begin', argument: 'time', min: 100, max: 3_600_000, fallback: '60s', connection: true },
   { name: 'idle-timeout', kind: 'duration', summary: 'longest pause inside an answer', argument: 'time', min: 100, max: 3_600_000, fallback: '60s', connection: true },
+  { name: 'answer-timeout', kind: 'duration', summary: 'longest time for an answer that is no file content', argument: 'time', min: 1_000, max: 86_400_000, fallback: '5m', connection: true },
   { name: 'total-timeout', kind: 'duration', summary: 'longest time for one request', argument: 'time', min: 1_000, max: 86_400_000, connection: true },
   { name: 'keep-alive', kind: 'duration', summary: 'how long idle connections are kept; 0 for not at all', argument: 'time', min: 0, max: 600_000, fallback: '20s', connection: true },
   { name: 'connections', kind: 'integer', summary: 'connections per server', argument: 'n', min: 1, max: 64, fallback: 16, connection: true },
