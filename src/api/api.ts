@@ -67,6 +67,8 @@ export interface Api {
   /** Without a grant: for upload and download tokens and presigned URLs. */
   readonly sendPlain: Send
   readonly places?: PlaceGuard
+  /** Most entries of a listing, or of a tree, that are believed. Default: see nodes.ts. */
+  readonly maxEntries?: number
 }
 
 /**

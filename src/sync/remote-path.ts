@@ -1,6 +1,6 @@
 /** Remote paths as people type them (`/room/folder/file`), looked up component by component. @module */
 import type { Api } from '../api/api.ts'
-import { createFolder, listChildren } from '../api/nodes.ts'
+import { createFolder, listChildren, treeCycle } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError, toSyncError } from '../errors.ts'
 import { escapeName, sameNameKey } from '../local/names.ts'
@@ -57,6 +57,7 @@ export async function resolveRemote(api: Api, path: string, signal?: AbortSignal
     if (parent?.type === 'file') return { found, missing: components.slice(index) }
     const node = await child(api, parent?.id ?? 0, name, signal)
     if (node === undefined) return { found, missing: components.slice(index) }
+    if (found.some(({ id }) => id === node.id)) throw treeCycle()
     found.push(within(parent, node))
   }
   return { found, missing: [] }

@@ -186,7 +186,7 @@ describe('lists', () => {
       json(response, { range: { offset, limit, total: totalAt(page++) }, items: all.slice(offset, offset + limit) })
     }
   }
-  const many = (count: number) => Array.from({ length: count }, (_, i) => node(i + 1))
+  const many = (count: number) => Array.from({ length: count }, (_, i) => node(i + 10))
 
   test.each([0, 1, 499, 500, 501, 1234])('%i entries come complete and in order', async (count) => {
     const { api, server } = await world(listing(many(count), () => count))
