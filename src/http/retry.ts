@@ -215,6 +215,8 @@ export function createRetry(options: RetryOptions): Retry {
       let since: number | undefined
       let unlucky = 1
       let before = 0
+      /** What the server asked for takes nothing from the patience, up to a limit. */
+      let asked = 0
       for (let attempt = 1; ; attempt++) {
         const mustWait = isClosed(gate) || gate.notBefore > clock.monotonic()
         const isTrying = mustWait && (await enter(gate, request.signal))
@@ -246,7 +248,8 @@ export function createRetry(options: RetryOptions): Retry {
         }
         since ??= now
         const begun = isAway && isClosed(gate) ? Math.min(since, gate.since) : since
-        const leftMs = begun + retryForMs - now
+        asked = Math.min(MAX_RETRY_AFTER_MS, asked + (outcome.retryAfterMs ?? 0))
+        const leftMs = begun + retryForMs + asked - now
         const isOver = unlucky >= TRIES || (busyOnly && outcome.error !== undefined)
         const delayMs = isOver ? undefined : retryDelay(attempt, request, outcome, random.next(), leftMs)
         if (isTrying && isAway) {
