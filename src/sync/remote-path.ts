@@ -107,6 +107,8 @@ export async function requireContainer(
   return { container, roomId: roomOf(found), missing }
 }
 
+const FOLDER_TRIES = 3
+
 /** Makes a folder, or finds the one that somebody has made meanwhile. */
 export async function ensureFolder(
   api: Api,
@@ -114,15 +116,24 @@ export async function ensureFolder(
   name: string,
   signal?: AbortSignal,
 ): Promise<RemoteNode> {
-  try {
-    return await createFolder(api, parentId, name, signal)
-  } catch (error) {
-    const { class: kind } = toSyncError(error)
-    // A conflict says so; after a cut connection it may have been made all the same.
-    if (kind !== 'conflict' && kind !== 'network' && kind !== 'server') throw error
-    const existing = await findChild(api, parentId, name, signal).catch(() => undefined)
-    if (existing === undefined) throw error
-    if (existing.type !== 'file') return existing
-    throw new SyncError('conflict', 'EXISTS', 'A file has the name of this folder', { hint: 'Rename one of them.' })
+  for (let tries = 1; ; tries++) {
+    try {
+      return await createFolder(api, parentId, name, signal)
+    } catch (error) {
+      const { class: kind } = toSyncError(error)
+      // A conflict says so; after a cut connection it may have been made all the same.
+      if (kind !== 'conflict' && kind !== 'network' && kind !== 'server') throw error
+      const looked = await findChild(api, parentId, name, signal).then(
+        (node) => ({ node }),
+        () => undefined,
+      )
+      if (looked?.node === undefined) {
+        // The server is there and the folder is not: what was cut off has never arrived.
+        if (looked !== undefined && kind === 'network' && tries < FOLDER_TRIES) continue
+        throw error
+      }
+      if (looked.node.type !== 'file') return looked.node
+      throw new SyncError('conflict', 'EXISTS', 'A file has the name of this folder', { hint: 'Rename one of them.' })
+    }
   }
 }
