@@ -19,7 +19,7 @@ import {
   Tag,
 } from './der.ts'
 import { SyncError } from './errors.ts'
-import type { HashName } from './primitives/types.ts'
+import type { PrfHash } from './primitives/types.ts'
 import { encodeSpki, RSA_ENCRYPTION } from './public-key.ts'
 import { KEY_PAIR_PROFILES, type KeyPairVersion } from './versions.ts'
 
@@ -27,10 +27,15 @@ const LABEL = 'ENCRYPTED PRIVATE KEY'
 const PBES2 = '1.2.840.113549.1.5.13'
 const PBKDF2 = '1.2.840.113549.1.5.12'
 const AES_256_CBC = '2.16.840.1.101.3.4.1.42'
-const PRFS: ReadonlyMap<string, HashName> = new Map([
+/** What other programs lock keys with: OpenSSL, forge and Bouncy Castle can be told to use any of these. */
+const PRFS: ReadonlyMap<string, PrfHash> = new Map([
   ['1.2.840.113549.2.7', 'SHA-1'],
+  ['1.2.840.113549.2.8', 'SHA-224'],
   ['1.2.840.113549.2.9', 'SHA-256'],
+  ['1.2.840.113549.2.10', 'SHA-384'],
+  ['1.2.840.113549.2.11', 'SHA-512'],
 ])
+const PRF_OIDS: ReadonlyMap<PrfHash, string> = new Map([...PRFS].map(([id, name]) => [name, id]))
 
 /** Iterations of newly locked keys. The other clients write the same; below it a key is worth locking again. */
 export const CURRENT_ITERATIONS = 1_300_000
@@ -40,7 +45,7 @@ const MAX_ITERATIONS = 10_000_000
 
 /** How a private key is protected. */
 export interface KeyProtection {
-  readonly prf: HashName
+  readonly prf: PrfHash
   readonly iterations: number
   readonly salt: Uint8Array
   readonly iv: Uint8Array
@@ -58,7 +63,7 @@ const invalid = (cause: unknown) =>
 
 const unsupported = (what: string) =>
   new SyncError('key', 'KEY_CONTAINER_UNSUPPORTED', `The private key is locked with an unsupported ${what}`, {
-    hint: 'Only PBES2 with PBKDF2 (HMAC-SHA1 or HMAC-SHA256) and AES-256-CBC is read.',
+    hint: 'Only PBES2 with PBKDF2 (HMAC with SHA-1 or SHA-2 up to SHA-512) and AES-256-CBC is read.',
   })
 
 function readPbkdf2(node: DerNode | undefined): Omit<KeyProtection, 'iv'> {
@@ -67,7 +72,7 @@ function readPbkdf2(node: DerNode | undefined): Omit<KeyProtection, 'iv'> {
   if (salt.length < 8 || salt.length > 256) throw new DerError('salt length')
   const iterations = smallInteger(iterationsNode)
   if (optional[0]?.tag === Tag.Integer && smallInteger(optional.shift()) !== 32) throw new DerError('key length')
-  let prf: HashName | undefined = 'SHA-1'
+  let prf: PrfHash | undefined = 'SHA-1'
   if (optional[0] !== undefined) {
     // RFC 8018 wants NULL parameters; some writers leave them out.
     const [id, parameters] = sequence(optional.shift(), 1, 2)
@@ -152,7 +157,8 @@ export async function sealPrivateKey(
   try {
     const ciphertext = await primitives.cbcEncrypt(key, protection.iv, pkcs8)
     // HMAC-SHA1 is the default PRF and therefore left out (DER), as every other client writes it.
-    const prf = protection.prf === 'SHA-1' ? [] : [der(Tag.Sequence, derOid('1.2.840.113549.2.9'), der(Tag.Null))]
+    const prf =
+      protection.prf === 'SHA-1' ? [] : [der(Tag.Sequence, derOid(PRF_OIDS.get(protection.prf)!), der(Tag.Null))]
     const iterations = Uint8Array.from([24, 16, 8, 0], (shift) => (protection.iterations >>> shift) & 0xff)
     const kdf = der(Tag.Sequence, der(Tag.OctetString, protection.salt), derInteger(iterations), ...prf)
     const parameters = der(

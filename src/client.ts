@@ -11,7 +11,7 @@ import { type Clock, type Environment, systemClock, systemRandom, type Ui } from
 import { SyncError } from './errors.ts'
 import { hostOf, parseBaseUrl, type Reach, reachOf } from './http/addresses.ts'
 import { type RatePlan, withRate } from './http/rate.ts'
-import { withRetry } from './http/retry.ts'
+import { createRetry } from './http/retry.ts'
 import type { Send } from './http/types.ts'
 import { createDialer, type DialerOptions } from './http/undici.ts'
 import type { Authorizer } from './session/authorizer.ts'
@@ -53,6 +53,10 @@ export interface ClientOptions {
   readonly transport?: DialerOptions
   /** For file content, over all transfers; a timetable has at least one entry. */
   readonly limitRate?: RatePlan
+  /** How long a request is repeated while the server is away, in milliseconds; 0: not at all. Default 2 minutes. */
+  readonly retryForMs?: number
+  /** Most entries of a listing, or of a tree, that are believed. Default 2,000,000. */
+  readonly maxEntries?: number
   /** Asks a person whether content may go where it is not encrypted. Absent: it goes there only with `allowPlain`. */
   readonly confirm?: (question: string) => Promise<boolean>
   readonly environment?: Partial<Environment>
@@ -114,14 +118,21 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     listeners.add(listener)
     return () => void listeners.delete(listener)
   }
+  // One for all: what waits for the server waits together.
+  const retry = createRetry({
+    clock,
+    random,
+    onRetry,
+    onWaiting: (event) => options.onEvent?.({ type: 'waiting', ...event }),
+    ...(options.retryForMs === undefined ? {} : { retryForMs: options.retryForMs }),
+  })
   const session = Session.create(
     baseUrl,
     { ...options.authorizer(origin), judge: judgeAnswer },
     {
       transport,
       clock,
-      random,
-      onRetry,
+      retry,
       onWarning: (message) => options.onEvent?.({ type: 'warning', code: 'LOGIN', message }),
       probe: ACCOUNT_PATH,
       ...(options.store === undefined ? {} : { store: options.store }),
@@ -147,7 +158,8 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     origin,
     places: pins,
     send: session.send,
-    sendPlain: withRetry(withRate(storageSend, options.limitRate ?? {}, clock), { clock, random, onRetry }),
+    sendPlain: retry(withRate(storageSend, options.limitRate ?? {}, clock)),
+    ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
   }
   const cache = options.keyCache && createFileKeyCache({ ...options.keyCache, origin, clock })
   const keyring = createKeyring(api, options.keyPassword ?? noPassword, cache, pins)

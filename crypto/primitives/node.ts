@@ -12,13 +12,15 @@ import type {
   GcmEncryptStream,
   HashName,
   OaepParams,
+  PrfHash,
   Primitives,
   RsaUnwrapper,
   RsaWrapper,
 } from './types.ts'
 
 const { subtle } = crypto.webcrypto
-const nodeName = (hash: HashName) => (hash === 'SHA-1' ? 'sha1' : 'sha256')
+/** As OpenSSL has it: `sha256`. */
+const nodeName = (hash: PrfHash) => hash.toLowerCase().replace('-', '')
 const pbkdf2 = promisify(crypto.pbkdf2)
 const generateKeyPair = promisify(crypto.generateKeyPair)
 

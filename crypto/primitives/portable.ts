@@ -5,7 +5,8 @@
  */
 import { GHASH } from '@noble/ciphers/_polyval.js'
 import { ctr, ecb } from '@noble/ciphers/aes.js'
-import { sha256 } from '@noble/hashes/sha2.js'
+import { pbkdf2Async } from '@noble/hashes/pbkdf2.js'
+import { sha224, sha256 } from '@noble/hashes/sha2.js'
 import { copy, equal, wipe } from '../bytes.ts'
 import type { GcmDecryptStream, GcmEncryptStream, OaepParams, Primitives } from './types.ts'
 
@@ -121,6 +122,8 @@ export const primitives: Primitives = {
   sameBytes: equal,
   pause: () => new Promise((resolve) => setTimeout(resolve)),
   async pbkdf2(prf, password, salt, iterations, length) {
+    // The one hash that WebCrypto does not have.
+    if (prf === 'SHA-224') return pbkdf2Async(sha224, password, salt, { c: iterations, dkLen: length })
     const key = await subtle.importKey('raw', own(password), 'PBKDF2', false, ['deriveBits'])
     return new Uint8Array(
       await subtle.deriveBits({ name: 'PBKDF2', hash: prf, salt: own(salt), iterations }, key, length * 8),

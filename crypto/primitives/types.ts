@@ -5,6 +5,8 @@
  */
 
 export type HashName = 'SHA-1' | 'SHA-256'
+/** Hashes that a key derivation may be made with. */
+export type PrfHash = HashName | 'SHA-224' | 'SHA-384' | 'SHA-512'
 
 /** RSAES-OAEP parameters (RFC 8017 §7.1). */
 export interface OaepParams {
@@ -55,7 +57,7 @@ export interface Primitives {
   /** Lets the event loop turn once, between pieces of long synchronous work. */
   pause(): Promise<void>
   /** RFC 8018 §5.2; never blocks the event loop. */
-  pbkdf2(prf: HashName, password: Uint8Array, salt: Uint8Array, iterations: number, length: number): Promise<Uint8Array>
+  pbkdf2(prf: PrfHash, password: Uint8Array, salt: Uint8Array, iterations: number, length: number): Promise<Uint8Array>
   /** AES-256-CBC with PKCS#7 padding. */
   cbcEncrypt(key: Uint8Array, iv: Uint8Array, plain: Uint8Array): Promise<Uint8Array>
   /** Rejects when the padding is wrong. */

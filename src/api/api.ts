@@ -67,6 +67,8 @@ export interface Api {
   /** Without a grant: for upload and download tokens and presigned URLs. */
   readonly sendPlain: Send
   readonly places?: PlaceGuard
+  /** Most entries of a listing, or of a tree, that are believed. Default: see nodes.ts. */
+  readonly maxEntries?: number
 }
 
 /**
@@ -262,29 +264,49 @@ function byStatus(status: number): Meaning {
       hint: 'Check the address.',
     }
   }
-  return { kind: 'internal', code: 'REQUEST_REFUSED', text: `The server refused the request (${status})` }
+  return { kind: 'permission', code: 'REQUEST_REFUSED', text: 'The server refused the request' }
 }
 
-/** The typed error for an answer that is not a success. Server texts are data and stay out of it. */
+/** Of a server's own words, so many characters are shown. */
+const MAX_WORDS = 200
+
+/** A server's words for a message: one line without anything that could move a cursor, hide, or be a secret. */
+function wordsOf(text: string): string {
+  const words = text
+    .slice(0, 2_000)
+    .replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\s]+/gu, ' ')
+    .replace(/[\w.~+/=-]{24,}/g, '[…]')
+    .trim()
+  return words.length <= MAX_WORDS ? words : `${words.slice(0, MAX_WORDS - 1)}…`
+}
+
+/** The typed error for an answer that is not a success. */
 export function failure(response: HttpResponse, label: string): SyncError {
-  let errorCode: number | undefined
+  let said: ReturnType<typeof parseErrorBody> = {}
   try {
-    errorCode = parseErrorBody(parseJson(response.body), 'body').errorCode
+    said = parseErrorBody(parseJson(response.body), 'body')
   } catch {
     // HTML of a gateway, XML of a storage, or nothing at all: the status has to do.
   }
-  return failureOf(response.status, errorCode, label, retryAfterMs(response.headers, Date.now()))
+  return failureOf(response.status, said, label, retryAfterMs(response.headers, Date.now()))
 }
 
+/**
+ * The typed error for what a server says. Its words are shown only where nothing else says what is wrong.
+ *
+ * @param said - What the answer's body says.
+ */
 export function failureOf(
   status: number,
-  errorCode: number | undefined,
+  { errorCode, message }: { readonly errorCode?: number; readonly message?: string },
   label: string,
   retryAfter?: number,
 ): SyncError {
   const known = errorCode === undefined ? undefined : BY_ERROR_CODE.get(errorCode)
   const { kind, code, text, hint, retryable } = known ?? byStatus(status)
-  return new SyncError(kind, code, `${text} (${label}: ${status}${errorCode === undefined ? '' : `, ${errorCode}`})`, {
+  const numbers = `${label}: ${status}${errorCode === undefined ? '' : `, ${errorCode}`}`
+  const words = code === 'REQUEST_REFUSED' && message !== undefined ? wordsOf(message) : ''
+  return new SyncError(kind, code, `${text} (${numbers})${words === '' ? '' : `; it says: ${words}`}`, {
     status,
     retryable: retryable ?? false,
     ...(hint === undefined ? {} : { hint }),

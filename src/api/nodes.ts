@@ -13,8 +13,13 @@ import {
   type RoomUser,
 } from './wire.ts'
 
-/** More nodes than this under one parent are not believed. */
-const MAX_NODES = 10_000_000
+/** Most entries of a listing, or of a tree, that are believed where nothing else is said. */
+export const MAX_ENTRIES = 2_000_000
+
+/** Lists may grow by so much while they are read: by a share of what was announced at first, and by a page in any case. */
+const GROWTH = 0.1
+/** Entries that pages must have on average, after some that may have fewer. */
+const FEW = 16
 
 interface Page<T> {
   readonly range: { readonly total: number }
@@ -24,20 +29,62 @@ interface Page<T> {
 const listChanged = () =>
   new SyncError('changed', 'LIST_CHANGED', 'The list changed while it was read', { hint: 'Run again.' })
 
-const listTooLong = () => new SyncError('limit', 'LIST_TOO_LONG', 'The server lists too many entries')
+export const listTooLong = (): SyncError =>
+  new SyncError('limit', 'LIST_TOO_LONG', 'The server lists more entries than are believed', {
+    hint: 'If there are so many, allow more with --max-entries.',
+  })
 
-/** Reads a paged list to its end. A page that brings nothing before the end is an error, never "no more". */
-export async function* pages<T>(fetch: (offset: number) => Promise<Page<T>>): AsyncGenerator<T> {
-  for (let offset = 0, before = 0; ; ) {
+const listCut = (message: string) => new SyncError('server', 'LIST_CUT', message)
+
+/** For what is said to be inside itself. */
+export const treeCycle = (): SyncError =>
+  new SyncError('server', 'TREE_CYCLE', 'The server shows a room or folder inside itself', {
+    hint: 'Ask its administrator.',
+  })
+
+/**
+ * Counts what a listing brings, over all its requests: everything is there once, and there is no more than is believed.
+ *
+ * @throws {SyncError} `LIST_CHANGED` for what comes twice, which has pushed something else out; `LIST_TOO_LONG`.
+ */
+export function createCensus({ maxEntries = MAX_ENTRIES }: Api): (id: number) => void {
+  const seen = new Set<number>()
+  return (id) => {
+    if (seen.has(id)) throw listChanged()
+    seen.add(id)
+    if (seen.size > maxEntries) throw listTooLong()
+  }
+}
+
+/**
+ * Reads a paged list to its end, which is where the server says that it is, from the first page on. A page that brings nothing
+ * before the end is an error, never "no more".
+ *
+ * @param idOf - What an entry has to itself.
+ */
+export async function* pages<T>(
+  api: Api,
+  idOf: (item: T) => number,
+  fetch: (offset: number) => Promise<Page<T>>,
+): AsyncGenerator<T> {
+  const { maxEntries = MAX_ENTRIES } = api
+  const count = createCensus(api)
+  let most = maxEntries
+  for (let offset = 0, before = 0, requests = 1; ; requests++) {
     const { range, items } = await fetch(offset)
-    if (range.total > MAX_NODES) throw listTooLong()
-    // What has moved to an earlier page would be passed over in silence.
-    if (range.total < before) throw listChanged()
-    before = range.total
-    yield* items
+    if (range.total > maxEntries) throw listTooLong()
+    if (requests === 1) most = range.total + Math.max(PAGE, range.total * GROWTH)
     offset += items.length
+    // What has moved to an earlier page would be passed over in silence.
+    if (range.total < before || range.total > most || offset > range.total) throw listChanged()
+    before = range.total
+    for (const item of items) {
+      count(idOf(item))
+      yield item
+    }
     if (offset >= range.total) return
-    if (items.length === 0) throw new SyncError('server', 'LIST_CUT', 'The server’s list ended before its end')
+    if (items.length === 0) throw listCut('The server’s list ended before its end')
+    if (requests > FEW + offset / FEW) throw listCut('The server’s list comes in pieces that are too small')
   }
 }
 
@@ -58,13 +105,23 @@ const seePage =
     return page
   }
 
-/** The children of a room or folder; 0 is the root, which holds rooms. */
+const idOf = ({ id }: RemoteNode) => id
+
+/**
+ * The children of a room or folder; 0 is the root, which holds rooms.
+ *
+ * @throws {SyncError} `LIST_CHANGED`, `LIST_CUT`, `LIST_TOO_LONG`; `TREE_CYCLE` for one that is its own child.
+ */
 export async function* listChildren(api: Api, parentId: number, signal?: AbortSignal): AsyncGenerator<RemoteNode> {
   await api.places?.enter(parentId)
   const query = { parent_id: parentId, limit: PAGE, sort: 'name:asc' }
-  yield* pages((offset) =>
+  const children = pages(api, idOf, (offset) =>
     callFor(api, { method: 'GET', path: '/v4/nodes', query: { ...query, offset }, signal }, seePage(api, parentId)),
   )
+  for await (const node of children) {
+    if (node.id === parentId) throw treeCycle()
+    yield node
+  }
 }
 
 /**
@@ -73,7 +130,7 @@ export async function* listChildren(api: Api, parentId: number, signal?: AbortSi
  * server tells it.
  *
  * @param only - Only what has this `branchVersion` or a later one, if it is not more than so many.
- * @throws {SyncError} `LIST_CHANGED` when entries moved between the pages, `LIST_TOO_LONG`.
+ * @throws {SyncError} `LIST_CHANGED` when entries moved between the pages, `LIST_CUT`, `LIST_TOO_LONG`; `TREE_CYCLE`.
  */
 export async function* searchTree(
   api: Api,
@@ -84,23 +141,27 @@ export async function* searchTree(
   await api.places?.enter(parentId)
   const filter = only && `branchVersion:ge:${only.since}`
   const query = { search_string: '*', parent_id: parentId, depth_level: -1, sort: 'name:asc', limit: PAGE, filter }
-  const seen = new Set<number>()
   const containers: number[] = []
-  const found = pages(async (offset) => {
+  const found = pages(api, idOf, async (offset) => {
     const request = { method: 'GET', path: '/v4/nodes/search', query: { ...query, offset }, signal } as const
     const page = await callFor(api, request, seePage(api))
     if (only !== undefined && page.range.total > only.atMost) throw listTooLong()
     return page
   })
   for await (const node of found) {
-    // One that comes twice has pushed another one out.
-    if (seen.has(node.id)) throw listChanged()
-    seen.add(node.id)
+    if (node.id === parentId || node.id === node.parentId) throw treeCycle()
     if (node.type !== 'file') containers.push(node.id)
     yield node
   }
   // Only now the way to each of them is known.
   for (const id of containers) await api.places?.enter(id)
+}
+
+/** How many rooms, folders and files the server says are below a room or folder; 0 is the root. */
+export async function countTree(api: Api, parentId: number, signal?: AbortSignal): Promise<number> {
+  const query = { search_string: '*', parent_id: parentId, depth_level: -1, limit: 1, offset: 0 }
+  const request = { method: 'GET', path: '/v4/nodes/search', query, signal } as const
+  return (await callFor(api, request, seePage(api))).range.total
 }
 
 export const getNode = (api: Api, id: number, signal?: AbortSignal): Promise<RemoteNode> =>
@@ -209,17 +270,20 @@ export const listRoomUsers = (
   granted: boolean,
   signal?: AbortSignal,
 ): AsyncGenerator<RoomUser> =>
-  pages((offset) =>
-    callFor(
-      api,
-      {
-        method: 'GET',
-        path: `/v4/nodes/rooms/${roomId}/users`,
-        query: { offset, limit: PAGE, filter: `isGranted:eq:${granted ? 'true' : 'any'}` },
-        signal,
-      },
-      parseRoomUsers,
-    ),
+  pages(
+    api,
+    ({ userInfo }) => userInfo.id,
+    (offset) =>
+      callFor(
+        api,
+        {
+          method: 'GET',
+          path: `/v4/nodes/rooms/${roomId}/users`,
+          query: { offset, limit: PAGE, filter: `isGranted:eq:${granted ? 'true' : 'any'}` },
+          signal,
+        },
+        parseRoomUsers,
+      ),
   )
 
 export async function putRoomUser(

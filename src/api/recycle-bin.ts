@@ -6,12 +6,15 @@ import { type DeletedSummary, type DeletedVersion, PAGE, parseDeletedPage, parse
 
 /** What is in the bin, one entry per place, name and type. */
 export const listDeleted = (api: Api, roomId: number, signal?: AbortSignal): AsyncGenerator<DeletedSummary> =>
-  pages((offset) =>
-    callFor(
-      api,
-      { method: 'GET', path: `/v4/nodes/${roomId}/deleted_nodes`, query: { offset, limit: PAGE }, signal },
-      parseDeletedPage,
-    ),
+  pages(
+    api,
+    ({ lastDeletedNodeId }) => lastDeletedNodeId,
+    (offset) =>
+      callFor(
+        api,
+        { method: 'GET', path: `/v4/nodes/${roomId}/deleted_nodes`, query: { offset, limit: PAGE }, signal },
+        parseDeletedPage,
+      ),
   )
 
 /**
@@ -26,12 +29,15 @@ export async function* listDeletedVersions(
   signal?: AbortSignal,
 ): AsyncGenerator<DeletedVersion> {
   const path = `/v4/nodes/${roomId}/deleted_nodes/versions`
-  const all = pages((offset) =>
-    callFor(
-      api,
-      { method: 'GET', path, query: { name: of.name, type: of.type, offset, limit: PAGE }, signal },
-      parseDeletedVersions,
-    ),
+  const all = pages(
+    api,
+    ({ id }: DeletedVersion) => id,
+    (offset) =>
+      callFor(
+        api,
+        { method: 'GET', path, query: { name: of.name, type: of.type, offset, limit: PAGE }, signal },
+        parseDeletedVersions,
+      ),
   )
   // The server only knows names: files of one name come from all folders of the room.
   for await (const version of all) {

@@ -140,14 +140,14 @@ export async function getUploadStatus(
   const path = `/v4/nodes/files/uploads/${encodeURIComponent(uploadId)}`
   const answer = await callFor(api, { method: 'GET', path, signal }, parseUploadStatus)
   if (answer.status === 'error') {
-    let details: { code?: number; errorCode?: number } = {}
+    let details: ReturnType<typeof parseErrorBody> = {}
     try {
       details = parseErrorBody(answer.errorDetails, 'errorDetails')
     } catch {
       // No details: an error without a name.
     }
     const { code } = details
-    throw failureOf(code !== undefined && code >= 400 ? code : 500, details.errorCode, 'finishing the upload')
+    throw failureOf(code !== undefined && code >= 400 ? code : 500, details, 'finishing the upload')
   }
   if (answer.status !== 'done') return undefined
   if (answer.node === undefined) throw new SyncError('server', 'ANSWER_INVALID', 'The finished upload has no node')

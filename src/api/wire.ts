@@ -28,6 +28,11 @@ const natural: Parser<number> = (value, path) => {
   if (integer(value, path) < 0) throw bad(path, 'is negative')
   return value as number
 }
+/** Of a node: 0 is the root of all, which nothing is inside of. */
+const nodeId: Parser<number> = (value, path) => {
+  if (integer(value, path) <= 0) throw bad(path, 'is no id of a node')
+  return value as number
+}
 /** RFC 3339 time as milliseconds since the epoch. */
 const time: Parser<number> = (value, path) => {
   const at = Date.parse(text(value, path))
@@ -103,7 +108,7 @@ const permissions = shape({
 export type Permissions = ReturnType<typeof permissions>
 
 export const parseNode = shape({
-  id: natural,
+  id: nodeId,
   type: oneOf('room', 'folder', 'file'),
   name: text,
   parentId: maybe(natural),

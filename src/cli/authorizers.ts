@@ -70,12 +70,12 @@ export interface Secrets {
   readonly code?: () => Promise<string>
 }
 
-/** Options that all OAuth methods share. */
+/** Options that all OAuth methods share. Strict servers grant nothing to a login that asks for no scope. */
 function serverOptions(values: Values, origin: string) {
   const token = values['token-url']
   const issuer = values.issuer ?? origin
-  const scope = values.scope === undefined ? {} : { scope: values.scope }
-  return { issuer, options: { ...scope, ...(token === undefined ? {} : { endpoints: { token } }) } }
+  const scope = values.scope ?? 'all'
+  return { issuer, options: { scope, ...(token === undefined ? {} : { endpoints: { token } }) } }
 }
 
 const need = (client: OAuthClient | undefined): OAuthClient => client ?? { id: 'sealsync' }

@@ -1,5 +1,6 @@
 /** Opening a login page in the system's browser. @module */
 import { spawn } from 'node:child_process'
+import { childEnvironment } from './child-environment.ts'
 
 /**
  * Starts the browser with the address as one argument, without a shell.
@@ -16,7 +17,7 @@ export function openBrowser(url: string): Promise<boolean> {
         ? ['rundll32', ['url.dll,FileProtocolHandler', url]]
         : ['xdg-open', [url]]
   return new Promise((resolve) => {
-    const child = spawn(program, args, { stdio: 'ignore', detached: true })
+    const child = spawn(program, args, { stdio: 'ignore', detached: true, env: childEnvironment() })
     // A browser that stays in the foreground has started by now. The timer keeps us alive: nothing else may.
     const timer = setTimeout(() => resolve(true), 2_000)
     const end = (opened: boolean) => {

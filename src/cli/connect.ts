@@ -7,7 +7,7 @@ import type { RunEvent } from '../sync/run.ts'
 import { openBrowser } from './browser.ts'
 import { type Context, grantName, keyCachePath, keyPassword, pinPath, requireProfile, rulesPath } from './context.ts'
 import { display } from './display.ts'
-import type { Output } from './output.ts'
+import { type Output, waitingLine } from './output.ts'
 import { homeDirectory, listProfiles, loadProfile, type Profile } from './profile.ts'
 import { confirm, getSecret, isInteractive, prompt, readCode } from './secrets.ts'
 import { parseRates, type Settings } from './settings.ts'
@@ -82,7 +82,8 @@ export async function connect(
   context: Context,
   onEvent?: (event: RunEvent) => void,
 ): Promise<{ client: Client; profile: Profile; store: GrantStore }> {
-  const { settings, output } = context
+  const { settings, output, retryForMs } = context
+  const maxEntries = settings.number('max-entries')
   const profile = await requireProfile(context)
   const { store } = await openStore(profile, settings, profile.store)
   const [{ createClient }, { createAuthorizer }] = await Promise.all([
@@ -100,12 +101,15 @@ export async function connect(
     rules: { directory: rulesPath() },
     trustNewMembers: settings.flag('trust-new-members') || (isInteractive() && !output.json),
     transport: await transportOf(settings, profile.server),
+    ...(retryForMs === undefined ? {} : { retryForMs }),
+    ...(maxEntries === undefined ? {} : { maxEntries }),
     limitRate: parseRates(settings.text('limit-rate') ?? '0') ?? {},
     ...(isInteractive() && !output.json ? { confirm } : {}),
     onEvent:
       onEvent ??
       ((event) => {
         if (event.type === 'retry') output.detail(`trying again: ${event.reason}`)
+        if (event.type === 'waiting') output.info(waitingLine(event))
         if (event.type === 'warning') output.warn(event.message)
       }),
   })

@@ -18,6 +18,8 @@ export interface Context {
   /** What is wrong with the settings; only commands that show them run in spite of it. */
   readonly problems: readonly string[]
   readonly profileName: string
+  /** How long a server that is away is waited for, in milliseconds. Default: as the client has it. */
+  readonly retryForMs: number | undefined
   readonly signal: AbortSignal
 }
 
@@ -29,6 +31,11 @@ export const settingSources = (flags: Options) => ({
   home: homeDirectory(),
   profile: profileOptions,
 })
+
+/** Nobody waits for a backup, and the next one may be a day away. */
+const BACKUP_RETRY_FOR_MS = 15 * 60_000
+
+const isBackup = (command: Command) => command.name() === 'drill' || command.parent?.name() === 'backup'
 
 export async function createContext(command: Command, signal: AbortSignal): Promise<Context> {
   const options: Options = command.optsWithGlobals()
@@ -42,6 +49,7 @@ export async function createContext(command: Command, signal: AbortSignal): Prom
     problems,
     signal,
     profileName: settings.text('profile') ?? 'default',
+    retryForMs: settings.number('retry-for') ?? (isBackup(command) ? BACKUP_RETRY_FOR_MS : undefined),
     output: outputOf(options),
   }
 }

@@ -32,6 +32,8 @@ export interface LoginOption {
 
 const WITH_CLIENT = ['browser', 'device', 'password', 'client-credentials', 'jwt', 'refresh-token'] as const
 const OAUTH = WITH_CLIENT
+/** A renewal asks for what was granted before (RFC 6749 §6). */
+const WITH_SCOPE = ['browser', 'device', 'password', 'client-credentials', 'jwt'] as const
 
 export const LOGIN_OPTIONS: readonly LoginOption[] = Object.freeze([
   { name: 'user', argument: 'name', summary: 'log in with user name and password', methods: ['password'], decides: true },
@@ -45,7 +47,7 @@ export const LOGIN_OPTIONS: readonly LoginOption[] = Object.freeze([
   { name: 'client-secret-file', argument: 'file', summary: 'file that holds its secret', methods: WITH_CLIENT, file: true },
   { name: 'client-auth', argument: 'kind', summary: 'how the client shows its secret or key', methods: WITH_CLIENT, choices: ['basic', 'raw-basic', 'post', 'private-key-jwt'] },
   { name: 'client-key-file', argument: 'file', summary: 'its private key (PEM or JWK), for private-key-jwt', methods: WITH_CLIENT, file: true },
-  { name: 'scope', argument: 'scope', summary: 'what to ask for (default: all)', methods: OAUTH },
+  { name: 'scope', argument: 'scope', summary: 'what to ask for (default: all)', methods: WITH_SCOPE },
   { name: 'issuer', argument: 'url', summary: 'the server that grants logins, if it is another one', methods: OAUTH },
   { name: 'token-url', argument: 'url', summary: 'its token endpoint, where it publishes no metadata', methods: ['password', 'client-credentials', 'jwt', 'refresh-token'] },
   { name: 'jwt-key-file', argument: 'file', summary: 'log in with an assertion signed by this key (PEM, JWK or PKCS#12)', methods: ['jwt'], file: true, decides: true },

@@ -98,6 +98,12 @@ export interface Progress {
 
 const LINE_EVERY_MS = 5_000
 
+/** What a person is told while nothing else happens. */
+export function waitingLine({ reason, leftMs }: { readonly reason: string; readonly leftMs: number }): string {
+  const seconds = Math.ceil(leftMs / 1_000)
+  return `waiting for the server, for up to ${seconds < 120 ? `${seconds} s` : `${Math.round(seconds / 60)} min`}: ${reason}`
+}
+
 /** Bars on a terminal, a line every few seconds elsewhere; with `--json` a line per file on stdout as well. */
 export async function createProgress(output: Output, verb: string): Promise<Progress> {
   const bars = !output.quiet && !output.json && process.stderr.isTTY === true ? await createBars(verb) : undefined
@@ -166,6 +172,9 @@ export async function createProgress(output: Output, verb: string): Promise<Prog
           break
         case 'retry':
           say('detail', `trying again in ${Math.round(event.delayMs)} ms: ${event.reason}`)
+          break
+        case 'waiting':
+          say('info', waitingLine(event))
           break
         case 'conflict':
           say('warn', `Both sides changed ${event.path}; yours is ${event.copy} now`)

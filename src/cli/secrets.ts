@@ -6,6 +6,7 @@
 import { spawn } from 'node:child_process'
 import { open } from 'node:fs/promises'
 import { localError, SyncError } from '../errors.ts'
+import { childEnvironment } from './child-environment.ts'
 import { display } from './display.ts'
 
 export interface SecretSources {
@@ -118,7 +119,7 @@ export function splitCommand(text: string): string[] {
 async function runSecretCommand(text: string): Promise<Uint8Array> {
   const [program, ...args] = splitCommand(text)
   return new Promise((resolve, reject) => {
-    const child = spawn(program!, args, { stdio: ['inherit', 'pipe', 'inherit'] })
+    const child = spawn(program!, args, { stdio: ['inherit', 'pipe', 'inherit'], env: childEnvironment() })
     const chunks: Buffer[] = []
     let length = 0
     const fail = (why: string, cause?: unknown) =>

@@ -23,12 +23,14 @@ export interface SettingSpec {
   readonly max?: number
   readonly fallback?: string | number
   /**
-   * May stand in the project file, which comes with the files of a project: nothing that leads a login astray. `on`: only to
-   * switch it on, since off would undo a protection of the user's.
+   * May stand in the project file, which comes with the files of a project: nothing that chooses a login or leads it astray. `on`,
+   * `off`: only with this value, since the other would undo a protection of the user's.
    */
-  readonly project?: true | 'on'
+  readonly project?: true | 'on' | 'off'
   /** A URL; a password in it would be seen by others. */
   readonly url?: true
+  /** May hold a secret: no other program gets to see it. */
+  readonly secret?: true
   /** Concerns connections: kept in the profile when given at the login. */
   readonly connection?: true
 }
@@ -37,7 +39,7 @@ const MiB = 1024 * 1024
 const MIN_RATE = 1024
 
 export const SETTINGS: readonly SettingSpec[] = Object.freeze([
-  { name: 'profile', kind: 'text', summary: 'which login to use', argument: 'name', fallback: 'default', project: true },
+  { name: 'profile', kind: 'text', summary: 'which login to use', argument: 'name', fallback: 'default' },
   { name: 'jobs', kind: 'integer', summary: 'files in flight', argument: 'n', min: 1, max: 64, fallback: 16, project: true },
   { name: 'part-size', kind: 'size', summary: 'bytes per part', argument: 'size', min: 5 * MiB, max: 256 * MiB, project: true },
   { name: 'memory', kind: 'size', summary: 'content held in memory at once, at least 16M (default 48M)', argument: 'size', min: 16 * MiB, max: 16_384 * MiB, project: true },
@@ -51,7 +53,7 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'ping-url', kind: 'secret-url', summary: 'tell this address of each run: URL/start, URL after a success, URL/EXITCODE after a failure', argument: 'url' },
   { name: 'key-password-file', kind: 'file', summary: 'file that holds the encryption password', argument: 'file' },
   { name: 'key-password-command', kind: 'text', summary: 'program that prints the encryption password', argument: 'command' },
-  { name: 'key-cache', kind: 'text', summary: 'keep file keys on this disk, sealed, so that files open quickly', choices: ['on', 'off'], fallback: 'on', project: true },
+  { name: 'key-cache', kind: 'text', summary: 'keep file keys on this disk, sealed, so that files open quickly', choices: ['on', 'off'], fallback: 'on', project: 'off' },
   { name: 'trust-new-members', kind: 'flag', summary: 'hand file keys also to members whose keys were never seen before; without it only a person at a terminal does' },
   { name: 'session-store', kind: 'text', summary: 'where a new login is kept', choices: ['keyring', 'file', 'encrypted'] },
   { name: 'session-key-command', kind: 'text', summary: 'program that prints the key of an encrypted login', argument: 'command' },
@@ -61,7 +63,7 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'client-key-password-file', kind: 'file', summary: 'file that holds the password of that key', argument: 'file', connection: true },
   { name: 'pinned-key', kind: 'list', summary: 'accept only servers with one of these keys (sha256/BASE64); two or more, one as backup', argument: 'pin', connection: true },
   { name: 'min-tls', kind: 'text', summary: 'lowest version of TLS', choices: ['1.2', '1.3'], fallback: '1.2', connection: true },
-  { name: 'proxy', kind: 'text', summary: 'http://, https://, socks5:// or socks5h:// URL, or none', argument: 'url', url: true, connection: true },
+  { name: 'proxy', kind: 'text', summary: 'http://, https://, socks5:// or socks5h:// URL, or none', argument: 'url', url: true, secret: true, connection: true },
   { name: 'proxy-user', kind: 'text', summary: 'user name for the proxy', argument: 'name', connection: true },
   { name: 'proxy-password-file', kind: 'file', summary: 'file that holds the password for the proxy', argument: 'file', connection: true },
   { name: 'proxy-except', kind: 'text', summary: 'hosts, .suffixes and networks to reach directly, with commas', argument: 'list', connection: true },
@@ -70,11 +72,14 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'connect-timeout', kind: 'duration', summary: 'longest wait for a connection', argument: 'time', min: 100, max: 600_000, fallback: '10s', connection: true },
   { name: 'headers-timeout', kind: 'duration', summary: 'longest wait for an answer to begin', argument: 'time', min: 100, max: 3_600_000, fallback: '60s', connection: true },
   { name: 'idle-timeout', kind: 'duration', summary: 'longest pause inside an answer', argument: 'time', min: 100, max: 3_600_000, fallback: '60s', connection: true },
+  { name: 'answer-timeout', kind: 'duration', summary: 'longest time for an answer that is no file content', argument: 'time', min: 1_000, max: 86_400_000, fallback: '5m', connection: true },
+  { name: 'retry-for', kind: 'duration', summary: 'how long to wait for a server that is away (default 2m, for backups 15m); 0 for not at all', argument: 'time', min: 0, max: 86_400_000, connection: true },
+  { name: 'max-entries', kind: 'integer', summary: 'most entries of a remote tree that are believed', argument: 'n', min: 1_000, max: 100_000_000, fallback: 2_000_000, connection: true },
   { name: 'total-timeout', kind: 'duration', summary: 'longest time for one request', argument: 'time', min: 1_000, max: 86_400_000, connection: true },
   { name: 'keep-alive', kind: 'duration', summary: 'how long idle connections are kept; 0 for not at all', argument: 'time', min: 0, max: 600_000, fallback: '20s', connection: true },
   { name: 'connections', kind: 'integer', summary: 'connections per server', argument: 'n', min: 1, max: 64, fallback: 16, connection: true },
   { name: 'max-answer', kind: 'size', summary: 'largest answer that is read into memory', argument: 'size', min: MiB, max: 1024 * MiB, fallback: '16M', connection: true },
-  { name: 'header', kind: 'list', summary: 'further header for every request: "Name: value"', argument: 'header', connection: true },
+  { name: 'header', kind: 'list', summary: 'further header for every request: "Name: value"', argument: 'header', secret: true, connection: true },
   { name: 'user-agent', kind: 'text', summary: 'added to the User-Agent header', argument: 'text', connection: true },
 ]) // biome-ignore format: a table
 
@@ -332,8 +337,9 @@ function readLayer(layer: Layer, problems: string[]): Map<string, Setting> {
       problems.push(`${origin}: "${name}" must not be set by a project; put it into the user's file`)
     } else {
       const read = readValue(spec, raw, layer.base)
-      if (layer.isProject && spec.project === 'on' && !('wanted' in read) && read.value === false) {
-        problems.push(`${origin}: "${name}" must not be switched off by a project`)
+      const isOn = 'value' in read && read.value !== false && read.value !== 'off'
+      if (layer.isProject && typeof spec.project === 'string' && 'value' in read && isOn !== (spec.project === 'on')) {
+        problems.push(`${origin}: "${name}" must not be switched ${isOn ? 'on' : 'off'} by a project`)
       } else if ('wanted' in read) {
         const where = origin === `--${name}` ? '' : `${origin}: `
         found.set(name, { name, value: undefined, origin, problem: `${where}--${name} takes ${read.wanted}` })

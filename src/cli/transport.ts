@@ -86,6 +86,7 @@ export async function transportOf(settings: Settings, origin: string): Promise<T
     connectTimeoutMs: settings.number('connect-timeout'),
     headersTimeoutMs: settings.number('headers-timeout'),
     bodyTimeoutMs: settings.number('idle-timeout'),
+    answerTimeoutMs: settings.number('answer-timeout'),
     totalTimeoutMs: settings.number('total-timeout'),
     keepAliveMs: settings.number('keep-alive'),
     connections: settings.number('connections'),

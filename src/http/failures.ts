@@ -67,6 +67,22 @@ export function codeOf(error: unknown): string {
   return 'UNKNOWN'
 }
 
+/** The system's words for a connection that was never made. */
+const UNSENT = new Set([
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'EHOSTDOWN',
+  'ENETDOWN',
+  'UND_ERR_CONNECT_TIMEOUT',
+])
+
+/** True when a request with this failure has certainly not reached the server, so that it may be sent again. */
+export const isUnsent = (error: unknown): boolean =>
+  error instanceof SyncError && error.class === 'network' && UNSENT.has(codeOf(error.cause))
+
 /** The error as a cause: its words and its code only. Parsers add the bytes they choked on, which may hold tokens. */
 export function bareCause(error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof SyncError) return error

@@ -37,6 +37,8 @@ export interface DialerOptions {
    * from its turn on. Default: no limit.
    */
   readonly totalTimeoutMs?: number
+  /** An answer that is read at once, from the moment its request is sent to its end. Default 5 minutes. */
+  readonly answerTimeoutMs?: number
   /** How long an idle connection is kept for the next request; 0: one connection per request. Default 20 s. */
   readonly keepAliveMs?: number
   /** Largest answer read at once. Default 16 MiB. Streams have no limit here. */
@@ -92,6 +94,7 @@ export interface Transport {
   readonly bodyTimeoutMs: number
   readonly stallMs: number
   readonly totalTimeoutMs: number | undefined
+  readonly answerTimeoutMs: number
   readonly keepAliveMs: number | undefined
   readonly maxBodyBytes: number
   readonly maxErrorBytes: number
@@ -122,6 +125,7 @@ const NUMBERS = [
   ['bodyTimeoutMs', 1, MAX_MS],
   ['stallMs', 1, MAX_MS],
   ['totalTimeoutMs', 1, MAX_MS],
+  ['answerTimeoutMs', 1, MAX_MS],
   ['keepAliveMs', 0, MAX_MS],
   ['maxBodyBytes', 1, MAX_BYTES],
   ['maxErrorBytes', 1, MAX_BYTES],
@@ -331,6 +335,7 @@ export function parseTransport(options: DialerOptions): Transport {
     bodyTimeoutMs: options.bodyTimeoutMs ?? 60_000,
     stallMs: options.stallMs ?? 120_000,
     totalTimeoutMs: options.totalTimeoutMs,
+    answerTimeoutMs: options.answerTimeoutMs ?? 300_000,
     keepAliveMs: options.keepAliveMs,
     maxBodyBytes: options.maxBodyBytes ?? 16 * 1024 * 1024,
     maxErrorBytes: options.maxErrorBytes ?? 64 * 1024,

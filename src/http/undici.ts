@@ -13,7 +13,17 @@ import { wireError } from './failures.ts'
 import type { LargeBodySender } from './large-body.ts'
 import { type DialerOptions, parseTransport, type Transport } from './options.ts'
 import type { HttpRequest, HttpResponse, Send } from './types.ts'
-import { askWhole, checkEncoding, createStallCheck, isSuccess, joined, limitOf, tooLarge } from './whole-answer.ts'
+import {
+  askWhole,
+  checkEncoding,
+  createInterimCheck,
+  createStallCheck,
+  isSuccess,
+  joined,
+  limitOf,
+  tooLarge,
+  wholeAnswer,
+} from './whole-answer.ts'
 
 export type { ClientCertificate, DialerOptions } from './options.ts'
 
@@ -130,10 +140,10 @@ async function dial(client: Client, asked: HttpRequest): Promise<HttpResponse> {
       return await read({ status: answer.statusCode!, headers: joined(answer.headersDistinct) }, answer, transport)
     }
     if (request.stream !== true) return await askWhole(agent, what, transport, signal)
-    const answer = await agent.request({ ...what, signal: signal ?? null })
+    const answer = await agent.request({ ...what, signal: signal ?? null, onInfo: createInterimCheck() })
     const head = { status: answer.statusCode, headers: joined(answer.headers) }
     if (!isSuccess(head.status)) return await read(head, answer.body, transport)
-    checkEncodingOf(head, answer.body)
+    checkEncodingOf(head, answer.body, true)
     streams = true
     return { ...head, body: new Uint8Array(0), stream: readStream(answer.body, request, transport, end) }
   } catch (error) {
@@ -145,9 +155,9 @@ async function dial(client: Client, asked: HttpRequest): Promise<HttpResponse> {
 
 type Head = Pick<HttpResponse, 'status' | 'headers'>
 
-function checkEncodingOf({ headers }: Head, body: Readable): void {
+function checkEncodingOf({ headers }: Head, body: Readable, isContent = false): void {
   try {
-    checkEncoding(headers)
+    checkEncoding(headers, isContent)
   } catch (error) {
     // A body that is here already still says that it was cut off; nobody would listen.
     body.on('error', () => {}).destroy()
@@ -199,5 +209,5 @@ async function read(head: Head, body: Readable, transport: Transport): Promise<H
   } finally {
     body.destroy()
   }
-  return { ...head, body: Buffer.concat(chunks).subarray(0, limit) }
+  return wholeAnswer(head, Buffer.concat(chunks), limit)
 }

@@ -3,8 +3,10 @@
  * thousands in a run.
  * @module
  */
+import { promisify } from 'node:util'
+import { brotliDecompress, gunzip, inflate } from 'node:zlib'
 import type { Dispatcher } from 'undici'
-import { SyncError } from '../errors.ts'
+import { SyncError, systemCode } from '../errors.ts'
 import type { Transport } from './options.ts'
 import type { HttpResponse } from './types.ts'
 
@@ -22,15 +24,86 @@ export function joined(received: RawHeaders): Record<string, string> {
 
 export const isSuccess = (status: number): boolean => status >= 200 && status < 300
 
-/** @throws {SyncError} `ENCODING_UNEXPECTED`. */
-export function checkEncoding(headers: Readonly<Record<string, string>>): void {
-  const encoding = headers['content-encoding']
-  if (encoding === undefined || encoding === 'identity') return
-  throw new SyncError('server', 'ENCODING_UNEXPECTED', 'The server sent an encoded body that nobody asked for')
+const DECODERS: ReadonlyMap<string, (body: Uint8Array, options: { maxOutputLength: number }) => Promise<Buffer>> =
+  new Map([
+    ['gzip', promisify<Uint8Array, { maxOutputLength: number }, Buffer>(gunzip)],
+    ['x-gzip', promisify<Uint8Array, { maxOutputLength: number }, Buffer>(gunzip)],
+    ['deflate', promisify<Uint8Array, { maxOutputLength: number }, Buffer>(inflate)],
+    ['br', promisify<Uint8Array, { maxOutputLength: number }, Buffer>(brotliDecompress)],
+  ])
+
+const encodingOf = (headers: Readonly<Record<string, string>>) =>
+  headers['content-encoding']?.trim().toLowerCase() || 'identity'
+
+/**
+ * Nobody asks for encoded bodies, but some proxies compress what is JSON all the same.
+ *
+ * @param isContent - The answer is file content, which nothing may have changed on its way.
+ * @throws {SyncError} `ENCODING_UNEXPECTED`.
+ */
+export function checkEncoding(headers: Readonly<Record<string, string>>, isContent = false): void {
+  const encoding = encodingOf(headers)
+  if (encoding === 'identity' || (!isContent && DECODERS.has(encoding))) return
+  throw new SyncError('server', 'ENCODING_UNEXPECTED', 'The server sent an encoded body that nobody asked for', {
+    hint: 'A proxy in between may have changed it.',
+  })
+}
+
+/**
+ * The answer with its body decoded.
+ *
+ * @param limit - Longest body, in bytes, before decoding and after.
+ * @throws {SyncError} `ANSWER_TOO_LARGE`; `ENCODING_INVALID` for a body that is not what it says.
+ */
+async function decoded(answer: HttpResponse, limit: number): Promise<HttpResponse> {
+  const encoding = encodingOf(answer.headers)
+  const decode = DECODERS.get(encoding)
+  if (decode === undefined || answer.body.length === 0) return answer
+  // The length was that of the encoded body.
+  const { 'content-encoding': _encoding, 'content-length': _length, ...headers } = answer.headers
+  try {
+    return { ...answer, headers, body: await decode(answer.body, { maxOutputLength: limit }) }
+  } catch (error) {
+    // What the server says of a failure is not worth another one: its status tells enough.
+    if (!isSuccess(answer.status)) return { ...answer, headers, body: new Uint8Array(0) }
+    if (systemCode(error) === 'ERR_BUFFER_TOO_LARGE') throw tooLarge(limit)
+    throw new SyncError('server', 'ENCODING_INVALID', `The answer is not ${encoding}, as its header says`, {
+      hint: 'A proxy in between may have changed it.',
+      retryable: true,
+    })
+  }
+}
+
+/** A whole answer, from what arrived of its body; never longer than may be kept. */
+export function wholeAnswer(
+  head: Omit<HttpResponse, 'body'>,
+  body: Uint8Array,
+  limit: number,
+): HttpResponse | Promise<HttpResponse> {
+  const answer = { ...head, body: body.length > limit ? body.subarray(0, limit) : body }
+  return encodingOf(head.headers) === 'identity' ? answer : decoded(answer, limit)
+}
+
+/** So many answers that say nothing yet (1xx) are heard before the one that counts. */
+const MAX_INTERIM = 16
+
+/** Counts interim answers, each of which makes the HTTP library wait anew. */
+export function createInterimCheck(): () => void {
+  let heard = 0
+  return () => {
+    if (++heard <= MAX_INTERIM) return
+    throw new SyncError('server', 'ANSWER_ENDLESS', 'The server goes on announcing an answer that does not come')
+  }
 }
 
 export const tooLarge = (limit: number): SyncError =>
   new SyncError('server', 'ANSWER_TOO_LARGE', `The answer is longer than ${limit} bytes`)
+
+const tooLong = (ms: number) =>
+  new SyncError('network', 'TIMEOUT_ANSWER', `The answer took longer than ${ms} ms`, {
+    hint: 'Check the network, or allow more with answerTimeoutMs (--answer-timeout).',
+    retryable: true,
+  })
 
 const stalled = () =>
   new SyncError('network', 'STALLED', 'The answer comes in too slowly', {
@@ -54,7 +127,7 @@ export function createStallCheck(stallMs: number): (waitedMs: number, bytes: num
 export const limitOf = (status: number, { maxBodyBytes, maxErrorBytes }: Transport): number =>
   isSuccess(status) ? maxBodyBytes : maxErrorBytes
 
-/** @throws {SyncError} `ENCODING_UNEXPECTED`, `ANSWER_TOO_LARGE`, `STALLED`; what `wireError` translates. */
+/** @throws {SyncError} `ENCODING_UNEXPECTED`, `ENCODING_INVALID`, `ANSWER_TOO_LARGE`, `ANSWER_ENDLESS`, `TIMEOUT_ANSWER`, `STALLED`; what `wireError` translates. */
 export function askWhole(
   dispatcher: Dispatcher,
   options: Dispatcher.DispatchOptions,
@@ -64,7 +137,9 @@ export function askWhole(
   return new Promise((resolve, reject) => {
     const chunks: Uint8Array[] = []
     const check = createStallCheck(transport.stallMs)
+    const checkInterim = createInterimCheck()
     let [length, limit, since] = [0, 0, 0]
+    let timer: NodeJS.Timeout | undefined
     let answer: Omit<HttpResponse, 'body'> | undefined
     let running: Dispatcher.DispatchController | undefined
     let failure: Error | undefined
@@ -76,27 +151,30 @@ export function askWhole(
     }
     const onAbort = () => stop(signal!.reason)
     const settle = (how: () => void) => {
+      clearTimeout(timer)
       signal?.removeEventListener('abort', onAbort)
       how()
     }
     const finish = () => {
       const body = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
-      settle(() => resolve({ ...answer!, body: body.length > limit ? body.subarray(0, limit) : body }))
+      settle(() => resolve(wholeAnswer(answer!, body, limit)))
     }
     if (signal?.aborted) return reject(signal.reason)
     signal?.addEventListener('abort', onAbort, { once: true })
     dispatcher.dispatch(options, {
       onRequestStart(controller) {
         running = controller
-        if (failure !== undefined) controller.abort(failure)
+        if (failure !== undefined) return controller.abort(failure)
+        // What waits for a connection is not waiting for the server.
+        timer ??= setTimeout(() => stop(tooLong(transport.answerTimeoutMs)), transport.answerTimeoutMs)
       },
       onResponseStart(_controller, status, received) {
-        if (status < 200) return
-        const headers = joined(received)
-        answer = { status, headers }
-        limit = limitOf(status, transport)
-        since = performance.now()
         try {
+          if (status < 200) return checkInterim()
+          const headers = joined(received)
+          answer = { status, headers }
+          limit = limitOf(status, transport)
+          since = performance.now()
           checkEncoding(headers)
         } catch (error) {
           stop(error)

@@ -28,7 +28,7 @@ export interface Grant {
 }
 
 export interface AuthContext {
-  /** Without a grant. For `authorize` without repeating; for `renew` and `revoke` it waits out a 429 or 503. */
+  /** Without a grant. Waits out a 429 or 503; for `authorize` nothing else is sent again. */
   readonly send: Send
   readonly clock: Clock
   readonly ui?: Ui

@@ -5,7 +5,7 @@
 import { type Clock, type Random, systemClock, systemRandom, type Ui } from '../environment.ts'
 import { SyncError } from '../errors.ts'
 import { parseBaseUrl } from '../http/addresses.ts'
-import { createRetry } from '../http/retry.ts'
+import { createRetry, type Retry } from '../http/retry.ts'
 import { createDialer, type DialerOptions } from '../http/undici.ts'
 import type { Authorizer } from './authorizer.ts'
 import { parseDump, type SessionDump } from './grant.ts'
@@ -27,6 +27,12 @@ export interface RetryEvent {
   readonly status?: number
 }
 
+export interface WaitingEvent {
+  readonly origin: string
+  readonly reason: string
+  readonly leftMs: number
+}
+
 export interface SessionSettings {
   /** Where the login is kept. Default: memory. */
   readonly store?: GrantStore
@@ -37,6 +43,12 @@ export interface SessionSettings {
   readonly probe?: string
   readonly onWarning?: (message: string) => void
   readonly onRetry?: (event: RetryEvent) => void
+  /** How long a request is repeated while there is no answer to it, in milliseconds; 0: not at all. Default 2 minutes. */
+  readonly retryForMs?: number
+  /** Told once for each time that the server is away: what is waited for, why, and for how many milliseconds at most. */
+  readonly onWaiting?: (event: WaitingEvent) => void
+  /** Repeating that is shared with other senders. Default: its own, by the settings above. */
+  readonly retry?: Retry
   readonly clock?: Clock
   /** For jitter only. */
   readonly random?: Random
@@ -64,17 +76,21 @@ function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettin
   const { origin, href } = parseBaseUrl(baseUrl, { path: true })
   const clock = settings.clock ?? systemClock
   const dialer = createDialer({ ownOrigins: [origin], ...settings.transport })
-  const { ui, probe, onWarning, onRetry } = settings
+  const { ui, probe, onWarning, onRetry, onWaiting, retryForMs } = settings
   const grants = createGrantSession({
     origin,
     authorizer,
     store: settings.store ?? memoryGrantStore(),
     send: dialer.send,
-    retry: createRetry({
-      clock,
-      random: settings.random ?? systemRandom,
-      ...(onRetry === undefined ? {} : { onRetry }),
-    }),
+    retry:
+      settings.retry ??
+      createRetry({
+        clock,
+        random: settings.random ?? systemRandom,
+        ...(retryForMs === undefined ? {} : { retryForMs }),
+        ...(onRetry === undefined ? {} : { onRetry }),
+        ...(onWaiting === undefined ? {} : { onWaiting }),
+      }),
     clock,
     probe: probe === undefined ? href : href.replace(/\/+$/, '') + probe,
     ...(ui === undefined ? {} : { ui }),

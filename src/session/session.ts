@@ -16,9 +16,9 @@ export interface SessionOptions {
   readonly origin: string
   readonly authorizer: Authorizer
   readonly store: GrantStore
-  /** For logins: without repeating, because accounts get locked. */
+  /** Without repeating. */
   readonly send: Send
-  /** Adds repeating, for everything but logins. Default: none. */
+  /** Adds repeating; to logins only of what the server was too busy for, because accounts get locked. Default: none. */
   readonly retry?: Retry
   readonly clock: Clock
   readonly ui?: Ui
@@ -109,6 +109,7 @@ export function createGrantSession(options: SessionOptions): GrantSession {
   const { origin, authorizer, store, clock } = options
   const retry = options.retry ?? ((send) => send)
   const requests = retry(options.send)
+  const logins = retry(options.send, { busyOnly: true })
   let current: { grant: Grant; endsAt: number } | undefined
   let renewal: Promise<Grant> | undefined
   /** Its renewal failed on the way. The next and last try waits for its end: the server may have spent the refresh token. */
@@ -281,7 +282,7 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     send,
     sendPlain: requests,
     async login(signal) {
-      await keep(await authorizer.authorize(context(options.send, signal)))
+      await keep(await authorizer.authorize(context(logins, signal)))
     },
     async adopt(grant) {
       const read = readGrant(grant)

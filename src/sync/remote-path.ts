@@ -1,6 +1,6 @@
 /** Remote paths as people type them (`/room/folder/file`), looked up component by component. @module */
 import type { Api } from '../api/api.ts'
-import { createFolder, listChildren } from '../api/nodes.ts'
+import { createFolder, listChildren, treeCycle } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError, toSyncError } from '../errors.ts'
 import { escapeName, sameNameKey } from '../local/names.ts'
@@ -57,6 +57,7 @@ export async function resolveRemote(api: Api, path: string, signal?: AbortSignal
     if (parent?.type === 'file') return { found, missing: components.slice(index) }
     const node = await child(api, parent?.id ?? 0, name, signal)
     if (node === undefined) return { found, missing: components.slice(index) }
+    if (found.some(({ id }) => id === node.id)) throw treeCycle()
     found.push(within(parent, node))
   }
   return { found, missing: [] }
@@ -106,6 +107,8 @@ export async function requireContainer(
   return { container, roomId: roomOf(found), missing }
 }
 
+const FOLDER_TRIES = 3
+
 /** Makes a folder, or finds the one that somebody has made meanwhile. */
 export async function ensureFolder(
   api: Api,
@@ -113,15 +116,24 @@ export async function ensureFolder(
   name: string,
   signal?: AbortSignal,
 ): Promise<RemoteNode> {
-  try {
-    return await createFolder(api, parentId, name, signal)
-  } catch (error) {
-    const { class: kind } = toSyncError(error)
-    // A conflict says so; after a cut connection it may have been made all the same.
-    if (kind !== 'conflict' && kind !== 'network' && kind !== 'server') throw error
-    const existing = await findChild(api, parentId, name, signal).catch(() => undefined)
-    if (existing === undefined) throw error
-    if (existing.type !== 'file') return existing
-    throw new SyncError('conflict', 'EXISTS', 'A file has the name of this folder', { hint: 'Rename one of them.' })
+  for (let tries = 1; ; tries++) {
+    try {
+      return await createFolder(api, parentId, name, signal)
+    } catch (error) {
+      const { class: kind } = toSyncError(error)
+      // A conflict says so; after a cut connection it may have been made all the same.
+      if (kind !== 'conflict' && kind !== 'network' && kind !== 'server') throw error
+      const looked = await findChild(api, parentId, name, signal).then(
+        (node) => ({ node }),
+        () => undefined,
+      )
+      if (looked?.node === undefined) {
+        // The server is there and the folder is not: what was cut off has never arrived.
+        if (looked !== undefined && kind === 'network' && tries < FOLDER_TRIES) continue
+        throw error
+      }
+      if (looked.node.type !== 'file') return looked.node
+      throw new SyncError('conflict', 'EXISTS', 'A file has the name of this folder', { hint: 'Rename one of them.' })
+    }
   }
 }

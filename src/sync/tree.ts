@@ -5,7 +5,7 @@
 import { type Dirent, lstatSync, readdirSync, realpathSync, type Stats, statSync } from 'node:fs'
 import { basename, resolve } from 'node:path'
 import type { Api } from '../api/api.ts'
-import { getNode, listChildren, searchTree } from '../api/nodes.ts'
+import { createCensus, getNode, listChildren, searchTree } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { cancelled, localError, SyncError, toSyncError } from '../errors.ts'
 import { isTemporaryName } from '../local/atomic-file.ts'
@@ -209,6 +209,8 @@ export async function readRemoteTree(
   options: { enter?: (entry: RemoteEntry) => boolean; signal?: AbortSignal } = {},
 ): Promise<RemoteEntry[]> {
   const entries: RemoteEntry[] = []
+  const count = createCensus(api)
+  count(root.id)
   let level: RemoteEntry[] = [{ node: root, path: [], roomId }]
   for (let depth = 0; level.length > 0; depth++) {
     if (depth > MAX_DEPTH) throw tooDeep()
@@ -218,6 +220,7 @@ export async function readRemoteTree(
         level.slice(at, at + LISTINGS_AT_ONCE).map(async (parent) => {
           const found: RemoteEntry[] = []
           for await (const node of listChildren(api, parent.node.id, options.signal)) {
+            count(node.id)
             found.push({
               node: within(parent.node, node),
               path: [...parent.path, node.name],

@@ -6,11 +6,12 @@
 import { type FileKey, formatFileKey, type PublicKey, parseFileKey, SyncError } from '../../crypto/index.ts'
 import type { Api } from '../api/api.ts'
 import { type HolderKey, KEYS_PER_CALL, listMissingFileKeys, postFileKeys } from '../api/file-keys.ts'
-import { listRoomUsers } from '../api/nodes.ts'
+import { countTree, listTooLong, MAX_ENTRIES } from '../api/nodes.ts'
 import type { MissingFileKeys } from '../api/wire.ts'
 import { cancelled } from '../errors.ts'
 import type { OnEvent } from './events.ts'
 import type { Keyring } from './keyring.ts'
+import { listMemberNames } from './members.ts'
 import { showFingerprint, type Verdict } from './pins.ts'
 
 export interface Distributor {
@@ -33,7 +34,7 @@ export interface RefusedMember {
   /** For people: name, as the server says it, and id. */
   readonly member: string
   readonly userId: number
-  /** `MEMBER_NEW`, `MEMBER_KEY_CHANGED`, `OWN_KEY_CHANGED`, `PINS_LOST`. */
+  /** `MEMBER_NEW`, `RESCUE_KEY_NEW`, `MEMBER_KEY_CHANGED`, `OWN_KEY_CHANGED`, `PINS_LOST`. */
   readonly error: SyncError
 }
 
@@ -85,6 +86,8 @@ async function pinOwn(keyring: Keyring, signal: AbortSignal | undefined): Promis
 }
 
 interface Report {
+  /** The members that the server names, with their user names; `undefined` when it does not. */
+  readonly members: () => Promise<ReadonlyMap<number, string | undefined> | undefined>
   /** What stands in the way of one file or user; throws what stands in the way of all. */
   readonly warn: (id: string, error: unknown, what: string) => void
   readonly judged: (userId: number, verdict: Verdict | 'own', keys: readonly PublicKey[]) => Promise<void>
@@ -96,13 +99,16 @@ function createReport(
   { roomId, reported = new Set(), onRefused, onEvent, signal }: DistributionOptions,
 ): Report {
   const warned = new Set<string>()
-  let names: Promise<ReadonlyMap<number, string>> | undefined
-  const nameOf = async (userId: number) => {
-    names ??= roomId === undefined ? Promise.resolve(new Map()) : readNames(api, roomId, signal)
-    const name = (await names).get(userId)
-    return name === undefined ? `user ${userId}` : `${name} (user ${userId})`
+  let found: ReturnType<Report['members']> | undefined
+  const members = () => {
+    found ??= listMemberNames(api, roomId, signal).catch((error) => {
+      if (signal?.aborted) throw error
+      return undefined // not everybody may see who the members are
+    })
+    return found
   }
   return {
+    members,
     warn(id, error, what) {
       if (!(error instanceof SyncError) || (error.class !== 'key' && error.class !== 'integrity')) throw error
       if (error.code === 'KEY_PASSWORD_WRONG' || error.code === 'NO_KEY_PAIR') throw error
@@ -112,35 +118,38 @@ function createReport(
     async judged(userId, verdict, keys) {
       if (verdict === 'trusted' || reported.has(`${userId} ${verdict}`)) return
       reported.add(`${userId} ${verdict}`)
-      const member = await nameOf(userId)
+      const names = await members()
+      const name = names?.get(userId)
+      const isRescueKey = verdict !== 'own' && names !== undefined && !names.has(userId)
+      const user = name === undefined ? `user ${userId}` : `${name} (user ${userId})`
+      const member = isRescueKey ? `rescue key (id:${userId})` : user
       if (verdict === 'pinned') {
         for (const { fingerprint } of keys) onEvent?.({ type: 'key-pinned', member, userId, fingerprint })
         return
       }
-      const error = refusal(member, userId, verdict, keys)
+      const error = refusal(member, userId, verdict, keys, isRescueKey)
       onRefused?.({ member, userId, error })
       onEvent?.({ type: 'warning', code: error.code, message: error.message })
     },
   }
 }
 
-/** User names by id, as far as they are to be had. */
-async function readNames(api: Api, roomId: number, signal: AbortSignal | undefined): Promise<Map<number, string>> {
-  const names = new Map<number, string>()
-  try {
-    for await (const { userInfo } of listRoomUsers(api, roomId, true, signal)) {
-      if (userInfo.userName !== undefined) names.set(userInfo.id, userInfo.userName)
-    }
-  } catch {
-    // Ids have to do.
-  }
-  return names
-}
-
-function refusal(member: string, userId: number, verdict: Verdict | 'own', keys: readonly PublicKey[]): SyncError {
+function refusal(
+  member: string,
+  userId: number,
+  verdict: Verdict | 'own',
+  keys: readonly PublicKey[],
+  isRescueKey: boolean,
+): SyncError {
   const shown = keys.map(({ fingerprint }) => showFingerprint(fingerprint)).join(', ')
   // An id, not the name: that comes from the server, and this gets copied into a shell.
   const trust = `then: sync keys trust id:${userId}`
+  if (verdict === 'new' && isRescueKey) {
+    const message = `The server shows a ${member}, which belongs to no member and would open all files; it gets no file keys before it is trusted: ${shown}`
+    return new SyncError('changed', 'RESCUE_KEY_NEW', message, {
+      hint: `Ask the administrator of the room whether it is meant to have this key, ${trust}`,
+    })
+  }
   if (verdict === 'new') {
     const message = `${member} is new and gets no file keys before the key is trusted: ${shown}`
     return new SyncError('changed', 'MEMBER_NEW', message, { hint: `Compare the key with what they see, ${trust}` })
@@ -159,6 +168,41 @@ function refusal(member: string, userId: number, verdict: Verdict | 'own', keys:
   })
 }
 
+/** From so many files on, the server must say that there are as many. */
+const UNCOUNTED = 2_000
+/** Most members who may lack the keys of one place. */
+const MAX_RECIPIENTS = 10_000
+
+/**
+ * Counts what is listed as missing. Each page must bring something new, and only for files that there are, or the server could
+ * go on listing for ever.
+ */
+function createCount(
+  api: Api,
+  roomId: number | undefined,
+  signal: AbortSignal | undefined,
+): (page: MissingFileKeys) => Promise<void> {
+  const { maxEntries = MAX_ENTRIES } = api
+  const seen = new Set<string>()
+  const files = new Set<number>()
+  const users = new Set<number>()
+  let believed = UNCOUNTED
+  return async ({ items }) => {
+    const before = seen.size
+    for (const { userId, fileId } of items) {
+      seen.add(`${userId} ${fileId}`)
+      files.add(fileId)
+      users.add(userId)
+    }
+    if (seen.size === before) {
+      throw new SyncError('server', 'KEYS_NOT_TAKEN', 'The server accepts file keys but keeps listing them as missing')
+    }
+    // Counted again when there are more: files may be added all the while.
+    if (files.size > believed) believed = (await countTree(api, roomId ?? 0, signal)) + UNCOUNTED
+    if (files.size > believed || users.size > MAX_RECIPIENTS || seen.size > maxEntries) throw listTooLong()
+  }
+}
+
 /** Page by page. Served entries vanish from the server's list, so the offset only moves past those that cannot be served. */
 async function distributeWith(
   api: Api,
@@ -169,17 +213,13 @@ async function distributeWith(
 ): Promise<DistributionResult> {
   let handedOut = 0
   let skipped = 0
-  let previous = ''
+  const count = createCount(api, roomId, signal)
   for (;;) {
     if (signal?.aborted) throw cancelled(signal)
     const scope = { ...(roomId === undefined ? {} : { roomId }), holder, offset: skipped }
     const page = await listMissingFileKeys(api, scope, signal)
     if (page.items.length === 0) return { handedOut, skipped }
-    const listed = JSON.stringify(page.items)
-    if (listed === previous) {
-      throw new SyncError('server', 'KEYS_NOT_TAKEN', 'The server accepts file keys but keeps listing them as missing')
-    }
-    previous = listed
+    await count(page)
     const { entries, served } = await wrapPage(page, keyring, known, report, signal)
     for (let at = 0; at < entries.length; at += KEYS_PER_CALL) {
       await postFileKeys(api, entries.slice(at, at + KEYS_PER_CALL), signal)
@@ -194,7 +234,7 @@ async function distributeWith(
 async function trustedKeys(
   page: MissingFileKeys,
   keyring: Keyring,
-  { warn, judged }: Report,
+  { warn, judged, members }: Report,
   signal: AbortSignal | undefined,
 ): Promise<ReadonlyMap<number, readonly PublicKey[]>> {
   const shown = new Map<number, PublicKey[]>()
@@ -219,7 +259,11 @@ async function trustedKeys(
     if (await areOwn(own, keyring, signal)) trusted.set(self, own)
     else await judged(self, 'own', own)
   }
-  const verdicts = await keyring.pins.judge(shown)
+  const { keys: pinned } = await keyring.pins.read()
+  const hasUnknown = [...shown.keys()].some((userId) => !pinned.some((pin) => pin.userId === userId))
+  // At first sight nobody is trusted but members: a rescue key opens everything, and anybody could have made it.
+  const known = hasUnknown ? await members() : undefined
+  const verdicts = await keyring.pins.judge(shown, (userId) => known?.has(userId) === true)
   for (const [userId, keys] of shown) {
     const verdict = verdicts.get(userId) ?? 'changed'
     if (verdict === 'trusted' || verdict === 'pinned') trusted.set(userId, keys)

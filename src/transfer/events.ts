@@ -13,6 +13,8 @@ export type TransferEvent =
       readonly delayMs: number
       readonly reason: string
     }
+  /** A server is away: why, and how long it is waited for at most. Said once, until it is back. */
+  | { readonly type: 'waiting'; readonly origin: string; readonly reason: string; readonly leftMs: number }
   | { readonly type: 'warning'; readonly code: string; readonly message: string }
   /** A member's key was seen for the first time and is trusted from now on. */
   | { readonly type: 'key-pinned'; readonly member: string; readonly userId: number; readonly fingerprint: string }

@@ -56,8 +56,13 @@ export interface Pins extends PlaceGuard {
   /**
    * Judges all keys that one answer shows, by member. What is pinned or doubted by that is durable before it resolves. Doubts
    * stay until somebody decides, even if the pinned key is back.
+   *
+   * @param mayPin - Whose keys may be pinned at first sight, if new ones are trusted at all. Default: everybody's.
    */
-  judge(shown: ReadonlyMap<number, readonly KeyId[]>): Promise<ReadonlyMap<number, Verdict>>
+  judge(
+    shown: ReadonlyMap<number, readonly KeyId[]>,
+    mayPin?: (userId: number) => boolean,
+  ): Promise<ReadonlyMap<number, Verdict>>
   /** Pins these keys of a member, in place of others of the same version, and ends doubts about the member. */
   trust(userId: number, keys: readonly KeyId[], isVerified: boolean): Promise<void>
   /** Forgets all about a member; returns how many keys were pinned or in doubt. */
@@ -253,12 +258,12 @@ export function createPins({ origin, clock, directory, trustNew = false, onEvent
 
   return {
     read,
-    async judge(shown) {
+    async judge(shown, mayPin = () => true) {
       const judgeAll = (state: PinState) => {
         const value = new Map<number, Verdict>()
         let next = state
         for (const [userId, keys] of shown) {
-          const one = judgeOne(next, userId, keys, trustNew, clock.now())
+          const one = judgeOne(next, userId, keys, trustNew && mayPin(userId), clock.now())
           value.set(userId, one.verdict)
           next = one.next
         }

@@ -41,7 +41,7 @@ const whole = { start: 0, end: 7, size: 7 }
 
 describe('failures', () => {
   test.each([
-    [400, undefined, 'internal', 'REQUEST_REFUSED'],
+    [400, undefined, 'permission', 'REQUEST_REFUSED'],
     [401, undefined, 'auth', 'UNAUTHORIZED'],
     [402, undefined, 'permission', 'PAYMENT'],
     [403, undefined, 'permission', 'FORBIDDEN'],
@@ -50,7 +50,7 @@ describe('failures', () => {
     [410, undefined, 'not_found', 'NOT_FOUND'],
     [412, undefined, 'permission', 'PRECONDITION'],
     [413, undefined, 'limit', 'TOO_LARGE'],
-    [422, undefined, 'internal', 'REQUEST_REFUSED'],
+    [422, undefined, 'permission', 'REQUEST_REFUSED'],
     [429, undefined, 'rate_limit', 'RATE_LIMITED'],
     [500, undefined, 'server', 'SERVER'],
     [502, undefined, 'server', 'SERVER'],
@@ -90,7 +90,7 @@ describe('failures', () => {
     [403, -99999, 'permission', 'FORBIDDEN'],
   ])('%i with %s is %s %s', async (status, errorCode, kind, code) => {
     const expected = { class: kind, code, status, errorCode, name: 'SyncError' }
-    expect(failureOf(status, errorCode, 'label')).toMatchObject(expected)
+    expect(failureOf(status, errorCode === undefined ? {} : { errorCode }, 'label')).toMatchObject(expected)
     const body = errorCode === undefined ? '' : { code: status, errorCode, message: `${CANARY} \u001b[2J` }
     const { api } = await world(always(body, status))
     const error = await errorOf(getAccount(api))
@@ -116,6 +116,20 @@ describe('failures', () => {
     const error = await errorOf(getAccount(api))
     expect(error).toMatchObject({ class: 'permission', code: 'FORBIDDEN' })
     expect(error.errorCode).toBeUndefined()
+  })
+
+  test('words of the server are shown where nothing else says what is wrong, and do no harm', async () => {
+    const words = `The name \u001b[2J\u202e"a.txt" is\r\ntoo long ${'Zm9v'.repeat(10)} ${'x '.repeat(500)}`
+    const { api } = await world(always({ code: 400, errorCode: -12345, message: words }, 400))
+    const error = await errorOf(getAccount(api))
+    expect(error).toMatchObject({ class: 'permission', code: 'REQUEST_REFUSED', status: 400, errorCode: -12345 })
+    expect(error.message).toMatch(/: 400, -12345\); it says: The name \[2J "a\.txt" is too long \[…\] x x .*…$/)
+    expect(error.message.length).toBeLessThan(300)
+    const status = await world(always({ status: 'error', errorDetails: { code: 400, message: 'Not like this' } }))
+    expect(await errorOf(getUploadStatus(status.api, 'u'))).toMatchObject({
+      class: 'permission',
+      message: expect.stringContaining('it says: Not like this'),
+    })
   })
 
   test('Retry-After is passed on; a redirect is named and not followed', async () => {
@@ -172,7 +186,7 @@ describe('lists', () => {
       json(response, { range: { offset, limit, total: totalAt(page++) }, items: all.slice(offset, offset + limit) })
     }
   }
-  const many = (count: number) => Array.from({ length: count }, (_, i) => node(i + 1))
+  const many = (count: number) => Array.from({ length: count }, (_, i) => node(i + 10))
 
   test.each([0, 1, 499, 500, 501, 1234])('%i entries come complete and in order', async (count) => {
     const { api, server } = await world(listing(many(count), () => count))

@@ -241,13 +241,13 @@ describe('a whole tree at once', () => {
 
   test('an entry that moves to another page between two requests is noticed', async () => {
     const node = (id: number) => ({ id, type: 'file', name: `n${id}` })
-    const ids = Array.from({ length: 600 }, (_, i) => i + 1)
+    const ids = Array.from({ length: 600 }, (_, i) => i + 10)
     let page = 0
     const server = await httpServer(({ path }, response) => {
       const query = new URL(path, 'http://x').searchParams
       const offset = Number(query.get('offset'))
       // What is new at the front pushes the rest along; a deletion behind keeps the total.
-      const now = page++ === 0 ? ids : [601, ...ids.slice(0, -1)]
+      const now = page++ === 0 ? ids : [1000, ...ids.slice(0, -1)]
       json(response, {
         range: { offset, limit: 500, total: 600 },
         items: now.slice(offset, offset + 500).map(node),

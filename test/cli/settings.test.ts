@@ -84,9 +84,9 @@ describe('the order', () => {
     expect(settings.number('jobs')).toBe(5)
   })
 
-  test('the project may choose the profile, which then gives settings', async () => {
+  test('the user’s file may choose the profile, which then gives settings; a project may not', async () => {
     const asked: string[] = []
-    const { sources } = await read({ project: 'profile = "work"' })
+    const { sources } = await read({ user: 'profile = "work"' })
     const profile = async (name: string) => {
       asked.push(name)
       return { jobs: 7 }
@@ -94,6 +94,9 @@ describe('the order', () => {
     const { settings } = await readSettings({ ...sources, profile })
     expect(asked).toEqual(['work'])
     expect([settings.text('profile'), settings.number('jobs')]).toEqual(['work', 7])
+    const foreign = await read({ project: 'profile = "work"' })
+    expect(foreign.problems).toEqual([expect.stringMatching(/"profile" must not be set by a project/)])
+    expect(foreign.settings.text('profile')).toBe('default')
   })
 })
 

@@ -348,7 +348,9 @@ describe('headers of locked private keys', () => {
     expect(await read({})).toBe('nothing')
     expect(await read({ rest: part(Tag.Integer, '20') })).toBe('nothing')
     expect(await read({ rest: prf(SHA1) })).toBe('nothing')
-    expect(await read({ rest: prf('1.2.840.113549.2.9', der(Tag.Null)) })).toBe('nothing')
+    for (const last of [8, 9, 10, 11]) {
+      expect(await read({ rest: prf(`1.2.840.113549.2.${last}`, der(Tag.Null)) })).toBe('nothing')
+    }
     for (const length of [8, 128, 256]) expect(await read({ salt: octets(length) })).toBe('nothing')
     expect(bytes.length).toBeGreaterThan(1000)
   })
@@ -359,7 +361,8 @@ describe('headers of locked private keys', () => {
       { kdf: derOid('1.3.6.1.4.1.11591.4.11') },
       { cipher: derOid('2.16.840.1.101.3.4.1.2') },
       { cipher: derOid('1.2.840.113549.3.7') },
-      { rest: prf('1.2.840.113549.2.11', der(Tag.Null)) },
+      { rest: prf('1.2.840.113549.2.6', der(Tag.Null)) },
+      { rest: prf('1.2.840.113549.2.13', der(Tag.Null)) },
     ]) {
       expect(await read(change)).toBe('key KEY_CONTAINER_UNSUPPORTED')
     }

@@ -72,7 +72,7 @@ describe('lock and unlock', () => {
 
   test('a new A pair', async () => {
     const made = await generateKeyPair('A')
-    const opened = await unlockKeyPair(await lockWith(made, 'pw', quick('SHA-256')), 'pw')
+    const opened = await unlockKeyPair(await lockWith(made, 'pw', quick('SHA-512')), 'pw')
     expect([opened.version, opened.publicKey.fingerprint]).toEqual(['A', made.publicKey.fingerprint])
   })
 

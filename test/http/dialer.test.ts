@@ -99,14 +99,20 @@ describe('requests', () => {
 })
 
 describe('answers that are wrong', () => {
-  test('compressed although not asked for', async () => {
-    const server = await httpServer((_request, response) => {
-      response.writeHead(200, { 'content-encoding': 'gzip' }).end(Buffer.alloc(100_000))
+  test('compressed although not asked for: content never, all else if it is what it says', async () => {
+    const server = await httpServer(({ path }, response) => {
+      response.writeHead(200, { 'content-encoding': path.slice(1) }).end(Buffer.alloc(100_000))
     })
     const send = dialer()
-    for (const stream of [false, true]) {
-      const error = await errorOf(send(get(server, '/', { stream })))
-      expect(error).toMatchObject({ class: 'server', code: 'ENCODING_UNEXPECTED', retryable: false })
+    for (const [path, stream, code] of [
+      ['/gzip', true, 'ENCODING_UNEXPECTED'],
+      ['/zstd', true, 'ENCODING_UNEXPECTED'],
+      ['/zstd', false, 'ENCODING_UNEXPECTED'],
+      ['/gzip,%20gzip', false, 'ENCODING_UNEXPECTED'],
+      ['/gzip', false, 'ENCODING_INVALID'],
+    ] as const) {
+      const error = await errorOf(send(get(server, path, { stream })))
+      expect(error).toMatchObject({ class: 'server', code })
     }
     const plain = await httpServer((_request, response) => {
       response.writeHead(200, { 'content-encoding': 'identity' }).end('x')

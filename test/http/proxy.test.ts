@@ -19,7 +19,7 @@ const LOGIN = { proxyUser: 'someone', proxyPassword: 'pass:canary ä' }
 /** Asks through a proxy, with retrying, and gives the error: it must not hold the password, nor what the proxy said. */
 async function failure(options: DialerOptions, url: string) {
   const clock = fakeClock()
-  const send = withRetry(dialer(options), { clock, random: steadyRandom() })
+  const send = withRetry(dialer(options), { clock, random: steadyRandom(), retryForMs: 1 })
   const error = await errorOf(send({ method: 'GET', url }))
   expect(inspect(error, { depth: 9, showHidden: true })).not.toMatch(/canary|Basic /)
   return error
@@ -121,7 +121,7 @@ describe('answers of an HTTP proxy', () => {
     const proxy = await connectProxy({ reply })
     const error = await failure({ proxy: `http://127.0.0.1:${proxy.port}` }, 'http://127.0.0.1:9/')
     expect(error).toMatchObject({ code: 'PROXY_FAILED', retryable, message: expect.stringContaining(String(reply)) })
-    expect(proxy.asked).toHaveLength(retryable ? 5 : 1)
+    expect(proxy.asked).toHaveLength(retryable ? 6 : 1)
   })
 })
 
@@ -207,7 +207,7 @@ describe.skipIf(!hasProgram('openssl'))('TLS through a proxy (needs openssl)', (
       const options = { proxy: `${kind}://127.0.0.1:${proxy.port}`, ca: [authority.cert] }
       const error = await failure(options, server.origin.replace('http:', 'https:'))
       expect(error).toMatchObject({ class: 'network', retryable: true })
-      expect(server.connections()).toBe(5)
+      expect(server.connections()).toBe(6)
     }
   })
 

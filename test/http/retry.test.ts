@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { SyncError } from '../../src/errors.ts'
-import { type Outcome, retryAfterMs, retryDelay, withRetry } from '../../src/http/retry.ts'
+import { createRetry, type Outcome, retryAfterMs, retryDelay, withRetry } from '../../src/http/retry.ts'
 import type { HttpRequest, HttpResponse } from '../../src/http/types.ts'
 import { fakeClock, settle, steadyRandom } from '../support/clock.ts'
 import { errorOf } from '../support/servers.ts'
@@ -56,10 +56,29 @@ describe('the decision', () => {
     }
   })
 
-  test('full jitter below a limit that doubles up to 30 s, five tries', () => {
+  test('what was never sent is tried again for every method, even where repeating is forbidden', () => {
+    const unsent = (code: string) =>
+      new SyncError('network', 'NETWORK', 'x', { retryable: true, cause: Object.assign(new Error('x'), { code }) })
+    for (const method of ['POST', 'PUT', 'DELETE'] as const) {
+      for (const more of [{}, { repeatable: false }]) {
+        expect(retryDelay(1, request(method, more), { error: unsent('ECONNREFUSED') }, 0)).toBe(0)
+        expect(retryDelay(1, request(method, more), { error: unsent('EAI_AGAIN') }, 0)).toBe(0)
+        expect(retryDelay(1, request(method, more), { error: unsent('ECONNRESET') }, 0)).toBeUndefined()
+      }
+    }
+  })
+
+  test('full jitter below a limit that doubles up to 30 s, 10 s without an answer; never none for long', () => {
     const at = (attempt: number, random: number) => retryDelay(attempt, request(), { status: 500 }, random)
-    expect([1, 2, 3, 4, 5, 6].map((attempt) => at(attempt, 0))).toEqual([0, 0, 0, 0, undefined, undefined])
+    expect([1, 2, 3, 4, 5, 6, 7, 99].map((attempt) => at(attempt, 0))).toEqual([0, 0, 0, 0, 4000, 8000, 15_000, 15_000])
     expect([1, 2, 3, 4].map((attempt) => at(attempt, 0.5))).toEqual([250, 500, 1000, 2000])
+    expect(retryDelay(99, request(), { error: networkError() }, 0)).toBe(5_000)
+  })
+
+  test('only for as long as there is patience; what the server asks for may be longer', () => {
+    expect(retryDelay(9, request(), { status: 500 }, 0.5, 1_000)).toBe(1_000)
+    expect(retryDelay(9, request(), { status: 503, retryAfterMs: 60_000 }, 0.5, 1_000)).toBe(61_000)
+    for (const left of [0, -1]) expect(retryDelay(1, request(), { status: 503 }, 0, left)).toBeUndefined()
   })
 
   test('Retry-After is a floor with jitter on top; above five minutes it ends the tries', () => {
@@ -141,18 +160,40 @@ describe('repeating', () => {
     expect(clock.sleeps).toEqual([250, 500, 1000])
   })
 
-  test('gives up after five tries with the last answer, or the last error', async () => {
+  test('gives up when patience is over, with the last answer or the last error', async () => {
+    for (const retryForMs of [0, 8_000, undefined]) {
+      const clock = fakeClock()
+      const options = { clock, random: steadyRandom(0.5), ...(retryForMs === undefined ? {} : { retryForMs }) }
+      let tries = 0
+      const busy = withRetry(async () => reply(++tries % 2 === 0 ? 503 : 500), options)
+      expect((await busy(request())).status).toBe(tries % 2 === 0 ? 503 : 500)
+      expect(clock.monotonic()).toBe(retryForMs ?? 120_000)
+      const errors: Error[] = []
+      const down = withRetry(async () => {
+        errors.push(networkError())
+        throw errors.at(-1)
+      }, options)
+      expect(await errorOf(down(request()))).toBe(errors.at(-1))
+      expect(errors.length === 1).toBe(retryForMs === 0)
+    }
+  })
+
+  test('five failures of one request, while others get through, are its own', async () => {
+    const clock = fakeClock()
     let tries = 0
-    const options = { clock: fakeClock(), random: steadyRandom() }
-    const busy = withRetry(async () => reply(500 + (++tries === 5 ? 4 : 0)), options)
-    expect((await busy(request())).status).toBe(504)
+    const send = withRetry(
+      async ({ url }) => {
+        if (url === 'https://x.test/good') return reply(200)
+        tries++
+        // Others get through meanwhile.
+        await send(request('GET', { url: 'https://x.test/good' }))
+        throw networkError()
+      },
+      { clock, random: steadyRandom(0.5) },
+    )
+    await errorOf(send(request('GET', { url: 'https://x.test/bad' })))
     expect(tries).toBe(5)
-    const errors: Error[] = []
-    const down = withRetry(async () => {
-      errors.push(networkError())
-      throw errors.at(-1)
-    }, options)
-    expect(await errorOf(down(request()))).toBe(errors[4])
+    expect(clock.monotonic()).toBeLessThan(10_000)
   })
 
   test('one Retry-After holds back every request', async () => {
@@ -214,22 +255,122 @@ describe('repeating', () => {
     for (const [, at] of started.slice(2)) expect(at).toBeGreaterThanOrEqual(35_000)
   })
 
-  test('an outage spends the shared budget, and then every request fails at its first try', async () => {
-    let sent = 0
-    const send = withRetry(
-      async () => {
-        sent++
-        throw networkError()
-      },
-      { clock: fakeClock(), random: steadyRandom() },
-    )
-    for (let i = 0; i < 100; i++) await errorOf(send(request()))
-    // 40 to start with and one in ten.
-    expect(sent - 100).toBeGreaterThanOrEqual(40)
-    expect(sent - 100).toBeLessThanOrEqual(51)
-    const before = sent
-    for (let i = 0; i < 5; i++) await errorOf(send(request()))
-    expect(sent - before).toBeLessThanOrEqual(6)
+  describe('a server that is away', () => {
+    /** Many requests at a server that is away until it is told otherwise; `away` is never sent more than one at a time. */
+    function world(retryForMs?: number, count = 16) {
+      const clock = fakeClock('manual')
+      const events: unknown[] = []
+      const state = { isAway: true, now: 0, most: 0, sent: 0, tried: new Set<string>() }
+      const retry = createRetry({
+        clock,
+        random: steadyRandom(0.5),
+        onWaiting: (event) => events.push(event),
+        ...(retryForMs === undefined ? {} : { retryForMs }),
+      })
+      const send = retry(async ({ url }) => {
+        state.sent++
+        state.tried.add(url)
+        state.most = Math.max(state.most, ++state.now)
+        await settle()
+        state.now--
+        if (state.isAway) throw networkError()
+        return reply(200)
+      })
+      const start = (from = 0) =>
+        Array.from({ length: count }, (_, at) => send(request('GET', { url: `https://x.test/${from + at}` })))
+      const pass = async (ms: number) => {
+        for (let at = 0; at < ms; at += 500) {
+          clock.advance(500)
+          await settle()
+          await settle()
+        }
+      }
+      return { clock, events, state, send, start, pass }
+    }
+
+    test.each([6_000, 60_000])('for %i ms: one request at a time, in turn; then all go on', async (outage) => {
+      const { events, state, start, pass } = world()
+      const all = start()
+      await settle()
+      await settle()
+      expect(state.sent).toBe(16)
+      state.most = 0
+      state.tried.clear()
+      all.push(...start(100))
+      await pass(outage)
+      expect(state.most).toBe(1)
+      expect(state.sent - 16).toBeLessThan(3 + outage / 2_000)
+      expect(state.tried.size).toBeGreaterThan(1)
+      state.isAway = false
+      await pass(12_000)
+      for (const one of await Promise.all(all)) expect(one.status).toBe(200)
+      expect(events).toEqual([{ origin: 'https://x.test', reason: 'No answer', leftMs: 120_000 }])
+    })
+
+    test('for longer than anybody waits: all fail, those after them at their first try, until it is back', async () => {
+      const { events, state, send, start, pass } = world(20_000)
+      const all = Promise.allSettled(start())
+      await pass(40_000)
+      const results = await all
+      expect(results.every(({ status }) => status === 'rejected')).toBe(true)
+      const before = state.sent
+      const late = await Promise.all(start(200).map((one) => errorOf(one)))
+      expect(late.every((error) => error.code === 'NETWORK')).toBe(true)
+      expect(state.sent - before).toBeLessThanOrEqual(16)
+      expect(events).toHaveLength(1)
+      state.isAway = false
+      expect((await send(request())).status).toBe(200)
+    })
+
+    test('who waits can be stopped, whether it tries or not', async () => {
+      const { state, send, start, pass } = world()
+      const stop = new AbortController()
+      const stopped = Array.from({ length: 4 }, () => errorOf(send(request('GET', { signal: stop.signal }))))
+      const others = start()
+      await pass(3_000)
+      const reason = new Error('enough')
+      stop.abort(reason)
+      expect(await Promise.all(stopped)).toEqual([reason, reason, reason, reason])
+      state.isAway = false
+      await pass(12_000)
+      expect((await Promise.all(others)).map(({ status }) => status)).toEqual(Array(16).fill(200))
+    })
+
+    test('another server is not waited for', async () => {
+      const clock = fakeClock('manual')
+      const send = withRetry(
+        async ({ url }) => {
+          if (url.startsWith('https://x')) throw networkError()
+          return reply(200)
+        },
+        { clock, random: steadyRandom(0.5) },
+      )
+      const stop = new AbortController()
+      const away = Array.from({ length: 4 }, () => errorOf(send(request('GET', { signal: stop.signal }))))
+      await settle()
+      expect((await send(request('GET', { url: 'https://y.test/' }))).status).toBe(200)
+      stop.abort(new Error('enough'))
+      await Promise.all(away)
+    })
+
+    test('logins wait out what is busy, and nothing else', async () => {
+      const clock = fakeClock()
+      const answers = [reply(503, { 'retry-after': '1' }), reply(429, { 'retry-after': '2' }), reply(200)]
+      const retry = createRetry({ clock, random: steadyRandom() })
+      const send = retry(async () => answers.shift()!, { busyOnly: true })
+      expect((await send(request('POST'))).status).toBe(200)
+      expect(clock.monotonic()).toBe(3_000)
+      let tries = 0
+      const cut = retry(
+        async () => {
+          tries++
+          throw networkError()
+        },
+        { busyOnly: true },
+      )
+      await errorOf(cut(request('GET')))
+      expect(tries).toBe(1)
+    })
   })
 
   test('the signal ends a wait, with its reason', async () => {

@@ -114,7 +114,7 @@ const REFUSED: [string, Reply, string, string | undefined, DialerOptions?][] = [
   ['a long error answer', text('x'.repeat(1_000_000), 400), 'OAUTH_ANSWER', OLD],
   ['a body that is cut', cut, 'NETWORK', OLD],
   ['no answer', (response) => response.destroy(), 'NETWORK', OLD],
-  ['compression nobody asked for', text('x', 200, { 'content-encoding': 'gzip' }), 'ENCODING_UNEXPECTED', OLD],
+  ['compression nobody asked for', text('x', 200, { 'content-encoding': 'gzip' }), 'ENCODING_INVALID', OLD],
   ['invalid_grant', send({ error: 'invalid_grant', error_description: CANARY }, 400), 'LOGIN_NEEDED', undefined],
   [
     'invalid_grant with 401',

@@ -312,7 +312,7 @@ describe('the refresh token is refused or its answer lost', () => {
   })
 
   test.each([
-    ['a busy token endpoint did nothing, and is asked again', 503, 5],
+    ['a busy token endpoint did nothing, and is asked again', 503, 6],
     ['an answer from a gateway may hide a renewal that happened, and is not', 502, 1],
     ['nor is one that got lost', undefined, 1],
   ])('%s (%s): %s request(s)', async (_name, status, requests) => {
@@ -327,7 +327,7 @@ describe('the refresh token is refused or its answer lost', () => {
       authorizer: passwordAuthorizer(auth.origin, { userName: 'a', password: async () => 'b' }),
       store: memoryGrantStore(grantOf(clock, '0', 0)),
       send,
-      retry: createRetry({ clock, random: steadyRandom() }),
+      retry: createRetry({ clock, random: steadyRandom(), retryForMs: 1 }),
       clock,
     })
     const error = await errorOf(session.send({ method: 'GET', url: api.origin }))

@@ -59,7 +59,8 @@ export interface CliOptions {
 /** Runs the built command line. */
 export async function runCli(home: string, args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
   const child = spawn(process.execPath, [MAIN, ...args], {
-    env: { PATH: process.env.PATH ?? '', SEALSYNC_HOME: home, ...options.env },
+    // A server that is away for good is not waited for as long as people would.
+    env: { PATH: process.env.PATH ?? '', SEALSYNC_HOME: home, SEALSYNC_RETRY_FOR: '5s', ...options.env },
     stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
     ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
   })
@@ -176,6 +177,7 @@ export async function createWorld(
           keyPassword: async () => KEY_PASSWORD,
           trustNewMembers: true,
           confirm: async () => true,
+          retryForMs: 5_000,
         })
         await made.session.login()
         return made

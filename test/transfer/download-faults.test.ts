@@ -124,6 +124,7 @@ async function freshClient(isHasty = false): Promise<Client> {
     transport: isHasty ? { bodyTimeoutMs: 400, headersTimeoutMs: 1_000 } : {},
     // Without jitter nothing is waited for.
     environment: { random: { next: () => 0 } },
+    retryForMs: 5_000,
   })
   if (!(await store.load())) await made.session.login()
   return made

@@ -354,7 +354,7 @@ describe('members', () => {
     expect((await distribute(await attended(), room)).codes).toEqual(['OWN_KEY_CHANGED'])
   })
 
-  test('a rescue key is a recipient like any other', async () => {
+  test('a rescue key is called so, and never trusted at first sight', async () => {
     const { api, origin } = await world.client()
     const room = await createRoom(api, `rescue ${++count}`, ids.get('anna')!)
     const rescue = await lockKeyPair(pairs[1]!, KEY_PASSWORD)
@@ -364,8 +364,14 @@ describe('members', () => {
     expect(made.status).toBe(200)
     const anna = await unattended()
     const id = 2 ** 52 + room.id
-    expect(await upload(anna, `/${room.name}`, 'f')).toEqual([[`user ${id}`, 'changed', 'MEMBER_NEW']])
+    const label = `rescue key (id:${id})`
+    expect(await upload(anna, `/${room.name}`, 'f')).toEqual([[label, 'changed', 'RESCUE_KEY_NEW']])
     const found = (await listMembers(anna.api, anna.keyring)).find(({ userId }) => userId === id)
+    expect(found).toMatchObject({ isRescueKey: true })
+    const at = await attended()
+    expect(await distribute(at, `/${room.name}`)).toEqual({ handedOut: 0, skipped: 1, codes: ['RESCUE_KEY_NEW'] })
+    expect((await distribute(at)).codes).toContain('RESCUE_KEY_NEW')
+    expect((await at.keyring.pins.read()).keys.map(({ userId }) => userId)).not.toContain(id)
     await anna.keyring.pins.trust(id, found!.keys, true)
     expect(await distribute(anna, `/${room.name}`)).toEqual({ handedOut: 1, skipped: 0, codes: [] })
   })

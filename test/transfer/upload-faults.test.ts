@@ -151,6 +151,7 @@ async function openScene(route: Route): Promise<void> {
       transport,
       // No waiting between tries.
       environment: { clock: fakeClock() },
+      retryForMs: 8_000,
     })
   const [client, hasty] = [clientWith({}), clientWith({ headersTimeoutMs: 2_000 })]
   await Promise.all([client.session.login(), hasty.session.login()])

@@ -8,6 +8,7 @@ import { connect, forgetLogin, openStore, terminalUi, withClient } from '../conn
 import { type Context, requireProfile } from '../context.ts'
 import { display } from '../display.ts'
 import { chooseMethod, LOGIN_OPTIONS, type LoginChoice } from '../methods.ts'
+import { waitingLine } from '../output.ts'
 import { deleteProfile, loadProfile, type Profile, saveProfile } from '../profile.ts'
 import { getSecret } from '../secrets.ts'
 import { camelCase, SETTINGS } from '../settings.ts'
@@ -67,7 +68,11 @@ export async function login(context: Context, url: string): Promise<void> {
     store: memory,
     environment: { ui },
     transport: await transportOf(settings, origin),
-    onEvent: (event) => event.type === 'warning' && output.warn(event.message),
+    ...(context.retryForMs === undefined ? {} : { retryForMs: context.retryForMs }),
+    onEvent: (event) => {
+      if (event.type === 'warning') output.warn(event.message)
+      if (event.type === 'waiting') output.info(waitingLine(event))
+    },
   })
   try {
     await client.session.login(signal)

@@ -14,6 +14,8 @@ import { EXIT, exitCodeOf } from '../exit-codes.ts'
 import { homeDirectory, loadProfile, type Profile, saveProfile } from '../profile.ts'
 import { transportOf } from '../transport.ts'
 
+const DOCTOR_RETRY_FOR_MS = 5_000
+
 type State = 'ok' | 'warn' | 'fail'
 
 /** Says how each check went, and keeps the exit code of the first that failed. */
@@ -186,6 +188,8 @@ export async function doctor(context: Context, url?: string): Promise<number> {
     createClient(origin, {
       authorizer: await createAuthorizer(own?.method ?? 'browser', own?.login ?? {}),
       transport,
+      // Who asks what is wrong wants to hear it soon.
+      retryForMs: context.retryForMs ?? DOCTOR_RETRY_FOR_MS,
       ...(own === undefined ? {} : { store: (await openStore(own, settings, own.store)).store }),
     }),
   )

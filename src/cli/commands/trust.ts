@@ -22,22 +22,25 @@ interface Row extends KeyId {
   readonly state: State
   readonly userId: number
   readonly name?: string | undefined
+  /** Belongs to no member, and opens every file of a room. */
+  readonly isRescueKey?: boolean | undefined
   readonly since?: number | undefined
 }
 
-const nameOf = ({ userId, name }: { userId: number; name?: string | undefined }) =>
-  `${name === undefined ? 'user' : display(name, 80)} (id:${userId})`
+const nameOf = ({ userId, name, isRescueKey }: Pick<Row, 'userId' | 'name' | 'isRescueKey'>) =>
+  `${isRescueKey === true ? 'rescue key' : name === undefined ? 'user' : display(name, 80)} (id:${userId})`
 
 const sameKey = (a: KeyId, b: KeyId) => a.version === b.version && a.fingerprint === b.fingerprint
 
 /** What is known and what is shown, key by key. */
-function rowsOf({ userId, name, keys: shown }: Member, pins: PinState): Row[] {
+function rowsOf({ userId, name, isRescueKey, keys: shown }: Member, pins: PinState): Row[] {
   const isMine = (pin: { userId: number }) => pin.userId === userId
   const [pinned, doubts] = [pins.keys.filter(isMine), pins.doubts.filter(isMine)]
   const row = ({ version, fingerprint }: KeyId, state: State, since?: number): Row => ({
     state,
     userId,
     name,
+    isRescueKey,
     version,
     fingerprint,
     since,
@@ -87,7 +90,7 @@ export async function list(context: Context): Promise<number> {
     const members = await everybody(client, pins, signal)
     const rows = [...(await ownRows(client, pins, signal)), ...members.flatMap((member) => rowsOf(member, pins))]
     for (const row of rows) {
-      const { state, userId, name, version, fingerprint, since } = row
+      const { state, userId, name, isRescueKey, version, fingerprint, since } = row
       const time = since === undefined ? undefined : new Date(since).toISOString()
       const head = [state.padEnd(9), nameOf(row), version, ...(time === undefined ? [] : [`since ${time}`])]
       output.result(`${head.join('  ')}\n  ${showFingerprint(fingerprint)}`, {
@@ -95,6 +98,7 @@ export async function list(context: Context): Promise<number> {
         state,
         userId,
         user: name,
+        ...(isRescueKey === true ? { isRescueKey } : {}),
         version,
         fingerprint,
         since: time,
@@ -212,17 +216,23 @@ export async function trust(context: Context, user: string | undefined): Promise
     }
     const pins = await keyring.pins.read()
     let isLeft = false
+    let hasRescueKey = false
     for (const member of members) {
       const rows = rowsOf(member, pins)
       if (rows.some(({ state }) => state === 'changed')) {
         isLeft = true
         output.warn(`${nameOf(member)} is left out, since there is another key than before: sync keys list`)
+      } else if (member.isRescueKey === true && rows.some(({ state }) => state === 'new')) {
+        hasRescueKey = true
+        output.warn(
+          `${nameOf(member)} is left out, since it would open all files: if it is meant to be there, sync keys trust id:${member.userId}`,
+        )
       } else if (rows.some(({ state }) => state === 'new')) {
         await pin(member, member.keys)
       }
     }
     await keyring.pins.acceptLoss()
-    return isLeft ? EXIT.integrity : EXIT.done
+    return isLeft ? EXIT.integrity : hasRescueKey ? EXIT.partial : EXIT.done
   })
 }
 

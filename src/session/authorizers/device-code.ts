@@ -24,6 +24,8 @@ const WHAT = 'The login'
 const DEVICE_GRANT = 'urn:ietf:params:oauth:grant-type:device_code'
 const MIN_INTERVAL_MS = 5_000
 const MAX_INTERVAL_MS = 60_000
+/** Nobody sits before a code for longer, whatever the server says. */
+const MAX_LIFETIME_MS = 3_600_000
 const SLOW_DOWN_MS = 5_000
 
 const clamp = (ms: number) => Math.min(MAX_INTERVAL_MS, Math.max(MIN_INTERVAL_MS, ms))
@@ -82,7 +84,7 @@ async function start(
     userCode: answer.user_code,
     verificationUri,
     verificationUriComplete: isSame ? complete : undefined,
-    lifetimeMs: lifetimeOf(answer.expires_in),
+    lifetimeMs: Math.min(MAX_LIFETIME_MS, lifetimeOf(answer.expires_in)),
     intervalMs: clamp((answer.interval ?? 5) * 1000),
   }
 }
@@ -159,7 +161,8 @@ export function deviceCodeAuthorizer(origin: string, options: DeviceCodeOptions)
       })
       const parameters = { device_code: device.deviceCode }
       return waitForGrant(device, context, () =>
-        askToken({ server, client, context, what: WHAT, grantType: DEVICE_GRANT, parameters }),
+        // The loop here says when to ask again.
+        askToken({ server, client, context, what: WHAT, grantType: DEVICE_GRANT, parameters, repeatable: false }),
       )
     },
     ...grantVerbs(locate, options),
