@@ -57,7 +57,7 @@ export interface ClientOptions {
   readonly retryForMs?: number
   /** Most entries of a listing, or of a tree, that are believed. Default 2,000,000. */
   readonly maxEntries?: number
-  /** Asks a person whether content may go where it is not encrypted. Absent: it goes there only with `allowPlain`. */
+  /** Asks a person, once for each place, whether content may go where it is not encrypted. See `allowPlain`. */
   readonly confirm?: (question: string) => Promise<boolean>
   readonly environment?: Partial<Environment>
   readonly onEvent?: (event: RunEvent) => void

@@ -22,7 +22,7 @@ export interface SeenNode {
 export interface PlainPolicy {
   /** The place, for people. */
   readonly shown: string
-  /** Content may go there without encryption. */
+  /** Content may go there without encryption. Default: yes, if there is nobody to ask. */
   readonly allowPlain?: boolean | undefined
   /** It may not, whatever was agreed before. */
   readonly requireEncryption?: boolean | undefined

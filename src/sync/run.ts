@@ -51,7 +51,10 @@ export interface RunOptions {
 }
 
 export interface UploadOptions extends RunOptions {
-  /** Content may also go where it is not encrypted. Default: only where a person has agreed to that. */
+  /**
+   * Content may also go where it is not encrypted, unless the place was ever seen encrypted. False: only where a person has
+   * agreed to that, who is asked by `confirm` of the client. Default: true, or false where there is such a person.
+   */
   readonly allowPlain?: boolean | undefined
   /** Bytes per part, at least 5 MiB. Default 8 MiB. */
   readonly partSize?: number
@@ -103,7 +106,7 @@ export async function admitTarget(
   // A look sends nothing, and asks nobody.
   const policy = {
     shown,
-    allowPlain: allowPlain === true || dryRun === true,
+    allowPlain: dryRun === true || allowPlain,
     requireEncryption,
     confirm: context.confirm,
   }

@@ -175,7 +175,7 @@ export function createPlaces(store: PlaceStore): Places {
         const hint = 'Choose an encrypted room. If this one was encrypted before, ask its administrator what happened.'
         throw notEncrypted(shown, `Encryption is required. ${hint}`)
       }
-      if (allowPlain !== true) {
+      if (allowPlain === false || (allowPlain === undefined && confirm !== undefined)) {
         const { plain } = await load()
         const isAgreed = chain.some((_, index) => {
           const { id: at, path } = placeOf(chain[index]!.id)

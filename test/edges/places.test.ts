@@ -198,7 +198,10 @@ test('an encrypted room inside a plain one, gone or shown as a plain folder', as
 
 describe('a place that was never encrypted', () => {
   test.each(Object.keys(ways) as (keyof typeof ways)[])('%s needs an agreement', async (way) => {
-    expect(await errorOf(ways[way](await open(), '/open'))).toMatchObject({ class: 'safety', code: 'NOT_ENCRYPTED' })
+    expect(await errorOf(ways[way](await open(), '/open', { allowPlain: false }))).toMatchObject({
+      class: 'safety',
+      code: 'NOT_ENCRYPTED',
+    })
     expect(await errorOf(ways[way](await open({ confirm: async () => false }), '/open'))).toMatchObject({
       code: 'NOT_ENCRYPTED',
     })
@@ -214,14 +217,16 @@ describe('a place that was never encrypted', () => {
     const confirm = async (question: string) => questions.push(question) > 0
     expect(await ways.upload(await open({ confirm }), '/open')).toMatchObject({ transferred: 1 })
     expect(await ways.upload(await open({ confirm }), '/open/below')).toMatchObject({ transferred: 1 })
-    expect(await ways.push(await open(), '/open/other')).toMatchObject({ transferred: 1 })
+    expect(await ways.push(await open(), '/open/other', { allowPlain: false })).toMatchObject({ transferred: 1 })
     expect(questions).toHaveLength(1)
     expect(questions[0]).toContain('/open is not encrypted')
     // Another room under that name is another place.
     liar.lieAboutNodes((node) => {
       if (node.name === 'open') node.id = 77
     })
-    expect(await errorOf(ways.upload(await open(), '/open'))).toMatchObject({ code: 'NOT_ENCRYPTED' })
+    expect(await errorOf(ways.upload(await open(), '/open', { allowPlain: false }))).toMatchObject({
+      code: 'NOT_ENCRYPTED',
+    })
   })
 
   test('a look asks nobody and sends nothing', async () => {
