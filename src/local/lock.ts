@@ -63,18 +63,30 @@ async function tryLock(path: string): Promise<Lock | undefined> {
     if (systemCode(error) === 'EEXIST') return undefined
     throw localError(error, `lock ${path}`)
   }
+  let isOpen = true
   try {
     writeSync(fd, JSON.stringify(mine))
-  } catch (error) {
-    unlinkSync(path)
-    throw localError(error, `lock ${path}`)
-  } finally {
+    isOpen = false
     closeSync(fd)
+  } catch (error) {
+    attempt(() => unlinkSync(path))
+    if (isOpen) attempt(() => closeSync(fd))
+    throw localError(error, `lock ${path}`)
   }
   return {
+    /** What cannot be removed is stale as soon as this process has ended. */
     async release() {
-      if ((await read(path))?.id === id) await unlink(path).catch(() => {})
+      const holder = await read(path).catch(() => undefined)
+      if (holder?.id === id) await unlink(path).catch(() => {})
     },
+  }
+}
+
+function attempt(step: () => void): void {
+  try {
+    step()
+  } catch {
+    // What was wrong before is what is to be told.
   }
 }
 

@@ -117,10 +117,11 @@ export async function openStable(path: string, shown: string): Promise<StableRea
         if (hash.digest('base64') !== sha256) throw changed(shown)
         return isAsOpened().catch(() => false)
       },
-      close: () => handle.close(),
+      // Nothing was written: what a disk says of closing it changes nothing.
+      close: () => handle.close().catch(() => {}),
     }
   } catch (error) {
-    await handle.close()
+    await handle.close().catch(() => {})
     throw localError(error, `read ${shown}`)
   }
 }
@@ -166,6 +167,10 @@ export function readSmallStable(path: string, shown: string): { bytes: Uint8Arra
   } catch (error) {
     throw localError(error, `read ${shown}`)
   } finally {
-    if (fd !== undefined) closeSync(fd)
+    try {
+      if (fd !== undefined) closeSync(fd)
+    } catch {
+      // As above.
+    }
   }
 }
