@@ -4,7 +4,7 @@
  * @module
  */
 import { closeSync, openSync, unlinkSync, writeSync } from 'node:fs'
-import { readFile, unlink } from 'node:fs/promises'
+import { readFile, stat, unlink } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import type { Clock } from '../environment.ts'
@@ -117,6 +117,21 @@ async function breakStale(path: string, holder: Holder, options: LockOptions): P
     throw localError(error, `remove the stale lock ${path}`)
   } finally {
     await guard.release()
+  }
+}
+
+/** What was cut while it was written, so long ago, belongs to nobody. */
+const UNREADABLE_MS = 60_000
+
+/** Removes a lock file that a dead process has left, if it is one. Never fails. */
+export async function removeStaleLock(path: string, clock: Clock): Promise<void> {
+  try {
+    const holder = await read(path)
+    if (holder === undefined) return
+    const isOver = holder.id === '' ? clock.now() - (await stat(path)).mtimeMs > UNREADABLE_MS : isStale(holder)
+    if (isOver) await (await takeLock(path, { clock, waitMs: 0 })).release()
+  } catch {
+    // Somebody else was at it, or it cannot be removed.
   }
 }
 

@@ -147,7 +147,10 @@ export const SMALL_FILE = 256 * 1024
  *
  * @returns `undefined` when it is larger than `SMALL_FILE`.
  */
-export function readSmallStable(path: string, shown: string): { bytes: Uint8Array; modifiedAt: number } | undefined {
+export function readSmallStable(
+  path: string,
+  shown: string,
+): { bytes: Uint8Array; modifiedAt: number; identity: SourceIdentity } | undefined {
   let fd: number | undefined
   try {
     fd = openSync(path, FLAGS)
@@ -163,7 +166,8 @@ export function readSmallStable(path: string, shown: string): { bytes: Uint8Arra
     const after = fstatSync(fd, { bigint: true })
     const there = lstatSync(path, { bigint: true })
     if (BigInt(length) !== before.size || !same(before, after) || !same(before, there)) throw changed(shown)
-    return { bytes: bytes.subarray(0, length), modifiedAt: Number(before.mtimeNs / 1_000_000n) }
+    const modifiedAt = Number(before.mtimeNs / 1_000_000n)
+    return { bytes: bytes.subarray(0, length), modifiedAt, identity: identityOf(before) }
   } catch (error) {
     throw localError(error, `read ${shown}`)
   } finally {
