@@ -37,7 +37,7 @@ export interface SafeTree {
   within<T>(components: readonly string[], work: (directory: HeldDirectory) => T): T
   /** Throws unless all directories on the way are still the ones that were made or found. */
   check(components: readonly string[]): void
-  /** Gives up what is open; nothing may be held any more. */
+  /** Gives up what is open, or when it is released what is held; nothing else works any more then. */
   close(): void
 }
 
@@ -205,6 +205,7 @@ interface Opened {
 /** Each step goes from an open directory to one in it, which is opened, too. */
 function walkOpen(root: string, rootFd: number): Walker {
   const known = new Map<string, string>()
+  const top: Opened = { fd: rootFd, identity: '', users: 0 }
   /** By path; those that were used last are at the end. */
   const opened = new Map<string, Opened>()
   let isClosed = false
@@ -218,6 +219,13 @@ function walkOpen(root: string, rootFd: number): Walker {
     }
   }
 
+  function endUse(one: Opened): void {
+    one.users--
+    if (!isClosed) return
+    closeIdle(0)
+    if (one === top && top.users === 0) closeSync(rootFd)
+  }
+
   function open(path: string): number {
     try {
       return openSync(path, OPEN_DIRECTORY | constants.O_NOFOLLOW)
@@ -228,8 +236,8 @@ function walkOpen(root: string, rootFd: number): Walker {
     }
   }
 
-  function step(above: number, component: string, shown: string): Opened {
-    const path = `${pathOf(above)}/${component}`
+  function step(above: Opened, component: string, shown: string): Opened {
+    const path = `${pathOf(above.fd)}/${component}`
     const before = known.get(shown)
     const there = opened.get(shown)
     let fd: number | undefined
@@ -257,21 +265,22 @@ function walkOpen(root: string, rootFd: number): Walker {
     }
   }
 
-  /** What `use` gets stays open while it runs. */
-  function walkTo<T>(components: readonly string[], use: (path: string, last: Opened | undefined) => T): T {
-    const held: Opened[] = []
-    let [path, above] = [root, rootFd]
+  /** What `use` gets stays open while it runs, and all above it. */
+  function walkTo<T>(components: readonly string[], use: (path: string, last: Opened) => T): T {
+    if (isClosed) throw new Error('The tree is closed')
+    top.users++
+    const held = [top]
+    let path = root
     try {
       for (const component of components) {
         path = join(path, component)
-        const next = step(above, component, path)
+        const next = step(held.at(-1)!, component, path)
         next.users++
         held.push(next)
-        above = next.fd
       }
-      return use(path, held.at(-1))
+      return use(path, held.at(-1)!)
     } finally {
-      for (const one of held) one.users--
+      for (const one of held) endUse(one)
       if (opened.size > KEPT_OPEN) closeIdle(KEPT_OPEN)
     }
   }
@@ -280,25 +289,25 @@ function walkOpen(root: string, rootFd: number): Walker {
     walk: (components) => walkTo(components, (path) => path),
     hold: (components) =>
       walkTo(components, (_path, last) => {
-        if (last !== undefined) last.users++
-        let isHeld = last !== undefined
-        const path = pathOf(last?.fd ?? rootFd)
+        last.users++
+        let isHeld = true
+        const path = pathOf(last.fd)
         return {
           path,
           at: (name) => `${path}/${name}`,
           confirm: () => {},
           release() {
-            if (isHeld) last!.users--
+            if (isHeld) endUse(last)
             isHeld = false
           },
         }
       }),
     close() {
       if (isClosed) return
+      // The root goes as soon as nobody uses it.
+      top.users++
       isClosed = true
-      for (const one of opened.values()) one.users = 0
-      closeIdle(0)
-      closeSync(rootFd)
+      endUse(top)
     },
   }
 }
