@@ -35,8 +35,9 @@ const UNNAMED: Readonly<Record<string, Readonly<Record<number, string>>>> = Obje
 export function systemCode(error: unknown): string | undefined {
   const code = error instanceof Error && 'code' in error ? error.code : undefined
   if (typeof code !== 'string') return undefined
-  const number = /^Unknown system error -(\d+)$/.exec(code)?.[1]
-  return number === undefined ? code : (UNNAMED[process.platform]?.[Number(number)] ?? `E${number}`)
+  if (code !== 'UNKNOWN' && !code.startsWith('Unknown system error')) return code
+  const number = Math.abs(Number((error as NodeJS.ErrnoException).errno ?? code.replace(/\D/g, '')))
+  return UNNAMED[process.platform]?.[number] ?? `E${number}`
 }
 
 /**
