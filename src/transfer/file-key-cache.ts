@@ -109,7 +109,7 @@ export function createFileKeyCache(options: FileKeyCacheOptions): FileKeyCache {
       const { sealer, pending } = shelf
       const name = String(nodeId)
       pending.push(Buffer.concat([sealer.idOf(name), sealer.seal(name, fileKey)]))
-      if (pending.length >= BATCH) flush()
+      if (pending.length >= BATCH) void flush()
     },
     async flush() {
       await flush()
