@@ -66,34 +66,6 @@ describe.skipIf(noShim)(`a disk that refuses${noShim}`, () => {
 })
 
 describe.skipIf(noShim)(`a disk that can do less${noShim}`, () => {
-  test('without second names: what was renamed arrives, and a conflict leaves both', async () => {
-    const [mine, theirs, remote] = [fresh('mine'), fresh('theirs'), `/room/links-${++count}`]
-    const onFat = (args: string[]) => {
-      const plan = { kinds: ['link'], roots: [theirs], at: 1, times: 'always', errno: 'EPERM' } as const
-      return world.cli([...args, ...key()], { env: shimEnv(plan) })
-    }
-    const push = (...more: string[]) => world.cli(['push', mine, remote, ...more, ...key()])
-    makeTree(mine, { a: 'one', b: 'two' })
-    await mkdir(theirs)
-    expect((await push()).code).toBe(0)
-    expect((await onFat(['pull', remote, theirs])).code).toBe(0)
-    const { renameSync } = await import('node:fs')
-    renameSync(join(mine, 'a'), join(mine, 'renamed'))
-    makeTree(mine, { b: 'replaced', new: 'new' })
-    expect((await push('--delete')).code).toBe(0)
-    const pull = await onFat(['pull', remote, theirs, '--delete'])
-    expect([pull.code, pull.stderr]).toMatchObject([0, expect.not.stringContaining('warning')])
-    expect(files(theirs)).toEqual({ renamed: 'one', b: 'replaced', new: 'new' })
-    // What was replaced is in the bin, whole.
-    const bin = Object.entries(snapshot(join(theirs, '.sealsync-bin'))).filter(([path]) => path.endsWith('/b'))
-    expect(bin.map(([, content]) => content)).toEqual(['two'])
-    writeFileSync(join(mine, 'b'), 'changed here')
-    writeFileSync(join(theirs, 'b'), 'changed there, too')
-    expect((await push()).code).toBe(0)
-    expect((await onFat(['both', theirs, remote])).code).toBe(12)
-    expect(Object.values(files(theirs)).sort()).toEqual(['changed here', 'changed there, too', 'new', 'one'])
-  })
-
   test('times of two seconds: nothing is fetched or sent again', async () => {
     const target = fresh('coarse')
     await mkdir(target)
