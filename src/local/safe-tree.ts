@@ -16,6 +16,8 @@ export { foldsCase, usuallyFoldsCase } from './target.ts'
 export interface HeldDirectory {
   /** The directory itself. */
   readonly path: string
+  /** For opening `path`. */
+  readonly flags: number
   /** An entry of it, for functions of the file system; not to be shown. */
   at(name: string): string
   /**
@@ -183,6 +185,7 @@ function walkByName(root: string): Walker {
       const path = walk(components)
       return {
         path,
+        flags: constants.O_DIRECTORY | (constants.O_NOFOLLOW ?? 0),
         at: (name) => join(path, name),
         confirm(fd, name) {
           walk(components)
@@ -294,6 +297,8 @@ function walkOpen(root: string, rootFd: number): Walker {
         const path = pathOf(last.fd)
         return {
           path,
+          // What stands for an open directory is a link.
+          flags: constants.O_DIRECTORY,
           at: (name) => `${path}/${name}`,
           confirm: () => {},
           release() {

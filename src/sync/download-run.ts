@@ -9,7 +9,7 @@ import type { Api } from '../api/api.ts'
 import { cancelled, localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { MANIFEST_NAME, syncDirectory } from '../local/atomic-file.ts'
 import { checkSpace } from '../local/free-space.ts'
-import { type Leftover, removeLeftover, sweepDirectory } from '../local/partial-file.ts'
+import { bytesLeft, inDirectory, type LeftBehind, removeSettled, sweepTree } from '../local/leftovers.ts'
 import { createSafeTree, inTheWay, type SafeTree } from '../local/safe-tree.ts'
 import { likelyTarget, probeTarget, type Target } from '../local/target.ts'
 import { downloadFile } from '../transfer/download.ts'
@@ -106,7 +106,7 @@ async function carryOut(
   const bytes = downloads.reduce((sum, { node }) => sum + (node.size ?? 0), 0)
   context.onEvent?.({ type: 'planned', files: downloads.length, bytes, skipped: tally.skipped })
   if (downloads.some(({ node }) => node.isEncrypted)) await keyring.ownKey(signal)
-  await checkSpace(tree.root, bytes - leftovers.reduce((sum, { left }) => sum + left.bytes, 0))
+  await checkSpace(tree.root, bytes - bytesLeft(leftovers))
 
   const keys = createKeysAhead(
     context,
@@ -133,7 +133,9 @@ async function carryOut(
   await large.close()
   await context.rules?.note(tree.root)
   await makeDurable(tree, changed, tally)
-  await removeSettled(context, tree, wanted, leftovers, tally)
+  if (tally.stoppedBy === undefined) {
+    await removeSettled(tree, leftovers, settledPaths(wanted, tally), context.clock)
+  }
   return summarize(tally, 0)
 }
 
@@ -152,58 +154,19 @@ async function makeDurable(
   }
 }
 
-async function inDirectory<T>(tree: SafeTree, path: readonly string[], work: (path: string) => Promise<T>): Promise<T> {
-  const directory = tree.hold(path)
-  try {
-    return await work(directory.path)
-  } finally {
-    directory.release()
-  }
-}
-
-/** What may be continued, and in which directory. */
-interface LeftBehind {
-  readonly path: readonly string[]
-  readonly left: Leftover
-}
-
 /** Tidies up after runs that were killed; returns what this one may go on with. */
-async function sweep({ clock }: RunContext, tree: SafeTree, steps: readonly DirectoryStep[]): Promise<LeftBehind[]> {
+function sweep({ clock }: RunContext, tree: SafeTree, steps: readonly DirectoryStep[]): Promise<LeftBehind[]> {
   const directories = new Map([['', [] as readonly string[]]])
   for (const { path } of steps) directories.set(showPath(path), path)
-  const leftovers: LeftBehind[] = []
-  for (const path of directories.values()) {
-    try {
-      const found = await inDirectory(tree, path, (directory) => sweepDirectory(directory, clock))
-      for (const left of found) leftovers.push({ path, left })
-    } catch {
-      // Told already, of the directory.
-    }
-  }
-  return leftovers
+  return sweepTree(tree, directories.values(), clock)
 }
 
-/** What an interrupted run left of files that are complete now, in this version or another. */
-async function removeSettled(
-  { clock }: RunContext,
-  tree: SafeTree,
-  steps: readonly DownloadStep[],
-  leftovers: readonly LeftBehind[],
-  tally: Tally,
-): Promise<void> {
-  if (leftovers.length === 0 || tally.stoppedBy !== undefined) return
+/** Paths of the files that are complete now. */
+function settledPaths(steps: readonly DownloadStep[], tally: Tally): Set<string> {
   const failed = new Set(tally.failed.map(({ path }) => path))
-  const settled = new Set(
+  return new Set(
     steps.flatMap((step) => (step.do === 'download' && !failed.has(step.shown) ? [showPath(step.path)] : [])),
   )
-  for (const { path, left } of leftovers) {
-    if (!settled.has(showPath([...path, left.name]))) continue
-    try {
-      await inDirectory(tree, path, (directory) => removeLeftover(directory, left, clock))
-    } catch {
-      // A later run looks again.
-    }
-  }
 }
 
 function refuseFileTarget(target: string): void {
