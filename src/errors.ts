@@ -18,12 +18,26 @@ const LOCAL_HINTS: Readonly<Record<string, string>> = Object.freeze({
   EISDIR: 'It is a directory.',
   ELOOP: 'A symbolic link stands in the way.',
   ENAMETOOLONG: 'The name is too long for this file system.',
+  EIO: 'The disk does not work as it should; look at what the system says about it.',
+  EFBIG: 'The file is too large for this file system.',
+  EMFILE: 'Too many files are open; raise the limit (ulimit -n), or use fewer --jobs.',
+  ENFILE: 'Too many files are open on this machine.',
+  ESTALE: 'The network file system has lost it; run again.',
 })
 
-/** System error code (`ENOENT`, …) of anything thrown, if it has one. */
+/** What libuv has no name for, by number. */
+const UNNAMED: Readonly<Record<string, Readonly<Record<number, string>>>> = Object.freeze({
+  linux: { 116: 'ESTALE', 117: 'EUCLEAN', 122: 'EDQUOT', 123: 'ENOMEDIUM' },
+  darwin: { 69: 'EDQUOT', 70: 'ESTALE' },
+})
+
+/** System error code (`ENOENT`, …) of anything thrown, if it has one; `E117` for numbers without a name. */
 export function systemCode(error: unknown): string | undefined {
   const code = error instanceof Error && 'code' in error ? error.code : undefined
-  return typeof code === 'string' ? code : undefined
+  if (typeof code !== 'string') return undefined
+  if (code !== 'UNKNOWN' && !code.startsWith('Unknown system error')) return code
+  const number = Math.abs(Number((error as NodeJS.ErrnoException).errno ?? code.replace(/\D/g, '')))
+  return UNNAMED[process.platform]?.[number] ?? `E${number}`
 }
 
 /**
@@ -36,7 +50,9 @@ export function localError(error: unknown, what: string): unknown {
   const code = systemCode(error)
   if (error instanceof SyncError || code === undefined || !/^E[A-Z0-9]+$/.test(code)) return error
   const hint = LOCAL_HINTS[code]
-  return new SyncError('local_io', `LOCAL_${code}`, `Cannot ${what} (${code})`, {
+  // Directories in use go by numbers, which tell nobody anything; see local/safe-tree.ts.
+  const shown = what.replace(/\/proc\/self\/fd\/\d+\//g, '')
+  return new SyncError('local_io', `LOCAL_${code}`, `Cannot ${shown} (${code})`, {
     ...(hint === undefined ? {} : { hint }),
     cause: error,
   })

@@ -39,9 +39,12 @@ const time: Parser<number> = (value, path) => {
   if (Number.isNaN(at)) throw bad(path, 'is not a time')
   return at
 }
-/** For the server. RFC 3339 has years from 0 to 9999; a file system may have others. */
-export const formatTime = (ms: number): string =>
-  new Date(Math.min(Math.max(ms, Date.UTC(1, 0)), Date.UTC(9999, 11, 31))).toISOString()
+/** 0001-01-01 and the end of 9999: what RFC 3339 can say. A file system may have other times. */
+const [FIRST_TIME, LAST_TIME] = [-62_135_596_800_000, 253_402_300_799_999]
+/** The time that the server has for one of a file system: the nearest that it can hold. Milliseconds since the epoch. */
+export const wireTime = (ms: number): number => Math.min(Math.max(ms, FIRST_TIME), LAST_TIME)
+/** For the server. */
+export const formatTime = (ms: number): string => new Date(wireTime(ms)).toISOString()
 /** Passed on unread: another parser (crypto/containers.ts) is strict about it. */
 const raw: Parser<unknown> = (value) => value
 

@@ -17,6 +17,12 @@ export const jsonLine = (object: object): string =>
     Array.from({ length: char.length }, (_, at) => `\\u${char.charCodeAt(at).toString(16).padStart(4, '0')}`).join(''),
   )
 
+/** What a `Date` can hold. */
+const MOST_MS = 8.64e15
+
+/** A time as ISO 8601; the nearest that can be said for one that is too far away. Milliseconds since the epoch. */
+export const isoTime = (ms: number): string => new Date(Math.min(Math.max(ms, -MOST_MS), MOST_MS)).toISOString()
+
 const UNITS = ['B', 'kB', 'MB', 'GB', 'TB']
 
 /** Bytes in decimal units: `1.5 MB`. */

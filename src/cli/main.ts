@@ -14,21 +14,16 @@ async function main(): Promise<number> {
     if (code !== undefined) return code
   }
   const only = process.argv.length === 3 ? process.argv[2] : undefined
+  const { endOutput, guardOutput } = await import('./output.ts')
+  guardOutput()
   if (only === '--version' || only === '-V') {
     process.stdout.write(`${VERSION}\n`)
-    return 0
+    return endOutput(0)
   }
   // The HTTP parser is WebAssembly. To compile it a second time, for speed, takes 30 MB (Node 20) and saves nothing measurable.
   setFlagsFromString('--liftoff-only')
   const { runProgram } = await import('./program.ts')
-  return runProgram(process.argv)
-}
-
-// A reader that went away (`sync ls | head`) is not our failure, and no reason to leave the work half done.
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error
-  })
+  return endOutput(await runProgram(process.argv))
 }
 
 process.exitCode = await main()

@@ -1,11 +1,14 @@
 /** The commands and their options. @module */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { systemClock } from '../environment.ts'
 import { cancelled, SyncError, toSyncError } from '../errors.ts'
+import { tidyOwnDirectory } from '../local/tidy.ts'
 import { VERSION } from '../version.ts'
 import { type Context, createContext, outputOf, requireSettings } from './context.ts'
 import { EXIT, exitCodeOf, signalExit } from './exit-codes.ts'
 import { LOGIN_OPTIONS, METHODS } from './methods.ts'
 import { createOutput } from './output.ts'
+import { homeDirectory } from './profile.ts'
 import { SETTINGS, variableOf } from './settings.ts'
 
 const EXIT_TABLE = `
@@ -41,6 +44,7 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
       const command = args.at(-1) as Command
       const output = outputOf(command.optsWithGlobals())
       try {
+        await tidyOwnDirectory(homeDirectory(), systemClock)
         const context = await createContext(command, signal)
         if (!how.withProblems) requireSettings(context)
         const action = (await load()) as (context: Context, ...rest: unknown[]) => Promise<number | undefined>

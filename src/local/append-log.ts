@@ -149,8 +149,12 @@ function createAppendLog(path: string, scope: string, content: Content, exists: 
   }
   const close = async () => {
     await running?.catch(() => {})
-    if (fd !== undefined) await promisify(closeFd)(fd)
+    const open = fd
     fd = undefined
+    if (open === undefined) return
+    await promisify(closeFd)(open).catch((error) => {
+      throw localError(error, `write ${path}`)
+    })
   }
   return {
     append: (record) => guard(() => write(open(), JSON.stringify(record))),
@@ -174,13 +178,18 @@ function createAppendLog(path: string, scope: string, content: Content, exists: 
       try {
         for (const record of records) next.append(record)
         await next.sync()
-      } finally {
         await next.close()
+      } catch (error) {
+        await next.close().catch(() => {})
+        await unlink(fresh).catch(() => {})
+        throw error
       }
-      await rename(fresh, path).catch((error) => {
+      try {
+        await rename(fresh, path)
+        await syncDirectory(dirname(path))
+      } catch (error) {
         throw localError(error, `replace ${path}`)
-      })
-      await syncDirectory(dirname(path))
+      }
     },
     async remove() {
       const made = exists || fd !== undefined

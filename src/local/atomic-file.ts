@@ -3,11 +3,23 @@
  * the directory. Used for state, tokens and downloads.
  * @module
  */
-import { closeSync, fchmodSync, fsync, futimesSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  fchmodSync,
+  fstatSync,
+  fsync,
+  ftruncateSync,
+  lstatSync,
+  openSync,
+  renameSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs'
 import { type FileHandle, mkdir, open, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { localError, SyncError, systemCode } from '../errors.ts'
+import { type FileTimes, setTimes } from './attributes.ts'
 import { ownerMark } from './process-identity.ts'
 
 /** Marks our temporary files, so that a later run can tell them from the user's. */
@@ -56,11 +68,8 @@ export async function syncDirectory(path: string): Promise<void> {
   }
 }
 
-/** A number is seconds since the epoch. */
-export interface FileTimes {
-  readonly atime: Date | number
-  readonly mtime: Date | number
-}
+/** Throws unless what was opened under a name is in the directory that is meant; see `HeldDirectory`. */
+export type Confirm = (fd: number, name: string) => void
 
 export interface AtomicFile {
   readonly handle: FileHandle
@@ -72,18 +81,36 @@ export interface AtomicFile {
 }
 
 /** Starts a new version of `path`. Directory must exist. Errors are of class `local_io`. */
-export async function createAtomicFile(path: string): Promise<AtomicFile> {
+export async function createAtomicFile(path: string, confirm?: Confirm): Promise<AtomicFile> {
   // Short on purpose: the target's own name may already be as long as the file system allows.
   const tempPath = join(dirname(path), temporaryName())
-  return replacing(path, tempPath, await createTemporary(tempPath, path))
+  return replacing(path, tempPath, await createTemporary(tempPath, path, confirm))
 }
 
 /** Makes a temporary file for `path` under a name that must be free. */
-export async function createTemporary(tempPath: string, path: string): Promise<FileHandle> {
+export async function createTemporary(tempPath: string, path: string, confirm?: Confirm): Promise<FileHandle> {
+  let handle: FileHandle | undefined
   try {
-    return await open(tempPath, 'wx+', 0o600)
+    handle = await open(tempPath, 'wx+', 0o600)
+    confirm?.(handle.fd, basename(tempPath))
+    return handle
   } catch (error) {
+    if (handle !== undefined) {
+      removeIfSame(handle.fd, tempPath)
+      await handle.close().catch(() => {})
+    }
     throw localError(error, `create a temporary file beside ${basename(path)}`)
+  }
+}
+
+/** Removes a file that is open, unless another one has its name now. What could not be removed is at least empty. */
+function removeIfSame(fd: number, path: string): void {
+  try {
+    ftruncateSync(fd)
+    const [mine, there] = [fstatSync(fd, { bigint: true }), lstatSync(path, { bigint: true })]
+    if (mine.ino === there.ino && mine.dev === there.dev) unlinkSync(path)
+  } catch {
+    // Whatever went wrong before is what is to be told.
   }
 }
 
@@ -95,7 +122,7 @@ export function replacing(path: string, tempPath: string, handle: FileHandle): A
     tempPath,
     async commit(options = {}) {
       try {
-        if (options.times) await handle.utimes(options.times.atime, options.times.mtime)
+        if (options.times) setTimes(handle.fd, options.times)
         await handle.sync()
         state = 'closed'
         await handle.close()
@@ -132,6 +159,7 @@ export async function placeFile(
     times?: FileTimes | undefined
     /** Default 0600. */
     mode?: number
+    confirm?: Confirm | undefined
     beforeRename: () => void
   },
 ): Promise<void> {
@@ -143,9 +171,10 @@ export async function placeFile(
     throw localError(error, `create a temporary file beside ${basename(path)}`)
   }
   try {
+    options.confirm?.(fd, basename(tempPath))
     for (let at = 0; at < content.length; ) at += writeSync(fd, content, at, content.length - at)
     if (options.mode !== undefined) fchmodSync(fd, options.mode)
-    if (options.times) futimesSync(fd, options.times.atime, options.times.mtime)
+    if (options.times) setTimes(fd, options.times)
     await syncFile(fd)
     const written = fd
     fd = undefined
@@ -154,12 +183,28 @@ export async function placeFile(
     if (process.platform === 'win32') await renameWithPatience(tempPath, path)
     else renameSync(tempPath, path)
   } catch (error) {
-    try {
-      if (fd !== undefined) closeSync(fd)
-    } finally {
-      rmSync(tempPath, { force: true })
+    if (fd === undefined) removeQuietly(tempPath)
+    else {
+      removeIfSame(fd, tempPath)
+      closeQuietly(fd)
     }
     throw localError(error, `write ${basename(path)}`)
+  }
+}
+
+function removeQuietly(path: string): void {
+  try {
+    unlinkSync(path)
+  } catch {
+    // The next run looks for what is left.
+  }
+}
+
+function closeQuietly(fd: number): void {
+  try {
+    closeSync(fd)
+  } catch {
+    // It is closed all the same.
   }
 }
 

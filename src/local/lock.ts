@@ -4,7 +4,7 @@
  * @module
  */
 import { closeSync, openSync, unlinkSync, writeSync } from 'node:fs'
-import { readFile, unlink } from 'node:fs/promises'
+import { readFile, stat, unlink } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import type { Clock } from '../environment.ts'
@@ -63,18 +63,30 @@ async function tryLock(path: string): Promise<Lock | undefined> {
     if (systemCode(error) === 'EEXIST') return undefined
     throw localError(error, `lock ${path}`)
   }
+  let isOpen = true
   try {
     writeSync(fd, JSON.stringify(mine))
-  } catch (error) {
-    unlinkSync(path)
-    throw localError(error, `lock ${path}`)
-  } finally {
+    isOpen = false
     closeSync(fd)
+  } catch (error) {
+    attempt(() => unlinkSync(path))
+    if (isOpen) attempt(() => closeSync(fd))
+    throw localError(error, `lock ${path}`)
   }
   return {
+    /** What cannot be removed is stale as soon as this process has ended. */
     async release() {
-      if ((await read(path))?.id === id) await unlink(path).catch(() => {})
+      const holder = await read(path).catch(() => undefined)
+      if (holder?.id === id) await unlink(path).catch(() => {})
     },
+  }
+}
+
+function attempt(step: () => void): void {
+  try {
+    step()
+  } catch {
+    // What was wrong before is what is to be told.
   }
 }
 
@@ -105,6 +117,21 @@ async function breakStale(path: string, holder: Holder, options: LockOptions): P
     throw localError(error, `remove the stale lock ${path}`)
   } finally {
     await guard.release()
+  }
+}
+
+/** What was cut while it was written, so long ago, belongs to nobody. */
+const UNREADABLE_MS = 60_000
+
+/** Removes a lock file that a dead process has left, if it is one. Never fails. */
+export async function removeStaleLock(path: string, clock: Clock): Promise<void> {
+  try {
+    const holder = await read(path)
+    if (holder === undefined) return
+    const isOver = holder.id === '' ? clock.now() - (await stat(path)).mtimeMs > UNREADABLE_MS : isStale(holder)
+    if (isOver) await (await takeLock(path, { clock, waitMs: 0 })).release()
+  } catch {
+    // Somebody else was at it, or it cannot be removed.
   }
 }
 

@@ -10,8 +10,15 @@ import { constants } from 'node:fs'
 import { type FileHandle, lstat, open, readdir, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import type { Clock } from '../environment.ts'
-import { SyncError } from '../errors.ts'
-import { type AtomicFile, createTemporary, replacing, TEMP_MARK, writePrivateFile } from './atomic-file.ts'
+import { localError, SyncError } from '../errors.ts'
+import {
+  type AtomicFile,
+  type Confirm,
+  createTemporary,
+  replacing,
+  TEMP_MARK,
+  writePrivateFile,
+} from './atomic-file.ts'
 import { type Lock, takeLock } from './lock.ts'
 import { isOwnerGone } from './process-identity.ts'
 
@@ -68,7 +75,7 @@ async function openOwn(path: string, flags: number): Promise<FileHandle | undefi
   } catch {
     // Whatever it is, it is not what we left.
   }
-  await handle?.close()
+  await handle?.close().catch(() => {})
   return undefined
 }
 
@@ -82,7 +89,7 @@ async function readInfo(base: string, id: string): Promise<(Info & { changedAt: 
   } catch {
     return undefined
   } finally {
-    await handle.close()
+    await handle.close().catch(() => {})
   }
 }
 
@@ -105,15 +112,21 @@ async function takeOver(
   if (info?.name !== name || info.size !== size) return undefined
   const handle = await openOwn(`${base}.part`, constants.O_RDWR)
   if (handle === undefined) return undefined
-  const now = await handle.stat({ bigint: true })
-  if (now.size <= BigInt(size) && String(now.ino) === info.file) return [handle, Number(now.size)]
-  await handle.close()
+  const now = await handle.stat({ bigint: true }).catch(() => undefined)
+  if (now !== undefined && now.size <= BigInt(size) && String(now.ino) === info.file) return [handle, Number(now.size)]
+  await handle.close().catch(() => {})
   return undefined
 }
 
-async function create(base: string, id: string, path: string, size: number): Promise<FileHandle> {
+async function create(
+  base: string,
+  id: string,
+  path: string,
+  size: number,
+  confirm: Confirm | undefined,
+): Promise<FileHandle> {
   await removeBoth(base)
-  const handle = await createTemporary(`${base}.part`, path)
+  const handle = await createTemporary(`${base}.part`, path, confirm)
   try {
     const { ino } = await handle.stat({ bigint: true })
     await writePrivateFile(`${base}.info`, formatInfo(id, { name: basename(path), size, file: String(ino) }))
@@ -134,7 +147,7 @@ async function create(base: string, id: string, path: string, size: number): Pro
  */
 export async function openPartialFile(
   path: string,
-  { identity, size, clock }: { identity: string; size: number; clock: Clock },
+  { identity, size, clock, confirm }: { identity: string; size: number; clock: Clock; confirm?: Confirm | undefined },
 ): Promise<PartialFile | undefined> {
   const id = digest(`${identity}\0${basename(path)}`)
   const base = join(dirname(path), `${TEMP_MARK}${id}`)
@@ -146,12 +159,15 @@ export async function openPartialFile(
     throw error
   }
   try {
-    const [handle, found] = (await takeOver(base, id, basename(path), size)) ?? [await create(base, id, path, size), 0]
+    const [handle, found] = (await takeOver(base, id, basename(path), size)) ?? [
+      await create(base, id, path, size, confirm),
+      0,
+    ]
     return partialFile(replacing(path, `${base}.part`, handle), found, `${base}.info`, lock)
   } catch (error) {
     await lock.release()
     if (error instanceof SyncError && error.code === 'LOCAL_EEXIST') return undefined
-    throw error
+    throw localError(error, `create a temporary file beside ${basename(path)}`)
   }
 }
 
@@ -185,12 +201,11 @@ function partialFile(file: AtomicFile, found: number, infoPath: string, lock: Lo
 
 /** A partial file that may still be continued. */
 export interface Leftover {
-  /** The file that it was to become. */
-  readonly target: string
+  readonly id: string
+  /** Name of the file that it was to become. */
+  readonly name: string
   /** Of disk that it takes up. */
   readonly bytes: number
-  /** Removes it, unless somebody works on it. */
-  remove(): Promise<void>
 }
 
 const ANONYMOUS = /^\.sealsync-(\d+\.[\w-]{8}\.[\w-]{8})\.[\w-]{12}\.part$/
@@ -217,13 +232,16 @@ export async function sweepDirectory(directory: string, clock: Clock): Promise<L
     const base = join(directory, `${TEMP_MARK}${id}`)
     const usable = () => look(base, id, clock)
     const left = await usable()
-    const remove = () => removeUnowned(base, clock)
-    if (left !== undefined) found.push({ target: join(directory, left.name), bytes: left.bytes, remove })
+    if (left !== undefined) found.push({ id, ...left })
     // Once more under the lock: its owner may just have been at it.
     else await removeUnowned(base, clock, async () => (await usable()) === undefined)
   }
   return found
 }
+
+/** Removes what may be continued, unless somebody works on it. */
+export const removeLeftover = (directory: string, { id }: Leftover, clock: Clock): Promise<void> =>
+  removeUnowned(join(directory, `${TEMP_MARK}${id}`), clock)
 
 async function look(base: string, id: string, clock: Clock): Promise<{ name: string; bytes: number } | undefined> {
   const info = await readInfo(base, id)

@@ -117,10 +117,11 @@ export async function openStable(path: string, shown: string): Promise<StableRea
         if (hash.digest('base64') !== sha256) throw changed(shown)
         return isAsOpened().catch(() => false)
       },
-      close: () => handle.close(),
+      // Nothing was written: what a disk says of closing it changes nothing.
+      close: () => handle.close().catch(() => {}),
     }
   } catch (error) {
-    await handle.close()
+    await handle.close().catch(() => {})
     throw localError(error, `read ${shown}`)
   }
 }
@@ -146,7 +147,10 @@ export const SMALL_FILE = 256 * 1024
  *
  * @returns `undefined` when it is larger than `SMALL_FILE`.
  */
-export function readSmallStable(path: string, shown: string): { bytes: Uint8Array; modifiedAt: number } | undefined {
+export function readSmallStable(
+  path: string,
+  shown: string,
+): { bytes: Uint8Array; modifiedAt: number; identity: SourceIdentity } | undefined {
   let fd: number | undefined
   try {
     fd = openSync(path, FLAGS)
@@ -162,10 +166,15 @@ export function readSmallStable(path: string, shown: string): { bytes: Uint8Arra
     const after = fstatSync(fd, { bigint: true })
     const there = lstatSync(path, { bigint: true })
     if (BigInt(length) !== before.size || !same(before, after) || !same(before, there)) throw changed(shown)
-    return { bytes: bytes.subarray(0, length), modifiedAt: Number(before.mtimeNs / 1_000_000n) }
+    const modifiedAt = Number(before.mtimeNs / 1_000_000n)
+    return { bytes: bytes.subarray(0, length), modifiedAt, identity: identityOf(before) }
   } catch (error) {
     throw localError(error, `read ${shown}`)
   } finally {
-    if (fd !== undefined) closeSync(fd)
+    try {
+      if (fd !== undefined) closeSync(fd)
+    } catch {
+      // As above.
+    }
   }
 }

@@ -43,20 +43,21 @@ export class Tx {
   readonly #undo: (() => void)[] = []
   readonly #after: (() => void)[] = []
 
+  /** What the calls below resolve with is that of the transaction, which is awaited. */
   put<V, K extends Key>(table: Table<V, K>, key: K, value: V): void {
     const before = table.get(key)
     this.#undo.push(() => {
-      if (before === undefined) table.remove(key)
-      else table.put(key, before)
+      if (before === undefined) void table.remove(key)
+      else void table.put(key, before)
     })
-    table.put(key, value)
+    void table.put(key, value)
   }
 
   remove<V, K extends Key>(table: Table<V, K>, key: K): void {
     const before = table.get(key)
     if (before === undefined) return
-    this.#undo.push(() => table.put(key, before))
-    table.remove(key)
+    this.#undo.push(() => void table.put(key, before))
+    void table.remove(key)
   }
 
   /** Runs `action` after the commit is durable; not at all if the unit fails. */

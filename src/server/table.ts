@@ -63,11 +63,11 @@ export class Table<V, K extends Key> {
     const stored = Buffer.allocUnsafe(packed.length + SUM_BYTES)
     stored.set(packed)
     stored.writeUInt32LE(sumOf(this.name, this.#bytesOf(key), packed), packed.length)
-    this.#raw.put(key, stored)
+    void this.#raw.put(key, stored)
   }
 
   remove(key: K): void {
-    this.#raw.remove(key)
+    void this.#raw.remove(key)
   }
 
   #bytesOf(key: K): Uint8Array {

@@ -7,7 +7,7 @@ import { linkSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { deleteNode, deleteNodes, getNode, listChildren, moveNodes, updateFile, updateFolder } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
-import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
+import { isDiskFatal, localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { syncDirectory } from '../local/atomic-file.ts'
 import { escapeName, type Names } from '../local/names.ts'
 import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
@@ -195,9 +195,11 @@ const isStep = (one: Deed): boolean =>
   /^(moved|deleted)/.test(one.do) || ('isFolder' in one && one.isFolder) || ('isDirectory' in one && one.isDirectory)
 
 /** Failures that say that nothing else would fare better. */
-const isForAll = ({ class: kind, code }: SyncError) =>
-  ['auth', 'tls', 'network', 'server', 'rate_limit', 'quota', 'cancelled', 'local_io'].includes(kind) ||
-  code === 'FORBIDDEN'
+const isForAll = (error: SyncError) =>
+  ['auth', 'tls', 'network', 'server', 'rate_limit', 'quota', 'cancelled'].includes(error.class) ||
+  error.code === 'FORBIDDEN' ||
+  // One directory that may not be written to says nothing of the others.
+  isDiskFatal(error)
 
 /** What all steps of one run share. */
 function createRun(context: RunContext, target: ApplyTarget, state: SyncState, options: ApplyOptions) {

@@ -4,14 +4,15 @@
  * @module
  */
 import { existsSync, lstatSync, type Stats, statSync } from 'node:fs'
-import { dirname, join, resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import type { Api } from '../api/api.ts'
 import { cancelled, localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { MANIFEST_NAME, syncDirectory } from '../local/atomic-file.ts'
 import { checkSpace } from '../local/free-space.ts'
-import { type Leftover, sweepDirectory } from '../local/partial-file.ts'
-import { createSafeTree, foldsCase, inTheWay, usuallyFoldsCase } from '../local/safe-tree.ts'
-import { downloadFile, storableTime } from '../transfer/download.ts'
+import { bytesLeft, inDirectory, type LeftBehind, removeSettled, sweepTree } from '../local/leftovers.ts'
+import { createSafeTree, inTheWay, type SafeTree } from '../local/safe-tree.ts'
+import { likelyTarget, probeTarget, type Target } from '../local/target.ts'
+import { downloadFile } from '../transfer/download.ts'
 import { createKeysAhead } from '../transfer/keys-ahead.ts'
 import { createLargeFiles } from '../transfer/segments.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
@@ -47,7 +48,7 @@ export async function runDownload(
   target: string,
   options: DownloadOptions = {},
 ): Promise<RunSummary> {
-  const { api, keyring } = context
+  const { api } = context
   const signal = options.signal ?? never
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
   refuseFileTarget(target)
@@ -57,9 +58,9 @@ export async function runDownload(
     for (const entry of await listSource(api, source, options.contents ?? false, signal)) entries.push(entry)
   }
   for (const { node, path } of entries) requireEncryptedSource(node, `/${showPath(path)}`, options)
-  const foldCase = options.dryRun ? usuallyFoldsCase() : foldsCase(nearestDirectory(target))
-  const wanted = planDownload(entries, { foldCase, names: options.names })
-  const { steps, directories, skipped } = lookAtDisk(target, wanted, options, signal)
+  const disk = options.dryRun ? likelyTarget() : probeTarget(nearestDirectory(target))
+  const wanted = planDownload(entries, { foldCase: disk.foldsCase, names: options.names })
+  const { steps, directories, skipped } = lookAtDisk(target, disk, wanted, options, signal)
   const lines = transferLines(steps)
   if (options.planned !== undefined) requireSamePlan(options.planned, lines)
 
@@ -69,6 +70,28 @@ export async function runDownload(
   recordFailures(options.dryRun ? steps.filter((step) => !isConflict(step)) : steps, tally, context)
   if (options.dryRun) return { ...summarize(tally, 0), steps: lines }
   const tree = createSafeTree(target)
+  try {
+    return await carryOut(context, tree, { wanted, steps, directories }, tally, options)
+  } finally {
+    tree.close()
+  }
+}
+
+interface DownloadPlan {
+  readonly wanted: readonly DownloadStep[]
+  readonly steps: readonly DownloadStep[]
+  readonly directories: readonly DirectoryStep[]
+}
+
+async function carryOut(
+  context: RunContext,
+  tree: SafeTree,
+  { wanted, steps, directories }: DownloadPlan,
+  tally: Tally,
+  options: DownloadOptions,
+): Promise<RunSummary> {
+  const { keyring } = context
+  const signal = options.signal ?? never
   for (const step of directories) guardDirectory(context, tree, step, tally)
   const leftovers = await sweep(context, tree, directories)
   // Rules do not count here, but others may: what comes into a synchronized directory waits there.
@@ -83,85 +106,67 @@ export async function runDownload(
   const bytes = downloads.reduce((sum, { node }) => sum + (node.size ?? 0), 0)
   context.onEvent?.({ type: 'planned', files: downloads.length, bytes, skipped: tally.skipped })
   if (downloads.some(({ node }) => node.isEncrypted)) await keyring.ownKey(signal)
-  await checkSpace(tree.root, bytes - leftovers.reduce((sum, { bytes }) => sum + bytes, 0))
+  await checkSpace(tree.root, bytes - bytesLeft(leftovers))
 
   const keys = createKeysAhead(
     context,
     downloads.map(({ node }) => node),
   )
   const large = createLargeFiles(options.memory === undefined ? undefined : memoryOf(options))
-  const changed = new Set<string>()
+  const changed = new Map<string, readonly string[]>()
   const work = async ({ shown, path, node, replaces }: FileStep, stop: AbortSignal) => {
     const parent = path.slice(0, -1)
-    const directory = tree.ensureDirectory(parent)
-    const beforeRename = () => tree.check(parent)
-    const bytes = await downloadFile(
-      context,
-      node,
-      `${directory}/${path.at(-1)}`,
-      { shown, replaces, beforeRename, openKey: keys.take, large },
-      stop,
-    )
-    changed.add(directory)
-    return bytes
+    const directory = tree.hold(parent)
+    try {
+      const beforeRename = () => tree.check(parent)
+      const how = { shown, replaces, beforeRename, openKey: keys.take, large, directory }
+      const bytes = await downloadFile(context, node, directory.at(path.at(-1)!), how, stop)
+      changed.set(showPath(parent), parent)
+      return bytes
+    } finally {
+      directory.release()
+    }
   }
   const onFailure = (failure: { path: string; error: SyncError }) => report(context, failure.path, failure.error)
   await runEntries(downloads, options.jobs ?? DEFAULT_JOBS, tally, work, { signal, onFailure, onBusy: context.onBusy })
   await keys.close()
   await large.close()
   await context.rules?.note(tree.root)
-  await makeDurable(changed, tally)
-  await removeSettled(tree.root, wanted, leftovers, tally)
+  await makeDurable(tree, changed, tally)
+  if (tally.stoppedBy === undefined) {
+    await removeSettled(tree, leftovers, settledPaths(wanted, tally), context.clock)
+  }
   return summarize(tally, 0)
 }
 
 /** New names survive a power cut from here on; what is said to be transferred is. */
-async function makeDurable(directories: ReadonlySet<string>, tally: Tally): Promise<void> {
-  for (const directory of directories) {
+async function makeDurable(
+  tree: SafeTree,
+  directories: ReadonlyMap<string, readonly string[]>,
+  tally: Tally,
+): Promise<void> {
+  for (const [shown, path] of directories) {
     try {
-      await syncDirectory(directory)
+      await inDirectory(tree, path, syncDirectory)
     } catch (error) {
-      tally.stoppedBy ??= toSyncError(localError(error, `sync ${directory}`))
+      tally.stoppedBy ??= toSyncError(localError(error, `sync ${shown || tree.root}`))
     }
   }
 }
 
 /** Tidies up after runs that were killed; returns what this one may go on with. */
-async function sweep(
-  { clock }: RunContext,
-  tree: ReturnType<typeof createSafeTree>,
-  steps: readonly DirectoryStep[],
-): Promise<Leftover[]> {
+function sweep({ clock }: RunContext, tree: SafeTree, steps: readonly DirectoryStep[]): Promise<LeftBehind[]> {
   const directories = new Map([['', [] as readonly string[]]])
   for (const { path } of steps) directories.set(showPath(path), path)
-  const leftovers: Leftover[] = []
-  for (const path of directories.values()) {
-    let directory: string
-    try {
-      directory = tree.ensureDirectory(path)
-    } catch {
-      continue // told already
-    }
-    leftovers.push(...(await sweepDirectory(directory, clock)))
-  }
-  return leftovers
+  return sweepTree(tree, directories.values(), clock)
 }
 
-/** What an interrupted run left of files that are complete now, in this version or another. */
-async function removeSettled(
-  root: string,
-  steps: readonly DownloadStep[],
-  leftovers: readonly Leftover[],
-  tally: Tally,
-): Promise<void> {
-  if (leftovers.length === 0 || tally.stoppedBy !== undefined) return
+/** Paths of the files that are complete now. */
+function settledPaths(steps: readonly DownloadStep[], tally: Tally): Set<string> {
   const failed = new Set(tally.failed.map(({ path }) => path))
-  const settled = new Set(
-    steps.flatMap((step) =>
-      step.do === 'download' && !failed.has(step.shown) ? [join(root, showPath(step.path))] : [],
-    ),
+  return new Set(
+    steps.flatMap((step) => (step.do === 'download' && !failed.has(step.shown) ? [showPath(step.path)] : [])),
   )
-  for (const leftover of leftovers) if (settled.has(leftover.target)) await leftover.remove()
 }
 
 function refuseFileTarget(target: string): void {
@@ -187,12 +192,7 @@ async function listSource(api: Api, source: string, contents: boolean, signal: A
   ]
 }
 
-function guardDirectory(
-  context: RunContext,
-  tree: ReturnType<typeof createSafeTree>,
-  step: DirectoryStep,
-  tally: Tally,
-): void {
+function guardDirectory(context: RunContext, tree: SafeTree, step: DirectoryStep, tally: Tally): void {
   try {
     tree.ensureDirectory(step.path)
   } catch (thrown) {
@@ -205,6 +205,7 @@ function guardDirectory(
 /** Decides by what is on the disk, which it does not change. */
 function lookAtDisk(
   root: string,
+  disk: Target,
   wanted: readonly DownloadStep[],
   options: DownloadOptions,
   signal: AbortSignal,
@@ -233,7 +234,7 @@ function lookAtDisk(
         if (info === undefined) steps.push(step)
         directories.push(step)
       } else {
-        const decided = info === undefined ? step : decide(root, step, info, options, names)
+        const decided = info === undefined ? step : decide(root, disk, step, info, options, names)
         if (decided === undefined) skipped++
         else steps.push(decided)
       }
@@ -257,6 +258,7 @@ function lookAt(path: string): Stats | undefined {
 /** What to do about a file whose name is on the disk; `undefined` for nothing. */
 function decide(
   root: string,
+  disk: Target,
   step: FileStep,
   info: Stats,
   options: DownloadOptions,
@@ -271,7 +273,7 @@ function decide(
   const modified = node.timestampModification ?? node.updatedAt
   const isSameSize = info.size === node.size
   const isCompared = isSameSize && options.checksum === true
-  const isSame = isSameSize && modified !== undefined && sameTime(storableTime(modified), info.mtimeMs)
+  const isSame = isSameSize && modified !== undefined && isTimeOn(disk, modified, info.mtimeMs)
   const action = options.onConflict ?? 'fail'
   if (isSame && !isCompared) return undefined
   if (action === 'skip' || (action === 'newer' && !mayReplace(action, modified ?? 0, info.mtimeMs))) return undefined
@@ -288,6 +290,16 @@ function decide(
   })
   if (isCompared) return { ...found, refusal }
   throw refusal
+}
+
+/** True when a file that was given one time has the other on this disk. */
+function isTimeOn(disk: Target, wanted: number, found: number): boolean {
+  if (sameTime(wanted, found) || Math.abs(wanted - found) < disk.resolutionMs) return true
+  try {
+    return sameTime(disk.heldTime(wanted), found)
+  } catch {
+    return false
+  }
 }
 
 /** Compares contents where that decides; false when there is nothing to download. */

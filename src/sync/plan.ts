@@ -3,7 +3,7 @@
  * never touches a key, a file or the network.
  * @module
  */
-import type { RemoteNode } from '../api/wire.ts'
+import { type RemoteNode, wireTime } from '../api/wire.ts'
 import { SyncError, toSyncError } from '../errors.ts'
 import { escapeName, foldKey, localName, type NameRules, type Names, sameNameKey } from '../local/names.ts'
 import { exactKey, type LocalEntry, MAX_DEPTH, type RemoteEntry, remoteKey, showPath } from './tree.ts'
@@ -50,7 +50,8 @@ export interface CompareOptions {
 const RESOLUTION_MS = 1.001
 
 /** Equal within the coarser of two resolutions: many servers and file systems keep whole seconds only. */
-export function sameTime(a: number, b: number): boolean {
+export function sameTime(one: number, other: number): boolean {
+  const [a, b] = [wireTime(one), wireTime(other)]
   if (Math.abs(a - b) < RESOLUTION_MS) return true
   const [x, y] = [Math.floor(a), Math.floor(b)]
   const wholeSeconds = x % 1000 === 0 || y % 1000 === 0

@@ -20,7 +20,7 @@ import { join } from 'node:path'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { isTemporaryName, MANIFEST_NAME } from '../local/atomic-file.ts'
-import { FILE_MODE, secondsOf } from '../local/attributes.ts'
+import { FILE_MODE, type FileTime, secondsOf } from '../local/attributes.ts'
 import { checkLocalName } from '../local/names.ts'
 import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
 import { sameTime } from './plan.ts'
@@ -247,7 +247,7 @@ function change(
   ino: number,
   flags: number,
   mode: number | undefined,
-  mtime: number | undefined,
+  mtime: FileTime | undefined,
 ): boolean {
   const before = look(path)
   const isOther = mode !== undefined && before !== undefined && (before.mode & 0o7777) !== mode

@@ -7,7 +7,7 @@ import type { Api } from '../api/api.ts'
 import { getFileKey } from '../api/file-keys.ts'
 import { getNode, listChildren } from '../api/nodes.ts'
 import type { Completion } from '../api/uploads.ts'
-import type { RemoteNode } from '../api/wire.ts'
+import { type RemoteNode, wireTime } from '../api/wire.ts'
 import type { Clock } from '../environment.ts'
 import { SyncError } from '../errors.ts'
 import { sameNameKey } from '../local/names.ts'
@@ -114,7 +114,7 @@ export async function settle(
 
 async function isOurs(api: Api, node: RemoteNode, sent: Sent, signal: AbortSignal): Promise<boolean> {
   if (node.type !== 'file' || node.size !== sent.size) return false
-  if (sent.fileKey === undefined) return node.timestampModification === sent.modifiedAt
+  if (sent.fileKey === undefined) return node.timestampModification === wireTime(sent.modifiedAt)
   try {
     const { iv, tag } = await getFileKey(api, node.id, signal)
     return Buffer.compare(iv, sent.fileKey.iv) === 0 && Buffer.compare(tag, sent.fileKey.tag) === 0

@@ -10,8 +10,10 @@ import { basename } from 'node:path'
 import type { FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { cancelled, type ErrorClass, localError, SyncError } from '../errors.ts'
-import { createAtomicFile, type FileTimes, placeFile } from '../local/atomic-file.ts'
+import { createAtomicFile, placeFile } from '../local/atomic-file.ts'
+import type { FileTime, FileTimes } from '../local/attributes.ts'
 import { openPartialFile, type PartialFile } from '../local/partial-file.ts'
+import type { HeldDirectory } from '../local/safe-tree.ts'
 import { type DownloadContext, downloadContent, openFileKey, type Sink, sizeOf } from './content.ts'
 import { downloadLarge, LARGE_BYTES, type LargeFiles } from './segments.ts'
 import { fetchSmall, isSmall } from './small-file.ts'
@@ -31,7 +33,7 @@ export interface KnownFile {
   /** Permission bits. */
   readonly mode: number
   /** Seconds since the epoch. */
-  readonly mtime: number
+  readonly mtime: FileTime
 }
 
 export interface DownloadTarget {
@@ -43,6 +45,8 @@ export interface DownloadTarget {
   readonly beforeRename?: () => void
   /** Absent: the server says what time it has, and nobody else may read it. */
   readonly known?: KnownFile | undefined
+  /** The directory that `target` is in, if it is one of a `SafeTree`; held until the end. */
+  readonly directory?: Pick<HeldDirectory, 'confirm'>
   /** Shared by all downloads of a run. */
   readonly large: LargeFiles
   /** Where the file key comes from; default: asked for now. */
@@ -93,6 +97,7 @@ async function receiveSmall(
   await placeFile(target, content, {
     times: timesOf(node, known),
     ...(known === undefined ? {} : { mode: known.mode }),
+    confirm: options.directory?.confirm,
     beforeRename: () => checkBefore(target, options),
   })
   context.onEvent?.({ type: 'part-confirmed', path: options.shown, bytes: content.length })
@@ -107,7 +112,7 @@ async function receiveFile(
   signal: AbortSignal,
 ): Promise<void> {
   const size = sizeOf(node)
-  let file = await openTemporary(context, node, fileKey, target, size)
+  let file = await openTemporary(context, node, fileKey, target, options, size)
   const isResumed = file.found > 0
   try {
     await receive(context, node, fileKey, file, target, options, signal)
@@ -115,7 +120,7 @@ async function receiveFile(
     // What was on the disk may be to blame; the next try does without it.
     if (!isResumed || !(error instanceof SyncError) || error.code !== 'CONTENT_TAMPERED') throw error
     context.onEvent?.({ type: 'file-started', path: options.shown, bytes: size })
-    file = await openTemporary(context, node, fileKey, target, size)
+    file = await openTemporary(context, node, fileKey, target, options, size)
     await receive(context, node, fileKey, file, target, options, signal)
   }
 }
@@ -131,15 +136,16 @@ async function openTemporary(
   node: RemoteNode,
   fileKey: FileKey | undefined,
   target: string,
+  { directory }: DownloadTarget,
   size: number,
 ): Promise<PartialFile> {
   if (fileKey !== undefined && size >= LARGE_BYTES) {
     const version = Buffer.concat([fileKey.iv, fileKey.tag]).toString('base64')
     const identity = `${api.origin}\0${node.id}\0${version}`
-    const file = await openPartialFile(target, { identity, size, clock })
+    const file = await openPartialFile(target, { identity, size, clock, confirm: directory?.confirm })
     if (file !== undefined) return file
   }
-  const file = await createAtomicFile(target)
+  const file = await createAtomicFile(target, directory?.confirm)
   return { ...file, found: 0, keep: file.discard }
 }
 
@@ -202,13 +208,11 @@ function sinkOf({ handle }: PartialFile, name: string, hash: Hash | undefined): 
   }
 }
 
-/** The time a file gets on disk for a time on the server: one that every file system can hold. */
-export const storableTime = (ms: number): number => Math.min(Math.max(ms, 0), Date.UTC(2106, 0))
-
+/** The file system takes what is nearest to it; a `Date` also keeps what is before 1970. */
 function timesOf(node: RemoteNode, known: KnownFile | undefined): FileTimes | undefined {
   if (known !== undefined) return { atime: known.mtime, mtime: known.mtime }
   const modified = node.timestampModification ?? node.updatedAt
-  return modified === undefined ? undefined : { atime: new Date(), mtime: new Date(storableTime(modified)) }
+  return modified === undefined ? undefined : { atime: new Date(), mtime: new Date(modified) }
 }
 
 /** The last look before a file takes its name. */

@@ -109,7 +109,7 @@ export function createFileKeyCache(options: FileKeyCacheOptions): FileKeyCache {
       const { sealer, pending } = shelf
       const name = String(nodeId)
       pending.push(Buffer.concat([sealer.idOf(name), sealer.seal(name, fileKey)]))
-      if (pending.length >= BATCH) flush()
+      if (pending.length >= BATCH) void flush()
     },
     async flush() {
       await flush()
@@ -134,12 +134,19 @@ async function openFile(
   const isOurs = process.platform === 'win32' || ((info.mode & 0o077) === 0 && info.uid === process.getuid?.())
   if (!info.isFile() || !isOurs || info.size < HEADER_BYTES || info.size >= limitOf(max + 1)) return undefined
   const handle = await open(path, flags)
-  const start = Buffer.alloc(HEADER_BYTES)
-  const { bytesRead } = await handle.read(start, 0, HEADER_BYTES, 0)
-  if (bytesRead === HEADER_BYTES && start.equals(header)) return [handle, info.size]
-  await handle.close()
+  try {
+    const start = Buffer.alloc(HEADER_BYTES)
+    const { bytesRead } = await handle.read(start, 0, HEADER_BYTES, 0)
+    if (bytesRead === HEADER_BYTES && start.equals(header)) return [handle, info.size]
+  } catch (error) {
+    await closeQuietly(handle)
+    throw error
+  }
+  await closeQuietly(handle)
   return undefined
 }
+
+const closeQuietly = (handle: FileHandle) => handle.close().catch(() => {})
 
 const openQuietly = (path: string, header: Buffer, flags: string, max: number) =>
   openFile(path, header, flags, max).catch(() => undefined)
@@ -159,7 +166,7 @@ async function load(path: string, header: Buffer, max: number): Promise<Map<stri
   } catch {
     // What was read counts.
   } finally {
-    await handle.close()
+    await closeQuietly(handle)
   }
   return records
 }

@@ -27,6 +27,8 @@ export interface UploadStart {
   readonly partSize: number
   /** Absent when the upload cannot be resumed: it is listed to be cancelled then. */
   readonly sealed?: SealedEncryption | undefined
+  /** There is nothing to go on with: a later run only cancels it. Only losing power loses this record. */
+  readonly isSinglePart?: boolean
 }
 
 export interface SentPart {
@@ -205,7 +207,9 @@ function replay(states: Map<number, State>, value: unknown): void {
   const what = text(fields, 'do')
   if (what === 'begin') {
     if (states.has(id)) throw wrong()
-    states.set(id, { ...parseStart(fields), id, parts: new Map(), receipts: new Map(), abandoned: false })
+    const start = parseStart(fields)
+    const abandoned = start.isSinglePart === true
+    states.set(id, { ...start, id, parts: new Map(), receipts: new Map(), abandoned })
     return
   }
   const state = states.get(id)
@@ -242,7 +246,8 @@ function replaySending(state: State, fields: Fields): void {
   state.parts.set(number, { offset, length, digest: bytes(fields, 'digest', [16]) })
 }
 
-const NANOSECONDS = /^-?\d{1,20}$/
+/** Also of years far away. */
+const NANOSECONDS = /^-?\d{1,30}$/
 const INTEGER = /^\d{1,20}$/
 
 function parseStart(fields: Fields): UploadStart {
@@ -263,6 +268,7 @@ function parseStart(fields: Fields): UploadStart {
     ...(Object.hasOwn(fields, 'replaces') && fields.replaces !== undefined
       ? { replaces: count(fields, 'replaces') }
       : {}),
+    ...(fields.isSinglePart === true ? { isSinglePart: true } : {}),
     ...(Object.hasOwn(fields, 'fileKey')
       ? { sealed: { fileKey: parseFileKey(fields.fileKey), digestKey: parseFileKey(fields.digestKey) } }
       : {}),

@@ -125,7 +125,8 @@ async function openEncryptor(
 /** Gives an upload up for good: it is never resumed, and stays in the journal until it is gone at the server. */
 export async function retire(api: Api, entry: JournaledUpload, signal?: AbortSignal): Promise<void> {
   if (!entry.isAbandoned) await entry.abandon()
-  if (entry.completedWith !== undefined && (await mayStillAppear(api, entry.uploadId, signal))) return
+  const mayBeComplete = entry.completedWith !== undefined || entry.isSinglePart === true
+  if (mayBeComplete && (await mayStillAppear(api, entry.uploadId, signal))) return
   if (await giveUpUpload(api, entry.uploadId)) entry.settle()
 }
 

@@ -117,6 +117,8 @@ function createOutlet(write: (chunks: Uint8Array[]) => Promise<void>, confirm: (
     behind += bytes
     const before = last
     const written = write(batch)
+    // When one before it has failed nobody looks at it any more.
+    written.catch(() => {})
     last = before
       .then(() => written)
       .then(() => {

@@ -127,7 +127,7 @@ async function attemptUpload(
 
 /** A small file that was read whole, or one that is read while it is sent. */
 type Source = { readonly modifiedAt: number } & (
-  | { readonly bytes: Uint8Array }
+  | { readonly bytes: Uint8Array; readonly identity: SourceIdentity }
   | { readonly size: number; readonly reader: StableReader }
 )
 
@@ -139,7 +139,9 @@ interface Attempt {
   maker?: PartMaker
   channel?: UploadChannel
   /** Present for a file above one part, where there is a journal. */
-  entry?: JournaledUpload
+  entry?: JournaledUpload | undefined
+  /** The same for a file of one part, which is not gone on with. */
+  listed?: JournaledUpload | undefined
   partSize: number
   isCompleting: boolean
 }
@@ -167,6 +169,7 @@ async function sendFile(
     const finished = await open(context, request, source, size, attempt)
     const result = finished ?? (await sendContent(context, request, source, size, attempt, stop))
     attempt.entry?.settle()
+    attempt.listed?.settle()
     onEvent?.({ type: 'file-done', path: shown, bytes: size })
     return { bytes: size, ...result }
   } catch (error) {
@@ -205,31 +208,34 @@ async function open(
       return undefined
     }
   }
-  await openFresh(context, request, source.modifiedAt, size, reader, attempt)
+  await openFresh(context, request, source, size, attempt)
   return undefined
 }
 
 async function openFresh(
   { api, clock, direct, window, resume }: UploadContext,
   request: UploadRequest,
-  modifiedAt: number,
+  from: Source,
   size: number,
-  reader: StableReader | undefined,
   attempt: Attempt,
 ): Promise<void> {
   const { source: path, parentId, name, wrapFor } = request
+  const { modifiedAt } = from
   const { signal, partSize } = attempt
-  const journal = size > partSize ? resume?.journal : undefined
+  const isSinglePart = size <= partSize
+  const journal = isSinglePart ? undefined : resume?.journal
   const isLarge = size > Math.min(partSize, THREAD_FROM)
   const resumable = wrapFor && isLarge ? createResumableEncryptor({ checkOutput: true }) : undefined
   attempt.encryptor = resumable ?? (wrapFor && createFileEncryptor({ checkOutput: true }))
   const sealed = journal && direct && wrapFor ? await resumable?.seal(wrapFor) : undefined
   const channel = await openUploadChannel(api, { parentId, name, size, modifiedAt }, { direct, window, clock, signal })
   attempt.channel = channel
-  if (journal === undefined || reader === undefined) return
   const { uploadId } = channel
   const replaces = request.replaces?.id
-  attempt.entry = journal.begin({ uploadId, path, source: reader.identity, parentId, name, replaces, partSize, sealed })
+  const source = 'reader' in from ? from.reader.identity : from.identity
+  const start = { uploadId, path, source, parentId, name, replaces, partSize }
+  attempt.entry = journal?.begin({ ...start, sealed })
+  if (isSinglePart) attempt.listed = resume?.journal.begin({ ...start, isSinglePart })
 }
 
 /** Sends all parts, and completes the upload when every check has passed. */
@@ -320,8 +326,9 @@ async function giveUp(context: UploadContext, attempt: Attempt, error: unknown, 
   // An upload that may be visible already is not cancelled; the server drops what is left of it.
   const mayBeVisible = isCompleting && error instanceof SyncError && error.code === 'UPLOAD_UNCERTAIN'
   if (mayBeVisible || (entry !== undefined && (outer.aborted || saysNothingOfUpload(error)))) return
-  if (entry === undefined) await channel.cancel()
-  else await retire(context.api, entry)
+  if (entry !== undefined) return retire(context.api, entry)
+  await channel.cancel()
+  attempt.listed?.settle()
 }
 
 const TRANSIENT = new Set(['network', 'server', 'rate_limit'])

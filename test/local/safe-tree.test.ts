@@ -1,7 +1,10 @@
-import { mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises'
+import { readdirSync, writeFileSync } from 'node:fs'
+import { mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { createSafeTree, foldsCase } from '../../src/local/safe-tree.ts'
+import { createAtomicFile, placeFile } from '../../src/local/atomic-file.ts'
+import { createSafeTree } from '../../src/local/safe-tree.ts'
+import { foldsCase } from '../../src/local/target.ts'
 import { freshDirectory } from '../support/files.ts'
 
 const blocked = expect.objectContaining({ class: 'conflict', code: 'PATH_BLOCKED' })
@@ -119,4 +122,69 @@ test('whether case folds is found out without leaving a trace', async () => {
   await writeFile(join(directory, 'PROBE'), '')
   expect(await readdir(directory)).toHaveLength(folds ? 1 : 2)
   expect(() => foldsCase(join(directory, 'none'))).toThrow(expect.objectContaining({ code: 'LOCAL_ENOENT' }))
+})
+
+describe('directories in use', () => {
+  const write = (path: string, confirm?: (fd: number, name: string) => void) =>
+    placeFile(path, Buffer.from('plaintext'), { confirm, beforeRename: () => {} })
+
+  test.skipIf(process.platform !== 'linux')('what is done in one stays in it, whatever gets its name', async () => {
+    const { root, outside, tree } = await world()
+    for (const swap of [(path: string) => symlink(outside, path), (path: string) => mkdir(path)]) {
+      const directory = tree.hold(['a', 'b'])
+      await rename(join(root, 'a'), join(root, 'moved'))
+      await swap(join(root, 'a'))
+      await write(directory.at('file'))
+      expect(await readFile(join(root, 'moved', 'b', 'file'), 'utf8')).toBe('plaintext')
+      directory.release()
+      expect(() => tree.hold(['a', 'b'])).toThrow(swapped)
+      expect(() => tree.within(['a'], () => {})).toThrow(swapped)
+      await rm(join(root, 'a'), { recursive: true })
+      await rename(join(root, 'moved'), join(root, 'a'))
+      tree.check(['a', 'b'])
+    }
+    expect(await readdir(outside)).toEqual([])
+  })
+
+  test.skipIf(process.platform !== 'linux')(
+    'a link that is there a moment too early gets no directory either',
+    async () => {
+      const { root, outside, tree } = await world()
+      tree.ensureDirectory(['a'])
+      await symlink(outside, join(root, 'a', 'b'))
+      expect(() => tree.hold(['a', 'b'])).toThrow(blocked)
+      expect(await readdir(outside)).toEqual([])
+    },
+  )
+
+  test('many are held and let go: they stay open as long as they are held, and no longer', async () => {
+    const { root, tree } = await world()
+    const open = () => (process.platform === 'linux' ? readdirSync('/proc/self/fd').length : 0)
+    const before = open()
+    const first = tree.hold(['first'])
+    for (let n = 0; n < 200; n++) tree.within([`d${n % 100}`, 'x'], ({ at }) => writeFileSync(at('f'), String(n)))
+    expect(open() - before).toBeLessThan(120)
+    writeFileSync(first.at('f'), 'first')
+    expect(await readFile(join(root, 'first', 'f'), 'utf8')).toBe('first')
+    tree.close()
+    writeFileSync(first.at('g'), 'still held')
+    first.release()
+    first.release()
+    expect(await readdir(join(root, 'first'))).toEqual(['f', 'g'])
+    expect(open()).toBeLessThanOrEqual(before)
+  })
+
+  test('where there are only names: nothing is written before it is sure where it goes', async () => {
+    const { root, outside } = await world()
+    const tree = createSafeTree(root, 'names')
+    const directory = tree.hold(['a'])
+    await write(directory.at('right'), directory.confirm)
+    await rename(join(root, 'a'), join(root, 'moved'))
+    await symlink(outside, join(root, 'a'))
+    await expect(write(directory.at('wrong'), directory.confirm)).rejects.toMatchObject({ code: 'PATH_SWAPPED' })
+    const file = createAtomicFile(directory.at('wrong'), directory.confirm)
+    await expect(file).rejects.toMatchObject({ code: 'PATH_SWAPPED' })
+    expect(await readdir(outside)).toEqual([])
+    expect(await readdir(join(root, 'moved'))).toEqual(['right'])
+  })
 })

@@ -17,7 +17,7 @@ import { type RunEnd, reported } from '../automation.ts'
 import { checkSetName, loadSet, remoteTarget } from '../backup-config.ts'
 import { connect } from '../connect.ts'
 import { accountName, type Context, namesOf, requireSettings, text } from '../context.ts'
-import { display, plural, showBytes } from '../display.ts'
+import { display, isoTime, plural, showBytes } from '../display.ts'
 import { exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
 import { createProgress, hintsOf, summaryFields } from '../output.ts'
 import { homeDirectory } from '../profile.ts'
@@ -206,7 +206,7 @@ export async function show(context: Context, name: string, wanted: string, path?
   const code = tellRuns(context, runs)
   for (const entry of entriesBelow(manifest.entries, path === undefined ? [] : [path])) {
     const size = entry.kind === 'file' ? String(entry.size) : '-'
-    const time = new Date(Number(BigInt(entry.mtimeNs) / 1_000_000n)).toISOString().slice(0, 19)
+    const time = isoTime(Number(BigInt(entry.mtimeNs) / 1_000_000n)).replace(/\.\d+Z$/, '')
     const more = entry.kind === 'symlink' ? ` -> ${display(entry.target, 200)}` : ''
     const state = entry.kind === 'file' ? stateText(entry) : ''
     output.result(

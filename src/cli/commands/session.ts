@@ -8,7 +8,7 @@ import { parseDump, type SessionDump } from '../../session/grant.ts'
 import type { SessionCheck } from '../../session/session.ts'
 import { connect, openStore } from '../connect.ts'
 import type { Context } from '../context.ts'
-import { display, jsonLine } from '../display.ts'
+import { display, isoTime, jsonLine } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
 import type { Output } from '../output.ts'
 import { deleteProfile, loadProfile, type Profile, parseProfile, saveProfile } from '../profile.ts'
@@ -30,7 +30,7 @@ export async function show(context: Context): Promise<number> {
   const { client, profile, store } = await connect(context)
   try {
     const check = await client.session.check({ online, signal: context.signal })
-    const expires = check.expiresAt === undefined ? undefined : new Date(check.expiresAt).toISOString()
+    const expires = check.expiresAt === undefined ? undefined : isoTime(check.expiresAt)
     const state = check.valid ? `valid${online ? ', says the server' : ''}` : REASONS[check.reason!]
     context.output.result(
       [
@@ -64,7 +64,7 @@ export async function renew(context: Context): Promise<void> {
   try {
     await client.session.renew(context.signal)
     const { expiresAt } = await client.session.check()
-    const until = expiresAt === undefined ? undefined : new Date(expiresAt).toISOString()
+    const until = expiresAt === undefined ? undefined : isoTime(expiresAt)
     context.output.done(`Login renewed${until === undefined ? '' : ` until ${until}`}`, {
       type: 'renewed',
       expiresAt: until,

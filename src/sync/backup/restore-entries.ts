@@ -10,7 +10,6 @@ import {
   constants,
   fchmodSync,
   fstatSync,
-  futimesSync,
   lstatSync,
   lutimesSync,
   openSync,
@@ -20,16 +19,16 @@ import {
   type Stats,
   symlinkSync,
 } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import type { FileKey } from '../../../crypto/index.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../../errors.ts'
 import { syncDirectory, temporaryName } from '../../local/atomic-file.ts'
-import { FILE_MODE, secondsOf } from '../../local/attributes.ts'
+import { FILE_MODE, secondsOf, setTimes } from '../../local/attributes.ts'
 import { checkSpace } from '../../local/free-space.ts'
+import { bytesLeft, inDirectory, type LeftBehind, removeSettled, sweepTree } from '../../local/leftovers.ts'
 import { checkLocalName, foldKey } from '../../local/names.ts'
-import { type Leftover, sweepDirectory } from '../../local/partial-file.ts'
-import { createSafeTree, foldsCase, type SafeTree } from '../../local/safe-tree.ts'
+import { createSafeTree, foldsCase, type HeldDirectory, type SafeTree } from '../../local/safe-tree.ts'
 import { downloadFile, type LocalVersion } from '../../transfer/download.ts'
 import { createKeysAhead, type KeysAhead } from '../../transfer/keys-ahead.ts'
 import { createLargeFiles, type LargeFiles } from '../../transfer/segments.ts'
@@ -59,6 +58,20 @@ export async function restoreEntries(
   { onConflict = 'fail', trustTimes = false, jobs = DEFAULT_JOBS, signal }: RestoreHow,
 ): Promise<void> {
   const tree = createSafeTree(target)
+  try {
+    await carryOut(context, tree, entries, tally, { onConflict, trustTimes, jobs, signal })
+  } finally {
+    tree.close()
+  }
+}
+
+async function carryOut(
+  context: RunContext,
+  tree: SafeTree,
+  entries: readonly BackupEntry[],
+  tally: Tally,
+  { onConflict, trustTimes, jobs, signal }: Required<RestoreHow>,
+): Promise<void> {
   const failed = (path: string, thrown: unknown) => {
     const error = toSyncError(signal.aborted ? signal.reason : thrown)
     tally.failed.push({ path, error })
@@ -70,7 +83,7 @@ export async function restoreEntries(
   const links = usable.filter((entry): entry is LinkEntry => entry.kind === 'symlink')
   for (const { path } of directories) {
     try {
-      makeEnterable(tree.ensureDirectory(componentsOf(path)))
+      tree.within(componentsOf(path), (directory) => makeEnterable(directory))
     } catch (error) {
       failed(path, error)
     }
@@ -102,17 +115,18 @@ export async function restoreEntries(
   const skipped = files.length - wanted.length - (tally.failed.length - failedBefore)
 
   const bytes = wanted.reduce((sum, { entry }) => sum + entry.size, 0)
-  await checkSpace(tree.root, bytes - leftovers.reduce((sum, leftover) => sum + leftover.bytes, 0))
+  await checkSpace(tree.root, bytes - bytesLeft(leftovers))
   context.onEvent?.({ type: 'planned', files: wanted.length, bytes, skipped })
   const keys = createKeysAhead(
     context,
     wanted.map(({ node }) => node),
   )
   const large = createLargeFiles()
-  const changed = new Set<string>()
+  const changed = new Map<string, readonly string[]>()
   const work = async (step: Restore, stop: AbortSignal) => {
     const restored = await restoreFile(context, tree, step, { keys, large }, stop)
-    changed.add(dirname(join(tree.root, step.entry.path)))
+    const parent = componentsOf(step.entry.path).slice(0, -1)
+    changed.set(parent.join('/'), parent)
     return restored
   }
   await runEntries(wanted, jobs, tally, work, how)
@@ -121,9 +135,9 @@ export async function restoreEntries(
   await large.close()
   try {
     // New names survive a power cut from here on.
-    for (const directory of changed) await syncDirectory(directory)
+    for (const directory of changed.values()) await inDirectory(tree, directory, syncDirectory)
   } catch (error) {
-    tally.stoppedBy ??= toSyncError(localError(error, `sync ${target}`))
+    tally.stoppedBy ??= toSyncError(localError(error, `sync ${tree.root}`))
   }
   if (tally.stoppedBy !== undefined) return
 
@@ -134,7 +148,7 @@ export async function restoreEntries(
       failed(entry.path, error)
     }
   }
-  await removeSettled(tree.root, files, leftovers, tally)
+  await removeSettled(tree, leftovers, settledPaths(files, tally), context.clock)
   // Deepest first: what is written below changes the time, and a mode may forbid to go there.
   for (const entry of directories.sort((a, b) => (a.path < b.path ? 1 : -1))) {
     try {
@@ -146,12 +160,12 @@ export async function restoreEntries(
 }
 
 /** A directory that an earlier restore has finished may forbid its owner to write; it is finished again at the end. */
-function makeEnterable(path: string): void {
+function makeEnterable(directory: HeldDirectory): void {
   try {
-    accessSync(path, constants.R_OK | constants.W_OK | constants.X_OK)
+    accessSync(directory.path, constants.R_OK | constants.W_OK | constants.X_OK)
   } catch {
     try {
-      onDirectory(path, (fd) => fchmodSync(fd, (fstatSync(fd).mode & DIRECTORY_MODE) | 0o700))
+      onDirectory(directory, (fd) => fchmodSync(fd, (fstatSync(fd).mode & DIRECTORY_MODE) | 0o700))
     } catch {
       // What cannot be written there is told by its name.
     }
@@ -159,37 +173,20 @@ function makeEnterable(path: string): void {
 }
 
 /** Tidies up after restores that were killed; returns what this one may go on with. */
-async function sweep({ clock }: RunContext, tree: SafeTree, entries: readonly BackupEntry[]): Promise<Leftover[]> {
+function sweep({ clock }: RunContext, tree: SafeTree, entries: readonly BackupEntry[]): Promise<LeftBehind[]> {
   const directories = new Map([['', [] as readonly string[]]])
   for (const { kind, path } of entries) {
     const parts = componentsOf(path)
     const directory = kind === 'directory' ? parts : parts.slice(0, -1)
     directories.set(directory.join('/'), directory)
   }
-  const leftovers: Leftover[] = []
-  for (const parts of directories.values()) {
-    let directory: string
-    try {
-      directory = tree.ensureDirectory(parts)
-    } catch {
-      continue // told of what is to be in it
-    }
-    for (const leftover of await sweepDirectory(directory, clock)) leftovers.push(leftover)
-  }
-  return leftovers
+  return sweepTree(tree, directories.values(), clock)
 }
 
-/** What an interrupted restore left of files that are complete now. */
-async function removeSettled(
-  root: string,
-  files: readonly FileEntry[],
-  leftovers: readonly Leftover[],
-  { failed }: Tally,
-): Promise<void> {
-  if (leftovers.length === 0) return
+/** Paths of the files that are complete now. */
+function settledPaths(files: readonly FileEntry[], { failed }: Tally): Set<string> {
   const unsettled = new Set(failed.map(({ path }) => path))
-  const settled = new Set(files.flatMap(({ path }) => (unsettled.has(path) ? [] : [join(root, path)])))
-  for (const leftover of leftovers) if (settled.has(leftover.target)) await leftover.remove()
+  return new Set(files.flatMap(({ path }) => (unsettled.has(path) ? [] : [componentsOf(path).join('/')])))
 }
 
 /** Entries whose names mean what they say on this disk; those that meet in one are told, and none of them is written. */
@@ -310,8 +307,7 @@ async function isAsStored(
     return false // what cannot be read is damaged, too
   }
   if (onConflict === 'overwrite') {
-    tree.check(parts.slice(0, -1))
-    repair(path, entry, info)
+    tree.within(parts.slice(0, -1), (directory) => repair(directory.at(parts.at(-1)!), entry, info))
   }
   return true
 }
@@ -325,7 +321,7 @@ function repair(path: string, { mode, mtimeNs }: FileEntry, info: Stats): void {
     try {
       if (fstatSync(fd).ino !== info.ino) throw differs()
       fchmodSync(fd, mode & FILE_MODE)
-      futimesSync(fd, secondsOf(mtimeNs), secondsOf(mtimeNs))
+      setTimes(fd, { atime: secondsOf(mtimeNs), mtime: secondsOf(mtimeNs) })
     } finally {
       closeSync(fd)
     }
@@ -351,7 +347,6 @@ async function restoreFile(
 ): Promise<number> {
   const parts = componentsOf(entry.path)
   const parent = parts.slice(0, -1)
-  const path = join(tree.ensureDirectory(parent), parts.at(-1)!)
   const known = {
     mode: entry.mode & FILE_MODE,
     mtime: secondsOf(entry.mtimeNs),
@@ -365,8 +360,13 @@ async function restoreFile(
     fileKey?.wipe()
     throw swapped('its key is another one')
   }
-  const how = { shown, replaces, known, large, openKey, beforeRename: () => tree.check(parent) }
-  return downloadFile(context, node, path, how, signal).catch(told)
+  const directory = tree.hold(parent)
+  try {
+    const how = { shown, replaces, known, large, openKey, directory, beforeRename: () => tree.check(parent) }
+    return await downloadFile(context, node, directory.at(parts.at(-1)!), how, signal).catch(told)
+  } finally {
+    directory.release()
+  }
 }
 
 /** A node that is not there is content that was taken away. */
@@ -379,10 +379,20 @@ function told(thrown: unknown): never {
   })
 }
 
-function restoreLink(tree: SafeTree, { path, target, mtimeNs }: LinkEntry, onConflict: OnConflict): void {
-  const parts = componentsOf(path)
+function restoreLink(tree: SafeTree, entry: LinkEntry, onConflict: OnConflict): void {
+  const parts = componentsOf(entry.path)
   const parent = parts.slice(0, -1)
-  const place = join(tree.ensureDirectory(parent), parts.at(-1)!)
+  tree.within(parent, (directory) => makeLink(directory, parts.at(-1)!, entry, onConflict, () => tree.check(parent)))
+}
+
+function makeLink(
+  directory: HeldDirectory,
+  name: string,
+  { path, target, mtimeNs }: LinkEntry,
+  onConflict: OnConflict,
+  check: () => void,
+): void {
+  const place = directory.at(name)
   const time = secondsOf(mtimeNs)
   const info = look(place)
   try {
@@ -393,13 +403,13 @@ function restoreLink(tree: SafeTree, { path, target, mtimeNs }: LinkEntry, onCon
       if (onConflict === 'fail' || info.isDirectory()) throw differs()
     }
     // In one step, so that whoever is killed leaves the old one or the new one.
-    const temporary = join(dirname(place), temporaryName())
+    const temporary = directory.at(temporaryName())
     symlinkSync(target, temporary)
     try {
       lutimesSync(temporary, time, time)
       const now = look(place)
       if (now?.ino !== info?.ino || now?.mtimeMs !== info?.mtimeMs) throw differs()
-      tree.check(parent)
+      check()
       renameSync(temporary, place)
     } finally {
       rmSync(temporary, { force: true })
@@ -409,8 +419,8 @@ function restoreLink(tree: SafeTree, { path, target, mtimeNs }: LinkEntry, onCon
   }
 }
 
-function onDirectory(path: string, work: (fd: number) => void): void {
-  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+function onDirectory({ path, flags }: HeldDirectory, work: (fd: number) => void): void {
+  const fd = openSync(path, constants.O_RDONLY | flags)
   try {
     work(fd)
   } finally {
@@ -419,12 +429,13 @@ function onDirectory(path: string, work: (fd: number) => void): void {
 }
 
 function finishDirectory(tree: SafeTree, { path, mode, mtimeNs }: DirectoryEntry): void {
-  tree.check(componentsOf(path))
   try {
-    onDirectory(join(tree.root, path), (fd) => {
-      fchmodSync(fd, mode & DIRECTORY_MODE)
-      futimesSync(fd, secondsOf(mtimeNs), secondsOf(mtimeNs))
-    })
+    tree.within(componentsOf(path), (directory) =>
+      onDirectory(directory, (fd) => {
+        fchmodSync(fd, mode & DIRECTORY_MODE)
+        setTimes(fd, { atime: secondsOf(mtimeNs), mtime: secondsOf(mtimeNs) })
+      }),
+    )
   } catch (error) {
     throw localError(error, `finish the directory ${path}`)
   }
