@@ -6,6 +6,7 @@
 import { existsSync, lstatSync, type Stats, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import type { Api } from '../api/api.ts'
+import type { RemoteNode } from '../api/wire.ts'
 import { cancelled, localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { MANIFEST_NAME, syncDirectory } from '../local/atomic-file.ts'
 import { checkSpace } from '../local/free-space.ts'
@@ -14,10 +15,12 @@ import { createSafeTree, foldsCase, inTheWay, usuallyFoldsCase } from '../local/
 import { downloadFile, storableTime } from '../transfer/download.ts'
 import { createKeysAhead } from '../transfer/keys-ahead.ts'
 import { createLargeFiles } from '../transfer/segments.ts'
+import { type KnownPlaces, readKnownPlaces } from './known-places.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
 import { type DownloadStep, freeName, mayReplace, planDownload, sameTime } from './plan.ts'
 import { isConflict, requireSamePlan, transferLines } from './plan-file.ts'
-import { requireRemote } from './remote-path.ts'
+import { sealOf } from './records.ts'
+import { parseRemotePath, requireRemote } from './remote-path.ts'
 import {
   DEFAULT_JOBS,
   type DownloadOptions,
@@ -52,9 +55,15 @@ export async function runDownload(
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
   refuseFileTarget(target)
   const entries: RemoteEntry[] = []
+  /** Remote paths of what is remembered somewhere. */
+  const places = new Map<number, readonly string[]>()
   for (const source of sources) {
+    const above = parseRemotePath(source).slice(0, options.contents ? undefined : -1)
     // One by one: a call takes some 100,000 arguments at most.
-    for (const entry of await listSource(api, source, options.contents ?? false, signal)) entries.push(entry)
+    for (const entry of await listSource(api, source, options.contents ?? false, signal)) {
+      entries.push(entry)
+      if (options.state !== undefined) places.set(entry.node.id, [...above, ...entry.path])
+    }
   }
   for (const { node, path } of entries) requireEncryptedSource(node, `/${showPath(path)}`, options)
   const foldCase = options.dryRun ? usuallyFoldsCase() : foldsCase(nearestDirectory(target))
@@ -85,6 +94,7 @@ export async function runDownload(
   if (downloads.some(({ node }) => node.isEncrypted)) await keyring.ownKey(signal)
   await checkSpace(tree.root, bytes - leftovers.reduce((sum, { bytes }) => sum + bytes, 0))
 
+  const known = await readKnown(context, options, sources)
   const keys = createKeysAhead(
     context,
     downloads.map(({ node }) => node),
@@ -95,11 +105,22 @@ export async function runDownload(
     const parent = path.slice(0, -1)
     const directory = tree.ensureDirectory(parent)
     const beforeRename = () => tree.check(parent)
+    const openKey = async (one: RemoteNode, when: AbortSignal) => {
+      const fileKey = await keys.take(one, when)
+      try {
+        const place = places.get(node.id)
+        if (place !== undefined) known?.judge(place, node, fileKey && sealOf(fileKey))
+      } catch (error) {
+        fileKey?.wipe()
+        throw error
+      }
+      return fileKey
+    }
     const bytes = await downloadFile(
       context,
       node,
       `${directory}/${path.at(-1)}`,
-      { shown, replaces, beforeRename, openKey: keys.take, large },
+      { shown, replaces, beforeRename, openKey, large },
       stop,
     )
     changed.add(directory)
@@ -113,6 +134,22 @@ export async function runDownload(
   await makeDurable(changed, tally)
   await removeSettled(tree.root, wanted, leftovers, tally)
   return summarize(tally, 0)
+}
+
+/** What runs of pairs have found at the sources. */
+async function readKnown(
+  { clock, onEvent }: RunContext,
+  { state }: DownloadOptions,
+  sources: readonly string[],
+): Promise<KnownPlaces | undefined> {
+  if (state === undefined) return undefined
+  return readKnownPlaces(state, sources, clock.now(), (keptAs) =>
+    onEvent?.({
+      type: 'warning',
+      code: 'STATE_DAMAGED',
+      message: `The state of a pair was damaged; it was put aside as ${keptAs}`,
+    }),
+  )
 }
 
 /** New names survive a power cut from here on; what is said to be transferred is. */
