@@ -17,6 +17,8 @@ const ACTIONS: Readonly<Record<PlanLine['do'], string>> = {
   adopt: 'remember',
   'keep-both': 'keep both',
   conflict: 'conflict',
+  'move-aside': 'move aside',
+  'take-link': 'remove link',
   'delete-remote': 'delete there',
   'delete-local': 'delete here',
   keep: 'keep',

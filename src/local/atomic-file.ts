@@ -34,7 +34,7 @@ export const MANIFEST_NAME = `${TEMP_MARK}manifest`
 /** True for names that only we make, and that mean nothing to anybody else; see partial-file.ts. */
 export const isTemporaryName = (name: string): boolean =>
   name.startsWith(TEMP_MARK) &&
-  (name === BIN_NAME || name === MANIFEST_NAME || /\.(?:part|info|lock|break)$/.test(name))
+  (name === BIN_NAME || name === MANIFEST_NAME || /\.(?:part|info|lock|break|moving)$/.test(name))
 
 /** A fresh name that says whose it is, so that a later run can tell what nobody will come back to. */
 export function temporaryName(): string {

@@ -3,7 +3,7 @@
  * run that is killed leaves nothing that the next one would misread. Deletions come last, and only when all else went well.
  * @module
  */
-import { linkSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
+import { rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { deleteNode, deleteNodes, getNode, listChildren, moveNodes, updateFile, updateFolder } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
@@ -16,10 +16,22 @@ import { openFileKey } from '../transfer/content.ts'
 import { downloadFile } from '../transfer/download.ts'
 import { createKeysAhead } from '../transfer/keys-ahead.ts'
 import { createLargeFiles } from '../transfer/segments.ts'
-import { createLocalBin, type LocalBin, pruneBin } from './local-bin.ts'
+import { createKnownContents, type KnownContents, type KnownFile } from './known-contents.ts'
+import { createLocalBin, dropFromBin, type LocalBin, pruneBin } from './local-bin.ts'
+import { carryOutMove, changedHere, lookAt, markOf, planMove } from './local-move.ts'
 import { createTally, runEntries, type Tally } from './outcome.ts'
 import { bytesOf, type SyncStep } from './reconcile.ts'
-import { createRecord, GROWING, localChange, type SyncRecord, sealOf, UNSETTLED } from './records.ts'
+import {
+  createRecord,
+  GROWING,
+  localChange,
+  localIdentity,
+  remoteIdentity,
+  type SyncRecord,
+  sealOf,
+  UNSETTLED,
+} from './records.ts'
+import { forgetBelow, settleTouched } from './recovery.ts'
 import { ensureFolder } from './remote-path.ts'
 import { DEFAULT_JOBS, isSameContent, type RunContext, report } from './run.ts'
 import { keyOf, lookLocal, parentKey, type RemoteItem } from './scan.ts'
@@ -54,6 +66,10 @@ export interface ApplyOptions {
   readonly memory?: number
   readonly names?: Names | undefined
   readonly uploader: Uploader
+  /** Somebody has looked: contents may be older ones, or those of other files. */
+  readonly acceptAny?: boolean
+  /** What a manifest says of contents. */
+  readonly heldTo?: ReadonlyMap<string, KnownFile>
 }
 
 export interface ApplyResult {
@@ -88,12 +104,7 @@ export async function applySteps(
   const result = () => ({ tally, moved, deleted, kept, left, conflicts })
 
   // Structure: in the order of the plan, since each step may need the one before it.
-  for (const step of steps) {
-    if (tally.stoppedBy !== undefined) return result()
-    if (signal.aborted) {
-      tally.stoppedBy = toSyncError(signal.reason)
-      return result()
-    }
+  async function makeStructure(step: SyncStep): Promise<void> {
     try {
       if (step.do === 'move-remote') {
         await run.moveRemote(step)
@@ -109,6 +120,9 @@ export async function applySteps(
         state.remove(step.key)
       } else if (step.do === 'adopt') {
         run.remember(step.key, step.local, step.remote.node)
+      } else if (step.do === 'move-aside') {
+        run.moveAside(step.path, step.copy)
+        conflicts.push({ path: showPath(step.path), copy: showPath(step.copy) })
       }
     } catch (thrown) {
       const error = toSyncError(signal.aborted ? signal.reason : thrown)
@@ -116,6 +130,16 @@ export async function applySteps(
       if (isForAll(error)) tally.stoppedBy = error
     }
   }
+  async function makeStructures(isLate: boolean): Promise<boolean> {
+    for (const step of steps) {
+      if ((step.isLate === true) !== isLate) continue
+      if (signal.aborted) tally.stoppedBy ??= toSyncError(signal.reason)
+      if (tally.stoppedBy !== undefined) return false
+      await makeStructure(step)
+    }
+    return tally.stoppedBy === undefined
+  }
+  if (!(await makeStructures(false))) return result()
 
   const contents = steps.filter(isContent)
   const transfers = contents.filter((step) => step.do !== 'conflict')
@@ -134,15 +158,17 @@ export async function applySteps(
     return run.transfer(step, stop, conflicts)
   }
   run.aheadOf(transfers)
-  const named = contents.map((step) => ({ ...step, shown: showPath(step.path) }))
+  const all = contents.map((step) => ({ ...step, shown: showPath(step.path) }))
+  const named = all.filter((step) => step.isLate !== true)
   const jobs = options.jobs ?? DEFAULT_JOBS
-  const unsettled = new Set<string>()
-  const onFailure = ({ path, error }: EntryFailure) => {
-    if (error.class === 'changed') unsettled.add(path)
-    else report(context, path, error)
-  }
-  await runEntries(named, jobs, tally, work, { signal, onFailure, onBusy: context.onBusy })
-  if (unsettled.size > 0) {
+  async function transfer(entries: typeof all): Promise<void> {
+    const unsettled = new Set<string>()
+    const onFailure = ({ path, error }: EntryFailure) => {
+      if (error.class === 'changed') unsettled.add(path)
+      else report(context, path, error)
+    }
+    await runEntries(entries, jobs, tally, work, { signal, onFailure, onBusy: context.onBusy })
+    if (unsettled.size === 0) return
     // Files that were being written get another chance when everything else is done.
     const onLast = ({ path, error }: EntryFailure) => report(context, path, error)
     const isUnsettled = ({ path }: { readonly path: string }) => unsettled.has(path)
@@ -150,20 +176,26 @@ export async function applySteps(
       .splice(0)
       .filter((failure) => !isUnsettled(failure) || failure.error.class !== 'changed')
     tally.failed.push(...before)
-    const again = named.filter(({ shown }) => unsettled.has(shown))
+    const again = entries.filter(({ shown }) => unsettled.has(shown))
     if (tally.stoppedBy === undefined) {
       await runEntries(again, jobs, tally, work, { signal, onFailure: onLast, onBusy: context.onBusy })
     }
   }
-  await run.end().catch((error) => {
-    tally.stoppedBy ??= toSyncError(localError(error, 'make files durable'))
-  })
-  tally.skipped = 0
-  if (tally.stoppedBy !== undefined) return result()
-
-  const isSpotless = tally.failed.length === 0 && left === 0
-  const removals = steps.filter((step) => step.do === 'delete-remote' || step.do === 'delete-local')
-  if (!isSpotless) {
+  const makeDurable = (work: () => Promise<void>) =>
+    work().catch((error) => {
+      tally.stoppedBy ??= toSyncError(localError(error, 'make files durable'))
+    })
+  await transfer(named)
+  await makeDurable(run.settle)
+  const late = steps.filter((step) => step.isLate === true)
+  // What is of another kind on the other side was looked at when this was planned, and says nothing about other places.
+  const isSpotless = () => left === 0 && tally.failed.every(({ error }) => error.code === 'KINDS_DIFFER')
+  const removals = steps.filter(isRemoval)
+  if (tally.stoppedBy !== undefined || !isSpotless()) {
+    await makeDurable(run.end)
+    tally.skipped = 0
+    if (tally.stoppedBy !== undefined) return result()
+    left += late.length
     return { ...result(), kept: kept + removals.length }
   }
   try {
@@ -172,18 +204,31 @@ export async function applySteps(
       signal.throwIfAborted()
       try {
         if (step.do === 'delete-local') deleted += run.removeLocal(step) ? 1 : 0
+        else if (step.do === 'take-link') run.takeLink(step)
         else if (step.remote.kind === 'directory') deleted += (await run.removeFolder(step)) ? 1 : 0
       } catch (error) {
         failed(step, toSyncError(error))
       }
+    }
+    if (late.length > 0 && isSpotless()) {
+      if (await makeStructures(true)) await transfer(all.filter((step) => step.isLate === true))
+    } else {
+      left += late.length
     }
     // By the time of the run before, too: one run with a wrong clock empties no bin.
     pruneBin(target.root, Math.min(context.clock.now(), state.runs()[1]?.startedAt ?? 0))
   } catch (error) {
     tally.stoppedBy = toSyncError(signal.aborted ? signal.reason : error)
   }
+  await makeDurable(run.end)
+  tally.skipped = 0
   return result()
 }
+
+type Removal = StepOf<'delete-remote' | 'delete-local' | 'take-link'>
+
+const isRemoval = (step: SyncStep): step is Removal =>
+  step.do === 'delete-remote' || step.do === 'delete-local' || step.do === 'take-link'
 
 type ContentStep = StepOf<'upload' | 'download' | 'keep-both' | 'conflict'>
 
@@ -219,11 +264,41 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
   const places = new Map<string, Place>([['', target.container]])
   for (const [key, { kind, node, roomId }] of target.remote)
     if (kind === 'directory') places.set(key, { id: node.id, roomId })
-  const deed = (one: Deed) => {
-    state.addDeed(runId, one)
+  const tellDone = (one: Deed) => {
     if (!isStep(one)) return
     const from = 'from' in one ? { from: one.from } : {}
     context.onEvent?.({ type: 'step-done', do: one.do, path: one.path, ...from })
+  }
+  /** Something that was done at the server. */
+  const deed = (one: Deed) => {
+    state.addDeed(runId, one)
+    tellDone(one)
+  }
+  /** Does something on this disk that is written down before; a run that is killed is understood by that, see recovery.ts. */
+  function doLocally(one: Deed, what: string, act: () => void): void {
+    const number = state.addDeed(runId, one)
+    try {
+      act()
+    } catch (error) {
+      state.dropDeed(runId, number)
+      throw localError(error, what)
+    }
+    tellDone(one)
+  }
+  const isThere = (key: string) => target.remote.has(key)
+  const known: KnownContents[] = []
+  if (!options.acceptAny) {
+    known.push(createKnownContents({ records: () => records, superseded: state.superseded(), isThere }))
+    const { heldTo } = options
+    if (heldTo !== undefined) {
+      const byManifest = createKnownContents({ records: () => heldTo, isThere })
+      const readmitted = new Set(state.readmitted())
+      known.push({
+        judge(key, node, seal) {
+          if (!readmitted.has(key)) byManifest.judge(key, node, seal)
+        },
+      })
+    }
   }
   let ahead: ReturnType<typeof createKeysAhead> | undefined
 
@@ -257,6 +332,15 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
       put(toKey + key.slice(from.length), { ...record, path })
     }
   }
+  /** Names that nodes have got in this run. */
+  const renamed = new Map<number, string>()
+  function asRenamed(node: RemoteNode): RemoteNode {
+    const name = renamed.get(node.id)
+    if (name === undefined) return node
+    // That was a change, too.
+    const { updatedAt: _before, ...rest } = node
+    return { ...rest, name }
+  }
   const nameOf = (path: readonly string[]) => escapeName(path.at(-1)!, { names })
   const large = createLargeFiles(options.memory)
   /** Files on this disk whose names a power cut could still undo: remembered too early, they would look deleted. */
@@ -271,6 +355,8 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
 
   return {
     remember,
+    moveAside,
+    settle,
 
     /** Ends the transfers: what arrived is durable then, and remembered. */
     async end(): Promise<void> {
@@ -301,39 +387,32 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
           if (now?.parentId !== parent.id || now.name !== name) throw error
         }
       }
+      renamed.set(node.id, name)
       deed({ do: 'moved-remote', path: showPath(step.path), from: showPath(step.from), id: node.id })
       rename(from, step.path)
       const record = records.get(step.key)
-      if (step.kind === 'file' && record !== undefined) remember(step.key, step.local, node, record.seal)
+      if (step.kind === 'file' && record !== undefined && !step.isCaseOnly)
+        remember(step.key, step.local, node, record.seal)
     },
 
     async moveLocal(step: StepOf<'move-local'>): Promise<void> {
       const entry = lookLocal(root, step.from)
       const from = keyOf(step.from)
       const record = records.get(from)
-      if (entry === undefined || (record !== undefined && localChange(record, entry) !== 'same')) throw changedHere()
+      const isSame = record !== undefined && entry !== undefined && localChange(record, entry) === 'same'
+      if (entry === undefined || (record !== undefined && !isSame && !step.isCaseOnly)) throw changedHere()
       local().check(step.from.slice(0, -1))
-      const directory = local().ensureDirectory(step.path.slice(0, -1))
-      const [source, destination] = [join(root, ...step.from), join(directory, step.path.at(-1)!)]
-      try {
-        if (step.kind === 'file') {
-          // Never over something that is there.
-          linkSync(source, destination)
-          unlinkSync(source)
-        } else if (lookLocal(root, step.path) === undefined) {
-          renameSync(source, destination)
-        } else {
-          throw changedHere()
-        }
-      } catch (error) {
-        throw localError(error, `move ${showPath(step.from)}`)
-      }
+      local().ensureDirectory(step.path.slice(0, -1))
+      const move = planMove(root, step.from, step.path)
+      doLocally(move, `move ${showPath(step.from)}`, () => carryOutMove(root, move))
       tree = undefined
       bin = undefined
-      deed({ do: 'moved-local', path: showPath(step.path), from: showPath(step.from) })
       rename(from, step.path)
       const moved = lookLocal(root, step.path)
-      if (step.kind === 'file' && moved !== undefined) remember(step.key, moved, step.remote.node, record?.seal)
+      if (step.kind !== 'file' || moved === undefined) return
+      const now = records.get(step.key)
+      if (!step.isCaseOnly) remember(step.key, moved, step.remote.node, record?.seal)
+      else if (isSame && now !== undefined) put(step.key, { ...now, local: localIdentity(moved) })
     },
 
     async makeFolder(step: StepOf<'make-folder'>): Promise<void> {
@@ -347,8 +426,12 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     },
 
     makeDirectory(step: StepOf<'make-directory'>): void {
+      local().ensureDirectory(step.path.slice(0, -1))
+      if (lookLocal(root, step.path) === undefined) {
+        const made = { do: 'created-local', path: showPath(step.path), isDirectory: true } as const
+        doLocally(made, `create ${showPath(step.path)}`, () => local().ensureDirectory(step.path))
+      }
       local().ensureDirectory(step.path)
-      deed({ do: 'created-local', path: showPath(step.path), isDirectory: true })
       const [entry, place] = [lookLocal(root, step.path), target.remote.get(step.key)]
       if (entry !== undefined && place !== undefined) remember(step.key, entry, place.node)
     },
@@ -373,11 +456,20 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
           const { local: entry, remote, copy } = step
           if (step.unlessSame && (await isSame(entry, remote, stop))) return undefined
           requireSame(entry)
-          moveAside(step.path, copy)
-          conflicts.push({ path: showPath(step.path), copy: showPath(copy) })
-          context.onEvent?.({ type: 'conflict', path: showPath(step.path), copy: showPath(copy) })
-          const down = await download(step.path, remote, undefined, stop)
-          return down + ((await upload(copy, undefined, stop)) ?? 0)
+          let isAside = false
+          const makeWay = () => {
+            moveAside(step.path, copy)
+            isAside = true
+            conflicts.push({ path: showPath(step.path), copy: showPath(copy) })
+          }
+          let down = 0
+          try {
+            down = await download(step.path, remote, entry, stop, makeWay)
+          } finally {
+            // What has another name now is sent, whatever became of the rest.
+            if (isAside) down += (await upload(copy, undefined, stop)) ?? 0
+          }
+          return down
         }
       }
     },
@@ -400,7 +492,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
           signal.throwIfAborted()
           const ready: StepOf<'delete-remote'>[] = []
           const checks = siblings.slice(at, at + DELETE_BATCH).map(async (step) => {
-            if (lookLocal(root, step.path) !== undefined) throw changedHere()
+            if (isBack(step)) throw changedHere()
             await checkUnchanged(api, step.remote.node, signal)
             ready.push(step)
           })
@@ -421,8 +513,9 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     },
 
     /** True when it was empty and is gone. */
-    async removeFolder({ key, path, remote }: StepOf<'delete-remote'>): Promise<boolean> {
-      if (lookLocal(root, path) !== undefined) return false
+    async removeFolder(step: StepOf<'delete-remote'>): Promise<boolean> {
+      const { key, path, remote } = step
+      if (isBack(step)) return false
       for await (const _child of listChildren(api, remote.node.id, signal)) return false
       await deleteNode(api, remote.node.id, signal).catch((error) => {
         if (toSyncError(error).class !== 'not_found') throw error
@@ -432,24 +525,55 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
       return true
     },
 
-    removeLocal({ key, path, local: entry }: StepOf<'delete-local'>): boolean {
+    takeLink({ path }: StepOf<'take-link'>): void {
+      const shown = showPath(path)
+      const now = lookAt(join(root, ...path))
+      if (now?.isSymbolicLink() !== true) throw changedHere()
+      const taken = { do: 'deleted-local', path: shown, bin: binOf().placeOf(path), was: markOf(now) } as const
+      doLocally(taken, `move ${shown} into the bin`, () => binOf().take(path))
+    },
+
+    removeLocal({ key, path, local: entry, whole }: StepOf<'delete-local'>): boolean {
+      const shown = showPath(path)
+      const was = markOf(entry)
+      if (whole !== undefined) {
+        for (const one of whole) requireSame(one)
+        const taken = { do: 'deleted-local', path: shown, bin: binOf().placeOf(path), was } as const
+        doLocally(taken, `move ${shown} into the bin`, () => binOf().take(path))
+        tree = undefined
+        bin = undefined
+        forgetBelow(state, key)
+        return true
+      }
       if (entry.kind === 'directory') {
+        let isLeft = false
+        local().check(path.slice(0, -1))
+        const removed = { do: 'deleted-local', path: shown, was } as const
+        const number = state.addDeed(runId, removed)
         try {
-          local().check(path.slice(0, -1))
           rmdirSync(join(root, ...path))
         } catch (error) {
           // Something is in it that takes no part in this.
-          if (systemCode(error) === 'ENOTEMPTY' || systemCode(error) === 'EEXIST') return false
-          if (systemCode(error) !== 'ENOENT') throw localError(error, `remove ${showPath(path)}`)
+          isLeft = systemCode(error) === 'ENOTEMPTY' || systemCode(error) === 'EEXIST'
+          if (isLeft || systemCode(error) !== 'ENOENT') state.dropDeed(runId, number)
+          if (!isLeft && systemCode(error) !== 'ENOENT') throw localError(error, `remove ${shown}`)
         }
-        deed({ do: 'deleted-local', path: showPath(path) })
+        if (isLeft) return false
+        tellDone(removed)
       } else {
         requireSame({ ...entry, path })
-        deed({ do: 'deleted-local', path: showPath(path), bin: binOf().take(path) })
+        const taken = { do: 'deleted-local', path: shown, bin: binOf().placeOf(path), was } as const
+        doLocally(taken, `move ${shown} into the bin`, () => binOf().take(path))
       }
       state.remove(key)
       return true
     },
+  }
+
+  /** True when what is gone here is here again. */
+  function isBack({ path, remote }: StepOf<'delete-remote'>): boolean {
+    const now = lookAt(join(root, ...path))
+    return remote.kind === 'file' ? now?.isFile() === true : now?.isDirectory() === true
   }
 
   /** Throws unless a local file is as it was when this was planned. */
@@ -471,9 +595,10 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
 
   async function upload(
     path: readonly string[],
-    replaces: RemoteNode | undefined,
+    planned: RemoteNode | undefined,
     stop: AbortSignal,
   ): Promise<number | undefined> {
+    const replaces = planned && asRenamed(planned)
     const key = keyOf(path)
     const place = placeOf(parentKey(key))
     const before = lookLocal(root, path)
@@ -504,56 +629,85 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     return done.bytes
   }
 
+  /** @param makeWay - Gives what stands there another name; else it is replaced, and the bin keeps it. */
   async function download(
     path: readonly string[],
     { node }: RemoteItem,
     replaces: LocalEntry | undefined,
     stop: AbortSignal,
+    makeWay?: () => void,
   ): Promise<number> {
     const parent = path.slice(0, -1)
+    const key = keyOf(path)
     const directory = local().ensureDirectory(parent)
     let sealed: string | undefined
-    let kept: string | undefined
-    const bytes = await downloadFile(
-      context,
-      node,
-      join(directory, path.at(-1)!),
-      {
-        shown: showPath(path),
-        replaces,
-        large,
-        beforeRename() {
-          local().check(parent)
-          if (replaces !== undefined) kept = binOf().keep(path)
-        },
-        async openKey(one, when) {
-          const fileKey = await (ahead?.take(one, when) ?? openFileKey(context, one, when))
-          sealed = fileKey && sealOf(fileKey)
-          return fileKey
-        },
-      },
-      stop,
-    )
-    if (kept === undefined) deed({ do: 'created-local', path: showPath(path), isDirectory: false })
-    else deed({ do: 'replaced-local', path: showPath(path), bin: kept })
+    let begun: { number: number; deed: Deed } | undefined
+    const openKey = async (one: RemoteNode, when: AbortSignal) => {
+      const fileKey = await (ahead?.take(one, when) ?? openFileKey(context, one, when))
+      sealed = fileKey && sealOf(fileKey)
+      try {
+        for (const one of known) one.judge(key, node, sealed)
+      } catch (error) {
+        fileKey?.wipe()
+        throw error
+      }
+      return fileKey
+    }
+    const beforeRename = () => {
+      local().check(parent)
+      makeWay?.()
+      const origin = { node: remoteIdentity(node), seal: sealed }
+      const shown = showPath(path)
+      const one: Deed =
+        replaces === undefined || makeWay !== undefined
+          ? { do: 'created-local', path: shown, isDirectory: false, origin }
+          : { do: 'replaced-local', path: shown, bin: binOf().placeOf(path), was: markOf(replaces), origin }
+      begun = { number: state.addDeed(runId, one), deed: one }
+      if (one.do === 'replaced-local') binOf().keep(path)
+    }
+    let bytes: number
+    try {
+      const how = { shown: showPath(path), replaces, large, beforeRename, openKey }
+      bytes = await downloadFile(context, node, join(directory, path.at(-1)!), how, stop)
+    } catch (error) {
+      if (begun !== undefined) takeBack(key, path, begun)
+      throw error
+    }
     const now = lookLocal(root, path)
-    if (now !== undefined && now.size === bytes) arrived.push({ directory, key: keyOf(path), entry: now, node, sealed })
+    if (now !== undefined && now.size === bytes) arrived.push({ directory, key, entry: now, node, sealed })
     if (arrived.length >= ARRIVALS) await settle()
     return bytes
   }
 
-  function moveAside(path: readonly string[], copy: readonly string[]): void {
-    const directory = local().ensureDirectory(path.slice(0, -1))
-    const [source, destination] = [join(directory, path.at(-1)!), join(directory, copy.at(-1)!)]
-    try {
-      linkSync(source, destination)
-      unlinkSync(source)
-    } catch (error) {
-      throw localError(error, `rename ${showPath(path)}`)
+  /** A file did not get its name after all: then the one that it was to replace is as it was. */
+  function takeBack(key: string, path: readonly string[], { number, deed: one }: { number: number; deed: Deed }): void {
+    const now = lookAt(join(root, ...path))
+    if (one.do === 'replaced-local') {
+      // It has its name, and only what follows has failed.
+      if (now?.ino !== one.was.ino) return
+      dropFromBin(root, one.bin)
+      settleTouched(state, root, key, one.was)
+    } else if (now !== undefined) {
+      return
     }
-    deed({ do: 'moved-local', path: showPath(copy), from: showPath(path) })
-    state.remove(keyOf(path))
-    change().delete(keyOf(path))
+    state.dropDeed(runId, number)
+  }
+
+  function moveAside(path: readonly string[], copy: readonly string[]): void {
+    const key = keyOf(path)
+    local().ensureDirectory(path.slice(0, -1))
+    const move = { ...planMove(root, path, copy), isAside: true }
+    doLocally(move, `rename ${showPath(path)}`, () => carryOutMove(root, move))
+    if (lookAt(join(root, ...copy))?.isDirectory()) {
+      tree = undefined
+      bin = undefined
+    }
+    if (records.get(key)?.kind === 'directory') {
+      for (const one of [...records.keys()]) if (one.startsWith(`${key}/`)) change().delete(one)
+    }
+    change().delete(key)
+    forgetBelow(state, key)
+    context.onEvent?.({ type: 'conflict', path: showPath(path), copy: showPath(copy) })
   }
 
   async function deleteAll(steps: readonly StepOf<'delete-remote'>[]): Promise<void> {
@@ -582,6 +736,3 @@ const ARRIVALS = 1000
 /** A record, as long as it is about the same node and with it about the same content. */
 const sameContent = (record: SyncRecord | undefined, node: RemoteNode): SyncRecord | undefined =>
   record?.remote.id === node.id ? record : undefined
-
-const changedHere = () =>
-  new SyncError('changed', 'LOCAL_CHANGED', 'It was changed on this disk meanwhile', { hint: 'Run again.' })

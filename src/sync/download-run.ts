@@ -6,6 +6,7 @@
 import { existsSync, lstatSync, type Stats, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { Api } from '../api/api.ts'
+import type { RemoteNode } from '../api/wire.ts'
 import { cancelled, localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { MANIFEST_NAME, syncDirectory } from '../local/atomic-file.ts'
 import { checkSpace } from '../local/free-space.ts'
@@ -15,10 +16,12 @@ import { likelyTarget, probeTarget, type Target } from '../local/target.ts'
 import { downloadFile } from '../transfer/download.ts'
 import { createKeysAhead } from '../transfer/keys-ahead.ts'
 import { createLargeFiles } from '../transfer/segments.ts'
+import { type KnownPlaces, readKnownPlaces } from './known-places.ts'
 import { createTally, type RunSummary, runEntries, summarize, type Tally } from './outcome.ts'
 import { type DownloadStep, freeName, mayReplace, planDownload, sameTime } from './plan.ts'
 import { isConflict, requireSamePlan, transferLines } from './plan-file.ts'
-import { requireRemote } from './remote-path.ts'
+import { sealOf } from './records.ts'
+import { parseRemotePath, requireRemote } from './remote-path.ts'
 import {
   DEFAULT_JOBS,
   type DownloadOptions,
@@ -53,9 +56,15 @@ export async function runDownload(
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
   refuseFileTarget(target)
   const entries: RemoteEntry[] = []
+  /** Remote paths of what is remembered somewhere. */
+  const places = new Map<number, readonly string[]>()
   for (const source of sources) {
+    const above = parseRemotePath(source).slice(0, options.contents ? undefined : -1)
     // One by one: a call takes some 100,000 arguments at most.
-    for (const entry of await listSource(api, source, options.contents ?? false, signal)) entries.push(entry)
+    for (const entry of await listSource(api, source, options.contents ?? false, signal)) {
+      entries.push(entry)
+      if (options.state !== undefined) places.set(entry.node.id, [...above, ...entry.path])
+    }
   }
   for (const { node, path } of entries) requireEncryptedSource(node, `/${showPath(path)}`, options)
   const disk = options.dryRun ? likelyTarget() : probeTarget(nearestDirectory(target))
@@ -71,13 +80,16 @@ export async function runDownload(
   if (options.dryRun) return { ...summarize(tally, 0), steps: lines }
   const tree = createSafeTree(target)
   try {
-    return await carryOut(context, tree, { wanted, steps, directories }, tally, options)
+    return await carryOut(context, tree, { sources, places, wanted, steps, directories }, tally, options)
   } finally {
     tree.close()
   }
 }
 
 interface DownloadPlan {
+  readonly sources: readonly string[]
+  /** Remote paths by node, of what is remembered somewhere. */
+  readonly places: ReadonlyMap<number, readonly string[]>
   readonly wanted: readonly DownloadStep[]
   readonly steps: readonly DownloadStep[]
   readonly directories: readonly DirectoryStep[]
@@ -86,7 +98,7 @@ interface DownloadPlan {
 async function carryOut(
   context: RunContext,
   tree: SafeTree,
-  { wanted, steps, directories }: DownloadPlan,
+  { sources, places, wanted, steps, directories }: DownloadPlan,
   tally: Tally,
   options: DownloadOptions,
 ): Promise<RunSummary> {
@@ -108,6 +120,7 @@ async function carryOut(
   if (downloads.some(({ node }) => node.isEncrypted)) await keyring.ownKey(signal)
   await checkSpace(tree.root, bytes - bytesLeft(leftovers))
 
+  const known = await readKnown(context, options, sources)
   const keys = createKeysAhead(
     context,
     downloads.map(({ node }) => node),
@@ -117,9 +130,20 @@ async function carryOut(
   const work = async ({ shown, path, node, replaces }: FileStep, stop: AbortSignal) => {
     const parent = path.slice(0, -1)
     const directory = tree.hold(parent)
+    const openKey = async (one: RemoteNode, when: AbortSignal) => {
+      const fileKey = await keys.take(one, when)
+      try {
+        const place = places.get(node.id)
+        if (place !== undefined) known?.judge(place, node, fileKey && sealOf(fileKey))
+      } catch (error) {
+        fileKey?.wipe()
+        throw error
+      }
+      return fileKey
+    }
     try {
       const beforeRename = () => tree.check(parent)
-      const how = { shown, replaces, beforeRename, openKey: keys.take, large, directory }
+      const how = { shown, replaces, beforeRename, openKey, large, directory }
       const bytes = await downloadFile(context, node, directory.at(path.at(-1)!), how, stop)
       changed.set(showPath(parent), parent)
       return bytes
@@ -137,6 +161,22 @@ async function carryOut(
     await removeSettled(tree, leftovers, settledPaths(wanted, tally), context.clock)
   }
   return summarize(tally, 0)
+}
+
+/** What runs of pairs have found at the sources. */
+async function readKnown(
+  { clock, onEvent }: RunContext,
+  { state }: DownloadOptions,
+  sources: readonly string[],
+): Promise<KnownPlaces | undefined> {
+  if (state === undefined) return undefined
+  return readKnownPlaces(state, sources, clock.now(), (keptAs) =>
+    onEvent?.({
+      type: 'warning',
+      code: 'STATE_DAMAGED',
+      message: `The state of a pair was damaged; it was put aside as ${keptAs}`,
+    }),
+  )
 }
 
 /** New names survive a power cut from here on; what is said to be transferred is. */

@@ -91,11 +91,11 @@ export const defaultMaxChange = (known: number): number => Math.max(100, Math.fl
 
 /** @throws {SyncError} `TOO_MANY_DELETIONS`, `TOO_MANY_CHANGES` (class `safety`). */
 export function guardExtent(steps: readonly SyncStep[], known: number, { maxDelete, maxChange }: GuardOptions): void {
-  const deletions = steps.filter(
-    (step) =>
-      (step.do === 'delete-local' && step.local.kind === 'file') ||
-      (step.do === 'delete-remote' && step.remote.kind === 'file'),
-  ).length
+  let deletions = 0
+  for (const step of steps) {
+    if (step.do === 'delete-local') deletions += step.whole?.length ?? (step.local.kind === 'file' ? 1 : 0)
+    if (step.do === 'delete-remote' && step.remote.kind === 'file') deletions++
+  }
   const mayDelete = maxDelete === undefined ? defaultMaxDelete(known) : allowed(maxDelete, known)
   if (deletions > mayDelete) {
     throw stop(

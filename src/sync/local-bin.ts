@@ -3,7 +3,7 @@
  * run's id and its own path, and stays there for a month.
  * @module
  */
-import { copyFileSync, linkSync, lstatSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { copyFileSync, linkSync, lstatSync, readdirSync, renameSync, rmdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { localError, systemCode } from '../errors.ts'
 import { BIN_NAME } from '../local/atomic-file.ts'
@@ -13,45 +13,59 @@ import type { SafeTree } from '../local/safe-tree.ts'
 const KEEP_MS = 30 * 24 * 60 * 60_000
 
 export interface LocalBin {
-  /** Keeps a copy of a file that is about to be replaced; returns where, below the root. */
-  keep(path: readonly string[]): string
-  /** Takes a file away; returns where to, below the root. */
-  take(path: readonly string[]): string
+  /** Where something goes, below the root; nothing is done yet. */
+  placeOf(path: readonly string[]): string
+  /** Keeps a copy of a file that is about to be replaced. */
+  keep(path: readonly string[]): void
+  /** Takes a file, a link, or a directory with all that is in it, away. */
+  take(path: readonly string[]): void
 }
 
 export function createLocalBin(tree: SafeTree, runId: string): LocalBin {
-  const place = (path: readonly string[]): { target: string; shown: string } => {
-    const parents = [BIN_NAME, runId, ...path.slice(0, -1)]
+  const place = (path: readonly string[]): string => {
     tree.check(path.slice(0, -1))
-    const directory = tree.ensureDirectory(parents)
-    return { target: join(directory, path.at(-1)!), shown: [...parents, path.at(-1)!].join('/') }
+    const directory = tree.ensureDirectory([BIN_NAME, runId, ...path.slice(0, -1)])
+    return join(directory, path.at(-1)!)
   }
   return {
+    placeOf: (path) => [BIN_NAME, runId, ...path].join('/'),
     keep(path) {
-      const { target, shown } = place(path)
+      const target = place(path)
       const source = join(tree.root, ...path)
       try {
         // A second name costs nothing, and the first is never gone.
         linkSync(source, target)
       } catch (error) {
-        if (systemCode(error) === 'EEXIST') return shown // kept by an attempt before
+        if (systemCode(error) === 'EEXIST') return // kept by an attempt before
         try {
           copyFileSync(source, target)
         } catch (second) {
           throw localError(second, `keep the old ${path.join('/')}`)
         }
       }
-      return shown
     },
     take(path) {
-      const { target, shown } = place(path)
+      const target = place(path)
       try {
         renameSync(join(tree.root, ...path), target)
       } catch (error) {
         throw localError(error, `move ${path.join('/')} into the bin`)
       }
-      return shown
     },
+  }
+}
+
+/** Takes one copy out of the bin again, because what it was kept for did not come to be. */
+export function dropFromBin(root: string, place: string): void {
+  rmSync(join(root, place), { force: true })
+  const parts = place.split('/')
+  // Directories that were made for it, up to that of the run; the first that is not empty ends this.
+  for (let length = parts.length - 1; length >= 1; length--) {
+    try {
+      rmdirSync(join(root, ...parts.slice(0, length)))
+    } catch {
+      return
+    }
   }
 }
 

@@ -49,7 +49,7 @@ export const isChange = ({ do: action }: Pick<SyncStep, 'do'>): boolean =>
   action !== 'adopt' && action !== 'forget' && action !== 'keep'
 
 export function planLine(step: SyncStep): PlanLine {
-  const other = 'from' in step ? showPath(step.from) : step.do === 'keep-both' ? showPath(step.copy) : undefined
+  const other = 'from' in step ? showPath(step.from) : 'copy' in step ? showPath(step.copy) : undefined
   return {
     do: step.do,
     path: showPath(step.path),

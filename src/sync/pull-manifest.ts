@@ -23,6 +23,7 @@ import { isTemporaryName, MANIFEST_NAME } from '../local/atomic-file.ts'
 import { FILE_MODE, type FileTime, secondsOf } from '../local/attributes.ts'
 import { checkLocalName } from '../local/names.ts'
 import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
+import type { KnownFile } from './known-contents.ts'
 import { sameTime } from './plan.ts'
 import { localChange, localIdentity } from './records.ts'
 import { type RunContext, report } from './run.ts'
@@ -56,6 +57,45 @@ export interface PullManifestOptions {
   readonly acceptAny: boolean
   readonly selection: Selection
   readonly signal: AbortSignal
+  /** What `lookAtManifest` has found, if it has been asked. */
+  readonly looked?: LookedAt | undefined
+}
+
+/** The manifest as it is there: read, or why it could not be, and what is wrong with it. */
+export interface LookedAt {
+  readonly there?: FoundManifest
+  /** Of reading it. */
+  readonly error?: SyncError
+  /** Class `integrity`: it is not the one that is known, nor follows from it. */
+  readonly problem?: SyncError | undefined
+}
+
+type Where = Pick<PullManifestOptions, 'state' | 'container' | 'acceptAny' | 'signal'>
+
+const knownPin = ({ state, container }: Where) => (state.manifest?.rootId === container.id ? state.manifest : undefined)
+
+/** Fetches and judges the manifest. */
+export async function lookAtManifest(context: RunContext, found: RemoteNode, how: Where): Promise<LookedAt> {
+  try {
+    const there = await readTreeManifest(context, found, how.signal)
+    const pin = how.acceptAny ? undefined : knownPin(how)
+    return { there, problem: pin && judgeManifest(pin, there) }
+  } catch (thrown) {
+    if (how.signal.aborted) throw thrown
+    return { error: toSyncError(thrown) }
+  }
+}
+
+/** What a manifest that is right says of the contents of files. */
+export function heldTo({ there, problem }: LookedAt): ReadonlyMap<string, KnownFile> {
+  const files = new Map<string, KnownFile>()
+  if (problem !== undefined) return files
+  for (const { kind, path, ...entry } of there?.manifest.entries ?? []) {
+    if (kind !== 'file') continue
+    const { node: id, size, seal } = entry as TreeFile
+    files.set(keyOf(path.split('/')), { kind, path, remote: { id, size }, ...(seal === undefined ? {} : { seal }) })
+  }
+  return files
 }
 
 /**
@@ -65,7 +105,7 @@ export interface PullManifestOptions {
  * could not be set.
  */
 export async function takeManifest(context: RunContext, options: PullManifestOptions): Promise<EntryFailure[]> {
-  const { state, found, signal } = options
+  const { state, found } = options
   const { id: rootId } = options.container
   const told: EntryFailure[] = []
   const tell = (path: string, thrown: unknown) => {
@@ -73,7 +113,7 @@ export async function takeManifest(context: RunContext, options: PullManifestOpt
     told.push({ path, error })
     report(context, path, error)
   }
-  const known = state.manifest?.rootId === rootId ? state.manifest : undefined
+  const known = knownPin(options)
   const pin = options.acceptAny ? undefined : known
   if (found === undefined) {
     if (pin !== undefined) tell(MANIFEST_NAME, droppedManifest())
@@ -81,14 +121,11 @@ export async function takeManifest(context: RunContext, options: PullManifestOpt
     return told
   }
   if (options.isUnchanged && pin?.node === found.id && pin.size === found.size) return told
-  let there: FoundManifest
-  try {
-    there = await readTreeManifest(context, found, signal)
-  } catch (thrown) {
-    const error = toSyncError(thrown)
-    if (signal.aborted) throw thrown
+  const looked = options.looked ?? (await lookAtManifest(context, found, options))
+  const { there, error, problem } = looked
+  if (there === undefined) {
     // Runs that fetch nothing do without the password.
-    if (error.class !== 'integrity' && error.code !== 'PASSWORD_NEEDED') {
+    if (error?.class !== 'integrity' && error?.code !== 'PASSWORD_NEEDED') {
       tell(MANIFEST_NAME, error)
       return told
     }
@@ -96,7 +133,6 @@ export async function takeManifest(context: RunContext, options: PullManifestOpt
     context.onEvent?.({ type: 'warning', code: error.code, message })
     return told
   }
-  const problem = pin && judgeManifest(pin, there)
   if (problem !== undefined) {
     tell(MANIFEST_NAME, problem)
     return told
@@ -108,8 +144,10 @@ export async function takeManifest(context: RunContext, options: PullManifestOpt
     context.onEvent?.({ type: 'warning', code: 'NOT_PINNED', message })
   }
   const taker = createTaker(context, options)
+  // What is set from here on may be ahead of what is remembered, should this be the end.
+  state.setAttributesBegun(true)
   for (const entry of manifest.entries) {
-    signal.throwIfAborted()
+    options.signal.throwIfAborted()
     try {
       if (entry.kind === 'file') taker.finishFile(entry)
       else if (entry.kind === 'directory') taker.finishDirectory(entry)
@@ -119,6 +157,7 @@ export async function takeManifest(context: RunContext, options: PullManifestOpt
     }
   }
   taker.tellPassedOver()
+  state.setAttributesBegun(false)
   const { sequence, previous } = manifest
   const size = found.size ?? 0
   if (told.length === 0 && known?.sha256 !== sha256)
@@ -221,15 +260,16 @@ function createTaker(context: RunContext, { state, runId, root, selection }: Pul
         if (!isThere) passOver(entry, 'something else has its name')
         return
       }
+      const number = state.addDeed(runId, { do: 'linked-local', path, target })
       try {
         check(directory)
         // Never over anything.
         symlinkSync(target, place)
         if (mtimeNs !== undefined) lutimesSync(place, secondsOf(mtimeNs), secondsOf(mtimeNs))
       } catch (error) {
+        state.dropDeed(runId, number)
         throw localError(error, `make the link ${path}`)
       }
-      state.addDeed(runId, { do: 'linked-local', path, target })
       context.onEvent?.({ type: 'step-done', do: 'linked-local', path })
     },
 

@@ -7,6 +7,9 @@
  * @module
  */
 import { SyncError } from '../errors.ts'
+import { foldKey } from '../local/names.ts'
+import { findInTheWay, settleKinds } from './kinds.ts'
+import { isAtOrBelow, isBelowAny, nameCopy, rekey, type Taken } from './places.ts'
 import { mayReplace } from './plan.ts'
 import {
   type Change,
@@ -46,6 +49,10 @@ export interface Trees {
   readonly isFirst: boolean
   /** True when a side could not be listed whole. */
   readonly isIncomplete: boolean
+  /** Symbolic links on this disk, by key: they are no content, but they may stand where something has to go. */
+  readonly links?: ReadonlyMap<string, readonly string[]>
+  /** The disk takes `a` and `A` for one name. */
+  readonly foldsCase?: boolean
 }
 
 interface Common {
@@ -54,6 +61,8 @@ interface Common {
   /** Components; joined for people by `showPath`. */
   readonly path: readonly string[]
   readonly reason: string
+  /** Its place is free only when deletions are done. */
+  readonly isLate?: true
 }
 
 interface Move {
@@ -63,6 +72,8 @@ interface Move {
   readonly remote: RemoteItem
   /** What is moved, or was moved, on this disk. */
   readonly local: LocalEntry
+  /** Nothing but the case of its name is known to be the same on both sides. */
+  readonly isCaseOnly?: true
 }
 
 export type SyncStep = Common &
@@ -100,8 +111,17 @@ export type SyncStep = Common &
         /** Not one if their contents turn out to be equal. */
         readonly unlessSame?: { readonly local: LocalEntry; readonly remote: RemoteItem }
       }
+    /** What stands here makes way for what is there under this name; both sides get both. */
+    | { readonly do: 'move-aside'; readonly copy: readonly string[] }
     | { readonly do: 'delete-remote'; readonly remote: RemoteItem }
-    | { readonly do: 'delete-local'; readonly local: LocalEntry }
+    | {
+        readonly do: 'delete-local'
+        readonly local: LocalEntry
+        /** Of a directory that goes as a whole: the files that are known to be in it. */
+        readonly whole?: readonly LocalEntry[]
+      }
+    /** A link that stands where something has to go. */
+    | { readonly do: 'take-link' }
     /** Gone on one side, and not deleted on the other. */
     | { readonly do: 'keep'; readonly side: Side; readonly kind: 'file' | 'directory' }
     /** Gone on both sides, or known by another name now. */
@@ -129,55 +149,47 @@ export function reconcile(trees: Trees, options: ReconcileOptions): SyncStep[] {
   const made = new Set<string>()
 
   let { local, remote, records }: Pick<Trees, 'local' | 'remote' | 'records'> = trees
-  if (isAnythingGone(trees)) {
+  const isGone = isAnythingGone(trees)
+  if (isGone || trees.foldsCase) {
     // What is gone may have been moved; then the view goes on as if that were done.
     const own = { local: new Map(local), remote: new Map(remote), records: new Map(records) }
-    const view: View = { ...own, blocked, steps, made }
-    if (options.direction !== 'pull') findMoves(view, localSide(view))
-    if (options.direction !== 'push') findMoves(view, remoteSide(view))
+    const view: View = { ...own, blocked, steps, made, foldsCase: trees.foldsCase }
+    if (isGone && options.direction !== 'pull') findMoves(view, localSide(view))
+    if (isGone && options.direction !== 'push') findMoves(view, remoteSide(view))
+    if (trees.foldsCase) findCaseMoves(view, options.direction)
     ;({ local, remote, records } = own)
   }
-  /** Where there may be something to do. */
-  const found = new Set<string>()
-  let [knownHere, knownThere] = [0, 0]
-  for (const [key, record] of records) {
-    const [here, there] = [local.get(key), remote.get(key)]
-    if (here !== undefined) knownHere++
-    if (there !== undefined) knownThere++
-    if ((options.checksum || !isSettled(record, here, there)) && !blocked.has(key)) found.add(key)
+  let found = placesToLookAt({ local, remote, records, blocked }, options)
+  const reserved = new Set<string>()
+  const taken: Taken = {
+    has: (key) => reserved.has(key) || found.has(key) || local.has(key) || remote.has(key) || records.has(key),
+    add: (key) => reserved.add(key),
   }
-  for (const [tree, known] of [
-    [local, knownHere],
-    [remote, knownThere],
-  ] as const) {
-    if (tree.size === known) continue
-    for (const key of tree.keys()) if (!records.has(key) && !blocked.has(key)) found.add(key)
-  }
-  const keys = [...found].sort(byPath)
   const removals: SyncStep[] = []
   const contents: SyncStep[] = []
-  const taken: Taken = {
-    has: (key) => found.has(key) || local.has(key) || remote.has(key) || records.has(key),
-    add: (key) => found.add(key),
+  const emptied: SyncStep[] = []
+  const standing = findInTheWay({ local, remote }, found, trees.links)
+  /** Places that become free last. */
+  let freed: ReadonlySet<string> = new Set()
+  if (standing.size > 0) {
+    const own = { local: new Map(local), remote: new Map(remote), records: new Map(records) }
+    const settled = settleKinds({ ...trees, ...own }, standing, options, taken)
+    steps.push(...settled.aside)
+    contents.push(...settled.conflicts)
+    removals.push(...settled.removals)
+    emptied.push(...settled.emptied)
+    freed = settled.freed
+    ;({ local, remote, records } = own)
+    found = placesToLookAt({ local, remote, records, blocked }, options)
+    for (const key of settled.left) for (const one of found) if (isAtOrBelow(one, key)) found.delete(one)
   }
+  const keys = [...found].sort(byPath)
   const decide = createDecision(trees, options, taken)
   /** Places that hold something which stays or comes: their directories are needed. */
   const needed = new Set<string>()
   const directories: string[] = []
-  /** A file stands where a directory has to be, or the other way round. */
-  const clashes = new Set<string>()
-  const isBelowClash = (key: string) => {
-    for (let above = parentKey(key); above !== ''; above = parentKey(above)) if (clashes.has(above)) return true
-    return false
-  }
   for (const key of keys) {
-    if (isBelowClash(key)) continue
     const here = { local: local.get(key), remote: remote.get(key), record: records.get(key) }
-    if (here.local !== undefined && here.remote !== undefined && here.local.kind !== here.remote.kind) {
-      clashes.add(key)
-      contents.push({ do: 'conflict', key, path: here.local.path, reason: 'kinds differ', error: kindsDiffer() })
-      continue
-    }
     const kind = here.local?.kind ?? here.remote?.kind ?? here.record!.kind
     if (kind === 'directory') {
       directories.push(key)
@@ -190,12 +202,40 @@ export function reconcile(trees: Trees, options: ReconcileOptions): SyncStep[] {
     if (step.do !== 'delete-local' && step.do !== 'delete-remote' && step.do !== 'forget') need(key, needed)
   }
   const directorySteps = planDirectories({ ...trees, local, remote, records }, made, options, directories, needed)
-  steps.push(...directorySteps.make, ...contents, ...removals, ...directorySteps.remove)
+  const isLate = ({ key }: SyncStep) => freed.size > 0 && isBelowAny(key, freed)
+  const [make, late] = [directorySteps.make.filter((step) => !isLate(step)), directorySteps.make.filter(isLate)]
+  for (const step of contents) if (isLate(step)) late.push(step)
+  const directoriesGone = [...emptied, ...directorySteps.remove].sort(deepestFirst)
+  steps.push(...make, ...contents.filter((step) => !isLate(step)), ...removals, ...directoriesGone)
+  steps.push(...late.map((step) => ({ ...step, isLate: true as const })))
   return steps
 }
 
-/** Names that are not free any more. */
-type Taken = Pick<Set<string>, 'has' | 'add'>
+/** Where there may be something to do. */
+function placesToLookAt(
+  { local, remote, records, blocked }: Pick<Trees, 'local' | 'remote' | 'records' | 'blocked'>,
+  { checksum }: Pick<ReconcileOptions, 'checksum'>,
+): Set<string> {
+  const found = new Set<string>()
+  let [knownHere, knownThere] = [0, 0]
+  for (const [key, record] of records) {
+    const [here, there] = [local.get(key), remote.get(key)]
+    if (here !== undefined) knownHere++
+    if (there !== undefined) knownThere++
+    if ((checksum || !isSettled(record, here, there)) && !blocked.has(key)) found.add(key)
+  }
+  for (const [tree, known] of [
+    [local, knownHere],
+    [remote, knownThere],
+  ] as const) {
+    if (tree.size === known) continue
+    for (const key of tree.keys()) if (!records.has(key) && !blocked.has(key)) found.add(key)
+  }
+  return found
+}
+
+// What is deepest goes first.
+const deepestFirst = (a: SyncStep, b: SyncStep) => b.path.length - a.path.length || byPath(a.key, b.key)
 
 function isAnythingGone({ local, remote, records }: Trees): boolean {
   for (const key of records.keys()) if (!local.has(key) || !remote.has(key)) return true
@@ -208,13 +248,15 @@ function isSettled(record: SyncRecord, here: LocalEntry | undefined, there: Remo
   return localChange(record, here) === 'same' && (there.record === record || remoteChange(record, there) === 'same')
 }
 
-interface View {
+export interface View {
   readonly local: Map<string, LocalEntry>
   readonly remote: Map<string, RemoteItem>
   readonly records: Map<string, SyncRecord>
   readonly blocked: Blocked
   readonly steps: SyncStep[]
   readonly made: Set<string>
+  /** Of the local disk. */
+  readonly foldsCase?: boolean | undefined
 }
 
 interface Here {
@@ -222,11 +264,6 @@ interface Here {
   readonly remote: RemoteItem | undefined
   readonly record: SyncRecord | undefined
 }
-
-const kindsDiffer = () =>
-  new SyncError('conflict', 'KINDS_DIFFER', 'A file on one side is a directory on the other', {
-    hint: 'Rename or remove one of them.',
-  })
 
 const bothChanged = () =>
   new SyncError('conflict', 'BOTH_CHANGED', 'Both sides have changed', {
@@ -341,14 +378,8 @@ function createDecision(trees: Trees, options: ReconcileOptions, taken: Taken) {
   }
 
   function keepBoth(key: string, local: LocalEntry, remote: RemoteItem, reason: string) {
-    const parent = local.path.slice(0, -1)
-    const above = parentKey(key)
-    let name = options.conflictName(local.path.at(-1)!, local.mtimeMs)
-    for (let number = 2; taken.has(above === '' ? name : `${above}/${name}`); number++) {
-      name = options.conflictName(local.path.at(-1)!, local.mtimeMs).replace(/(\)[^)]*)$/, ` ${number}$1`)
-    }
-    taken.add(above === '' ? name : `${above}/${name}`)
-    return { do: 'keep-both', key, path: local.path, reason, local, remote, copy: [...parent, name] } as const
+    const copy = nameCopy(key, local.path, local.mtimeMs, options, taken)
+    return { do: 'keep-both', key, path: local.path, reason, local, remote, copy } as const
   }
 
   /** Removed at the source, changed at the target: a change is worth more than a removal. */
@@ -448,9 +479,7 @@ function planDirectories(
       })
     }
   }
-  // What is deepest goes first.
-  const depth = ({ path }: SyncStep) => path.length
-  return { make, remove: remove.sort((a, b) => depth(b) - depth(a) || byPath(a.key, b.key)) }
+  return { make, remove }
 }
 
 /** Where something was moved: on which side to look for it, and what follows on the other. */
@@ -466,13 +495,16 @@ interface MoveSide {
   kind(key: string): 'file' | 'directory'
   /** True when the other side still has it at its old place, as it was. */
   stands(key: string, record: SyncRecord): boolean
-  isFreeThere(key: string): boolean
+  /** True when nothing has the name there, or nothing but what is to get it. */
+  isFreeThere(key: string, from: string): boolean
   /** Takes what is below `from` on the other side to `to`. */
   carry(from: string, to: readonly string[]): void
   makeParent: 'make-folder' | 'make-directory'
 }
 
-function localSide({ local, remote }: View): MoveSide {
+function localSide({ local, remote, foldsCase }: View): MoveSide {
+  // Two names there that the disk here takes for one could not both be here.
+  const folded = foldsCase ? createFolded(remote) : undefined
   return {
     action: 'move-remote',
     makeParent: 'make-folder',
@@ -492,12 +524,16 @@ function localSide({ local, remote }: View): MoveSide {
       // Rooms stay where they are: they cannot be moved.
       return item !== undefined && item.node.type !== 'room' && remoteChange(record, item) === 'same'
     },
-    isFreeThere: (key) => !remote.has(key),
-    carry: (from, to) => rekey(remote, from, to, ({ kind, node, roomId }, path) => ({ kind, path, node, roomId })),
+    isFreeThere: (key, from) => !remote.has(key) && [undefined, from].includes(folded?.(key)),
+    carry(from, to) {
+      rekey(remote, from, to, ({ kind, node, roomId }, path) => ({ kind, path, node, roomId }))
+      folded?.(undefined)
+    },
   }
 }
 
-function remoteSide({ local, remote }: View): MoveSide {
+function remoteSide({ local, remote, foldsCase }: View): MoveSide {
+  const folded = foldsCase ? createFolded(local) : undefined
   return {
     action: 'move-local',
     makeParent: 'make-directory',
@@ -517,8 +553,21 @@ function remoteSide({ local, remote }: View): MoveSide {
       const entry = local.get(key)
       return entry !== undefined && localChange(record, entry) === 'same'
     },
-    isFreeThere: (key) => !local.has(key),
-    carry: (from, to) => rekey(local, from, to, (entry, path) => ({ ...entry, path })),
+    isFreeThere: (key, from) => !local.has(key) && [undefined, from].includes(folded?.(key)),
+    carry(from, to) {
+      rekey(local, from, to, (entry, path) => ({ ...entry, path }))
+      folded?.(undefined)
+    },
+  }
+}
+
+/** Finds what a disk that folds case takes for this key; asked for nothing, it looks at the tree anew the next time. */
+function createFolded(tree: ReadonlyMap<string, unknown>) {
+  let keys: Map<string, string> | undefined
+  return (key: string | undefined): string | undefined => {
+    if (key === undefined) keys = undefined
+    else keys ??= new Map([...tree.keys()].map((one) => [foldKey(one), one]))
+    return key === undefined ? undefined : keys?.get(foldKey(key))
   }
 }
 
@@ -538,7 +587,7 @@ function findMoves(view: View, side: MoveSide): void {
       // It may have come along with a directory that was moved.
       if (from === undefined || records.has(to) || !records.has(from)) continue
       const record = records.get(from)!
-      if (!side.stands(from, record) || !side.isFreeThere(to) || to.startsWith(`${from}/`)) {
+      if (!side.stands(from, record) || !side.isFreeThere(to, from) || to.startsWith(`${from}/`)) {
         continue
       }
       // Numbers of directories are used again: something in it has to be known, too.
@@ -556,6 +605,52 @@ function findMoves(view: View, side: MoveSide): void {
       if (settled?.kind === 'file' && here !== undefined) records.set(to, { ...settled, local: localIdentity(here) })
       made.delete(from)
       lost.delete(identity!)
+    }
+  }
+}
+
+/**
+ * Names that differ in their case only, on a disk that takes them for one: what stands under one is what the other side has under
+ * the other, whatever else has changed. The side whose name is new says how it is written.
+ */
+function findCaseMoves(view: View, direction: Direction): void {
+  const sides: MoveSide[] = []
+  if (direction !== 'pull') sides.push(localSide(view))
+  if (direction !== 'push') sides.push(remoteSide(view))
+  const { records, blocked, steps, made, local, remote } = view
+  for (const side of sides) {
+    const isRemoteNew = side.action === 'move-local'
+    const [mine, others] = isRemoteNew ? [remote, local] : [local, remote]
+    const found = [...mine.keys()].filter((key) => !records.has(key) && !others.has(key) && !blocked.has(key))
+    if (found.length === 0) continue
+    const folded = new Map<string, string>()
+    for (const key of others.keys()) if (!mine.has(key) && !blocked.has(key)) folded.set(foldKey(key), key)
+    if (folded.size === 0) continue
+    for (const to of found.sort(byPath)) {
+      // It may have come along with its directory.
+      const from = others.has(to) ? undefined : findFolded(to)
+      if (from === undefined) continue
+      const [theirs, own] = [others.get(from)!, mine.get(to)!]
+      if (theirs.kind !== own.kind || (!isRemoteNew && remote.get(from)!.node.type === 'room')) continue
+      const there = (isRemoteNew ? remote.get(to) : remote.get(from))!
+      const here = (isRemoteNew ? local.get(from) : local.get(to))!
+      const path = own.path
+      const move = { key: to, path, from: theirs.path, reason: 'written in another case', remote: there, local: here }
+      steps.push({ do: side.action, kind: own.kind, ...move, isCaseOnly: true })
+      const record = records.get(from)
+      const wasSame = record !== undefined && localChange(record, here) === 'same'
+      side.carry(from, path)
+      rekey(records, from, path, (one, at) => ({ ...one, path: at.join('/') }))
+      const now = records.get(to)
+      if (wasSame && isRemoteNew && now?.kind === 'file')
+        records.set(to, { ...now, local: localIdentity(local.get(to)!) })
+      made.delete(from)
+    }
+
+    function findFolded(to: string): string | undefined {
+      const from = folded.get(foldKey(to))
+      if (from !== undefined) return others.has(from) ? from : undefined
+      return undefined
     }
   }
 }
@@ -588,23 +683,4 @@ function makeParents({ steps, made, local, remote }: View, side: MoveSide, path:
     steps.push({ do: side.makeParent, ...one, reason: 'for what is moved there' })
   }
   return true
-}
-
-/** Puts what is at a key, and for a directory below it, under another path. */
-function rekey<T extends { readonly kind: 'file' | 'directory'; readonly path: string | readonly string[] }>(
-  map: Map<string, T>,
-  from: string,
-  to: readonly string[],
-  change: (value: T, path: readonly string[]) => T,
-): void {
-  const top = map.get(from)
-  if (top === undefined) return
-  const moved: [string, T][] = [[from, top]]
-  if (top.kind === 'directory') for (const one of map) if (one[0].startsWith(`${from}/`)) moved.push(one)
-  for (const [key] of moved) map.delete(key)
-  const depth = from.split('/').length
-  for (const [key, value] of moved) {
-    const components = typeof value.path === 'string' ? value.path.split('/') : value.path
-    map.set(keyOf(to) + key.slice(from.length), change(value, [...to, ...components.slice(depth)]))
-  }
 }

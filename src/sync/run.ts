@@ -6,6 +6,7 @@ import { openStable } from '../local/stable-read.ts'
 import { type DownloadContext, openFileKey } from '../transfer/content.ts'
 import type { TransferEvent } from '../transfer/events.ts'
 import type { HeldRules } from './held-rules.ts'
+import type { StatePlace } from './known-places.ts'
 import type { Tally } from './outcome.ts'
 import { type ConflictAction, type DownloadStep, sameTime, type UploadStep } from './plan.ts'
 import type { PlanLine } from './plan-file.ts'
@@ -70,6 +71,8 @@ export interface UploadOptions extends RunOptions {
 export interface DownloadOptions extends RunOptions {
   /** What to do with a local file that differs. Default `fail`: it is kept and reported. */
   readonly onConflict?: ConflictAction
+  /** Where it is remembered what runs of pairs found there: other or older contents of known files are refused. */
+  readonly state?: StatePlace
 }
 
 /** Files in flight unless told otherwise. */

@@ -6,14 +6,14 @@
  * Losing it costs comparisons, never files: without records nothing is deleted and nothing is replaced.
  * @module
  */
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type AppendLog, openAppendLog } from '../local/append-log.ts'
 import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
 import { sameNameKey } from '../local/names.ts'
 import type { Listed } from './known-tree.ts'
-import type { SyncRecord } from './records.ts'
+import type { RemoteIdentity, SyncRecord } from './records.ts'
 
 /** What the state is about. */
 export interface Pair {
@@ -66,16 +66,47 @@ export interface RunRecord {
   readonly failed?: readonly { readonly path: string; readonly code: string; readonly message: string }[]
 }
 
-/** What a run did at one place, as far as it can be undone. */
+/** A file on this disk as it was before something was done to it. */
+export interface LocalMark {
+  readonly ino: number
+  readonly size: number
+  readonly mtimeMs: number
+}
+
+/** What a file was made from: a node, and IV and tag of its content. */
+export interface Origin {
+  readonly node: RemoteIdentity
+  readonly seal?: string | undefined
+}
+
+/**
+ * What a run did at one place, as far as it can be undone. What is done on this disk is written down before, so that a run that
+ * was killed is understood by the next one (see recovery.ts); what is done at the server, after.
+ */
 export type Deed =
   | { readonly do: 'created-remote'; readonly path: string; readonly id: number; readonly isFolder: boolean }
   | { readonly do: 'replaced-remote'; readonly path: string; readonly id: number; readonly oldId: number }
   | { readonly do: 'deleted-remote'; readonly path: string; readonly id: number; readonly isFolder: boolean }
   | { readonly do: 'moved-remote'; readonly path: string; readonly from: string; readonly id: number }
-  | { readonly do: 'created-local'; readonly path: string; readonly isDirectory: boolean }
-  | { readonly do: 'replaced-local'; readonly path: string; readonly bin: string }
-  | { readonly do: 'deleted-local'; readonly path: string; readonly bin?: string }
-  | { readonly do: 'moved-local'; readonly path: string; readonly from: string }
+  | { readonly do: 'created-local'; readonly path: string; readonly isDirectory: boolean; readonly origin?: Origin }
+  | {
+      readonly do: 'replaced-local'
+      readonly path: string
+      readonly bin: string
+      readonly was: LocalMark
+      readonly origin: Origin
+    }
+  | { readonly do: 'deleted-local'; readonly path: string; readonly bin?: string; readonly was: LocalMark }
+  /** `via`: the name it has for a moment where a file system takes both names for one. */
+  | {
+      readonly do: 'moved-local'
+      readonly path: string
+      readonly from: string
+      readonly via?: string
+      /** It made way: what is remembered of the place is not about it any more. */
+      readonly isAside?: boolean
+      readonly was: LocalMark
+    }
   | { readonly do: 'linked-local'; readonly path: string; readonly target: string }
 
 export interface SyncState {
@@ -85,25 +116,46 @@ export interface SyncState {
   readonly listed: Listed | undefined
   /** False when a record has been put since. */
   readonly isAsListed: boolean
-  /** As they were when the state was opened. */
+  /** As they were when the state was opened, or rebased. */
   records(): Map<string, SyncRecord>
+  /** What was put and removed up to now counts as what was there at the start. */
+  rebase(): void
   /** As they are now. */
   current(): ReadonlyMap<string, SyncRecord>
   put(key: string, record: SyncRecord): void
   remove(key: string): void
+  /** Contents that newer ones have taken the place of, by IV and tag: the key of the place where each was. */
+  superseded(): ReadonlyMap<string, string>
+  /** Somebody has brought older contents of these places back on purpose. */
+  readmit(keys: Iterable<string>): void
+  /** Those of which nothing was remembered since. */
+  readmitted(): ReadonlySet<string>
   setRoots(roots: Roots): void
   setListed(listed: Listed): void
+  /** True while modes and exact times are being set: they may be ahead of what is remembered. */
+  readonly isSettingAttributes: boolean
+  setAttributesBegun(isBegun: boolean): void
   readonly manifest: ManifestPin | undefined
   setManifest(manifest: ManifestPin | undefined): void
   beginRun(run: Omit<RunRecord, 'id'>): string
   endRun(id: string, end: Omit<RunRecord, 'id' | 'command' | 'startedAt'>): void
   runs(): RunRecord[]
-  addDeed(runId: string, deed: Deed): void
-  deeds(runId: string): Deed[]
+  /** @returns its number among those of the run. */
+  addDeed(runId: string, deed: Deed): number
+  /** A deed that has been taken back, or never came to be. */
+  dropDeed(runId: string, number: number): void
+  /** In order; without those that were dropped. */
+  deeds(runId: string): { readonly number: number; readonly deed: Deed }[]
   /** Resolves when everything up to now is durable. */
   flush(): Promise<void>
   /** Tidies up and closes. */
   close(): Promise<void>
+}
+
+/** Directory of the state of one pair. */
+export function stateDirectory(directory: string, { account, local, remote }: Pair): string {
+  const id = createHash('sha256').update([account, local, remote].join('\0')).digest('hex')
+  return `${directory}/${id.slice(0, 32)}`
 }
 
 /** Says what a directory of state is about. */
@@ -135,6 +187,9 @@ const PIN_RECORDS = 100
 /** A log is written anew when it is longer than this and most of it is out of date, or in more lines than a part of its records. */
 const WORTH_TIDYING = 1024 * 1024
 const LINES_AT_MOST = 1 / 8
+
+/** Contents that are remembered after newer ones have taken their places. */
+const KEPT_SUPERSEDED = 100_000
 
 /** A record in few bytes. */
 type Packed = readonly [
@@ -179,6 +234,12 @@ interface RecordLine {
   readonly put?: readonly Packed[]
   readonly drop?: string
   readonly roots?: Roots
+  /** Seals and keys; in a log that was written anew. */
+  readonly superseded?: readonly (readonly [seal: string, key: string])[]
+  /** What was there last, of places that are gone: keys and seals. */
+  readonly gone?: readonly (readonly [key: string, seal: string])[]
+  readonly readmit?: readonly string[]
+  readonly settingAttributes?: boolean
   /** Found what the lines before this one say. */
   readonly listed?: Listed
   readonly manifest?: ManifestPin | null
@@ -188,6 +249,8 @@ interface RecordLine {
 interface RunLine {
   readonly run?: RunRecord
   readonly deed?: Deed
+  /** Number of a deed that does not count any more. */
+  readonly dropped?: number
   /** Run of the deed. */
   readonly of?: string
 }
@@ -214,9 +277,12 @@ export async function openState(
   /** Records in the log that do not count any more. */
   let stale = 0
   let lineCount = 0
+  const past = createPast()
+  let isSettingAttributes = false
   const acceptRecords = (lines: Iterable<unknown>): boolean => {
     for (const line of lines as Iterable<RecordLine>) {
       const { put = [], drop, roots: one, listed: seen, manifest: pin } = line
+      past.load(line)
       lineCount++
       if (put.length > 0) isAsListed = false
       if (drop !== undefined) listed = undefined
@@ -224,18 +290,23 @@ export async function openState(
         const record = unpack(packed)
         if (record === undefined) {
           found.clear()
+          past.clear()
           roots = listed = manifest = undefined
           return false
         }
         const key = sameNameKey(record.path)
-        if (found.has(key)) stale++
+        const before = found.get(key)
+        if (before !== undefined) stale++
+        past.put(key, before, record)
         found.set(key, record)
       }
       if (drop !== undefined) {
+        past.drop(drop, found.get(drop))
         found.delete(drop)
         stale += 2
       }
       if (one !== undefined) roots = one
+      if (line.settingAttributes !== undefined) isSettingAttributes = line.settingAttributes
       if (pin !== undefined) {
         if (manifest !== undefined) stale += PIN_RECORDS
         manifest = pin ?? undefined
@@ -247,14 +318,20 @@ export async function openState(
     return true
   }
   const runs = new Map<string, RunRecord>()
-  const deeds = new Map<string, Deed[]>()
+  const deeds = new Map<string, (Deed | undefined)[]>()
+  const deedsOf = (runId: string): (Deed | undefined)[] => {
+    let list = deeds.get(runId)
+    if (list === undefined) {
+      list = []
+      deeds.set(runId, list)
+    }
+    return list
+  }
   const acceptRuns = (lines: Iterable<unknown>): boolean => {
-    for (const { run, deed, of } of lines as Iterable<RunLine>) {
+    for (const { run, deed, dropped, of } of lines as Iterable<RunLine>) {
       if (run !== undefined) runs.set(run.id, run)
-      if (deed === undefined || of === undefined) continue
-      const list = deeds.get(of)
-      if (list === undefined) deeds.set(of, [deed])
-      else list.push(deed)
+      if (of !== undefined && deed !== undefined) deedsOf(of).push(deed)
+      if (of !== undefined && dropped !== undefined) deedsOf(of)[dropped] = undefined
     }
     return true
   }
@@ -267,10 +344,11 @@ export async function openState(
     throw error
   }
   let isWritten = false
-  /** With what is added and removed from here on; `found` stays as it was. Most runs change nothing. */
-  let live = found
+  /** With what is added and removed from here on; `base` stays as it was. Most runs change nothing. */
+  let base = found
+  let live = base
   const change = () => {
-    if (live === found) live = new Map(found)
+    if (live === base) live = new Map(base)
     isAsListed = false
     return live
   }
@@ -311,12 +389,14 @@ export async function openState(
       put = []
     }
     if (put.length > 0) yield { put }
+    yield* past.lines()
+    if (isSettingAttributes) yield { settingAttributes: true }
     if (listed !== undefined && isAsListed) yield { listed }
   }
   function* runLines(): Generator<RunLine> {
     for (const run of [...runs.values()].slice(-KEPT_RUNS)) {
       yield { run }
-      for (const deed of deeds.get(run.id) ?? []) yield { of: run.id, deed }
+      for (const deed of deeds.get(run.id) ?? []) if (deed !== undefined) yield { of: run.id, deed }
     }
   }
 
@@ -331,11 +411,16 @@ export async function openState(
     get isAsListed() {
       return isAsListed
     },
-    records: () => found,
+    records: () => base,
+    rebase() {
+      base = live
+    },
     current: () => live,
     put(key, record) {
       const now = change()
-      if (now.has(key)) stale++
+      const before = now.get(key)
+      if (before !== undefined) stale++
+      past.put(key, before, record)
       now.set(key, record)
       waiting.push(pack(record))
       if (waiting.length >= RECORDS_PER_LINE) writeWaiting()
@@ -343,11 +428,20 @@ export async function openState(
     },
     remove(key) {
       if (!live.has(key)) return
+      past.drop(key, live.get(key))
       change().delete(key)
       listed = undefined
       stale += 2
       write(records, { drop: key })
     },
+    superseded: () => past.superseded,
+    readmit(keys) {
+      const all = [...keys]
+      if (all.length === 0) return
+      past.readmit(all)
+      write(records, { readmit: all })
+    },
+    readmitted: () => past.readmitted,
     setRoots(next) {
       roots = next
       write(records, { roots: next })
@@ -356,6 +450,14 @@ export async function openState(
       listed = next
       isAsListed = true
       write(records, { listed: next })
+    },
+    get isSettingAttributes() {
+      return isSettingAttributes
+    },
+    setAttributesBegun(isBegun) {
+      if (isSettingAttributes === isBegun) return
+      isSettingAttributes = isBegun
+      write(records, { settingAttributes: isBegun })
     },
     get manifest() {
       return manifest
@@ -380,12 +482,15 @@ export async function openState(
     },
     runs: () => [...runs.values()].reverse(),
     addDeed(runId, deed) {
-      const list = deeds.get(runId)
-      if (list === undefined) deeds.set(runId, [deed])
-      else list.push(deed)
       write(history, { of: runId, deed })
+      return deedsOf(runId).push(deed) - 1
     },
-    deeds: (runId) => [...(deeds.get(runId) ?? [])],
+    dropDeed(runId, number) {
+      write(history, { of: runId, dropped: number })
+      deedsOf(runId)[number] = undefined
+    },
+    deeds: (runId) =>
+      (deeds.get(runId) ?? []).flatMap((deed, number) => (deed === undefined ? [] : [{ number, deed }])),
     async flush() {
       writeWaiting()
       await records.sync()
@@ -400,6 +505,56 @@ export async function openState(
       if (isWritten && runs.size > 2 * KEPT_RUNS) await history.replace(runLines())
       else await history.close()
       if (failure !== undefined) throw failure
+    },
+  }
+}
+
+/** Which contents were where before: a server that shows one of them again has gone back to it, or swaps files. */
+function createPast() {
+  const superseded = new Map<string, string>()
+  /** Last contents of places that have no record. */
+  const gone = new Map<string, string>()
+  const readmitted = new Set<string>()
+  const add = (map: Map<string, string>, name: string, value: string) => {
+    // The oldest goes first.
+    map.delete(name)
+    map.set(name, value)
+    if (map.size > KEPT_SUPERSEDED) for (const [oldest] of map) return void map.delete(oldest)
+  }
+  return {
+    superseded: superseded as ReadonlyMap<string, string>,
+    readmitted: readmitted as ReadonlySet<string>,
+    put(key: string, before: SyncRecord | undefined, { seal }: SyncRecord): void {
+      const last = before?.seal ?? gone.get(key)
+      if (last !== undefined && last !== seal) add(superseded, last, key)
+      gone.delete(key)
+      readmitted.delete(key)
+      if (seal !== undefined) superseded.delete(seal)
+    },
+    drop(key: string, before: SyncRecord | undefined): void {
+      if (before?.seal !== undefined) add(gone, key, before.seal)
+    },
+    readmit(keys: readonly string[]): void {
+      for (const key of keys) {
+        gone.delete(key)
+        readmitted.add(key)
+      }
+      for (const [seal, key] of superseded) if (readmitted.has(key)) superseded.delete(seal)
+    },
+    clear(): void {
+      superseded.clear()
+      gone.clear()
+      readmitted.clear()
+    },
+    load(line: RecordLine): void {
+      for (const [seal, key] of line.superseded ?? []) add(superseded, seal, key)
+      for (const [key, seal] of line.gone ?? []) add(gone, key, seal)
+      if (line.readmit !== undefined) this.readmit(line.readmit)
+    },
+    *lines(): Generator<RecordLine> {
+      for (let all = [...superseded]; all.length > 0; ) yield { superseded: all.splice(0, RECORDS_PER_LINE) }
+      for (let all = [...gone]; all.length > 0; ) yield { gone: all.splice(0, RECORDS_PER_LINE) }
+      if (readmitted.size > 0) yield { readmit: [...readmitted] }
     },
   }
 }

@@ -3,7 +3,6 @@
  * out.
  * @module
  */
-import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, realpathSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join, relative, resolve } from 'node:path'
@@ -27,11 +26,13 @@ import {
   recordedTree,
   tellPlaces,
 } from './known-tree.ts'
+import { lookAt } from './local-move.ts'
 import type { Pending } from './outcome.ts'
 import { isChange, type PairPlan, type PlanLine, planLine, requireSamePlan } from './plan-file.ts'
-import { takeManifest } from './pull-manifest.ts'
+import { heldTo, lookAtManifest, takeManifest } from './pull-manifest.ts'
 import { storeManifest, withoutManifest } from './push-manifest.ts'
 import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from './reconcile.ts'
+import { recover } from './recovery.ts'
 import { ensureFolder, parseRemotePath, resolveRemote, roomOf } from './remote-path.ts'
 import { admitTarget, never, type RunContext, report, requireEncryptedSource } from './run.ts'
 import {
@@ -39,14 +40,15 @@ import {
   type Blocked,
   createBlocked,
   identifyRoot,
+  keyOf,
   type RemoteScan,
   type ScanOptions,
   scanLocal,
   scanRemote,
 } from './scan.ts'
 import { createSelection, type Selection, type SelectionOptions } from './select.ts'
-import { openState, type Pair, type SyncState } from './state.ts'
-import { type EntryFailure, within } from './tree.ts'
+import { openState, type Pair, type SyncState, stateDirectory } from './state.ts'
+import { type EntryFailure, type LocalEntry, within } from './tree.ts'
 import { openUploader } from './uploader.ts'
 
 export interface SyncOptions extends Omit<GuardOptions, 'direction'> {
@@ -105,12 +107,6 @@ export interface SyncSummary {
   readonly stoppedBy?: SyncError
 }
 
-/** Directory of the state of one pair. */
-export function stateDirectory(directory: string, { account, local, remote }: Pair): string {
-  const id = createHash('sha256').update([account, local, remote].join('\0')).digest('hex')
-  return `${directory}/${id.slice(0, 32)}`
-}
-
 /** A pair by the names under which people give it. */
 export function pairOf(account: string, local: string, remote: string): Pair {
   const path = resolve(local)
@@ -162,6 +158,7 @@ export async function runSync(
     }
   }
   await attempt(async () => {
+    if (!options.dryRun) recover(state, clock.now())
     const plan = await look(context, pair, state, directory, options)
     if (options.dryRun) {
       summary = lookOnly(context, pair, plan)
@@ -311,6 +308,8 @@ async function look(
       blocked,
       isFirst: !isSameRoots || !roots.isSettled,
       isIncomplete: failures.length > 0,
+      links: new Map(here.links.map((path) => [keyOf(path), path])),
+      foldsCase: direction === 'push' ? answersToOtherCase(pair.local, here.items.values()) : foldCase,
     },
     {
       direction,
@@ -356,6 +355,17 @@ function isAskedFor(
     ...(direction === 'push' && !deletes ? [] : [there.items]),
   ]
   return (key) => key === '' || blocked.has(key) || sides.some((items) => items.has(key))
+}
+
+/** True when a disk takes names for one that differ in case only. Looks, and writes nothing: a source may be for reading only. */
+function answersToOtherCase(root: string, entries: Iterable<LocalEntry>): boolean {
+  for (const { path, ino } of entries) {
+    const name = path.at(-1)!
+    const other = name === name.toUpperCase() ? name.toLowerCase() : name.toUpperCase()
+    if (other === name) continue
+    return lookAt(join(root, ...path.slice(0, -1), other))?.ino === ino
+  }
+  return false
 }
 
 interface ThereScan extends RemoteScan {
@@ -578,6 +588,16 @@ async function carryOut(
       remote: plan.remote.items,
       records: plan.records,
     }
+    // A part of the tree is no tree.
+    const takesPart = hasManifest && isEncrypted && options.selection?.paths === undefined
+    const acceptAny = options.acceptRoots === true
+    const found = plan.remote.manifest
+    // What is fetched is held to the manifest, which is fetched in any case.
+    const isPulled = takesPart && options.direction === 'pull' && plan.steps.some((step) => step.do === 'download')
+    const looked =
+      isPulled && found !== undefined
+        ? await lookAtManifest(context, found, { state, container: target.container, acceptAny, signal })
+        : undefined
     await context.rules?.hold(pair.local, plan.steps)
     result = await applySteps(context, plan.steps, target, state, {
       ...(options.jobs === undefined ? {} : { jobs: options.jobs }),
@@ -588,19 +608,21 @@ async function carryOut(
       runId,
       names: options.names,
       uploader,
+      acceptAny,
+      ...(looked === undefined ? {} : { heldTo: heldTo(looked) }),
     })
     pending.push(...(await rulesThatWait(context, pair.local)))
     if (result.tally.stoppedBy === undefined) {
-      // A part of the tree is no tree.
-      if (hasManifest && isEncrypted && options.selection?.paths === undefined) {
-        const at = { state, runId, root: pair.local, container: target.container, found: plan.remote.manifest }
-        const how = { ...at, signal, acceptAny: options.acceptRoots === true }
+      if (takesPart) {
+        const at = { state, runId, root: pair.local, container: target.container, found }
+        const how = { ...at, signal, acceptAny }
         const told =
           options.direction === 'push'
             ? await storeManifest(context, { ...how, directory, links: plan.local.links, uploader, startedAt })
             : await takeManifest(context, {
                 ...how,
                 selection: plan.selection,
+                looked,
                 isUnchanged: !plan.steps.some(isChange),
               })
         result.tally.failed.push(...told)

@@ -3,7 +3,7 @@
  * changed since is left alone and told. Nothing is destroyed: what an undo removes goes into the bins, too.
  * @module
  */
-import { existsSync, linkSync, readlinkSync, renameSync, rmdirSync, unlinkSync } from 'node:fs'
+import { linkSync, readlinkSync, renameSync, rmdirSync, type Stats, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { deleteNode, getNode, listChildren, moveNodes, updateFile, updateFolder } from '../api/nodes.ts'
 import { restoreDeleted } from '../api/recycle-bin.ts'
@@ -11,12 +11,14 @@ import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { escapeName, type NameRules } from '../local/names.ts'
 import { createSafeTree } from '../local/safe-tree.ts'
-import { createLocalBin } from './local-bin.ts'
+import { createLocalBin, dropFromBin } from './local-bin.ts'
+import { carryOutMove, finishMove, lookAt, markOf } from './local-move.ts'
 import { localChange } from './records.ts'
-import { ensureFolder, requireRemote, resolveRemote } from './remote-path.ts'
+import { recover } from './recovery.ts'
+import { ensureFolder, resolveRemote } from './remote-path.ts'
 import { never, type RunContext } from './run.ts'
 import { keyOf, lookLocal } from './scan.ts'
-import type { Deed, SyncState } from './state.ts'
+import type { Deed, LocalMark, SyncState } from './state.ts'
 
 export interface UndoResult {
   readonly undone: readonly Deed[]
@@ -28,7 +30,12 @@ const changed = (what: string) =>
     hint: 'Look at it and decide yourself.',
   })
 
-/** @param runId - Of the run to take back. */
+/**
+ * A deed that was taken back is marked as such, so the same call goes on where another one was killed; each deed that may be
+ * half taken back is finished.
+ *
+ * @param runId - Of the run to take back.
+ */
 export async function undoRun(
   context: RunContext,
   state: SyncState,
@@ -36,20 +43,26 @@ export async function undoRun(
   options: { readonly dryRun?: boolean; readonly signal?: AbortSignal } = {},
 ): Promise<UndoResult> {
   const signal = options.signal ?? never
+  if (options.dryRun) {
+    const deeds = state.deeds(runId).map(({ deed }) => deed)
+    return { undone: deeds.reverse(), skipped: [] }
+  }
+  recover(state, context.clock.now())
   const deeds = state.deeds(runId).reverse()
-  if (options.dryRun) return { undone: deeds, skipped: [] }
   const ownId = state.beginRun({ command: 'undo', startedAt: context.clock.now(), options: { run: runId } })
   const undone: Deed[] = []
   const skipped: { deed: Deed; error: SyncError }[] = []
   const rules = state.runs().find(({ id }) => id === runId)?.options as NameRules | undefined
   const take = createTaker(context, state, ownId, (name) => escapeName(name, { names: rules?.names }), signal)
-  for (const deed of deeds) {
+  // What is older comes back on purpose.
+  state.readmit(deeds.flatMap(({ deed }) => keysOf(deed)))
+  for (const { number, deed } of deeds) {
     signal.throwIfAborted()
     try {
       await take(deed)
       // Whatever is known of the place is out of date: the next run compares.
-      state.remove(keyOf(deed.path.split('/')))
-      if ('from' in deed) state.remove(keyOf(deed.from.split('/')))
+      for (const key of keysOf(deed)) state.remove(key)
+      state.dropDeed(runId, number)
       undone.push(deed)
     } catch (thrown) {
       const error = toSyncError(signal.aborted ? signal.reason : thrown)
@@ -65,6 +78,9 @@ export async function undoRun(
   })
   return { undone, skipped }
 }
+
+const keysOf = (deed: Deed): string[] =>
+  ('from' in deed ? [deed.path, deed.from] : [deed.path]).map((path) => keyOf(path.split('/')))
 
 function createTaker(
   { api }: RunContext,
@@ -87,14 +103,18 @@ function createTaker(
     if (node === undefined) throw changed('Its folder is gone')
     return node
   }
-  /** The node that a run has left, as long as nobody has touched it. */
-  async function same(id: number): Promise<RemoteNode> {
+  /** A node, if it is not in the recycle bin. */
+  async function find(id: number): Promise<RemoteNode | undefined> {
     return getNode(api, id, signal).catch((error) => {
-      throw toSyncError(error).class === 'not_found' ? changed('It was changed on the server since') : error
+      if (toSyncError(error).class === 'not_found') return undefined
+      throw error
     })
   }
-  const isFree = async (components: readonly string[]) =>
-    (await resolveRemote(api, remotePath(components), signal)).missing.length > 0
+  /** What stands at a place now. */
+  async function at(components: readonly string[]): Promise<RemoteNode | undefined> {
+    const { found, missing } = await resolveRemote(api, remotePath(components), signal)
+    return missing.length === 0 ? found.at(-1) : undefined
+  }
   function requireUntouched(components: readonly string[]): void {
     const [entry, record] = [lookLocal(root, components), records.get(keyOf(components))]
     if (entry === undefined || record === undefined || localChange(record, entry) !== 'same') {
@@ -102,50 +122,72 @@ function createTaker(
     }
   }
   /** Puts something back that a bin holds; never over anything. */
-  function putBack(binPath: string, components: readonly string[]): void {
-    const source = join(root, binPath)
-    if (!existsSync(source)) throw changed('The bin does not have it any more')
+  function putBack(binPath: string, components: readonly string[], was: LocalMark): void {
+    const [source, now] = [lookAt(join(root, binPath)), lookAt(join(root, ...components))]
+    if (source === undefined) {
+      if (isSame(now, was)) return
+      throw changed('The bin does not have it any more')
+    }
+    if (now !== undefined && !(now.ino === source.ino && now.isFile())) throw changed('Something else has its name')
     const directory = tree.ensureDirectory(components.slice(0, -1))
+    const target = join(directory, components.at(-1)!)
     try {
-      linkSync(source, join(directory, components.at(-1)!))
-      unlinkSync(source)
+      if (source.isFile()) {
+        if (now === undefined) linkSync(join(root, binPath), target)
+      } else {
+        renameSync(join(root, binPath), target)
+      }
     } catch (error) {
       throw systemCode(error) === 'EEXIST' ? changed('Something else has its name') : localError(error, 'put it back')
     }
+    dropFromBin(root, binPath)
   }
 
   return async function take(deed: Deed): Promise<void> {
     const path = parts(deed.path)
     switch (deed.do) {
       case 'created-remote': {
-        const node = await same(deed.id)
+        const node = await find(deed.id)
+        if (node === undefined) {
+          if ((await at(path)) !== undefined) throw changed('It was changed on the server since')
+          return
+        }
         if (deed.isFolder)
           for await (const _child of listChildren(api, node.id, signal)) throw changed('Something is in it')
         return deleteNode(api, node.id, signal)
       }
       case 'replaced-remote': {
-        await same(deed.id)
+        if ((await find(deed.id)) === undefined) {
+          // Taken back already, by an attempt whose end nobody saw.
+          if ((await at(path))?.id === deed.oldId) return
+          throw changed('It was changed on the server since')
+        }
         const parent = await folder(path.slice(0, -1))
         return restoreDeleted(api, [deed.oldId], { parentId: parent.id, resolution: 'overwrite' }, signal)
       }
       case 'deleted-remote': {
         if (deed.isFolder) return void (await folder(path))
-        if (!(await isFree(path))) throw changed('Something else has its name')
+        const now = await at(path)
+        if (now?.id === deed.id) return
+        if (now !== undefined) throw changed('Something else has its name')
         const parent = await folder(path.slice(0, -1))
         return restoreDeleted(api, [deed.id], { parentId: parent.id, resolution: 'fail' }, signal)
       }
       case 'moved-remote': {
         const from = parts(deed.from)
-        const { node } = await requireRemote(api, remotePath(path), signal).catch(() => ({ node: undefined }))
-        if (node?.id !== deed.id) throw changed('It was moved on since')
+        const node = await at(path)
+        if (node?.id !== deed.id) {
+          if ((await at(from))?.id === deed.id) return
+          throw changed('It was moved on since')
+        }
         const [parent, name] = [await folder(from.slice(0, -1)), remoteName(from.at(-1)!)]
         if (parent.id !== node.parentId) return moveNodes(api, parent.id, [{ id: deed.id, name }], 'fail', signal)
         await (node.type === 'file' ? updateFile : updateFolder)(api, deed.id, { name }, signal)
         return
       }
       case 'created-local':
+        tree.check(path.slice(0, -1))
         if (deed.isDirectory) {
-          tree.check(path.slice(0, -1))
           try {
             rmdirSync(join(root, ...path))
           } catch (error) {
@@ -154,17 +196,24 @@ function createTaker(
           }
           return
         }
+        if (lookAt(join(root, ...path)) === undefined) return
         requireUntouched(path)
         bin.take(path)
         return
-      case 'replaced-local':
-        requireUntouched(path)
-        if (!existsSync(join(root, deed.bin))) throw changed('The bin does not have it any more')
-        bin.take(path)
-        return putBack(deed.bin, path)
+      case 'replaced-local': {
+        const [now, kept] = [lookAt(join(root, ...path)), lookAt(join(root, deed.bin))]
+        // Back already, or nearly: then it has two names.
+        const isBack = now !== undefined && (kept === undefined ? isSame(now, deed.was) : kept.ino === now.ino)
+        if (now !== undefined && !isBack) {
+          if (kept === undefined) throw changed('The bin does not have it any more')
+          requireUntouched(path)
+          bin.take(path)
+        }
+        return putBack(deed.bin, path, deed.was)
+      }
       case 'deleted-local':
         if (deed.bin === undefined) return void tree.ensureDirectory(path)
-        return putBack(deed.bin, path)
+        return putBack(deed.bin, path, deed.was)
       case 'linked-local': {
         const place = join(root, ...path)
         tree.check(path.slice(0, -1))
@@ -179,11 +228,17 @@ function createTaker(
       }
       case 'moved-local': {
         const from = parts(deed.from)
-        if (lookLocal(root, from) !== undefined) throw changed('Something else has its name')
         tree.check(path.slice(0, -1))
         tree.ensureDirectory(from.slice(0, -1))
+        const back = { ...deed, path: deed.from, from: deed.path }
         try {
-          renameSync(join(root, ...path), join(root, ...from))
+          const outcome = finishMove(root, back)
+          if (outcome === undefined) throw changed('It was moved on since')
+          if (outcome === 'moved') return
+          if (deed.via === undefined && lookAt(join(root, ...from)) !== undefined) {
+            throw changed('Something else has its name')
+          }
+          carryOutMove(root, back)
         } catch (error) {
           throw localError(error, 'move it back')
         }
@@ -191,4 +246,11 @@ function createTaker(
       }
     }
   }
+}
+
+/** True for the file that it was, as far as can be told. */
+const isSame = (now: Stats | undefined, was: LocalMark): boolean => {
+  if (now === undefined) return false
+  const { ino, size, mtimeMs } = markOf(now)
+  return ino === was.ino && (!now.isFile() || (size === was.size && mtimeMs === was.mtimeMs))
 }

@@ -8,8 +8,9 @@ import { createHash } from 'node:crypto'
 import { getFileKey } from '../api/file-keys.ts'
 import { SyncError, toSyncError } from '../errors.ts'
 import { MANIFEST_NAME } from '../local/atomic-file.ts'
-import { localName, type Names } from '../local/names.ts'
+import type { Names } from '../local/names.ts'
 import { downloadContent, openFileKey } from '../transfer/content.ts'
+import { nameHere } from './known-places.ts'
 import { createTally, runEntries, type Tally } from './outcome.ts'
 import { type SyncRecord, sealOf } from './records.ts'
 import { requireRemote } from './remote-path.ts'
@@ -175,13 +176,5 @@ export async function verifyRemote(
       fail(MANIFEST_NAME, error)
       return []
     }
-  }
-}
-
-const nameHere = (remote: string, names: Names | undefined): string => {
-  try {
-    return localName(remote, { names })
-  } catch {
-    return remote
   }
 }

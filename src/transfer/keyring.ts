@@ -46,11 +46,16 @@ export interface Keyring {
   /** Opens a file key with the key pair of its version. */
   unwrap(wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
   /**
-   * The cached key of a node, without asking the server. It may be that of an older content: then the tag does not match, and
-   * the server has to be asked.
+   * The cached key of a node, without asking the server. Content never changes under a node, so one that does not match its tag
+   * was damaged or exchanged.
    */
   recall(nodeId: number, signal?: AbortSignal): Promise<FileKey | undefined>
-  /** As `unwrap`, for content of a node; asks the cache first. */
+  /**
+   * As `unwrap`, for content of a node; asks the cache first.
+   *
+   * @throws {SyncError} `CONTENT_SWAPPED` (class `integrity`) when the cache knows the node with another content: content never
+   * changes under a node.
+   */
   open(nodeId: number, wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
   /**
    * Says that content has matched the tag of a key from `open`; only then it is cached. A wrapped key proves nothing about its
@@ -74,6 +79,11 @@ export interface Keyring {
 /** IV and tag stand for a content. */
 export const isSameContent = (a: Pick<FileKey, 'iv' | 'tag'>, b: Pick<FileKey, 'iv' | 'tag'>): boolean =>
   Buffer.compare(a.iv, b.iv) === 0 && Buffer.compare(a.tag, b.tag) === 0
+
+const exchanged = () =>
+  new SyncError('integrity', 'CONTENT_SWAPPED', 'The server has other content under this file than was there before', {
+    hint: 'Content never changes under a file’s id. Ask who runs the server. If you have looked: sync keys cache clear',
+  })
 
 const versionOf = (wrapped: WrappedFileKey): KeyPairVersion => (wrapped.version === 'A' ? 'A' : 'RSA-4096')
 
@@ -163,8 +173,11 @@ export function createKeyring(
     async open(nodeId, wrapped, signal) {
       const opened = await pair(versionOf(wrapped), signal)
       const known = await cache?.find(opened, nodeId)
-      if (known !== undefined && isSameContent(known, wrapped)) return known
-      known?.wipe()
+      if (known !== undefined) {
+        if (isSameContent(known, wrapped)) return known
+        known.wipe()
+        throw exchanged()
+      }
       const fileKey = await unwrapFileKey(wrapped, opened)
       unconfirmed.set(fileKey, { pair: opened, nodeId })
       return fileKey

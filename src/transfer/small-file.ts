@@ -7,7 +7,6 @@ import { decryptBytes, type FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { type DownloadContext, openFileKey, sizeOf } from './content.ts'
-import { isSameContent } from './keyring.ts'
 import { createAddress, readStretch } from './ranges.ts'
 
 const SMALL_BYTES = 256 * 1024
@@ -17,8 +16,8 @@ export const isSmall = ({ size }: RemoteNode): boolean => size !== undefined && 
 /**
  * Fetches and decrypts content of at most 256 KiB.
  *
- * @param fileKey - May be the one of an older content, see `Keyring.recall`.
- * @throws {SyncError} `CONTENT_TAMPERED`, `CONTENT_LENGTH_WRONG`.
+ * @param fileKey - May be one that was not asked for, see `Keyring.recall`.
+ * @throws {SyncError} `CONTENT_TAMPERED`, `CONTENT_LENGTH_WRONG`, `CONTENT_SWAPPED`.
  */
 export async function fetchSmall(
   context: DownloadContext,
@@ -43,27 +42,23 @@ export async function fetchSmall(
     return plaintext
   } catch (error) {
     if (!(error instanceof SyncError) || error.code !== 'CONTENT_TAMPERED') throw error
-    return await decryptAnew(context, node, content, fileKey, error, signal)
+    throw await explain(context, node, fileKey, error, signal)
   }
 }
 
-/** With the key that the server has for the node now, unless it is the same one. */
-async function decryptAnew(
+/** What the server says of its key now: another one means that the content was exchanged, not damaged. */
+async function explain(
   context: DownloadContext,
   node: RemoteNode,
-  content: Uint8Array,
   tried: FileKey,
   error: SyncError,
   signal: AbortSignal,
-): Promise<Uint8Array> {
-  const current = await openFileKey(context, node, signal)
-  if (current === undefined) throw error
+): Promise<unknown> {
   try {
-    if (isSameContent(current, tried)) throw error
-    const plaintext = decryptBytes(content, current)
-    context.keyring.confirm(current)
-    return plaintext
-  } finally {
-    current.wipe()
+    const current = await openFileKey(context, node, signal)
+    if (current !== tried) current?.wipe()
+    return error
+  } catch (other) {
+    return other
   }
 }

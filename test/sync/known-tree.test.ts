@@ -19,8 +19,8 @@ import { parseRaw, type RemoteNode } from '../../src/api/wire.ts'
 import type { Client } from '../../src/client.ts'
 import { planLine } from '../../src/sync/plan-file.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
-import { openState } from '../../src/sync/state.ts'
-import { pairOf, type SyncOptions, type SyncSummary, stateDirectory } from '../../src/sync/sync-run.ts'
+import { openState, stateDirectory } from '../../src/sync/state.ts'
+import { pairOf, type SyncOptions, type SyncSummary } from '../../src/sync/sync-run.ts'
 import { createWorld, makeRoom, makeTree, type World } from '../support/cli.ts'
 
 const SCRIPTS = process.env.SEALSYNC_FULL ? 100 : 15

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
 import { BIN_NAME } from '../../src/local/atomic-file.ts'
 import { createSafeTree } from '../../src/local/safe-tree.ts'
-import { createLocalBin, pruneBin } from '../../src/sync/local-bin.ts'
+import { createLocalBin, dropFromBin, pruneBin } from '../../src/sync/local-bin.ts'
 
 const base = mkdtempSync(join(tmpdir(), 'sealsync-bin-'))
 afterAll(() => rmSync(base, { recursive: true }))
@@ -15,10 +15,16 @@ test('keeps what is replaced, takes what is removed', () => {
   writeFileSync(join(root, 'sub/a'), 'a')
   writeFileSync(join(root, 'b'), 'b')
   const bin = createLocalBin(createSafeTree(root), '20260101T000000Z-abcdef')
-  expect(readFileSync(join(root, bin.keep(['sub', 'a'])), 'utf8')).toBe('a')
-  expect(readFileSync(join(root, bin.take(['b'])), 'utf8')).toBe('b')
+  bin.keep(['sub', 'a'])
+  bin.take(['b'])
+  expect(readFileSync(join(root, bin.placeOf(['sub', 'a'])), 'utf8')).toBe('a')
+  expect(readFileSync(join(root, bin.placeOf(['b'])), 'utf8')).toBe('b')
   expect(readdirSync(root).sort()).toEqual([BIN_NAME, 'sub'])
   expect(readdirSync(join(root, 'sub'))).toEqual(['a'])
+  dropFromBin(root, bin.placeOf(['sub', 'a']))
+  expect(readdirSync(join(root, BIN_NAME, '20260101T000000Z-abcdef'))).toEqual(['b'])
+  dropFromBin(root, bin.placeOf(['b']))
+  expect(readdirSync(root)).toEqual(['sub'])
 })
 
 test('forgets a run after 30 days, and nothing that is not one', () => {

@@ -30,8 +30,8 @@ import { compareTrees } from '../../src/sync/compare.ts'
 import type { SyncRecord } from '../../src/sync/records.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
 import type { RunContext, RunEvent } from '../../src/sync/run.ts'
-import { type ManifestPin, openState } from '../../src/sync/state.ts'
-import { pairOf, runSync, type SyncOptions, type SyncSummary, stateDirectory } from '../../src/sync/sync-run.ts'
+import { type ManifestPin, openState, stateDirectory } from '../../src/sync/state.ts'
+import { pairOf, runSync, type SyncOptions, type SyncSummary } from '../../src/sync/sync-run.ts'
 import { parseTreeManifest, readTreeManifest, type TreeManifest } from '../../src/sync/tree-manifest.ts'
 import { undoRun } from '../../src/sync/undo.ts'
 import { verifyRemote } from '../../src/sync/verify.ts'
@@ -709,15 +709,16 @@ describe('a hostile manifest', () => {
       ...(one.path === 'other' ? { seal } : {}),
     }))
     await place.forge({ format: 'sealsync-tree', version: 1, ...rest, entries: [...bad, ...good, ...open] })
-    expect(await there.pull()).toMatchObject({ failed: [] })
+    const refused = [{ path: 'other', error: { class: 'integrity', code: 'CONTENT_SWAPPED' } }]
+    expect((await there.pull()).failed).toMatchObject(refused)
     // Ten by name, the others as a number.
     expect(there.warnings()).toEqual(Array(11).fill('LINK_PASSED_OVER'))
-    expect(snapshot(there.local)).toEqual(snapshot(here.local))
+    const { other: _refused, ...others } = snapshot(here.local)
+    expect(snapshot(there.local)).toEqual(others)
     for (const { path, target } of good) expect(readlinkSync(there.path(path))).toBe(target)
     for (const { path } of bad) expect(isLink(there.path(path)), path).toBe(false)
     expect(modeOf(there.path('.ssh', 'config'))).toBe(0o755)
-    expect(modeOf(there.path('other'))).toBe(0o600)
     expect(statSync(there.path('.ssh', 'config')).mtimeMs).toBeGreaterThan(Date.UTC(2020, 0))
-    expect((await there.pull()).steps).toEqual([])
+    expect((await there.pull()).steps).toMatchObject([{ do: 'download', path: ['other'] }])
   })
 })

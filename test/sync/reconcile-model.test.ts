@@ -75,7 +75,7 @@ const DIRS = ['x', 'y', 'x/z']
 /** What somebody does on one side. Numbers choose among what is possible. */
 interface Edit {
   readonly side: 'local' | 'remote'
-  readonly act: 'write' | 'delete' | 'move' | 'mkdir' | 'touch'
+  readonly act: 'write' | 'delete' | 'move' | 'mkdir' | 'touch' | 'turn'
   readonly from: number
   readonly to: number
 }
@@ -115,6 +115,16 @@ function edit(world: World, { side, act, from, to }: Edit): void {
       if (thing.kind === 'file') world.bins.add(thing.content)
       tree.delete(key)
     }
+  } else if (act === 'turn') {
+    // A file becomes a directory with a file in it, a directory a file.
+    const { kind } = tree.get(chosen)!
+    for (const key of below(tree, chosen)) {
+      const thing = tree.get(key)!
+      if (thing.kind === 'file') world.bins.add(thing.content)
+      tree.delete(key)
+    }
+    tree.set(chosen, fresh(kind === 'file' ? 'directory' : 'file'))
+    if (kind === 'file') tree.set(`${chosen}/a`, fresh('file'))
   } else if (act === 'touch') {
     const thing = tree.get(chosen)!
     if (side === 'local' && thing.kind === 'file') tree.set(chosen, { ...thing, ctime: stamp })
@@ -172,7 +182,7 @@ function apply(world: World, steps: readonly SyncStep[], crash: number): { confl
     remember(key)
   }
   for (const step of steps) {
-    if (step.do === 'keep') continue
+    if (step.do === 'keep' || (step.isLate && failures > 0)) continue
     if (done++ >= crash) return { conflicts, isDone: false }
     const { key } = step
     switch (step.do) {
@@ -220,7 +230,7 @@ function apply(world: World, steps: readonly SyncStep[], crash: number): { confl
         if (step.unlessSame && same(key)) remember(key)
         else {
           conflicts++
-          failures++
+          if (step.error.code !== 'KINDS_DIFFER') failures++
         }
         break
       case 'keep-both': {
@@ -236,9 +246,28 @@ function apply(world: World, steps: readonly SyncStep[], crash: number): { confl
         upload(copy, true)
         break
       }
+      case 'move-aside': {
+        const copy = keyOf(step.copy)
+        expect(local.has(copy) || remote.has(copy)).toBe(false)
+        moveIn(local, key, copy)
+        for (const known of [...world.records.keys()])
+          if (known === key || known.startsWith(`${key}/`)) world.records.delete(known)
+        break
+      }
+      case 'take-link':
+        throw new Error('there are no links here')
       case 'delete-remote':
       case 'delete-local': {
         if (failures > 0) break
+        if (step.do === 'delete-local' && step.whole !== undefined) {
+          for (const known of below(local, key)) {
+            const thing = local.get(known)!
+            if (thing.kind === 'file') world.bins.add(thing.content)
+            local.delete(known)
+            world.records.delete(known)
+          }
+          break
+        }
         const tree = step.do === 'delete-remote' ? remote : local
         const thing = tree.get(key)!
         if (thing.kind === 'directory' && below(tree, key).length > 1) break
@@ -264,7 +293,7 @@ const shape = (tree: Tree) =>
 const edits = fc.array(
   fc.record({
     side: fc.constantFrom('local' as const, 'remote' as const),
-    act: fc.constantFrom('write', 'write', 'delete', 'move', 'mkdir', 'touch') as fc.Arbitrary<Edit['act']>,
+    act: fc.constantFrom('write', 'write', 'delete', 'move', 'mkdir', 'touch', 'turn') as fc.Arbitrary<Edit['act']>,
     from: fc.nat(100),
     to: fc.nat(100),
   }),

@@ -20,10 +20,12 @@ import { localError, SyncError, systemCode } from '../../errors.ts'
 import { createAtomicFile, makePrivateDirectory } from '../../local/atomic-file.ts'
 import { escapeName } from '../../local/names.ts'
 import { sweepDirectory } from '../../local/partial-file.ts'
+import { readKnownPlaces } from '../../sync/known-places.ts'
+import { sealOf } from '../../sync/records.ts'
 import { ensureFolder, parseRemotePath, requireContainer, requireRemote } from '../../sync/remote-path.ts'
 import { downloadContent, openFileKey } from '../../transfer/content.ts'
 import { withClient } from '../connect.ts'
-import { type Context, text } from '../context.ts'
+import { accountName, type Context, requireProfile, statesPath, text } from '../context.ts'
 import { display, showBytes } from '../display.ts'
 import { homeDirectory } from '../profile.ts'
 
@@ -223,16 +225,24 @@ export async function stat(context: Context, path: string): Promise<void> {
   })
 }
 
+/** Throws when another content is known. */
+type Judge = (seal: string | undefined) => void
+
 /** Content up to this size is checked in memory, larger in a private file. */
 const MEMORY_BYTES = 16 * 1024 * 1024
 
 export async function cat(context: Context, path: string): Promise<void> {
+  const account = accountName(await requireProfile(context))
   await withClient(context, async (client) => {
     const { node } = await requireRemote(client.api, path, context.signal)
     if (node.type !== 'file') throw new SyncError('usage', 'NOT_A_FILE', `Not a file: ${path}`)
     // Nothing is printed before the tag of all of it is checked.
-    if ((node.size ?? 0) <= MEMORY_BYTES) await catSmall(context, client, node, path)
-    else await catLarge(context, client, node, path)
+    const known = await readKnownPlaces({ directory: statesPath(), account }, [path], client.clock.now(), (keptAs) =>
+      context.output.warn(`damaged state was put aside as ${keptAs}`),
+    )
+    const judge = (seal: string | undefined) => known.judge(parseRemotePath(path), node, seal)
+    if ((node.size ?? 0) <= MEMORY_BYTES) await catSmall(context, client, node, path, judge)
+    else await catLarge(context, client, node, path, judge)
   })
 }
 
@@ -246,21 +256,21 @@ const print = (bytes: Uint8Array) =>
     })
   })
 
-async function catSmall(context: Context, client: Client, node: RemoteNode, path: string): Promise<void> {
+async function catSmall(context: Context, client: Client, node: RemoteNode, path: string, judge: Judge): Promise<void> {
   const chunks: Uint8Array[] = []
-  await download(context, client, node, path, async (chunk) => {
+  await download(context, client, node, path, judge, async (chunk) => {
     chunks.push(new Uint8Array(chunk))
   })
   for (const chunk of chunks) if (!(await print(chunk))) return
 }
 
-async function catLarge(context: Context, client: Client, node: RemoteNode, path: string): Promise<void> {
+async function catLarge(context: Context, client: Client, node: RemoteNode, path: string, judge: Judge): Promise<void> {
   const directory = join(homeDirectory(), 'tmp')
   await makePrivateDirectory(directory)
   await sweepDirectory(directory, client.clock)
   const file = await createAtomicFile(join(directory, 'content'))
   try {
-    await download(context, client, node, path, async (chunk) => {
+    await download(context, client, node, path, judge, async (chunk) => {
       // Not `write`: on a disk that is nearly full it may take a part only.
       await file.handle.appendFile(chunk).catch((error) => {
         throw localError(error, 'write the temporary file')
@@ -287,12 +297,14 @@ async function download(
   client: Client,
   node: RemoteNode,
   path: string,
+  judge: Judge,
   write: (chunk: Uint8Array) => Promise<void>,
 ): Promise<void> {
   const { api, keyring, clock } = client
   const parts = { api, keyring, clock, random: systemRandom }
   const fileKey = await openFileKey(parts, node, context.signal)
   try {
+    judge(fileKey && sealOf(fileKey))
     await downloadContent(parts, node, fileKey, { write }, path, context.signal)
   } finally {
     fileKey?.wipe()

@@ -9,7 +9,7 @@ import type { ConflictAction } from '../../sync/plan.ts'
 import type { DownloadOptions, RunEvent, UploadOptions } from '../../sync/run.ts'
 import { type RunEnd, reported } from '../automation.ts'
 import { connect } from '../connect.ts'
-import { accountName, type Context, journalPath, lockPath, namesOf, requireSettings } from '../context.ts'
+import { accountName, type Context, journalPath, lockPath, namesOf, requireSettings, statesPath } from '../context.ts'
 import { exitCodeOfRun } from '../exit-codes.ts'
 import { createProgress, printSummary, summaryFields } from '../output.ts'
 import { printPlan } from '../plan-table.ts'
@@ -93,8 +93,10 @@ async function carryOut(context: Context, run: TransferRun, onEvent: (event: Run
       progress.onEvent(event)
     })
     try {
-      const work = (how: UploadOptions) => client[direction](sources, target, { ...options, ...how })
-      outcome = dryRun ? await work({}) : await locked(context, accountName(profile), run, work)
+      const account = accountName(profile)
+      const state = { directory: statesPath(), account }
+      const work = (how: UploadOptions) => client[direction](sources, target, { ...options, state, ...how })
+      outcome = dryRun ? await work({}) : await locked(context, account, run, work)
     } finally {
       await client.close()
     }

@@ -1,0 +1,120 @@
+/**
+ * Another name for something in a synchronized directory, never over anything. A file gets its second name before it loses its
+ * first; where only the case of a name changes, and the disk takes both for one, it goes by way of a third. Whoever calls has
+ * written down before what is to be done, so that `finishMove` can end what a killed process began.
+ * @module
+ */
+import { randomBytes } from 'node:crypto'
+import { linkSync, lstatSync, readdirSync, renameSync, type Stats, unlinkSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { SyncError, systemCode } from '../errors.ts'
+import { TEMP_MARK } from '../local/atomic-file.ts'
+import { foldKey } from '../local/names.ts'
+import type { Deed, LocalMark } from './state.ts'
+
+export type MovedLocal = Extract<Deed, { do: 'moved-local' }>
+
+export const changedHere = () =>
+  new SyncError('changed', 'LOCAL_CHANGED', 'It was changed on this disk meanwhile', { hint: 'Run again.' })
+
+/** What is at a place; `undefined` for nothing. */
+export function lookAt(path: string): Stats | undefined {
+  try {
+    return lstatSync(path)
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return undefined
+    throw error
+  }
+}
+
+export const markOf = ({ ino, size, mtimeMs }: LocalMark): LocalMark => ({ ino, size, mtimeMs })
+
+/** True when names differ, though a disk that folds case takes them for one. */
+export const isCaseOnly = (from: readonly string[], to: readonly string[]): boolean => {
+  const [a, b] = [from.join('/'), to.join('/')]
+  return a !== b && foldKey(a) === foldKey(b)
+}
+
+/**
+ * What moving something will be.
+ *
+ * @throws {SyncError} `LOCAL_CHANGED` when it is not there, or something else has the name.
+ */
+export function planMove(root: string, from: readonly string[], to: readonly string[]): MovedLocal {
+  const source = lookAt(join(root, ...from))
+  const inTheWay = lookAt(join(root, ...to))
+  if (source === undefined) throw changedHere()
+  const isOneName = inTheWay !== undefined && inTheWay.ino === source.ino && isCaseOnly(from, to)
+  if (inTheWay !== undefined && !isOneName) throw changedHere()
+  const via = isOneName ? { via: [...from.slice(0, -1), viaName()].join('/') } : {}
+  return { do: 'moved-local', path: to.join('/'), from: from.join('/'), ...via, was: markOf(source) }
+}
+
+const viaName = () => `${TEMP_MARK}${randomBytes(9).toString('base64url')}.moving`
+
+/** Carries it out. Errors are those of the system. */
+export function carryOutMove(root: string, { path, from, via }: MovedLocal): void {
+  const [source, target] = [join(root, from), join(root, path)]
+  if (via !== undefined) {
+    renameSync(source, join(root, via))
+    renameOver(join(root, via), target, source)
+    return
+  }
+  if (lstatSync(source).isFile()) {
+    try {
+      linkSync(source, target)
+      unlinkSync(source)
+      return
+    } catch (error) {
+      // Some file systems have no second names.
+      if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'].includes(systemCode(error) ?? '')) throw error
+    }
+  }
+  renameOver(source, target)
+}
+
+/** To a name that nothing has; else back, if that is said. */
+function renameOver(source: string, target: string, back?: string): void {
+  if (lookAt(target) === undefined) {
+    renameSync(source, target)
+    return
+  }
+  if (back !== undefined) renameSync(source, back)
+  throw changedHere()
+}
+
+/**
+ * Ends a move that may have been interrupted at any point.
+ *
+ * @returns whether it stands under the new name, or still under the old one; `undefined` when nobody can tell.
+ */
+export function finishMove(root: string, { path, from, via, was }: MovedLocal): 'moved' | 'not moved' | undefined {
+  const [source, target] = [join(root, from), join(root, path)]
+  if (via !== undefined) {
+    const between = join(root, via)
+    if (lookAt(between) !== undefined) {
+      if (lookAt(target) !== undefined) return undefined
+      renameSync(between, target)
+    }
+    // The disk answers to both names: its list says which it has.
+    if (isListed(target)) return 'moved'
+    return isListed(source) ? 'not moved' : undefined
+  }
+  const [old, now] = [lookAt(source), lookAt(target)]
+  if (old !== undefined && now !== undefined && old.ino === now.ino && old.ino === was.ino && old.isFile()) {
+    unlinkSync(source)
+    return 'moved'
+  }
+  if (old?.ino === was.ino) return 'not moved'
+  return now?.ino === was.ino ? 'moved' : undefined
+}
+
+function isListed(path: string): boolean {
+  const name = path.slice(path.lastIndexOf('/') + 1)
+  try {
+    return readdirSync(dirname(path)).includes(name)
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return false
+    throw error
+  }
+}
