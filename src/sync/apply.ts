@@ -91,9 +91,24 @@ export async function applySteps(
   state: SyncState,
   options: ApplyOptions,
 ): Promise<ApplyResult> {
+  const run = createRun(context, target, state, options)
+  try {
+    return await carryOut(run, context, steps, target, state, options)
+  } finally {
+    run.close()
+  }
+}
+
+async function carryOut(
+  run: ReturnType<typeof createRun>,
+  context: RunContext,
+  steps: readonly SyncStep[],
+  target: ApplyTarget,
+  state: SyncState,
+  options: ApplyOptions,
+): Promise<ApplyResult> {
   const { signal } = options
   const tally = createTally()
-  const run = createRun(context, target, state, options)
   const kept = steps.filter((step) => step.do === 'keep').length
   let [moved, deleted, left] = [0, 0, 0]
   const conflicts: { path: string; copy: string }[] = []
@@ -254,6 +269,12 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
   let tree: SafeTree | undefined
   let bin: LocalBin | undefined
   const local = () => (tree ??= createSafeTree(root))
+  /** What is known of directories is not true any more. */
+  const lookAnew = () => {
+    tree?.close()
+    tree = undefined
+    bin = undefined
+  }
   const binOf = () => (bin ??= createLocalBin(local(), runId))
   /** As they become in this run; copied when the first one changes. */
   let records = target.records
@@ -355,6 +376,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
 
   return {
     remember,
+    close: lookAnew,
     moveAside,
     settle,
 
@@ -404,9 +426,8 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
       local().check(step.from.slice(0, -1))
       local().ensureDirectory(step.path.slice(0, -1))
       const move = planMove(root, step.from, step.path)
-      doLocally(move, `move ${showPath(step.from)}`, () => carryOutMove(root, move))
-      tree = undefined
-      bin = undefined
+      doLocally(move, `move ${showPath(step.from)}`, () => carryOutMove(local(), move))
+      lookAnew()
       rename(from, step.path)
       const moved = lookLocal(root, step.path)
       if (step.kind !== 'file' || moved === undefined) return
@@ -540,8 +561,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
         for (const one of whole) requireSame(one)
         const taken = { do: 'deleted-local', path: shown, bin: binOf().placeOf(path), was } as const
         doLocally(taken, `move ${shown} into the bin`, () => binOf().take(path))
-        tree = undefined
-        bin = undefined
+        lookAnew()
         forgetBelow(state, key)
         return true
       }
@@ -551,7 +571,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
         const removed = { do: 'deleted-local', path: shown, was } as const
         const number = state.addDeed(runId, removed)
         try {
-          rmdirSync(join(root, ...path))
+          local().within(path.slice(0, -1), (directory) => rmdirSync(directory.at(path.at(-1)!)))
         } catch (error) {
           // Something is in it that takes no part in this.
           isLeft = systemCode(error) === 'ENOTEMPTY' || systemCode(error) === 'EEXIST'
@@ -639,7 +659,7 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
   ): Promise<number> {
     const parent = path.slice(0, -1)
     const key = keyOf(path)
-    const directory = local().ensureDirectory(parent)
+    const directory = local().hold(parent)
     let sealed: string | undefined
     let begun: { number: number; deed: Deed } | undefined
     const openKey = async (one: RemoteNode, when: AbortSignal) => {
@@ -667,14 +687,17 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     }
     let bytes: number
     try {
-      const how = { shown: showPath(path), replaces, large, beforeRename, openKey }
-      bytes = await downloadFile(context, node, join(directory, path.at(-1)!), how, stop)
+      const how = { shown: showPath(path), replaces, large, beforeRename, openKey, directory }
+      bytes = await downloadFile(context, node, directory.at(path.at(-1)!), how, stop)
     } catch (error) {
       if (begun !== undefined) takeBack(key, path, begun)
       throw error
+    } finally {
+      directory.release()
     }
     const now = lookLocal(root, path)
-    if (now !== undefined && now.size === bytes) arrived.push({ directory, key, entry: now, node, sealed })
+    if (now !== undefined && now.size === bytes)
+      arrived.push({ directory: join(root, ...parent), key, entry: now, node, sealed })
     if (arrived.length >= ARRIVALS) await settle()
     return bytes
   }
@@ -697,11 +720,8 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     const key = keyOf(path)
     local().ensureDirectory(path.slice(0, -1))
     const move = { ...planMove(root, path, copy), isAside: true }
-    doLocally(move, `rename ${showPath(path)}`, () => carryOutMove(root, move))
-    if (lookAt(join(root, ...copy))?.isDirectory()) {
-      tree = undefined
-      bin = undefined
-    }
+    doLocally(move, `rename ${showPath(path)}`, () => carryOutMove(local(), move))
+    if (lookAt(join(root, ...copy))?.isDirectory()) lookAnew()
     if (records.get(key)?.kind === 'directory') {
       for (const one of [...records.keys()]) if (one.startsWith(`${key}/`)) change().delete(one)
     }

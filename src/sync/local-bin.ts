@@ -3,11 +3,12 @@
  * run's id and its own path, and stays there for a month.
  * @module
  */
-import { copyFileSync, linkSync, lstatSync, readdirSync, renameSync, rmdirSync, rmSync } from 'node:fs'
+import { lstatSync, readdirSync, renameSync, rmdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { localError, systemCode } from '../errors.ts'
 import { BIN_NAME } from '../local/atomic-file.ts'
 import type { SafeTree } from '../local/safe-tree.ts'
+import { keepCopy } from '../local/target.ts'
 
 /** Milliseconds that things stay. */
 const KEEP_MS = 30 * 24 * 60 * 60_000
@@ -22,32 +23,25 @@ export interface LocalBin {
 }
 
 export function createLocalBin(tree: SafeTree, runId: string): LocalBin {
-  const place = (path: readonly string[]): string => {
-    tree.check(path.slice(0, -1))
-    const directory = tree.ensureDirectory([BIN_NAME, runId, ...path.slice(0, -1)])
-    return join(directory, path.at(-1)!)
+  /** Does something with a file and its place in the bin, in the directories that were opened for both. */
+  function withPlaces(path: readonly string[], work: (source: string, target: string) => void): void {
+    const [parents, name] = [path.slice(0, -1), path.at(-1)!]
+    tree.within(parents, (from) => tree.within([BIN_NAME, runId, ...parents], (to) => work(from.at(name), to.at(name))))
   }
   return {
     placeOf: (path) => [BIN_NAME, runId, ...path].join('/'),
     keep(path) {
-      const target = place(path)
-      const source = join(tree.root, ...path)
       try {
         // A second name costs nothing, and the first is never gone.
-        linkSync(source, target)
+        withPlaces(path, keepCopy)
       } catch (error) {
         if (systemCode(error) === 'EEXIST') return // kept by an attempt before
-        try {
-          copyFileSync(source, target)
-        } catch (second) {
-          throw localError(second, `keep the old ${path.join('/')}`)
-        }
+        throw localError(error, `keep the old ${path.join('/')}`)
       }
     },
     take(path) {
-      const target = place(path)
       try {
-        renameSync(join(tree.root, ...path), target)
+        withPlaces(path, renameSync)
       } catch (error) {
         throw localError(error, `move ${path.join('/')} into the bin`)
       }

@@ -10,6 +10,8 @@ import { dirname, join } from 'node:path'
 import { SyncError, systemCode } from '../errors.ts'
 import { TEMP_MARK } from '../local/atomic-file.ts'
 import { foldKey } from '../local/names.ts'
+import type { SafeTree } from '../local/safe-tree.ts'
+import { isWithoutLinks } from '../local/target.ts'
 import type { Deed, LocalMark } from './state.ts'
 
 export type MovedLocal = Extract<Deed, { do: 'moved-local' }>
@@ -52,12 +54,20 @@ export function planMove(root: string, from: readonly string[], to: readonly str
 
 const viaName = () => `${TEMP_MARK}${randomBytes(9).toString('base64url')}.moving`
 
-/** Carries it out. Errors are those of the system. */
-export function carryOutMove(root: string, { path, from, via }: MovedLocal): void {
-  const [source, target] = [join(root, from), join(root, path)]
+/** Carries it out, in directories that are there. Errors are those of the system. */
+export function carryOutMove(tree: SafeTree, { path, from, via }: MovedLocal): void {
+  const [old, now] = [from.split('/'), path.split('/')]
+  tree.within(old.slice(0, -1), (source) =>
+    tree.within(now.slice(0, -1), (target) =>
+      move(source.at(old.at(-1)!), target.at(now.at(-1)!), via && source.at(via.split('/').at(-1)!)),
+    ),
+  )
+}
+
+function move(source: string, target: string, via: string | undefined): void {
   if (via !== undefined) {
-    renameSync(source, join(root, via))
-    renameOver(join(root, via), target, source)
+    renameSync(source, via)
+    renameOver(via, target, source)
     return
   }
   if (lstatSync(source).isFile()) {
@@ -67,7 +77,7 @@ export function carryOutMove(root: string, { path, from, via }: MovedLocal): voi
       return
     } catch (error) {
       // Some file systems have no second names.
-      if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'].includes(systemCode(error) ?? '')) throw error
+      if (!isWithoutLinks(error)) throw error
     }
   }
   renameOver(source, target)

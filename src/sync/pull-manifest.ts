@@ -143,18 +143,23 @@ export async function takeManifest(context: RunContext, options: PullManifestOpt
       'It is long since the last pull: nobody can tell whether the manifest follows from the one known here'
     context.onEvent?.({ type: 'warning', code: 'NOT_PINNED', message })
   }
-  const taker = createTaker(context, options)
+  const tree = createSafeTree(options.root)
+  const taker = createTaker(context, tree, options)
   // What is set from here on may be ahead of what is remembered, should this be the end.
   state.setAttributesBegun(true)
-  for (const entry of manifest.entries) {
-    options.signal.throwIfAborted()
-    try {
-      if (entry.kind === 'file') taker.finishFile(entry)
-      else if (entry.kind === 'directory') taker.finishDirectory(entry)
-      else taker.link(entry)
-    } catch (error) {
-      tell(entry.path, error)
+  try {
+    for (const entry of manifest.entries) {
+      options.signal.throwIfAborted()
+      try {
+        if (entry.kind === 'file') taker.finishFile(entry)
+        else if (entry.kind === 'directory') taker.finishDirectory(entry)
+        else taker.link(entry)
+      } catch (error) {
+        tell(entry.path, error)
+      }
     }
+  } finally {
+    tree.close()
   }
   taker.tellPassedOver()
   state.setAttributesBegun(false)
@@ -173,8 +178,8 @@ const SAME_MS = 0.002
 const OWN_FILE = 0o400
 const OWN_DIRECTORY = 0o700
 
-function createTaker(context: RunContext, { state, runId, root, selection }: PullManifestOptions) {
-  const tree: SafeTree = createSafeTree(root)
+function createTaker(context: RunContext, tree: SafeTree, options: PullManifestOptions) {
+  const { state, runId, root, selection } = options
   // As for every new file: a manifest opens nothing to others that this user would keep from them.
   const allowed = FILE_MODE & ~process.umask()
   const hasModes = process.platform !== 'win32'
@@ -262,10 +267,12 @@ function createTaker(context: RunContext, { state, runId, root, selection }: Pul
       }
       const number = state.addDeed(runId, { do: 'linked-local', path, target })
       try {
-        check(directory)
-        // Never over anything.
-        symlinkSync(target, place)
-        if (mtimeNs !== undefined) lutimesSync(place, secondsOf(mtimeNs), secondsOf(mtimeNs))
+        tree.within(directory, (open) => {
+          const name = open.at(parts.at(-1)!)
+          // Never over anything.
+          symlinkSync(target, name)
+          if (mtimeNs !== undefined) lutimesSync(name, secondsOf(mtimeNs), secondsOf(mtimeNs))
+        })
       } catch (error) {
         state.dropDeed(runId, number)
         throw localError(error, `make the link ${path}`)

@@ -3,14 +3,15 @@
  * changed since is left alone and told. Nothing is destroyed: what an undo removes goes into the bins, too.
  * @module
  */
-import { linkSync, readlinkSync, renameSync, rmdirSync, type Stats, unlinkSync } from 'node:fs'
+import { readlinkSync, renameSync, rmdirSync, type Stats, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { deleteNode, getNode, listChildren, moveNodes, updateFile, updateFolder } from '../api/nodes.ts'
 import { restoreDeleted } from '../api/recycle-bin.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { escapeName, type NameRules } from '../local/names.ts'
-import { createSafeTree } from '../local/safe-tree.ts'
+import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
+import { keepCopy } from '../local/target.ts'
 import { createLocalBin, dropFromBin } from './local-bin.ts'
 import { carryOutMove, finishMove, lookAt, markOf } from './local-move.ts'
 import { localChange } from './records.ts'
@@ -53,22 +54,27 @@ export async function undoRun(
   const undone: Deed[] = []
   const skipped: { deed: Deed; error: SyncError }[] = []
   const rules = state.runs().find(({ id }) => id === runId)?.options as NameRules | undefined
-  const take = createTaker(context, state, ownId, (name) => escapeName(name, { names: rules?.names }), signal)
+  const tree = createSafeTree(state.pair.local)
+  const take = createTaker(context, state, tree, ownId, (name) => escapeName(name, { names: rules?.names }), signal)
   // What is older comes back on purpose.
   state.readmit(deeds.flatMap(({ deed }) => keysOf(deed)))
-  for (const { number, deed } of deeds) {
-    signal.throwIfAborted()
-    try {
-      await take(deed)
-      // Whatever is known of the place is out of date: the next run compares.
-      for (const key of keysOf(deed)) state.remove(key)
-      state.dropDeed(runId, number)
-      undone.push(deed)
-    } catch (thrown) {
-      const error = toSyncError(signal.aborted ? signal.reason : thrown)
-      if (['auth', 'network', 'server', 'rate_limit', 'tls', 'cancelled'].includes(error.class)) throw error
-      skipped.push({ deed, error })
+  try {
+    for (const { number, deed } of deeds) {
+      signal.throwIfAborted()
+      try {
+        await take(deed)
+        // Whatever is known of the place is out of date: the next run compares.
+        for (const key of keysOf(deed)) state.remove(key)
+        state.dropDeed(runId, number)
+        undone.push(deed)
+      } catch (thrown) {
+        const error = toSyncError(signal.aborted ? signal.reason : thrown)
+        if (['auth', 'network', 'server', 'rate_limit', 'tls', 'cancelled'].includes(error.class)) throw error
+        skipped.push({ deed, error })
+      }
     }
+  } finally {
+    tree.close()
   }
   state.endRun(ownId, {
     endedAt: context.clock.now(),
@@ -85,13 +91,13 @@ const keysOf = (deed: Deed): string[] =>
 function createTaker(
   { api }: RunContext,
   state: SyncState,
+  tree: SafeTree,
   ownId: string,
   remoteName: (name: string) => string,
   signal: AbortSignal,
 ) {
   const { local: root, remote } = state.pair
   const records = state.records()
-  const tree = createSafeTree(root)
   const bin = createLocalBin(tree, ownId)
   const parts = (path: string) => path.split('/')
   const remotePath = (components: readonly string[]) => [remote, ...components.map(remoteName)].join('/')
@@ -129,14 +135,15 @@ function createTaker(
       throw changed('The bin does not have it any more')
     }
     if (now !== undefined && !(now.ino === source.ino && now.isFile())) throw changed('Something else has its name')
-    const directory = tree.ensureDirectory(components.slice(0, -1))
-    const target = join(directory, components.at(-1)!)
+    const place = parts(binPath)
     try {
-      if (source.isFile()) {
-        if (now === undefined) linkSync(join(root, binPath), target)
-      } else {
-        renameSync(join(root, binPath), target)
-      }
+      tree.within(place.slice(0, -1), (bin) =>
+        tree.within(components.slice(0, -1), (directory) => {
+          const [kept, target] = [bin.at(place.at(-1)!), directory.at(components.at(-1)!)]
+          if (!source.isFile()) renameSync(kept, target)
+          else if (now === undefined) keepCopy(kept, target)
+        }),
+      )
     } catch (error) {
       throw systemCode(error) === 'EEXIST' ? changed('Something else has its name') : localError(error, 'put it back')
     }
@@ -189,7 +196,7 @@ function createTaker(
         tree.check(path.slice(0, -1))
         if (deed.isDirectory) {
           try {
-            rmdirSync(join(root, ...path))
+            tree.within(path.slice(0, -1), (directory) => rmdirSync(directory.at(path.at(-1)!)))
           } catch (error) {
             if (systemCode(error) === 'ENOTEMPTY') throw changed('Something is in it')
             if (systemCode(error) !== 'ENOENT') throw localError(error, 'remove it')
@@ -215,11 +222,12 @@ function createTaker(
         if (deed.bin === undefined) return void tree.ensureDirectory(path)
         return putBack(deed.bin, path, deed.was)
       case 'linked-local': {
-        const place = join(root, ...path)
-        tree.check(path.slice(0, -1))
         try {
-          if (readlinkSync(place) !== deed.target) throw changed('It leads somewhere else')
-          unlinkSync(place)
+          tree.within(path.slice(0, -1), (directory) => {
+            const place = directory.at(path.at(-1)!)
+            if (readlinkSync(place) !== deed.target) throw changed('It leads somewhere else')
+            unlinkSync(place)
+          })
         } catch (error) {
           if (systemCode(error) === 'EINVAL') throw changed('It is no link any more')
           if (systemCode(error) !== 'ENOENT') throw localError(error, 'remove it')
@@ -238,7 +246,7 @@ function createTaker(
           if (deed.via === undefined && lookAt(join(root, ...from)) !== undefined) {
             throw changed('Something else has its name')
           }
-          carryOutMove(root, back)
+          carryOutMove(tree, back)
         } catch (error) {
           throw localError(error, 'move it back')
         }
