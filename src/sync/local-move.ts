@@ -6,7 +6,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { linkSync, lstatSync, readdirSync, renameSync, type Stats, unlinkSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { SyncError, systemCode } from '../errors.ts'
 import { TEMP_MARK } from '../local/atomic-file.ts'
 import { foldKey } from '../local/names.ts'
@@ -67,8 +67,10 @@ export function carryOutMove(tree: SafeTree, { path, from, via }: MovedLocal): v
 function move(source: string, target: string, via: string | undefined): void {
   if (via !== undefined) {
     renameSync(source, via)
-    renameOver(via, target, source)
-    return
+    // Not by a look at it: that the name is gone is news that some file systems hear late.
+    if (!answers(target)) return renameSync(via, target)
+    renameSync(via, source)
+    throw changedHere()
   }
   if (lstatSync(source).isFile()) {
     try {
@@ -83,14 +85,16 @@ function move(source: string, target: string, via: string | undefined): void {
   renameOver(source, target)
 }
 
-/** To a name that nothing has; else back, if that is said. */
-function renameOver(source: string, target: string, back?: string): void {
-  if (lookAt(target) === undefined) {
-    renameSync(source, target)
-    return
-  }
-  if (back !== undefined) renameSync(source, back)
-  throw changedHere()
+/** To a name that nothing has. */
+function renameOver(source: string, target: string): void {
+  if (lookAt(target) !== undefined) throw changedHere()
+  renameSync(source, target)
+}
+
+/** True when an entry of the directory has the name, in whatever case. */
+function answers(path: string): boolean {
+  const name = foldKey(basename(path))
+  return readdirSync(dirname(path)).some((entry) => foldKey(entry) === name)
 }
 
 /**
