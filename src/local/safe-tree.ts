@@ -10,8 +10,6 @@ import { closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, statSy
 import { join } from 'node:path'
 import { localError, SyncError, systemCode } from '../errors.ts'
 
-export { foldsCase, usuallyFoldsCase } from './target.ts'
-
 /** A directory in use. What is called by `at` is in it and nowhere else, until it is released. */
 export interface HeldDirectory {
   /** The directory itself. */

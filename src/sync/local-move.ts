@@ -68,7 +68,10 @@ function move(source: string, target: string, via: string | undefined): void {
   if (via !== undefined) {
     renameSync(source, via)
     // Not by a look at it: that the name is gone is news that some file systems hear late.
-    if (!answers(target)) return renameSync(via, target)
+    if (!answers(target)) {
+      renameSync(via, target)
+      return
+    }
     renameSync(via, source)
     throw changedHere()
   }
