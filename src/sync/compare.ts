@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import { SyncError, toSyncError } from '../errors.ts'
 import type { Names } from '../local/names.ts'
-import { foldsCase } from '../local/safe-tree.ts'
+import { foldsCase } from '../local/target.ts'
 import { createTally, type Pending, runEntries } from './outcome.ts'
 import { looksEqual } from './records.ts'
 import { requireContainer } from './remote-path.ts'

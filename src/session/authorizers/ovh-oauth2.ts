@@ -66,7 +66,7 @@ export function ovhOAuth2Authorizer(options: OvhOAuth2Options): Authorizer {
     if (status !== 200) throw ovhFailure(response, request, now)
     const { access_token, token_type, expires_in, scope } = ovhFields(response, request, now)
     if (typeof access_token !== 'string' || typeof token_type !== 'string') throw invalidAnswer(response, request)
-    const isDuration = /^\d+$/.test(String(expires_in)) && ['number', 'string'].includes(typeof expires_in)
+    const isDuration = ['number', 'string'].includes(typeof expires_in) && /^\d+$/.test(String(expires_in))
     return toGrant(
       {
         access_token,

@@ -117,7 +117,8 @@ function checkEndpoints(server: Server, issuer: URL, allowedHosts: readonly stri
   for (const kind of KINDS) {
     const url = server[METADATA_NAMES[kind]]
     if (url === undefined) continue
-    if (!URL.canParse(url)) throw refusedMetadata()
+    // The library checks the issuer only: an endpoint may be anything.
+    if (typeof url !== 'string' || !URL.canParse(url)) throw refusedMetadata()
     const endpoint = new URL(url)
     const known = endpoint.host === issuer.host || allowedHosts.includes(endpoint.host)
     if (!known || endpoint.username !== '' || endpoint.password !== '') throw refusedMetadata()
