@@ -145,7 +145,8 @@ describe('a new consumer key', () => {
       call.target.endsWith('currentCredential') ? faults.shift()?.(call, response) : undefined
     const { session, clock, server } = await ovhWorld({ fault }, { out: true })
     await session.login()
-    expect(clock.sleeps).toEqual([3_000, 3_000, 40_000, 3_000])
+    // A busy server is asked again like everywhere (here without jitter); a cut connection costs one round.
+    expect(clock.sleeps).toEqual([3_000, 0, 40_000, 3_000])
     expect(polls(server)).toBe(4)
   })
 
@@ -218,7 +219,7 @@ describe('asking for a key fails', () => {
     ['no key', (r) => json(r, { ...good, consumerKey: undefined }), { code: 'ANSWER_INVALID' }],
     ['a key with a line end', (r) => json(r, { ...good, consumerKey: `${NEW_KEY}\r\n` }), { code: 'ANSWER_INVALID' }],
     ['an empty key', (r) => json(r, { ...good, consumerKey: '' }), { code: 'ANSWER_INVALID' }],
-  ])('%s', async (_what, answer, expected) => {
+  ])('%s', async (what, answer, expected) => {
     const fault: OvhPlan['fault'] = ({ target }, response) => {
       if (!target.endsWith('/auth/credential')) return undefined
       answer(response)
@@ -228,7 +229,9 @@ describe('asking for a key fails', () => {
     const error = await errorOf(session.login())
     expect(error).toMatchObject({ name: 'SyncError', ...expected })
     expectNoSecret(error, CANARY)
-    expect(server.calls).toHaveLength(1)
+    // What is busy is asked again for a while: nothing was made yet, and nothing can be locked by it.
+    if (what === 'busy' || what === 'too often') expect(server.calls.length).toBeGreaterThan(1)
+    else expect(server.calls).toHaveLength(1)
     expect(opened).toHaveLength(0)
   })
 
