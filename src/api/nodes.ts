@@ -88,12 +88,16 @@ export async function* pages<T>(
   }
 }
 
-/** Parses a node and tells the guard of it. */
+/**
+ * Parses a node and tells the guard of it.
+ *
+ * @param asked - How something was made: an answer may call it something else.
+ */
 const seeNode =
-  (api: Api, parentId?: number): typeof parseNode =>
+  (api: Api, asked?: { readonly parentId: number; readonly name: string }): typeof parseNode =>
   (value, path) => {
     const node = parseNode(value, path)
-    api.places?.saw(node, parentId)
+    api.places?.saw(asked === undefined ? node : { ...node, name: asked.name }, asked?.parentId)
     return node
   }
 
@@ -102,7 +106,8 @@ const seePage =
   (value, path) => {
     const page = parseNodePage(value, path)
     for (const node of page.items) api.places?.saw(node, parentId ?? node.parentId)
-    return page
+    // Something is where it was listed, whatever is said of it.
+    return parentId === undefined ? page : { ...page, items: page.items.map((node) => ({ ...node, parentId })) }
   }
 
 const idOf = ({ id }: RemoteNode) => id
@@ -176,7 +181,7 @@ export async function createFolder(
 ): Promise<RemoteNode> {
   await api.places?.enter(parentId, [name])
   const json = { parentId, name }
-  return callFor(api, { method: 'POST', path: '/v4/nodes/folders', json, signal }, seeNode(api, parentId))
+  return callFor(api, { method: 'POST', path: '/v4/nodes/folders', json, signal }, seeNode(api, json))
 }
 
 /** A top room with this account as its only administrator. */
@@ -189,7 +194,7 @@ export const createRoom = (api: Api, name: string, adminId: number, signal?: Abo
       json: { name, adminIds: [adminId], inheritPermissions: false, recycleBinRetentionPeriod: 0 },
       signal,
     },
-    seeNode(api, 0),
+    seeNode(api, { parentId: 0, name }),
   )
 
 /** Switches encryption on for an empty top room, without rescue key. */
@@ -202,7 +207,7 @@ export const encryptRoom = (api: Api, roomId: number, signal?: AbortSignal): Pro
       json: { isEncrypted: true, useDataSpaceRescueKey: false },
       signal,
     },
-    seeNode(api, 0),
+    seeNode(api),
   )
 
 /** Files and folders go to the room's recycle bin. */

@@ -17,9 +17,10 @@ export function isForCoreutils(argv: readonly string[]): boolean {
 /**
  * Runs the next `sync` on PATH that is not this program.
  *
+ * @param env - What it gets as its environment.
  * @returns its exit code, or `undefined` when there is none.
  */
-export function handOver(argv: readonly string[]): number | undefined {
+export function handOver(argv: readonly string[], env: NodeJS.ProcessEnv): number | undefined {
   const self = realpathSync(argv[1]!)
   for (const directory of (process.env.PATH ?? '').split(delimiter)) {
     if (directory === '') continue
@@ -32,7 +33,7 @@ export function handOver(argv: readonly string[]): number | undefined {
     } catch {
       continue
     }
-    const { status, signal } = spawnSync(candidate, argv.slice(2), { stdio: 'inherit' })
+    const { status, signal } = spawnSync(candidate, argv.slice(2), { stdio: 'inherit', env })
     return signal === null ? (status ?? 1) : 1
   }
   return undefined

@@ -10,7 +10,8 @@ import { handOver, isForCoreutils } from './coreutils.ts'
 
 async function main(): Promise<number> {
   if (isForCoreutils(process.argv)) {
-    const code = handOver(process.argv)
+    const { childEnvironment } = await import('./child-environment.ts')
+    const code = handOver(process.argv, childEnvironment())
     if (code !== undefined) return code
   }
   const only = process.argv.length === 3 ? process.argv[2] : undefined

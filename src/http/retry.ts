@@ -5,7 +5,7 @@
  */
 import type { Clock, Random } from '../environment.ts'
 import { cancelled, SyncError } from '../errors.ts'
-import { isUnsent } from './failures.ts'
+import { codeOf, isUnsent } from './failures.ts'
 import type { HttpRequest, HttpResponse, Send } from './types.ts'
 
 /** How long a request is repeated, in milliseconds: longer than a server takes to start. */
@@ -92,7 +92,10 @@ export interface RetryOptions {
 }
 
 export interface RetryScope {
-  /** Only answers that say "later" (429, 503) are waited out, and no failure of the network: for logins. */
+  /**
+   * Only answers that say "later" (429, 503) are waited out, and connections that were never made, unless there is no such host:
+   * for logins, which somebody counts.
+   */
   readonly busyOnly?: boolean
 }
 
@@ -250,7 +253,7 @@ export function createRetry(options: RetryOptions): Retry {
         const begun = isAway && isClosed(gate) ? Math.min(since, gate.since) : since
         asked = Math.min(MAX_RETRY_AFTER_MS, asked + (outcome.retryAfterMs ?? 0))
         const leftMs = begun + retryForMs + asked - now
-        const isOver = unlucky >= TRIES || (busyOnly && outcome.error !== undefined)
+        const isOver = unlucky >= TRIES || (busyOnly && outcome.error !== undefined && !isComing(outcome.error))
         const delayMs = isOver ? undefined : retryDelay(attempt, request, outcome, random.next(), leftMs)
         if (isTrying && isAway) {
           gate.tries++
@@ -282,6 +285,10 @@ const isOutage = ({ error, status }: Outcome): boolean =>
   error === undefined
     ? STATUSES.has(status!) && status !== 429
     : error instanceof SyncError && error.class === 'network' && error.retryable
+
+/** True for a server that is not there yet, under a name that somebody may have just typed. */
+const isComing = (error: unknown): boolean =>
+  isUnsent(error) && error instanceof SyncError && codeOf(error.cause) !== 'ENOTFOUND'
 
 /** For those who were never sent. */
 const awayError = ({ error, status }: Outcome, request: HttpRequest): unknown =>

@@ -7,7 +7,7 @@
 import { SyncError } from '../errors.ts'
 import { sameNameKey } from '../local/names.ts'
 
-/** What all rules of a list may cost for one name: about a microsecond each hundred. */
+/** What all rules of a list may cost for one name: 0.1 µs each at worst, a tenth of that for most names. */
 const MAX_COST = 50_000
 /** UTF-16 units. */
 const MAX_RULE = 4096
@@ -101,7 +101,7 @@ export function parseRules(lines: readonly string[]): IgnoreRules {
 
 export const tooLong = (): SyncError =>
   new SyncError('limit', 'FILTER_TOO_LONG', 'There are too many rules, or too long ones', {
-    hint: `Rules may have ${MAX_COST} wildcards, or be that many without; one may be ${MAX_RULE} characters long.`,
+    hint: `There may be ${MAX_COST} rules without wildcards, fewer with; one may be ${MAX_RULE} characters long.`,
   })
 
 function parseRule(line: string): Rule | undefined {
@@ -242,12 +242,46 @@ function fitterOf(tokens: readonly Token[]): (name: string) => boolean {
     const text = tokens.slice(0, -1).join('')
     return (name) => name.startsWith(text)
   }
-  return (name) => fitsName(tokens, name)
+  if (isAmidst(tokens)) {
+    const text = tokens.slice(1, -1).join('')
+    return (name) => name.includes(text)
+  }
+  const last = tokens.lastIndexOf(STAR)
+  if (last === -1) return (name) => name.length === tokens.length && fitsName(tokens, name)
+  // What is behind the last star can only be at the end: there is nothing to try.
+  const [front, end] = [tokens.slice(0, last + 1), tokens.slice(last + 1)]
+  return (name) => {
+    const at = name.length - end.length
+    return at >= 0 && fitsName(end, name.slice(at)) && fitsName(front, name.slice(0, at))
+  }
 }
 
-/** A comparison of texts ends at the first letter that differs. */
-const costOf = (segment: Segment): number =>
-  segment === DEEP ? 1 : Math.max(1, segment.filter((token) => typeof token !== 'string').length)
+/** A text with a star on either side. */
+const isAmidst = (tokens: readonly Token[]): boolean =>
+  tokens.length > 2 &&
+  tokens[0] === STAR &&
+  tokens.at(-1) === STAR &&
+  tokens.slice(1, -1).every((token) => typeof token === 'string')
+
+/** A text between stars is looked for all over the name. */
+const AMIDST = 10
+/** The same for each token of what is looked for with wildcards in it. */
+const SEARCH = 20
+
+/** A comparison of texts ends at the first letter that differs; a search compares all of them again at each place. */
+function costOf(segment: Segment): number {
+  if (segment === DEEP) return 1
+  const wildcards = segment.filter((token) => typeof token !== 'string').length
+  if (isAmidst(segment)) return AMIDST
+  if (wildcards === 0) return 1
+  const [first, last] = [segment.indexOf(STAR), segment.lastIndexOf(STAR)]
+  let [longest, run] = [0, 0]
+  for (let at = first + 1; at < last; at++) {
+    run = segment[at] === STAR ? 0 : run + 1
+    longest = Math.max(longest, run)
+  }
+  return Math.ceil(wildcards + segment.length / 4 + SEARCH * longest)
+}
 
 function fitsToken(token: Token, char: string): boolean {
   if (typeof token === 'string') return token === char
@@ -262,6 +296,7 @@ function fitsName(tokens: readonly Token[], name: string): boolean {
   while (at < name.length) {
     const next = tokens[token]
     if (next === STAR) {
+      if (token === tokens.length - 1) return true
       retryAt = at
       retryToken = ++token
     } else if (next !== undefined && fitsToken(next, name[at]!)) {

@@ -29,7 +29,7 @@ export async function checkUnchanged(api: Api, listed: RemoteNode, signal: Abort
   }
   const same =
     now.name === listed.name &&
-    now.parentId === listed.parentId &&
+    (now.parentId ?? listed.parentId) === listed.parentId &&
     now.size === listed.size &&
     // Not known where nothing was listed because nothing had changed; content never changes under one id.
     (listed.updatedAt === undefined || now.updatedAt === listed.updatedAt) &&

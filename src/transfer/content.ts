@@ -46,7 +46,7 @@ export async function openFileKey(
   signal: AbortSignal,
 ): Promise<FileKey | undefined> {
   if (node.isEncrypted !== true) {
-    if (node.parentId !== undefined) await context.api.places?.plain('take', node.parentId, node.name)
+    await context.api.places?.plain('take', node.parentId ?? 0, node.name)
     return undefined
   }
   return context.keyring.open(node.id, await getFileKey(context.api, node.id, signal), signal)

@@ -6,7 +6,7 @@
  */
 import type { PlaceGuard, PlainPolicy, SeenNode } from '../api/api.ts'
 import { SyncError } from '../errors.ts'
-import { foldKey } from '../local/names.ts'
+import { foldKey, unescapeName } from '../local/names.ts'
 
 /** A room or folder as it was seen. */
 export interface Place {
@@ -54,15 +54,35 @@ const notEncrypted = (shown: string, hint: string) =>
 
 /** Deeper than any tree that is listed; a chain of parents that is longer runs in a circle. */
 const MAX_CHAIN = 300
+/** Most ways to one place that are followed. */
+const MAX_WAYS = 256
 
-interface Seen {
+const unclear = () =>
+  new SyncError('server', 'TREE_CYCLE', 'The server shows a room or folder in too many places', {
+    hint: 'Ask its administrator.',
+  })
+
+/** Where a place is, or was before the server showed it somewhere else or under another name. */
+interface Way {
   readonly parentId: number | undefined
   readonly key: string
-  isEncrypted: boolean
 }
 
-/** One name of a path, so that joined names cannot be mistaken for others. */
-const nameKey = (name: string) => foldKey(name).replaceAll('%', '%25').replaceAll('/', '%2F')
+interface Seen extends Way {
+  isEncrypted: boolean
+  /** Earlier ways, as long as something that was encrypted is at their end or below it. */
+  readonly earlier: readonly Way[]
+}
+
+interface Link {
+  readonly id: number
+  readonly key: string
+  readonly parentId: number | undefined
+  readonly isEncrypted: boolean
+}
+
+/** One name of a path, so that joined names cannot be mistaken for others; however it is escaped. */
+const nameKey = (name: string) => foldKey(unescapeName(name)).replaceAll('%', '%25').replaceAll('/', '%2F')
 
 /** Path of a place by the names that lead to it. */
 export const placePath = (names: readonly string[]): string => names.map((name) => `/${nameKey(name)}`).join('')
@@ -82,25 +102,65 @@ export function createPlaces(store: PlaceStore): Places {
   let paths = new Set<string>()
   let isLoaded = false
 
-  /** From the top down, as far as the way is known. */
-  function chainOf(id: number): { id: number; node: Seen }[] {
-    const chain: { id: number; node: Seen }[] = []
+  /** From the top down, as far as the way is known now. */
+  function chainOf(id: number): Link[] {
+    const chain: Link[] = []
     for (let at: number | undefined = id; at !== undefined && at !== 0; ) {
       const node = seen.get(at)
       if (node === undefined || chain.length > MAX_CHAIN) break
-      chain.push({ id: at, node })
+      chain.push(linkOf(at, node, node))
       at = node.parentId
     }
     return chain.reverse()
   }
 
-  const isWhole = (chain: readonly { node: Seen }[]) => chain[0]?.node.parentId === 0
+  const linkOf = (id: number, { isEncrypted }: Seen, { parentId, key }: Way): Link => ({
+    id,
+    key,
+    parentId,
+    isEncrypted,
+  })
 
-  const pathOf = (chain: readonly { node: Seen }[]) => chain.map(({ node }) => `/${node.key}`).join('')
+  /** All ways to a place: the one of now first. */
+  function chainsOf(id: number): Link[][] {
+    const chains = [chainOf(id)]
+    const pending: { readonly at: number | undefined; readonly below: readonly Link[]; readonly isOther: boolean }[] = [
+      { at: id, below: [], isOther: false },
+    ]
+    for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+      const { at, below, isOther } = next
+      const node = at === undefined || at === 0 || below.some(({ id }) => id === at) ? undefined : seen.get(at)
+      if (node === undefined || below.length > MAX_CHAIN) {
+        if (isOther) chains.push([...below].reverse())
+        if (chains.length > MAX_WAYS) throw unclear()
+        continue
+      }
+      for (const way of [node, ...node.earlier]) {
+        const isEarlier = isOther || way !== node
+        pending.push({ at: way.parentId, below: [...below, linkOf(at!, node, way)], isOther: isEarlier })
+      }
+    }
+    return chains
+  }
+
+  const isWhole = (chain: readonly Link[]) => chain[0]?.parentId === 0
+
+  const pathOf = (chain: readonly Link[]) => chain.map(({ key }) => `/${key}`).join('')
 
   const placeOf = (id: number): Place => {
     const chain = chainOf(id)
     return isWhole(chain) ? { id, path: pathOf(chain) } : { id }
+  }
+
+  /** The ways to keep of a place that is shown somewhere else now: those that still matter. */
+  function earlierWays(id: number, before: Seen, now: Way): readonly Way[] {
+    if (before.parentId === now.parentId && before.key === now.key) return before.earlier
+    const others = before.earlier.filter(({ parentId, key }) => parentId !== now.parentId || key !== now.key)
+    const isOfUse = chainsOf(id).some((chain) => {
+      const path = isWhole(chain) && pathOf(chain)
+      return path && (!isLoaded || [...paths].some((known) => isAtOrBelow(known, path)))
+    })
+    return isOfUse ? [{ parentId: before.parentId, key: before.key }, ...others] : others
   }
 
   async function load(): Promise<KnownPlaces> {
@@ -123,13 +183,11 @@ export function createPlaces(store: PlaceStore): Places {
   }
 
   /** @throws {SyncError} `ROOM_NOT_ENCRYPTED` where a known place, at or above this one, is not encrypted any more. */
-  function requireAsKnown(chain: readonly { id: number; node: Seen }[], below: readonly string[]): void {
-    let isEncrypted = false
+  function requireAsKnown(chain: readonly Link[], below: readonly string[]): void {
     let path = isWhole(chain) || chain.length === 0 ? '' : undefined
-    for (const { id, node } of chain) {
-      isEncrypted ||= node.isEncrypted
+    for (const { id, key, isEncrypted } of chain) {
       if (isEncrypted) return
-      if (path !== undefined) path += `/${node.key}`
+      if (path !== undefined) path += `/${key}`
       if (ids.has(id) || ever.has(id) || (path !== undefined && paths.has(path))) throw noMoreEncrypted()
     }
     if (path === undefined) return
@@ -142,12 +200,12 @@ export function createPlaces(store: PlaceStore): Places {
   async function enter(id: number, below: readonly string[] = []): Promise<void> {
     await flush()
     const chain = chainOf(id)
-    if (chain[0]?.node.isEncrypted === true) return
+    if (chain[0]?.isEncrypted === true) return
     // The root holds rooms, and what nobody has seen is judged when somebody has.
     if (chain.length === 0 && (id !== 0 || below.length === 0)) return
     const { lostAt } = await load()
-    requireAsKnown(chain, below)
-    if (lostAt !== undefined && chain.length > 0 && !chain.some(({ node }) => node.isEncrypted)) throw store.lost()
+    for (const way of chainsOf(id)) requireAsKnown(way, below)
+    if (lostAt !== undefined && chain.length > 0 && !chain.some(({ isEncrypted }) => isEncrypted)) throw store.lost()
   }
 
   return {
@@ -155,7 +213,9 @@ export function createPlaces(store: PlaceStore): Places {
       if (type === 'file') return
       const before = seen.get(id)
       const above = parentId ?? before?.parentId ?? told ?? (type === 'room' ? 0 : undefined)
-      seen.set(id, { parentId: above, key: nameKey(name), isEncrypted: isEncrypted === true })
+      const now: Way = { parentId: above, key: nameKey(name) }
+      const earlier = before === undefined ? [] : earlierWays(id, before, now)
+      seen.set(id, { ...now, isEncrypted: isEncrypted === true, earlier })
       if (isEncrypted !== true || ever.has(id)) return
       ever.add(id)
       // Of what is inside something encrypted the place above speaks.
@@ -166,7 +226,7 @@ export function createPlaces(store: PlaceStore): Places {
     async admit(id, below, { shown, allowPlain, requireEncryption, confirm }: PlainPolicy) {
       await enter(id, below)
       const chain = chainOf(id)
-      if (chain.some(({ node }) => node.isEncrypted)) {
+      if (chain.some(({ isEncrypted }) => isEncrypted)) {
         // People name it again: by its id it is known also in another place.
         if (!ids.has(id)) fresh.add(id)
         return flush()
@@ -196,8 +256,8 @@ export function createPlaces(store: PlaceStore): Places {
     async plain(direction, parentId, name) {
       if (!isLoaded) await load()
       const chain = chainOf(parentId)
-      if (chain.some(({ node }) => node.isEncrypted)) throw noMoreEncrypted()
-      requireAsKnown(chain, [name])
+      if (chain.some(({ isEncrypted }) => isEncrypted)) throw noMoreEncrypted()
+      for (const way of chainsOf(parentId)) requireAsKnown(way, [name])
       if (direction === 'take' || chain.some(({ id }) => admitted.has(id)) || admitted.has(parentId)) return
       throw notEncrypted('The target', 'If the server may read what is put there: --allow-plain')
     },

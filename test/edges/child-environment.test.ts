@@ -1,6 +1,10 @@
 /** Programs that are started from here get no secrets of ours, by kind and not by a list of names. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterEach, expect, test } from 'vitest'
 import { childEnvironment } from '../../src/cli/child-environment.ts'
+import { handOver } from '../../src/cli/coreutils.ts'
 import { getSecret } from '../../src/cli/secrets.ts'
 import { SETTINGS, variableOf } from '../../src/cli/settings.ts'
 
@@ -31,6 +35,27 @@ test('a password command sees none, and what belongs to others', async () => {
   const seen = JSON.parse(Buffer.from(await getSecret({ command })).toString())
   expect(Object.values(seen).filter((value) => String(value).includes(SECRET))).toEqual([])
   expect(seen.PATH).toBe(process.env.PATH)
+})
+
+test.skipIf(process.platform === 'win32')('the program of the same name sees none', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'sealsync-env-'))
+  try {
+    const theirs = join(directory, 'sync')
+    writeFileSync(theirs, `#!/bin/sh\nenv > '${directory}/seen'\n`, { mode: 0o755 })
+    process.env.SEALSYNC_KEY_PASSWORD = SECRET
+    const { PATH } = process.env
+    process.env.PATH = `${directory}:${PATH}`
+    try {
+      expect(handOver([process.execPath, process.execPath], childEnvironment())).toBe(0)
+    } finally {
+      process.env.PATH = PATH
+    }
+    const seen = readFileSync(join(directory, 'seen'), 'utf8')
+    expect(seen).toContain('PATH=')
+    expect(seen).not.toContain(SECRET)
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
 })
 
 test('settings that may hold a secret are told from the others', () => {

@@ -7,7 +7,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { getAccount } from '../../src/api/account.ts'
-import { createFolder, createRoom, encryptRoom } from '../../src/api/nodes.ts'
+import { createFolder, createRoom, deleteNode, encryptRoom, listChildren } from '../../src/api/nodes.ts'
 import { type Client, type ClientOptions, createClient } from '../../src/client.ts'
 import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
@@ -194,6 +194,115 @@ test('an encrypted room inside a plain one, gone or shown as a plain folder', as
     code: 'ROOM_NOT_ENCRYPTED',
   })
   expect(liar.asked.some(({ body }) => body.includes('"vault"'))).toBe(false)
+})
+
+describe('a place under more than one name within one run', () => {
+  /** Asks of the other id are asks of the room. */
+  const other = 900_000
+  const redirect = (asked: { url: string }) => {
+    asked.url = asked.url.replace(/\b90000(\d+)/, (_all, id) => String(Number(`90000${id}`) - other))
+    return undefined
+  }
+
+  test('listed twice', async () => {
+    await ways.upload(await open(), '/Secret')
+    for (const also of [{ name: 'zzz' }, { name: 'zzz', parentId: 77 }, { name: 'zzz', type: 'folder' }]) {
+      liar.answer(redirect)
+      liar.lie((asked, answer) => {
+        if (!/parent_id=0&/.test(asked.url)) return answer
+        const shown = answer.items.find(({ id }: Json) => id === room.id)
+        Object.assign(shown, { id: other + room.id, isEncrypted: false })
+        answer.items.push({ ...shown, ...also })
+        answer.range.total++
+        return answer
+      })
+      const into = ways.upload(await open(), '/Secret', { allowPlain: true })
+      expect(await errorOf(into)).toMatchObject({ code: 'ROOM_NOT_ENCRYPTED' })
+      liar.honest()
+    }
+    expect(leaked()).toBe(false)
+  })
+
+  test.each(['push', 'both'] as const)('%s below a room that is called something else then', async (way) => {
+    const { api } = await world.client()
+    const { node: top } = await requireRemote(api, '/open')
+    const name = `vault-${way}`
+    const vault = await createFolder(api, top.id, name)
+    liar.lieAboutNodes((node) => {
+      if (node.name === name) Object.assign(node, { type: 'room', isEncrypted: true })
+    })
+    await requireRemote((await open()).api, `/open/${name}/x`).catch(() => {})
+    liar.honest()
+    await deleteNode(api, vault.id)
+    liar.lie((_asked, answer) => (answer.id === top.id ? { ...answer, name: 'other' } : answer))
+    const above = source()
+    mkdirSync(join(above, name))
+    writeFileSync(join(above, name, 'inside'), `${CANARY}-inside`)
+    const state = { directory: join(directory, 'states'), account: 'anna' }
+    const how = { direction: way, state, allowPlain: true }
+    const { failed, stoppedBy } = await (await open()).sync(above, '/open', how)
+    expect([stoppedBy?.code, ...failed.map(({ error }: Json) => error.code)]).toContain('ROOM_NOT_ENCRYPTED')
+    expect(liar.asked.some(({ body }) => body.includes(`${CANARY}-inside`))).toBe(false)
+  })
+
+  test('a folder that is called something else when it was made', async () => {
+    const { api } = await world.client()
+    const { node: top } = await requireRemote(api, '/open')
+    await createFolder(api, (await createFolder(api, top.id, 'deep')).id, 'vault')
+    liar.lieAboutNodes((node) => {
+      if (node.name === 'vault') Object.assign(node, { type: 'room', isEncrypted: true })
+    })
+    await requireRemote((await open()).api, '/open/deep/vault/x').catch(() => {})
+    liar.honest()
+    // What is there is hidden, and made anew with another name in the answer.
+    liar.lie((asked, answer) => {
+      if (Array.isArray(answer.items) && !/parent_id=0&/.test(asked.url)) {
+        answer.items = []
+        answer.range.total = 0
+      }
+      return answer
+    })
+    liar.answer(({ method, url, body }) => {
+      if (method !== 'POST' || !url.endsWith('/nodes/folders')) return undefined
+      const { parentId } = JSON.parse(body.toString())
+      return {
+        status: 201,
+        json: { id: 800_000 + parentId, type: 'folder', name: 'zzz', parentId, isEncrypted: false },
+      }
+    })
+    const client = await open()
+    const above = source()
+    mkdirSync(join(above, 'deep', 'vault'), { recursive: true })
+    writeFileSync(join(above, 'deep', 'vault', 'inside'), `${CANARY}-inside`)
+    const { failed, stoppedBy } = await client
+      .upload([above], '/open', { allowPlain: true, contents: true })
+      .catch((error) => ({ failed: [], stoppedBy: error }))
+    expect([stoppedBy?.code, ...failed.map(({ error }: Json) => error.code)]).toContain('ROOM_NOT_ENCRYPTED')
+    expect(liar.asked.some(({ body }) => body.includes(`${CANARY}-inside`))).toBe(false)
+  })
+})
+
+test('what files say of their place does not count', async () => {
+  await ways.upload(await open(), '/Secret')
+  await ways.upload(await open(), '/open', { allowPlain: true })
+  for (const parentId of [undefined, 4711]) {
+    const client = await open()
+    await requireRemote(client.api, '/Secret')
+    // Files are plain all of a sudden, and say nothing of where they are, or something else.
+    liar.lieAboutNodes((node) => {
+      if (node.type !== 'file') return
+      node.isEncrypted = false
+      node.parentId = parentId
+    })
+    for await (const node of listChildren(client.api, room.id)) {
+      expect(node.parentId).toBe(room.id)
+      if (node.type !== 'file') continue
+      const taken = openFileKey(client.context, node, new AbortController().signal)
+      expect(await errorOf(taken)).toMatchObject({ code: 'ROOM_NOT_ENCRYPTED' })
+    }
+    expect((await client.download(['/open'], join(directory, `out-${parentId}`))).failed).toEqual([])
+    liar.honest()
+  }
 })
 
 describe('a place that was never encrypted', () => {

@@ -353,7 +353,7 @@ describe('repeating', () => {
       await Promise.all(away)
     })
 
-    test('logins wait out what is busy, and nothing else', async () => {
+    test('logins wait out what is busy or not there yet, and nothing else', async () => {
       const clock = fakeClock()
       const answers = [reply(503, { 'retry-after': '1' }), reply(429, { 'retry-after': '2' }), reply(200)]
       const retry = createRetry({ clock, random: steadyRandom() })
@@ -370,6 +370,24 @@ describe('repeating', () => {
       )
       await errorOf(cut(request('GET')))
       expect(tries).toBe(1)
+      // What never got there is counted by nobody; a name that does not exist was perhaps not meant.
+      const unsent = (code: string) =>
+        new SyncError('network', 'NETWORK', 'x', { retryable: true, cause: Object.assign(new Error('x'), { code }) })
+      for (const [code, expected] of [
+        ['ECONNREFUSED', 3],
+        ['ENOTFOUND', 1],
+      ] as const) {
+        let sent = 0
+        const starting = retry(
+          async () => {
+            if (++sent < 3) throw unsent(code)
+            return reply(200)
+          },
+          { busyOnly: true },
+        )
+        await starting(request('POST')).catch(() => {})
+        expect(sent).toBe(expected)
+      }
     })
   })
 

@@ -85,6 +85,37 @@ describe('rules', () => {
     expect(performance.now() - begun).toBeLessThan(10_000)
   })
 
+  test('as many as are taken are quick, whatever they are', () => {
+    const names = ['a'.repeat(255), `${'a'.repeat(127)}b${'a'.repeat(127)}`]
+    for (const rule of [
+      `*?${'a'.repeat(26)}b`,
+      `*?${'a'.repeat(26)}b*`,
+      `*[a-z]${'a'.repeat(120)}b*`,
+      `*a?${'*a?'.repeat(40)}b`,
+      `?${'a'.repeat(253)}b`,
+      `*${'a'.repeat(126)}c*`,
+      '*.py[cod]',
+    ]) {
+      let most = 1
+      while (most < 2 ** 20) {
+        try {
+          parseRules(Array(2 * most).fill(rule))
+        } catch {
+          break
+        }
+        most *= 2
+      }
+      const rules = parseRules(Array(most).fill(rule))
+      const begun = performance.now()
+      for (const name of names) rules.test([name], false)
+      // Some milliseconds; a bound for a busy machine.
+      expect(performance.now() - begun, rule).toBeLessThan(2_000)
+    }
+    expect(() => parseRules(Array(200).fill(`*?${'a'.repeat(26)}b*`))).toThrow()
+    const many = Array.from({ length: 3_000 }, (_, at) => `*.x${at}[cod]`)
+    expect(parseRules(many).test(['a.x7d'], false)).toBe('ignored')
+  })
+
   test('are bounded', () => {
     const refused = expect.objectContaining({ class: 'limit', code: 'FILTER_TOO_LONG' })
     expect(() => parseRules(Array(50_001).fill('a'))).toThrow(refused)
