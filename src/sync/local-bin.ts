@@ -3,11 +3,11 @@
  * run's id and its own path, and stays there for a month.
  * @module
  */
-import { lstatSync, readdirSync, renameSync, rmdirSync, rmSync } from 'node:fs'
+import { lstatSync, readdirSync, renameSync, rmdirSync, rmSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { localError, systemCode } from '../errors.ts'
 import { BIN_NAME } from '../local/atomic-file.ts'
-import type { SafeTree } from '../local/safe-tree.ts'
+import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
 import { keepCopy } from '../local/target.ts'
 
 /** Milliseconds that things stay. */
@@ -51,31 +51,65 @@ export function createLocalBin(tree: SafeTree, runId: string): LocalBin {
 
 /** Takes one copy out of the bin again, because what it was kept for did not come to be. */
 export function dropFromBin(root: string, place: string): void {
-  rmSync(join(root, place), { force: true })
   const parts = place.split('/')
-  // Directories that were made for it, up to that of the run; the first that is not empty ends this.
-  for (let length = parts.length - 1; length >= 1; length--) {
-    try {
-      rmdirSync(join(root, ...parts.slice(0, length)))
-    } catch {
-      return
+  let length = parts.length - 1
+  while (length > 0 && !isDirectory(join(root, ...parts.slice(0, length)))) length--
+  if (length === 0) return
+  const tree = createSafeTree(root)
+  try {
+    if (length === parts.length - 1) {
+      tree.within(parts.slice(0, -1), (directory) => rmSync(directory.at(parts.at(-1)!), { force: true }))
     }
+    // Directories that were made for it, up to that of the run; the first that is not empty ends this.
+    for (; length >= 1; length--) {
+      const name = parts[length - 1]!
+      try {
+        tree.within(parts.slice(0, length - 1), (directory) => rmdirSync(directory.at(name)))
+      } catch {
+        return
+      }
+    }
+  } finally {
+    tree.close()
+  }
+}
+
+const isDirectory = (path: string): boolean => {
+  try {
+    return lstatSync(path).isDirectory()
+  } catch {
+    return false
   }
 }
 
 /** Removes what runs put into the bin more than a month ago; how long ago is in the run's id. */
 export function pruneBin(root: string, now: number): void {
-  let runs: string[]
+  if (!isDirectory(join(root, BIN_NAME))) return
+  const tree = createSafeTree(root)
   try {
-    if (!lstatSync(join(root, BIN_NAME)).isDirectory()) return
-    runs = readdirSync(join(root, BIN_NAME))
-  } catch {
-    return
+    const there = tree.within([BIN_NAME], ({ path }) => readdirSync(path, { withFileTypes: true }))
+    const runs = there.filter((run) => run.isDirectory() && isOver(run.name, now))
+    for (const { name } of runs) removeTree(tree, [BIN_NAME, name])
+  } finally {
+    tree.close()
   }
-  for (const run of runs) {
-    const [, year, month, day, hour, minute, second] = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-/.exec(run) ?? []
-    if (year === undefined) continue
-    const at = Date.UTC(+year, +month! - 1, +day!, +hour!, +minute!, +second!)
-    if (now - at > KEEP_MS) rmSync(join(root, BIN_NAME, run), { recursive: true, force: true })
-  }
+}
+
+function isOver(run: string, now: number): boolean {
+  const [, year, month, day, hour, minute, second] = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-/.exec(run) ?? []
+  if (year === undefined) return false
+  const at = Date.UTC(+year, +month! - 1, +day!, +hour!, +minute!, +second!)
+  return now - at > KEEP_MS
+}
+
+/** Removes a directory and what is in it, each entry in the directory that was opened for it: never behind a link. */
+function removeTree(tree: SafeTree, path: readonly string[]): void {
+  const name = path.at(-1)!
+  tree.within(path, (directory) => {
+    for (const entry of readdirSync(directory.path, { withFileTypes: true })) {
+      if (entry.isDirectory()) removeTree(tree, [...path, entry.name])
+      else unlinkSync(directory.at(entry.name))
+    }
+  })
+  tree.within(path.slice(0, -1), (above) => rmdirSync(above.at(name)))
 }

@@ -147,8 +147,8 @@ export async function verifyRemote(
   async function holdTo(expected: Held, { node: file }: RemoteEntry, stop: AbortSignal): Promise<void> {
     if (expected.node !== file.id) throw replaced()
     if (expected.size !== file.size) throw rolledBack()
-    if (expected.seal === undefined || file.isEncrypted !== true) return
-    if (sealOf(await getFileKey(api, file.id, stop)) !== expected.seal) throw rolledBack()
+    if (expected.seal === undefined) return
+    if (file.isEncrypted !== true || sealOf(await getFileKey(api, file.id, stop)) !== expected.seal) throw rolledBack()
   }
 
   /** The files of the manifest, as far as it is right; what is wrong with it is told. */

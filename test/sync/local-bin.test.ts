@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, expect, test } from 'vitest'
@@ -37,4 +37,36 @@ test('forgets a run after 30 days, and nothing that is not one', () => {
   pruneBin(root, Date.UTC(2026, 0, 31) + 1)
   expect(left()).toEqual(names.slice(1))
   pruneBin(join(base, 'nowhere'), Date.UTC(2026, 5))
+})
+
+test.skipIf(process.platform === 'win32')('nothing behind a link is removed', () => {
+  const run = '20260101T000000Z-abcdef'
+  const outside = join(base, 'outside')
+  mkdirSync(join(outside, 'sub'), { recursive: true })
+  writeFileSync(join(outside, 'sub/a'), 'theirs')
+  for (const [name, link] of [
+    ['top', [BIN_NAME]],
+    ['run', [BIN_NAME, run]],
+    ['below', [BIN_NAME, run, 'sub']],
+  ] as const) {
+    const root = join(base, `linked-${name}`)
+    mkdirSync(join(root, ...link.slice(0, -1)), { recursive: true })
+    symlinkSync(link.length === 3 ? join(outside, 'sub') : outside, join(root, ...link))
+    try {
+      dropFromBin(root, [BIN_NAME, ...(link.length === 1 ? [] : [run]), 'sub', 'a'].join('/'))
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'PATH_BLOCKED' })
+    }
+    pruneBin(root, Date.UTC(2026, 5))
+    expect(readFileSync(join(outside, 'sub/a'), 'utf8')).toBe('theirs')
+  }
+})
+
+test('what is old goes with all that is in it', () => {
+  const root = join(base, 'deep')
+  const old = join(root, BIN_NAME, '20260101T000000Z-abcdef')
+  mkdirSync(join(old, 'a/b/c'), { recursive: true })
+  for (const path of ['f', 'a/f', 'a/b/c/f']) writeFileSync(join(old, path), 'x')
+  pruneBin(root, Date.UTC(2026, 5))
+  expect(readdirSync(join(root, BIN_NAME))).toEqual([])
 })
