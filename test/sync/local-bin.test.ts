@@ -32,9 +32,14 @@ test('forgets a run after 30 days, and nothing that is not one', () => {
   const names = ['20260101T000000Z-abcdef', '20260115T120000Z-abcdef', 'mine']
   for (const name of names) mkdirSync(join(root, BIN_NAME, name), { recursive: true })
   const left = () => readdirSync(join(root, BIN_NAME)).sort()
-  pruneBin(root, Date.UTC(2026, 0, 31))
+  const runsAt = (startedAt: number) => [
+    { id: 'now', startedAt },
+    { id: 'before', startedAt },
+  ]
+  const pruneAt = (now: number) => pruneBin(root, runsAt(now), now)
+  pruneAt(Date.UTC(2026, 0, 31))
   expect(left()).toEqual(names)
-  pruneBin(root, Date.UTC(2026, 0, 31) + 1)
+  pruneAt(Date.UTC(2026, 0, 31) + 1)
   expect(left()).toEqual(names.slice(1))
-  pruneBin(join(base, 'nowhere'), Date.UTC(2026, 5))
+  pruneBin(join(base, 'nowhere'), [], Date.UTC(2026, 5))
 })
