@@ -75,7 +75,7 @@ async function readMetrics(path: string): Promise<Map<string, Map<string, string
  */
 export async function writeMetrics(path: string, places: RunPlaces, run: Figures): Promise<void> {
   const name = `metrics-${createHash('sha256').update(path).digest('hex').slice(0, 32)}.lock`
-  const lock = await takeLock(lockPath(name), { clock: systemClock, waitMs: 2_000 })
+  const lock = await takeLock(lockPath(name), { clock: systemClock, waitMs: 30_000 })
   try {
     const metrics = await readMetrics(path)
     const labels = labelsOf(places)

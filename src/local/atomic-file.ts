@@ -5,7 +5,6 @@
  */
 import {
   closeSync,
-  fchmodSync,
   fstatSync,
   fsync,
   ftruncateSync,
@@ -19,7 +18,7 @@ import { type FileHandle, mkdir, open, readFile, rename, stat, unlink } from 'no
 import { basename, dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { localError, SyncError, systemCode } from '../errors.ts'
-import { type FileTimes, setTimes } from './attributes.ts'
+import { type FileTimes, setMode, setTimes } from './attributes.ts'
 import { ownerMark } from './process-identity.ts'
 
 /** Marks our temporary files, so that a later run can tell them from the user's. */
@@ -173,7 +172,7 @@ export async function placeFile(
   try {
     options.confirm?.(fd, basename(tempPath))
     for (let at = 0; at < content.length; ) at += writeSync(fd, content, at, content.length - at)
-    if (options.mode !== undefined) fchmodSync(fd, options.mode)
+    if (options.mode !== undefined) setMode(fd, options.mode)
     if (options.times) setTimes(fd, options.times)
     await syncFile(fd)
     const written = fd

@@ -1,5 +1,5 @@
 /** Permissions and times of files, as they are brought back from a manifest or the server. @module */
-import { futimesSync } from 'node:fs'
+import { fchmodSync, fstatSync, futimesSync } from 'node:fs'
 import { systemCode } from '../errors.ts'
 
 /** Seconds since the epoch. The system cuts what it gets to microseconds, so half of one keeps it from losing another. */
@@ -36,6 +36,23 @@ export function setTimes(fd: number, { atime, mtime }: FileTimes): void {
 function holdable(time: Date | FileTime): number {
   const seconds = time instanceof Date ? time.getTime() / 1000 : Number(time)
   return Math.min(Math.max(seconds, FIRST), LAST)
+}
+
+/** Answers of file systems that cannot do something at all. */
+const CANNOT: readonly string[] = ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']
+
+/**
+ * Sets the permissions of an open file or directory, where its file system keeps any (FAT and some network shares do not). Errors are
+ * those of the system.
+ */
+export function setMode(fd: number, mode: number): void {
+  try {
+    fchmodSync(fd, mode)
+  } catch (error) {
+    const user = process.geteuid?.()
+    // The owner is refused only where there is nothing to set.
+    if (!CANNOT.includes(systemCode(error) ?? '') || (user !== 0 && fstatSync(fd).uid !== user)) throw error
+  }
 }
 
 /** Permission bits that a file may get: never setuid, setgid or sticky. */

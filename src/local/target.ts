@@ -6,19 +6,20 @@
  */
 import {
   closeSync,
-  copyFileSync,
   fsyncSync,
   linkSync,
   lstatSync,
   openSync,
+  readSync,
   renameSync,
   rmSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { localError, systemCode } from '../errors.ts'
 import { temporaryName } from './atomic-file.ts'
-import { setTimes } from './attributes.ts'
+import { FILE_MODE, secondsOf, setMode, setTimes } from './attributes.ts'
 
 export interface Target {
   /** Takes `a` and `A` for one name. */
@@ -133,11 +134,13 @@ export function keepCopy(source: string, target: string): void {
   if (answersTo(target)) throw Object.assign(new Error('It exists'), { code: 'EEXIST' })
   const copy = join(dirname(target), temporaryName())
   try {
-    copyFileSync(source, copy)
-    const { atimeMs, mtimeMs } = lstatSync(source)
-    const fd = openSync(copy, 'r+')
+    const { atimeNs, mtimeNs, mode } = lstatSync(source, { bigint: true })
+    copyContent(source, copy)
+    // What forbids writing has a copy that does, too; only Windows flushes no file that is open for reading.
+    const fd = openSync(copy, process.platform === 'win32' ? 'r+' : 'r')
     try {
-      setTimes(fd, { atime: new Date(atimeMs), mtime: new Date(mtimeMs) })
+      setMode(fd, Number(mode) & FILE_MODE)
+      setTimes(fd, { atime: secondsOf(`${atimeNs}`), mtime: secondsOf(`${mtimeNs}`) })
       fsyncSync(fd)
     } finally {
       closeSync(fd)
@@ -146,5 +149,23 @@ export function keepCopy(source: string, target: string): void {
   } catch (error) {
     removeQuietly(copy)
     throw error
+  }
+}
+
+/** Node's own copy fails where permissions cannot be set. */
+function copyContent(source: string, target: string): void {
+  const from = openSync(source, 'r')
+  try {
+    const to = openSync(target, 'wx', 0o600)
+    try {
+      const buffer = Buffer.allocUnsafe(2 ** 18)
+      for (let length = readSync(from, buffer); length > 0; length = readSync(from, buffer)) {
+        for (let at = 0; at < length; ) at += writeSync(to, buffer, at, length - at)
+      }
+    } finally {
+      closeSync(to)
+    }
+  } finally {
+    closeSync(from)
   }
 }

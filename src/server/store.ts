@@ -4,7 +4,7 @@
  * @module
  */
 import { randomBytes } from 'node:crypto'
-import { statSync } from 'node:fs'
+import { accessSync, constants, lstatSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Key, RootDatabase } from 'lmdb'
 import { SyncError } from '../../crypto/errors.ts'
@@ -293,15 +293,42 @@ function checkFile(path: string): void {
 }
 
 /**
+ * LMDB ends the process when it cannot open one of its files, so that is found out before. Only by looks: closing a descriptor of its
+ * lock file would give up the locks that this process has there.
+ *
+ * @throws {SyncError} `NOT_A_FILE`, or what the system says.
+ */
+function checkAccess(directory: string): void {
+  const { R_OK, W_OK, X_OK } = constants
+  let path = directory
+  try {
+    accessSync(path, R_OK | W_OK | X_OK)
+    for (const name of ['data.mdb', 'lock.mdb']) {
+      path = join(directory, name)
+      if (lstatSync(path, { throwIfNoEntry: false }) === undefined) continue
+      if (!statSync(path).isFile()) {
+        throw new SyncError('usage', 'NOT_A_FILE', `${path} is not a file`, {
+          hint: 'Move it away. A lock.mdb is made anew, a data.mdb has to come from a backup.',
+        })
+      }
+      accessSync(path, R_OK | W_OK)
+    }
+  } catch (error) {
+    throw localError(error, `use ${path}`)
+  }
+}
+
+/**
  * Opens, or makes, the store below `dataDir`. Several processes may have it open; the first one checks the file.
  *
  * @param content - Where content is kept beside it.
  * @param options.isServed - A live server has the file open, so it was checked.
- * @throws {SyncError} `STORE_LOST`, `STORE_DAMAGED`, `NOT_A_DIRECTORY`; see checkPlace for what tells of other content.
+ * @throws {SyncError} `STORE_LOST`, `STORE_DAMAGED`, `NOT_A_DIRECTORY`, `NOT_A_FILE`; see checkPlace for what tells of other content.
  */
 export async function openStore(dataDir: string, content: Place, options: { isServed: boolean }): Promise<Store> {
   privateDirectory(dataDir)
   privateDirectory(join(dataDir, 'db'))
+  checkAccess(join(dataDir, 'db'))
   const file = dataFileOf(dataDir)
   if (stateOf(file).size === 0) {
     if ((await content.readMark()) !== undefined || (await content.hasContent())) throw storeLost(file, content.name)

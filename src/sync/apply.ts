@@ -230,8 +230,7 @@ async function carryOut(
     } else {
       left += late.length
     }
-    // By the time of the run before, too: one run with a wrong clock empties no bin.
-    pruneBin(target.root, Math.min(context.clock.now(), state.runs()[1]?.startedAt ?? 0))
+    pruneBin(target.root, state.runs(), context.clock.now())
   } catch (error) {
     tally.stoppedBy = toSyncError(signal.aborted ? signal.reason : error)
   }

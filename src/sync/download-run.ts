@@ -380,7 +380,8 @@ function isFree(root: string, path: readonly string[], names: Set<string>): bool
     lstatSync(`${root}/${shown}`)
     return false
   } catch (error) {
-    if (systemCode(error) !== 'ENOENT') return false
+    // Whoever cannot look would look for ever.
+    if (systemCode(error) !== 'ENOENT') throw localError(error, 'look at the target')
   }
   names.add(shown)
   return true

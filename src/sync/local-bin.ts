@@ -82,24 +82,52 @@ const isDirectory = (path: string): boolean => {
   }
 }
 
-/** Removes what runs put into the bin more than a month ago; how long ago is in the run's id. */
-export function pruneBin(root: string, now: number): void {
+/** The longest step between two runs that counts as time; a longer one may be a clock that was set. Milliseconds. */
+const MOST_STEP_MS = KEEP_MS / 2
+
+/**
+ * Removes what runs put into the bin more than a month ago. Clocks may be wrong for a while, so a month is what the steps from run to
+ * run add up to: one that leads far away counts little, and coming back takes it away again.
+ *
+ * @param runs - Those that are remembered, newest first. What an older one left goes by its id, and the earlier one of `now` and
+ * the run before.
+ * @param now - Milliseconds since the epoch.
+ */
+export function pruneBin(root: string, runs: readonly RunTime[], now: number): void {
   if (!isDirectory(join(root, BIN_NAME))) return
+  const ages = agesOf(runs, now)
+  const today = Math.min(now, runs[1]?.startedAt ?? 0)
+  const isOver = (run: string) => (ages.get(run) ?? today - (timeIn(run) ?? today)) > KEEP_MS
   const tree = createSafeTree(root)
   try {
     const there = tree.within([BIN_NAME], ({ path }) => readdirSync(path, { withFileTypes: true }))
-    const runs = there.filter((run) => run.isDirectory() && isOver(run.name, now))
-    for (const { name } of runs) removeTree(tree, [BIN_NAME, name])
+    for (const run of there) if (run.isDirectory() && isOver(run.name)) removeTree(tree, [BIN_NAME, run.name])
   } finally {
     tree.close()
   }
 }
 
-function isOver(run: string, now: number): boolean {
-  const [, year, month, day, hour, minute, second] = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-/.exec(run) ?? []
-  if (year === undefined) return false
-  const at = Date.UTC(+year, +month! - 1, +day!, +hour!, +minute!, +second!)
-  return now - at > KEEP_MS
+/** When a run began, in milliseconds since the epoch by the clock of then. */
+export interface RunTime {
+  readonly id: string
+  readonly startedAt: number
+}
+
+function agesOf(runs: readonly RunTime[], now: number): Map<string, number> {
+  const ages = new Map<string, number>()
+  let [age, later] = [0, now]
+  for (const { id, startedAt } of runs) {
+    age += Math.max(-MOST_STEP_MS, Math.min(later - startedAt, MOST_STEP_MS))
+    later = startedAt
+    ages.set(id, age)
+  }
+  return ages
+}
+
+/** The time in the id of a run. */
+function timeIn(id: string): number | undefined {
+  const [, year, month, day, hour, minute, second] = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-/.exec(id) ?? []
+  return year === undefined ? undefined : Date.UTC(+year, +month! - 1, +day!, +hour!, +minute!, +second!)
 }
 
 /** Removes a directory and what is in it, each entry in the directory that was opened for it: never behind a link. */

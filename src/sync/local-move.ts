@@ -64,7 +64,8 @@ export function carryOutMove(tree: SafeTree, { path, from, via }: MovedLocal): v
   )
 }
 
-function move(source: string, target: string, via: string | undefined): void {
+/** From one path to another, never over anything, by way of `via` if given. Errors are those of the system. */
+export function move(source: string, target: string, via?: string): void {
   if (via !== undefined) {
     renameSync(source, via)
     // Not by a look at it: that the name is gone is news that some file systems hear late.

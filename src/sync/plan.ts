@@ -83,13 +83,19 @@ const keysOf = (entries: readonly LocalEntry[], names: Names | undefined): Set<s
     }),
   )
 
+/** As long as a name may be on a disk. */
+const MOST_BYTES = 255
+
 /** `name (1).ext`, `name (2).ext`, … */
 export function freeName(name: string, isFree: (name: string) => boolean): string {
   const dot = name.lastIndexOf('.')
-  const [stem, extension] = dot > 0 ? [name.slice(0, dot), name.slice(dot)] : [name, '']
+  const hasExtension = dot > 0 && Buffer.byteLength(name.slice(dot)) < MOST_BYTES / 2
+  const [stem, extension] = hasExtension ? [name.slice(0, dot), name.slice(dot)] : [name, '']
   for (let number = 1; ; number++) {
-    const candidate = `${stem} (${number})${extension}`
-    if (isFree(candidate)) return candidate
+    const end = ` (${number})${extension}`
+    let short = stem
+    while (Buffer.byteLength(short + end) > MOST_BYTES) short = [...short].slice(0, -1).join('')
+    if (isFree(short + end)) return short + end
   }
 }
 

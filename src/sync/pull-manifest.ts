@@ -6,7 +6,6 @@
 import {
   closeSync,
   constants,
-  fchmodSync,
   fstatSync,
   futimesSync,
   lstatSync,
@@ -20,7 +19,7 @@ import { join } from 'node:path'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { isTemporaryName, MANIFEST_NAME } from '../local/atomic-file.ts'
-import { FILE_MODE, type FileTime, secondsOf } from '../local/attributes.ts'
+import { FILE_MODE, type FileTime, secondsOf, setMode } from '../local/attributes.ts'
 import { checkLocalName } from '../local/names.ts'
 import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
 import type { KnownFile } from './known-contents.ts'
@@ -303,7 +302,7 @@ function change(
     const fd = openSync(path, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | flags)
     try {
       if (fstatSync(fd).ino !== ino) throw new SyncError('changed', 'LOCAL_CHANGED', 'It was changed meanwhile')
-      if (isOther) fchmodSync(fd, mode)
+      if (isOther) setMode(fd, mode)
       if (mtime !== undefined) futimesSync(fd, mtime, mtime)
     } finally {
       closeSync(fd)

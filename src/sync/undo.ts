@@ -11,9 +11,8 @@ import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { escapeName, type NameRules } from '../local/names.ts'
 import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
-import { keepCopy } from '../local/target.ts'
 import { createLocalBin, dropFromBin } from './local-bin.ts'
-import { carryOutMove, finishMove, lookAt, markOf } from './local-move.ts'
+import { carryOutMove, finishMove, lookAt, markOf, move } from './local-move.ts'
 import { localChange } from './records.ts'
 import { recover } from './recovery.ts'
 import { ensureFolder, resolveRemote } from './remote-path.ts'
@@ -141,7 +140,7 @@ function createTaker(
         tree.within(components.slice(0, -1), (directory) => {
           const [kept, target] = [bin.at(place.at(-1)!), directory.at(components.at(-1)!)]
           if (!source.isFile()) renameSync(kept, target)
-          else if (now === undefined) keepCopy(kept, target)
+          else if (now === undefined) move(kept, target)
         }),
       )
     } catch (error) {
@@ -210,7 +209,9 @@ function createTaker(
       case 'replaced-local': {
         const [now, kept] = [lookAt(join(root, ...path)), lookAt(join(root, deed.bin))]
         // Back already, or nearly: then it has two names.
-        const isBack = now !== undefined && (kept === undefined ? isSame(now, deed.was) : kept.ino === now.ino)
+        const isNew = now !== undefined && records.get(keyOf(path))?.local?.ino === now.ino
+        const isBack =
+          now !== undefined && (kept === undefined ? !isNew && isSame(now, deed.was) : kept.ino === now.ino)
         if (now !== undefined && !isBack) {
           if (kept === undefined) throw changed('The bin does not have it any more')
           requireUntouched(path)
@@ -256,9 +257,10 @@ function createTaker(
   }
 }
 
-/** True for the file that it was, as far as can be told. */
+/** True for the file that it was, or its copy from a bin on a disk without second names, as far as can be told. */
 const isSame = (now: Stats | undefined, was: LocalMark): boolean => {
   if (now === undefined) return false
   const { ino, size, mtimeMs } = markOf(now)
-  return ino === was.ino && (!now.isFile() || (size === was.size && mtimeMs === was.mtimeMs))
+  // A copy has its time to the microsecond.
+  return now.isFile() ? size === was.size && Math.abs(mtimeMs - was.mtimeMs) < 0.002 : ino === was.ino
 }

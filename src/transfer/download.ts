@@ -11,7 +11,7 @@ import type { FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { cancelled, type ErrorClass, localError, SyncError } from '../errors.ts'
 import { createAtomicFile, placeFile } from '../local/atomic-file.ts'
-import type { FileTime, FileTimes } from '../local/attributes.ts'
+import { type FileTime, type FileTimes, setMode } from '../local/attributes.ts'
 import { openPartialFile, type PartialFile } from '../local/partial-file.ts'
 import type { HeldDirectory } from '../local/safe-tree.ts'
 import { type DownloadContext, downloadContent, openFileKey, type Sink, sizeOf } from './content.ts'
@@ -174,7 +174,7 @@ async function receive(
     if (signal.aborted) throw cancelled(signal)
     if (known !== undefined) {
       known.check(sha256!)
-      await file.handle.chmod(known.mode)
+      setMode(file.handle.fd, known.mode)
     }
     await file.commit({ times: timesOf(node, known), beforeRename: async () => checkBefore(target, options) })
   } catch (error) {

@@ -77,7 +77,7 @@ export function createFileKeyCache(options: FileKeyCacheOptions): FileKeyCache {
     if (pending.length === 0) return
     shelf.pending = []
     try {
-      const lock = await takeLock(`${path}.lock`, { clock, waitMs: 2_000 })
+      const lock = await takeLock(`${path}.lock`, { clock, waitMs: 10_000 })
       try {
         await write(path, header, Buffer.concat(pending), maxRecords)
       } finally {

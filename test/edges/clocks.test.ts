@@ -28,24 +28,35 @@ async function runAt(time: string, local: string, remote: string, options: Parti
   return summary
 }
 
-test('one run with a clock that is ahead does not empty the bin', async () => {
+test('no clock that is wrong for a while empties the bin, ahead or behind', async () => {
   const [source, copy] = [world.path('source'), world.path('copy')]
   const push = () => runAt('2031-01-01T00:00:00Z', source, '/room/bin', { delete: true })
   const pullAt = (time: string) => runAt(time, copy, '/room/bin', { direction: 'pull', delete: true })
   const bin = () => (existsSync(join(copy, BIN_NAME)) ? readdirSync(join(copy, BIN_NAME)) : [])
-  makeTree(source, { a: 'a', b: 'b' })
+  makeTree(source, { a: 'a', b: 'b', c: 'c', d: 'd' })
   await push()
   await pullAt('2031-01-01T00:00:00Z')
   rmSync(join(source, 'b'))
   await push()
   await pullAt('2031-01-02T00:00:00Z')
   expect(bin()).toHaveLength(1)
+  // Several runs, and something deleted in one of them.
   await pullAt('2040-01-01T00:00:00Z')
+  await pullAt('2040-01-01T01:00:00Z')
+  rmSync(join(source, 'c'))
+  await push()
+  await pullAt('2040-01-02T00:00:00Z')
   await pullAt('2031-01-03T00:00:00Z')
-  expect(bin()).toHaveLength(1)
+  await pullAt('2031-01-03T01:00:00Z')
+  expect(bin()).toHaveLength(2)
+  rmSync(join(source, 'd'))
+  await push()
+  await pullAt('2001-01-01T00:00:00Z')
+  await pullAt('2031-01-04T00:00:00Z')
+  await pullAt('2031-01-04T01:00:00Z')
+  expect(bin()).toHaveLength(3)
   // When more than a month has really gone by.
-  await pullAt('2031-03-01T00:00:00Z')
-  await pullAt('2031-03-02T00:00:00Z')
+  for (const day of ['01-15', '01-29', '02-10', '02-24', '03-10']) await pullAt(`2031-${day}T00:00:00Z`)
   expect(bin()).toEqual([])
 })
 

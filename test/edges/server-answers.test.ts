@@ -1,6 +1,6 @@
 /** What the embedded server says where something is missing or in the way, and what the client makes of it. */
 import { randomBytes } from 'node:crypto'
-import { readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, cpSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { addUser, startServer } from '../../src/server/index.ts'
@@ -49,6 +49,26 @@ test('a data directory, or a part of it, that is a file: what it is and what to 
   const run = await runCli(dir, ['serve', '--data', dir])
   expect([run.code, run.stderr]).toEqual([2, expect.stringContaining(`${join(dir, 'db')} is not a directory`)])
   expect(run.stderr).not.toContain('defect')
+})
+
+test('files of the metadata that cannot be opened are named; nothing ends without a word', async () => {
+  const good = await freshDir()
+  await addUser(good, { name: 'x', password: 'x' })
+  for (const name of ['data.mdb', 'lock.mdb']) {
+    for (const what of ['directory', 'link', 'forbidden']) {
+      const dir = await freshDir()
+      cpSync(good, dir, { recursive: true })
+      const path = join(dir, 'db', name)
+      if (what !== 'forbidden') rmSync(path)
+      if (what === 'directory') mkdirSync(path)
+      else if (what === 'link') symlinkSync(join(dir, 'nowhere'), path)
+      else if (process.getuid?.() === 0 || process.platform === 'win32') continue
+      else chmodSync(path, 0o400)
+      const expected = { message: expect.stringContaining(path), hint: expect.any(String) }
+      await expect(startServer({ dataDir: dir }), `${name} ${what}`).rejects.toMatchObject(expected)
+      await expect(addUser(dir, { name: 'y', password: 'y' }), `${name} ${what}`).rejects.toMatchObject(expected)
+    }
+  }
 })
 
 test('a lock of another machine: the file is named, and left', async () => {

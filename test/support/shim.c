@@ -9,6 +9,7 @@
  *   SHIM_AT=N SHIM_TIMES=K       the calls that are meddled with: K from the Nth on (default 1; 0: all that follow)
  *   SHIM_DO=fail|short|kill-before|kill-after
  *   SHIM_ERRNO=E                 for fail
+ *   SHIM_NO_LINKS=1              files below the roots get no second names; such a call is not numbered
  *   SHIM_TIME_STEP=S             times that are set below the roots are rounded down to S seconds, as some file systems do
  *
  * Programs that the process starts are left alone.
@@ -30,12 +31,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum verdict { GO_ON, FAIL, SHORT, KILL_AFTER };
+enum verdict { GO_ON, FAIL, SHORT, KILL_AFTER, NO_LINK };
 enum { PATH_BYTES = 8192 };
 
 static const char *kinds, *roots;
 static char *action = "";
-static long first = 0, times = 1, seen = 0, step = 0;
+static long first = 0, times = 1, seen = 0, step = 0, no_links = 0;
 static int error_number = EIO, log_fd = -1;
 
 static char *keep(const char *name) {
@@ -59,6 +60,7 @@ __attribute__((constructor)) static void start(void) {
   first = number("SHIM_AT", 0);
   times = number("SHIM_TIMES", 1);
   step = number("SHIM_TIME_STEP", 0);
+  no_links = number("SHIM_NO_LINKS", 0);
   error_number = number("SHIM_ERRNO", EIO);
   char *log = keep("SHIM_LOG");
   if (log) log_fd = syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -131,6 +133,9 @@ static enum verdict on_path(const char *kind, int dir, const char *path) {
 /* Of two paths: either. */
 static enum verdict on_paths(const char *kind, int dir, const char *path, int dir2, const char *path2) {
   char whole[PATH_BYTES];
+  if (no_links && !strcmp(kind, "link") && is_below(dir2, path2, whole)) {
+    return NO_LINK;
+  }
   if (!kinds || !has(kinds, kind, ',')) return GO_ON;
   return is_below(dir2, path2, whole) || is_below(dir, path, whole) ? judge(kind, whole) : GO_ON;
 }
@@ -157,8 +162,8 @@ static enum verdict on_write(int fd) {
 /* What becomes of a call after its verdict; `failed` is what it returns when it fails. */
 #define CARRY_OUT(said, call, failed) \
   enum verdict judged = said; \
-  if (judged == FAIL) { \
-    errno = error_number; \
+  if (judged == FAIL || judged == NO_LINK) { \
+    errno = judged == FAIL ? error_number : EPERM; \
     return failed; \
   } \
   __typeof__(call) result = call; \

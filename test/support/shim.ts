@@ -56,6 +56,8 @@ export interface ShimPlan {
   readonly errno?: string
   /** File that gets a line for each numbered call. */
   readonly log?: string
+  /** Files get no second names (`EPERM`); such a call is not numbered. */
+  readonly noLinks?: boolean
   /** Times that are set are rounded down to so many seconds. */
   readonly timeStep?: number
 }
@@ -99,6 +101,7 @@ export function shimEnv(plan: ShimPlan): Record<string, string> {
     SHIM_TIMES: plan.times === 'always' ? '0' : String(plan.times ?? 1),
     SHIM_ERRNO: String(errno),
     ...(plan.log === undefined ? {} : { SHIM_LOG: plan.log }),
+    ...(plan.noLinks ? { SHIM_NO_LINKS: '1' } : {}),
     ...(plan.timeStep === undefined ? {} : { SHIM_TIME_STEP: String(plan.timeStep) }),
   }
 }
@@ -123,7 +126,7 @@ export function readCalls(log: string): Call[] {
 
 /** Which calls something makes: `run` gets the environment for the process to be counted. */
 export async function countCalls(
-  where: Pick<ShimPlan, 'kinds' | 'roots'>,
+  where: Pick<ShimPlan, 'kinds' | 'roots' | 'noLinks'>,
   run: (env: Record<string, string>) => Promise<unknown>,
 ): Promise<Call[]> {
   const directory = mkdtempSync(join(tmpdir(), 'sealsync-calls-'))

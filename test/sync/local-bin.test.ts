@@ -27,16 +27,23 @@ test('keeps what is replaced, takes what is removed', () => {
   expect(readdirSync(root)).toEqual(['sub'])
 })
 
+/** Two runs, whose time nobody doubts. */
+const runsAt = (startedAt: number) => [
+  { id: 'now', startedAt },
+  { id: 'before', startedAt },
+]
+
 test('forgets a run after 30 days, and nothing that is not one', () => {
   const root = join(base, 'pruned')
   const names = ['20260101T000000Z-abcdef', '20260115T120000Z-abcdef', 'mine']
   for (const name of names) mkdirSync(join(root, BIN_NAME, name), { recursive: true })
   const left = () => readdirSync(join(root, BIN_NAME)).sort()
-  pruneBin(root, Date.UTC(2026, 0, 31))
+  const pruneAt = (now: number) => pruneBin(root, runsAt(now), now)
+  pruneAt(Date.UTC(2026, 0, 31))
   expect(left()).toEqual(names)
-  pruneBin(root, Date.UTC(2026, 0, 31) + 1)
+  pruneAt(Date.UTC(2026, 0, 31) + 1)
   expect(left()).toEqual(names.slice(1))
-  pruneBin(join(base, 'nowhere'), Date.UTC(2026, 5))
+  pruneBin(join(base, 'nowhere'), [], Date.UTC(2026, 5))
 })
 
 test.skipIf(process.platform === 'win32')('nothing behind a link is removed', () => {
@@ -57,7 +64,7 @@ test.skipIf(process.platform === 'win32')('nothing behind a link is removed', ()
     } catch (error) {
       expect(error).toMatchObject({ code: 'PATH_BLOCKED' })
     }
-    pruneBin(root, Date.UTC(2026, 5))
+    pruneBin(root, runsAt(Date.UTC(2026, 5)), Date.UTC(2026, 5))
     expect(readFileSync(join(outside, 'sub/a'), 'utf8')).toBe('theirs')
   }
 })
@@ -67,6 +74,6 @@ test('what is old goes with all that is in it', () => {
   const old = join(root, BIN_NAME, '20260101T000000Z-abcdef')
   mkdirSync(join(old, 'a/b/c'), { recursive: true })
   for (const path of ['f', 'a/f', 'a/b/c/f']) writeFileSync(join(old, path), 'x')
-  pruneBin(root, Date.UTC(2026, 5))
+  pruneBin(root, runsAt(Date.UTC(2026, 5)), Date.UTC(2026, 5))
   expect(readdirSync(join(root, BIN_NAME))).toEqual([])
 })

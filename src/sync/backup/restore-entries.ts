@@ -8,7 +8,6 @@ import {
   accessSync,
   closeSync,
   constants,
-  fchmodSync,
   fstatSync,
   lstatSync,
   lutimesSync,
@@ -24,7 +23,7 @@ import type { FileKey } from '../../../crypto/index.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../../errors.ts'
 import { syncDirectory, temporaryName } from '../../local/atomic-file.ts'
-import { FILE_MODE, secondsOf, setTimes } from '../../local/attributes.ts'
+import { FILE_MODE, secondsOf, setMode, setTimes } from '../../local/attributes.ts'
 import { checkSpace } from '../../local/free-space.ts'
 import { bytesLeft, inDirectory, type LeftBehind, removeSettled, sweepTree } from '../../local/leftovers.ts'
 import { checkLocalName, foldKey } from '../../local/names.ts'
@@ -166,7 +165,7 @@ function makeEnterable(directory: HeldDirectory): void {
     accessSync(directory.path, constants.R_OK | constants.W_OK | constants.X_OK)
   } catch {
     try {
-      onDirectory(directory, (fd) => fchmodSync(fd, (fstatSync(fd).mode & DIRECTORY_MODE) | 0o700))
+      onDirectory(directory, (fd) => setMode(fd, (fstatSync(fd).mode & DIRECTORY_MODE) | 0o700))
     } catch {
       // What cannot be written there is told by its name.
     }
@@ -250,6 +249,12 @@ const differs = () =>
     hint: 'See --on-conflict for what else can be done.',
   })
 
+/** For what is never replaced. */
+const inTheWay = () =>
+  new SyncError('conflict', 'LOCAL_DIFFERS', 'Something that is not a file has this name, and was kept', {
+    hint: 'Move it away, then run again.',
+  })
+
 /** Sorts files by what stands in their places: what is wanted, and what has to be compared first. */
 function lookAtAll(
   root: string,
@@ -268,7 +273,8 @@ function lookAtAll(
         if (!trustTimes || !isSameTime(info, entry.mtimeNs)) compared.push({ entry, shown, info })
         continue
       }
-      if (info !== undefined && (onConflict === 'fail' || !(info.isFile() || info.isSymbolicLink()))) throw differs()
+      if (info !== undefined && !(info.isFile() || info.isSymbolicLink())) throw inTheWay()
+      if (info !== undefined && onConflict === 'fail') throw differs()
       wanted.push({ entry, shown, node: nodeOf(entry), replaces: info && versionOf(info) })
     } catch (error) {
       failed(shown, error)
@@ -321,7 +327,7 @@ function repair(path: string, { mode, mtimeNs }: FileEntry, info: Stats): void {
     const fd = openSync(path, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0))
     try {
       if (fstatSync(fd).ino !== info.ino) throw differs()
-      fchmodSync(fd, mode & FILE_MODE)
+      setMode(fd, mode & FILE_MODE)
       setTimes(fd, { atime: secondsOf(mtimeNs), mtime: secondsOf(mtimeNs) })
     } finally {
       closeSync(fd)
@@ -401,7 +407,8 @@ function makeLink(
       const isSame = info.isSymbolicLink() && readlinkSync(place) === target
       if (isSame && onConflict === 'overwrite') lutimesSync(place, time, time)
       if (isSame || onConflict === 'skip') return
-      if (onConflict === 'fail' || info.isDirectory()) throw differs()
+      if (info.isDirectory()) throw inTheWay()
+      if (onConflict === 'fail') throw differs()
     }
     // In one step, so that whoever is killed leaves the old one or the new one.
     const temporary = directory.at(temporaryName())
@@ -433,7 +440,7 @@ function finishDirectory(tree: SafeTree, { path, mode, mtimeNs }: DirectoryEntry
   try {
     tree.within(componentsOf(path), (directory) =>
       onDirectory(directory, (fd) => {
-        fchmodSync(fd, mode & DIRECTORY_MODE)
+        setMode(fd, mode & DIRECTORY_MODE)
         setTimes(fd, { atime: secondsOf(mtimeNs), mtime: secondsOf(mtimeNs) })
       }),
     )
