@@ -49,11 +49,20 @@ export function createLocalBin(tree: SafeTree, runId: string): LocalBin {
   }
 }
 
-/** Takes one copy out of the bin again, because what it was kept for did not come to be. */
+/** Takes one copy out of the bin again, because what it was kept for did not come to be; with the directories that were made for it. */
 export function dropFromBin(root: string, place: string): void {
+  dropCopy(root, place)
+  dropEmptyDirectories(root, place)
+}
+
+/** The same while a run goes on, to which a directory that is gone would look like one that somebody has replaced. */
+export function dropCopy(root: string, place: string): void {
   rmSync(join(root, place), { force: true })
+}
+
+/** Removes directories that were made for a place in the bin, up to that of the run; the first that is not empty ends this. */
+export function dropEmptyDirectories(root: string, place: string): void {
   const parts = place.split('/')
-  // Directories that were made for it, up to that of the run; the first that is not empty ends this.
   for (let length = parts.length - 1; length >= 1; length--) {
     try {
       rmdirSync(join(root, ...parts.slice(0, length)))
