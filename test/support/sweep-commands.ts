@@ -89,6 +89,7 @@ async function changedHere(bench: Bench): Promise<{ home: string; local: string;
 function upload(name: string, files: Record<string, string | Uint8Array>): Command {
   return {
     name,
+    alike: true,
     async start(bench) {
       const [n, home] = [bench.next(), bench.newHome()]
       const [local, remote] = [bench.world.path(`up-${n}`), `/room/up-${n}`]
@@ -104,6 +105,7 @@ function upload(name: string, files: Record<string, string | Uint8Array>): Comma
 function download(name: string, files: Record<string, string | Uint8Array>): Command {
   return {
     name,
+    alike: true,
     async start(bench) {
       const [n, home] = [bench.next(), bench.newHome()]
       const [local, remote] = [bench.world.path(`down-${n}`), `/room/down-${n}`]
@@ -161,6 +163,7 @@ export const COMMANDS = {
   downloadLarge: download('download of a large file', { large: MEGABYTES, small: 'small' }),
   firstPush: {
     name: 'first push',
+    alike: true,
     async start(bench) {
       const [n, home] = [bench.next(), bench.newHome()]
       const [local, remote] = [bench.world.path(`push-${n}`), `/room/push-${n}`]
@@ -180,6 +183,7 @@ export const COMMANDS = {
   },
   firstPull: {
     name: 'first pull',
+    alike: true,
     async start(bench) {
       const [n, home] = [bench.next(), bench.newHome()]
       const [local, remote] = [bench.world.path(`pull-${n}`), `/room/pull-${n}`]
@@ -248,15 +252,16 @@ export const COMMANDS = {
     async start(bench) {
       const { home, local, remote } = await changedThere(bench)
       await ready(bench, home, ['both', local, remote])
-      const before = filesOf(local)
       writeFileSync(join(local, 'a'), 'changed here')
       writeFileSync(join(local, 'mine'), 'mine')
       await store(bench, { theirs: 'theirs' }, remote)
       await removeRemote(bench, `${remote}/sub/deep/d`)
+      // What people did stays, on the side where they did it.
+      const [here, there] = [filesOf(local), await remoteFiles(bench, remote)]
       await ready(bench, home, ['both', local, remote, '--delete'])
       const check = async () => {
-        same('here', filesOf(local), before)
-        same('there', await remoteFiles(bench, remote), before)
+        same('here', filesOf(local), here)
+        same('there', await remoteFiles(bench, remote), there)
       }
       return { args: await undoOf(bench, home, local, remote), home, roots: [local], check }
     },
@@ -287,6 +292,7 @@ export const COMMANDS = {
   },
   restore: {
     name: 'backup restore',
+    alike: true,
     async start(bench) {
       const { home, name, source } = await backupSet(bench)
       await ready(bench, home, ['backup', 'run', name])
@@ -311,6 +317,7 @@ export const COMMANDS = {
   },
   drill: {
     name: 'drill',
+    alike: true,
     async start(bench) {
       const { home, name } = await backupSet(bench)
       await ready(bench, home, ['backup', 'run', name])
@@ -324,6 +331,7 @@ export const COMMANDS = {
   },
   verify: {
     name: 'verify',
+    alike: true,
     async start(bench) {
       const [n, home] = [bench.next(), bench.newHome()]
       await store(bench, FILES, `/room/verify-${n}`)

@@ -46,6 +46,8 @@ export interface Attempt {
 export interface Command {
   readonly name: string
   start(bench: Bench): Promise<Attempt>
+  /** Nothing tells its files from each other, so one will do. */
+  readonly alike?: boolean
   /** Kills in a short sweep: calls to the disk, calls to the network; default one of the disk. Each is two kills. */
   readonly kills?: readonly [disk: number, network: number]
   /** Exit code of a run without a fault; default 0. */
@@ -131,10 +133,13 @@ export function leftovers(roots: readonly string[], isKept: (name: string) => bo
 const isCrash = (text: string) => /^ +at |node:internal|defect of this program|UnhandledPromise/m.test(text)
 
 /** What is the same but for numbers and random names. */
-const unnumbered = (path: string) => tail(path).replace(/[\w-]{20,}|[0-9a-f]{8,}|\d+/g, '#')
+function place(path: string, isAlike: boolean): string {
+  const one = isAlike ? path.replace(/(?:\/sub)?(?:\/deep)?\/[a-d]$/, '/*') : path
+  return tail(one).replace(/[\w-]{20,}|[0-9a-f]{8,}|\d+/g, '#')
+}
 
 /** The first call of each kind, to each file, for the first time, the second time, and so on, in any order of parallel files. */
-function distinct(calls: readonly { call: Call; at: number }[]): { call: Call; at: number }[] {
+function distinct(calls: readonly { call: Call; at: number }[], isAlike = false): { call: Call; at: number }[] {
   const times = new Map<string, number>()
   const sites = new Map<string, { call: Call; at: number }>()
   for (const one of calls) {
@@ -142,7 +147,7 @@ function distinct(calls: readonly { call: Call; at: number }[]): { call: Call; a
     const time = (times.get(exactly) ?? 0) + 1
     times.set(exactly, time)
     // After that it is a loop.
-    const site = `${one.call.kind} ${Math.min(time, 6)} ${unnumbered(one.call.path)}`
+    const site = `${one.call.kind} ${Math.min(time, 6)} ${place(one.call.path, isAlike)}`
     if (!sites.has(site)) sites.set(site, one)
   }
   return [...sites.values()]
@@ -160,7 +165,7 @@ async function numbered(bench: Bench, command: Command, options: SweepOptions) {
     throw new Error(`${command.name} without a fault: exit ${run.code} ${run.stderr}`)
   await attempt.check()
   const all = calls.flatMap((call, i) => ((options.only?.(call) ?? true) ? [{ call, at: i + 1 }] : []))
-  const some = options.distinct ? distinct(all) : all
+  const some = options.distinct ? distinct(all, command.alike) : all
   return { calls: calls.length, chosen: spread(some, options.most ?? Number.POSITIVE_INFINITY, options.offset) }
 }
 
@@ -172,6 +177,18 @@ async function inParallel<T>(items: readonly T[], jobs: number, work: (item: T) 
   await Promise.all(Array.from({ length: jobs }, worker))
 }
 
+/** What is wrong, told at once: a sweep may take hours. */
+function createProblems(): { readonly problems: string[]; add(line: string): void } {
+  const problems: string[] = []
+  return {
+    problems,
+    add(line) {
+      problems.push(line)
+      process.stderr.write(`${line}\n`)
+    },
+  }
+}
+
 const lastLine = (text: string) => text.trim().split('\n').slice(0, 2).join(' / ')
 
 /** The same command once more, without a fault; adds what is wrong afterwards. */
@@ -180,25 +197,25 @@ async function runAgain(
   command: Command,
   attempt: Attempt,
   where: string,
-  problems: string[],
+  add: (problem: string) => void,
 ): Promise<void> {
   const run = await bench.run(attempt.home, attempt.againArgs ?? attempt.args, attempt.env)
   if (!(command.again ?? [0]).includes(run.code ?? -1) || isCrash(run.stderr)) {
-    problems.push(`${where}: again: exit ${run.code}: ${lastLine(run.stderr)}`)
+    add(`${where}: again: exit ${run.code}: ${lastLine(run.stderr)}`)
   }
   try {
     await attempt.check()
   } catch (error) {
-    problems.push(`${where}: ${(error as Error).message}`)
+    add(`${where}: ${(error as Error).message}`)
   }
   const left = leftovers(rootsOf(attempt))
-  if (left.length > 0) problems.push(`${where}: left over: ${left.join(' ')}`)
+  if (left.length > 0) add(`${where}: left over: ${left.join(' ')}`)
 }
 
 /** Kills before and after each call; the same command again must come to the end that a run without a kill has. */
 export async function sweepKills(bench: Bench, command: Command, options: SweepOptions): Promise<SweepResult> {
   const { calls, chosen } = await numbered(bench, command, options)
-  const problems: string[] = []
+  const { problems, add } = createProblems()
   let runs = 0
   const faults = chosen.flatMap((one) => (['kill-before', 'kill-after'] as const).map((how) => ({ ...one, how })))
   await inParallel(faults, options.jobs ?? 2, async ({ call, at, how }) => {
@@ -208,7 +225,7 @@ export async function sweepKills(bench: Bench, command: Command, options: SweepO
     await run.retire()
     if (run.signal !== 'SIGKILL') return // calls in parallel: this time there were fewer
     runs++
-    await runAgain(bench, command, attempt, `${command.name}: ${how} ${at} (${call.kind} ${tail(call.path)})`, problems)
+    await runAgain(bench, command, attempt, `${command.name}: ${how} ${at} (${call.kind} ${tail(call.path)})`, add)
   })
   return { name: command.name, calls, sites: chosen.length, runs, problems }
 }
@@ -232,7 +249,7 @@ export interface ErrorSweepOptions extends SweepOptions {
 export async function sweepErrors(bench: Bench, command: Command, options: ErrorSweepOptions): Promise<SweepResult> {
   const { calls, chosen } = await numbered(bench, command, options)
   const { errnos, codes = [0, 3, 10, command.done ?? 0], times = 1 } = options
-  const problems: string[] = []
+  const { problems, add } = createProblems()
   let runs = 0
   const faults = chosen.flatMap((one, i) =>
     (options.each ? errnos : [errnos[i % errnos.length]!]).map((errno) => ({ ...one, errno })),
@@ -251,15 +268,15 @@ export async function sweepErrors(bench: Bench, command: Command, options: Error
     runs++
     const where = `${command.name}: ${errno} at ${at} (${met.kind} ${tail(met.path)})`
     if (!codes.includes(run.code ?? -1) || isCrash(run.stderr)) {
-      problems.push(`${where}: exit ${run.code ?? run.signal}: ${lastLine(run.stderr)}`)
+      add(`${where}: exit ${run.code ?? run.signal}: ${lastLine(run.stderr)}`)
     }
     // What cannot be removed stays, and so does what the next run goes on with.
     const isKept = (name: string) => /^\.sealsync-[\w-]{22}\./.test(name)
-    if (!['unlink', 'rmdir', 'stat', 'readdir'].includes(met.kind)) {
+    if (!['unlink', 'rmdir', 'stat', 'readdir'].includes(met.kind) && !/\.(?:lock|break)$/.test(met.path)) {
       const left = leftovers(rootsOf(attempt), isKept)
-      if (left.length > 0) problems.push(`${where}: exit ${run.code}, left over: ${left.join(' ')}`)
+      if (left.length > 0) add(`${where}: exit ${run.code}, left over: ${left.join(' ')}`)
     }
-    await runAgain(bench, command, attempt, where, problems)
+    await runAgain(bench, command, attempt, where, add)
   })
   return { name: command.name, calls, sites: chosen.length, runs, problems }
 }
