@@ -57,7 +57,11 @@ export function dropFromBin(root: string, place: string): void {
 
 /** The same while a run goes on, to which a directory that is gone would look like one that somebody has replaced. */
 export function dropCopy(root: string, place: string): void {
-  rmSync(join(root, place), { force: true })
+  try {
+    rmSync(join(root, place), { force: true })
+  } catch (error) {
+    throw localError(error, `take ${place} out of the bin`)
+  }
 }
 
 /** Removes directories that were made for a place in the bin, up to that of the run; the first that is not empty ends this. */
@@ -72,7 +76,7 @@ export function dropEmptyDirectories(root: string, place: string): void {
   }
 }
 
-/** Removes what runs put into the bin more than a month ago; how long ago is in the run's id. */
+/** Removes what runs put into the bin more than a month ago, as far as it can be removed; how long ago is in the run's id. */
 export function pruneBin(root: string, now: number): void {
   let runs: string[]
   try {
@@ -85,6 +89,11 @@ export function pruneBin(root: string, now: number): void {
     const [, year, month, day, hour, minute, second] = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-/.exec(run) ?? []
     if (year === undefined) continue
     const at = Date.UTC(+year, +month! - 1, +day!, +hour!, +minute!, +second!)
-    if (now - at > KEEP_MS) rmSync(join(root, BIN_NAME, run), { recursive: true, force: true })
+    if (now - at <= KEEP_MS) continue
+    try {
+      rmSync(join(root, BIN_NAME, run), { recursive: true, force: true })
+    } catch {
+      // What cannot be removed stops no run; the next one tries again.
+    }
   }
 }

@@ -64,7 +64,7 @@ describe.skipIf(noShim)(`faults of the disk${noShim}`, () => {
       ({ kind, path }: Call) => kind === 'rename' && path.endsWith('/a'),
     ],
   ] as const)('%s', async (_name, command: Command, only) => {
-    const codes = command === COMMANDS.pull ? [3, 10] : [10]
+    const codes = command === COMMANDS.pull ? [0, 3, 10] : [10]
     const sweep = await sweepErrors(bench, command, {
       kinds: ['stat', 'rename'],
       only,

@@ -428,6 +428,7 @@ export const COMMANDS = {
   },
   importSession: {
     name: 'session import',
+    again: [0, 2],
     async start(bench) {
       const { home, args } = loggedOut(bench)
       await ready(bench, home, args)

@@ -27,6 +27,9 @@ function tellShim(lines = '') {
   } catch {}
 }
 
+// Nobody is there to be answered.
+process.on('disconnect', () => process.exit())
+
 process.on('uncaughtException', (error) => {
   tellShim()
   process.send({ ...said, code: 1, stderr: `${said.stderr}UnhandledPromise or exception: ${error?.stack}` }, () =>
