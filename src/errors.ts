@@ -69,7 +69,26 @@ export function cancelled(signal: AbortSignal): Error {
     : new SyncError('cancelled', 'CANCELLED', 'The operation was cancelled')
 }
 
-/** Anything thrown, as one of ours; what is not expected becomes class `internal`. */
+/** System calls of Node's `fs`, as its errors name them; reading and writing are those of sockets, too. */
+const FILE_CALLS =
+  /^(?:access|open|close|f?stat|lstat|f(?:data)?sync|ftruncate|rename|link|symlink|readlink|unlink|rmdir|rm|mkdir|mkdtemp|scandir|opendir|f?chmod|[fl]?utime|copyfile|realpath|statfs)$/
+const DISK_CODES = /^E(?:IO|NOSPC|DQUOT|ROFS|FBIG|STALE|ISDIR)$/
+
+/** The name of a failed call to the file system; `undefined` for other errors. */
+function fileCall(error: unknown): string | undefined {
+  const code = systemCode(error)
+  const { syscall, path } = error as NodeJS.ErrnoException
+  if (code === undefined || syscall === undefined) return undefined
+  const isOfFile = /^(?:read|write)$/.test(syscall)
+    ? path !== undefined || DISK_CODES.test(code)
+    : FILE_CALLS.test(syscall)
+  return isOfFile ? syscall : undefined
+}
+
+/**
+ * Anything thrown, as one of ours; what is not expected becomes class `internal`. A disk may fail anywhere, and that is no defect of
+ * ours: `local_io`, though whoever made the call could have said better what for.
+ */
 export function toSyncError(error: unknown): SyncError {
   if (error instanceof SyncError) return error
   const message = error instanceof Error ? error.message : String(error)
@@ -78,6 +97,11 @@ export function toSyncError(error: unknown): SyncError {
   }
   if (error instanceof Error && error.name === 'AbortError') {
     return new SyncError('cancelled', 'CANCELLED', 'The operation was cancelled', { cause: error })
+  }
+  const call = fileCall(error)
+  if (call !== undefined) {
+    const { path } = error as NodeJS.ErrnoException
+    return localError(error, `${call} ${path ?? 'a file'}`) as SyncError
   }
   return new SyncError('internal', 'INTERNAL', `Unexpected: ${message}`, {
     hint: 'This is a defect of this program; please report it with the output of --verbose.',

@@ -17,6 +17,8 @@ export interface Context {
   readonly settings: Settings
   /** What is wrong with the settings; only commands that show them run in spite of it. */
   readonly problems: readonly string[]
+  /** The error of the disk among them, if there is one: the settings may be right. */
+  readonly unread?: SyncError | undefined
   readonly profileName: string
   /** How long a server that is away is waited for, in milliseconds. Default: as the client has it. */
   readonly retryForMs: number | undefined
@@ -42,11 +44,12 @@ export async function createContext(command: Command, signal: AbortSignal): Prom
   const flags = Object.fromEntries(
     Object.entries(options).filter(([name]) => command.getOptionValueSourceWithGlobals(name) === 'cli'),
   )
-  const { settings, problems } = await readSettings(settingSources(flags))
+  const { settings, problems, unread } = await readSettings(settingSources(flags))
   return {
     options,
     settings,
     problems,
+    unread,
     signal,
     profileName: settings.text('profile') ?? 'default',
     retryForMs: settings.number('retry-for') ?? (isBackup(command) ? BACKUP_RETRY_FOR_MS : undefined),
@@ -57,8 +60,9 @@ export async function createContext(command: Command, signal: AbortSignal): Prom
 export const outputOf = (options: Options): Output =>
   createOutput({ json: options.json === true, quiet: options.quiet === true, verbose: options.verbose === true })
 
-/** @throws {SyncError} `OPTION_INVALID`, `CONFIG_INVALID` for wrong settings. */
-export function requireSettings({ problems }: Context): void {
+/** @throws {SyncError} `OPTION_INVALID`, `CONFIG_INVALID` for wrong settings; class `local_io` when a file of them cannot be read. */
+export function requireSettings({ problems, unread }: Context): void {
+  if (unread !== undefined) throw unread
   if (problems.length > 0) throw settingsError(problems)
 }
 

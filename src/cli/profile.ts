@@ -87,9 +87,18 @@ export async function loadProfile(name: string): Promise<Profile | undefined> {
   return bytes === undefined ? undefined : parseProfile(Buffer.from(bytes).toString('utf8'), path)
 }
 
-/** Settings that a profile keeps; a damaged one has none here, and says so when it is used. */
-export const profileOptions = async (name: string): Promise<Profile['options']> =>
-  (await loadProfile(name).catch(() => undefined))?.options
+/**
+ * Settings that a profile keeps; a damaged one has none here, and says so when it is used.
+ *
+ * @throws {SyncError} class `local_io` when the disk does not give it: a run without its settings would be another one.
+ */
+export async function profileOptions(name: string): Promise<Profile['options']> {
+  const profile = await loadProfile(name).catch((error) => {
+    if (error instanceof SyncError && error.class === 'local_io') throw error
+    return undefined
+  })
+  return profile?.options
+}
 
 export const saveProfile = (name: string, profile: Profile): Promise<void> =>
   writePrivateFile(pathOf(name), `${JSON.stringify(profile, null, 2)}\n`)

@@ -7,7 +7,7 @@ import { readFile, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { parse as parseToml } from 'smol-toml'
 import type { RateEntry, RateLimits, RatePlan } from '../client.ts'
-import { localError, SyncError, systemCode } from '../errors.ts'
+import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 
 type Kind = 'rate' | 'secret-url' | 'text' | 'file' | 'files' | 'list' | 'integer' | 'size' | 'duration' | 'flag'
 
@@ -255,8 +255,13 @@ async function isHeld(path: string, home: string): Promise<boolean> {
   return createHeldRules(join(home, 'rules')).list(path).length > 0
 }
 
-/** Reads a settings file; others must not be able to write it. */
-async function readFileLayer(path: string, isProject: boolean, problems: string[]): Promise<Layer | undefined> {
+/** Reads a settings file; others must not be able to write it. What the disk does not give is a problem too, and goes into `unread`. */
+async function readFileLayer(
+  path: string,
+  isProject: boolean,
+  problems: string[],
+  unread: SyncError[],
+): Promise<Layer | undefined> {
   let text: string
   try {
     const info = await stat(path)
@@ -275,8 +280,9 @@ async function readFileLayer(path: string, isProject: boolean, problems: string[
     text = await readFile(path, 'utf8')
   } catch (error) {
     if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return undefined
-    const wrapped = localError(error, `read ${path}`)
-    problems.push(wrapped instanceof Error ? wrapped.message : String(wrapped))
+    const wrapped = toSyncError(localError(error, `read ${path}`))
+    problems.push(wrapped.message)
+    unread.push(wrapped)
     return undefined
   }
   try {
@@ -354,17 +360,20 @@ function readLayer(layer: Layer, problems: string[]): Map<string, Setting> {
 /**
  * Reads all places.
  *
- * @returns the settings, and what is wrong with them in words for people.
+ * @returns the settings, what is wrong with them in words for people, and the first error of the disk among that.
  */
-export async function readSettings(sources: SettingSources): Promise<{ settings: Settings; problems: string[] }> {
+export async function readSettings(
+  sources: SettingSources,
+): Promise<{ settings: Settings; problems: string[]; unread: SyncError | undefined }> {
   const problems: string[] = []
+  const unread: SyncError[] = []
   const { directory, environment } = sources
   const files = settingFiles(sources)
   const flags: Layer = { origin: (name) => `--${name}`, values: known(sources.flags, camelCase), base: directory }
   const variables: Layer = { origin: variableOf, values: known(environment, variableOf), base: directory }
   const layers = [flags, variables]
   const fromFile = async (path: string, isProject: boolean) => {
-    const layer = await readFileLayer(path, isProject, problems)
+    const layer = await readFileLayer(path, isProject, problems, unread)
     if (layer === undefined) return []
     if (!isProject || !(await isHeld(path, sources.home))) return [layer]
     problems.push(`${path} came from a server, or was changed from there, and nobody has accepted it: see sync rules`)
@@ -395,6 +404,7 @@ export async function readSettings(sources: SettingSources): Promise<{ settings:
   }
   return {
     problems,
+    unread: unread[0],
     settings: {
       text: (name) => (valueFor(name) === undefined ? undefined : String(valueFor(name))),
       number: (name) => valueFor(name) as number | undefined,

@@ -17,7 +17,7 @@ import { downloadFile } from '../transfer/download.ts'
 import { createKeysAhead } from '../transfer/keys-ahead.ts'
 import { createLargeFiles } from '../transfer/segments.ts'
 import { createKnownContents, type KnownContents, type KnownFile } from './known-contents.ts'
-import { createLocalBin, dropFromBin, type LocalBin, pruneBin } from './local-bin.ts'
+import { createLocalBin, dropCopy, dropEmptyDirectories, type LocalBin, pruneBin } from './local-bin.ts'
 import { carryOutMove, changedHere, lookAt, markOf, planMove } from './local-move.ts'
 import { createTally, runEntries, type Tally } from './outcome.ts'
 import { bytesOf, type SyncStep } from './reconcile.ts'
@@ -267,12 +267,15 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
   const { signal, runId, names, uploader } = options
   let tree: SafeTree | undefined
   let bin: LocalBin | undefined
+  /** Places in the bin that are free again. */
+  const dropped: string[] = []
   const local = () => (tree ??= createSafeTree(root))
   /** What is known of directories is not true any more. */
   const lookAnew = () => {
     tree?.close()
     tree = undefined
     bin = undefined
+    for (const place of dropped.splice(0)) dropEmptyDirectories(root, place)
   }
   const binOf = () => (bin ??= createLocalBin(local(), runId))
   /** As they become in this run; copied when the first one changes. */
@@ -707,7 +710,8 @@ function createRun(context: RunContext, target: ApplyTarget, state: SyncState, o
     if (one.do === 'replaced-local') {
       // It has its name, and only what follows has failed.
       if (now?.ino !== one.was.ino) return
-      dropFromBin(root, one.bin)
+      dropCopy(root, one.bin)
+      dropped.push(one.bin)
       settleTouched(state, root, key, one.was)
     } else if (now !== undefined) {
       return

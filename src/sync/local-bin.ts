@@ -49,26 +49,41 @@ export function createLocalBin(tree: SafeTree, runId: string): LocalBin {
   }
 }
 
-/** Takes one copy out of the bin again, because what it was kept for did not come to be. */
+/** Takes one copy out of the bin again, because what it was kept for did not come to be; with the directories that were made for it. */
 export function dropFromBin(root: string, place: string): void {
+  dropCopy(root, place)
+  dropEmptyDirectories(root, place)
+}
+
+/** The same while a run goes on, to which a directory that is gone would look like one that somebody has replaced. */
+export function dropCopy(root: string, place: string): void {
+  const parts = place.split('/')
+  const above = parts.slice(0, -1)
+  if (!isDirectory(join(root, ...above))) return
+  const tree = createSafeTree(root)
+  try {
+    tree.within(above, (directory) => rmSync(directory.at(parts.at(-1)!), { force: true }))
+  } catch (error) {
+    throw localError(error, `take ${place} out of the bin`)
+  } finally {
+    tree.close()
+  }
+}
+
+/** Removes directories that were made for a place in the bin, up to that of the run; the first that is not empty ends this. */
+export function dropEmptyDirectories(root: string, place: string): void {
   const parts = place.split('/')
   let length = parts.length - 1
   while (length > 0 && !isDirectory(join(root, ...parts.slice(0, length)))) length--
   if (length === 0) return
   const tree = createSafeTree(root)
   try {
-    if (length === parts.length - 1) {
-      tree.within(parts.slice(0, -1), (directory) => rmSync(directory.at(parts.at(-1)!), { force: true }))
-    }
-    // Directories that were made for it, up to that of the run; the first that is not empty ends this.
     for (; length >= 1; length--) {
       const name = parts[length - 1]!
-      try {
-        tree.within(parts.slice(0, length - 1), (directory) => rmdirSync(directory.at(name)))
-      } catch {
-        return
-      }
+      tree.within(parts.slice(0, length - 1), (directory) => rmdirSync(directory.at(name)))
     }
+  } catch {
+    // Something is in it, or it is not ours to remove.
   } finally {
     tree.close()
   }
@@ -86,7 +101,7 @@ const isDirectory = (path: string): boolean => {
 const MOST_STEP_MS = KEEP_MS / 2
 
 /**
- * Removes what runs put into the bin more than a month ago. Clocks may be wrong for a while, so a month is what the steps from run to
+ * Removes what runs put into the bin more than a month ago, as far as it can be removed. Clocks may be wrong for a while, so a month is what the steps from run to
  * run add up to: one that leads far away counts little, and coming back takes it away again.
  *
  * @param runs - Those that are remembered, newest first. What an older one left goes by its id, and the earlier one of `now` and
@@ -101,7 +116,14 @@ export function pruneBin(root: string, runs: readonly RunTime[], now: number): v
   const tree = createSafeTree(root)
   try {
     const there = tree.within([BIN_NAME], ({ path }) => readdirSync(path, { withFileTypes: true }))
-    for (const run of there) if (run.isDirectory() && isOver(run.name)) removeTree(tree, [BIN_NAME, run.name])
+    for (const run of there) {
+      if (!run.isDirectory() || !isOver(run.name)) continue
+      try {
+        removeTree(tree, [BIN_NAME, run.name])
+      } catch {
+        // What cannot be removed stops no run; the next one tries again.
+      }
+    }
   } finally {
     tree.close()
   }

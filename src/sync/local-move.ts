@@ -7,7 +7,7 @@
 import { randomBytes } from 'node:crypto'
 import { linkSync, lstatSync, readdirSync, renameSync, type Stats, unlinkSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { SyncError, systemCode } from '../errors.ts'
+import { localError, SyncError, systemCode } from '../errors.ts'
 import { TEMP_MARK } from '../local/atomic-file.ts'
 import { foldKey } from '../local/names.ts'
 import type { SafeTree } from '../local/safe-tree.ts'
@@ -19,13 +19,17 @@ export type MovedLocal = Extract<Deed, { do: 'moved-local' }>
 export const changedHere = () =>
   new SyncError('changed', 'LOCAL_CHANGED', 'It was changed on this disk meanwhile', { hint: 'Run again.' })
 
-/** What is at a place; `undefined` for nothing. */
+/**
+ * What is at a place; `undefined` for nothing.
+ *
+ * @throws {SyncError} class `local_io`.
+ */
 export function lookAt(path: string): Stats | undefined {
   try {
     return lstatSync(path)
   } catch (error) {
     if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return undefined
-    throw error
+    throw localError(error, `look at ${basename(path)}`)
   }
 }
 
@@ -77,16 +81,33 @@ export function move(source: string, target: string, via?: string): void {
     throw changedHere()
   }
   if (lstatSync(source).isFile()) {
-    try {
-      linkSync(source, target)
-      unlinkSync(source)
+    if (giveName(source, target)) {
+      try {
+        unlinkSync(source)
+      } catch (error) {
+        // Not moved: with two names the next run would take it for two files.
+        try {
+          unlinkSync(target)
+        } catch {
+          // What went wrong first is told.
+        }
+        throw error
+      }
       return
-    } catch (error) {
-      // Some file systems have no second names.
-      if (!isWithoutLinks(error)) throw error
     }
   }
   renameOver(source, target)
+}
+
+/** A second name; false where the file system has none. */
+function giveName(source: string, target: string): boolean {
+  try {
+    linkSync(source, target)
+    return true
+  } catch (error) {
+    if (!isWithoutLinks(error)) throw error
+    return false
+  }
 }
 
 /** To a name that nothing has. */

@@ -124,7 +124,11 @@ async function store(
     previous,
     made,
   })
-  rmSync(path, { force: true })
+  try {
+    rmSync(path, { force: true })
+  } catch {
+    // The next run writes it anew; this one is done.
+  }
 }
 
 /** What a new manifest follows. */

@@ -9,6 +9,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { localError, systemCode, toSyncError } from '../errors.ts'
 import { type AppendLog, openAppendLog } from '../local/append-log.ts'
 import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
 import { sameNameKey } from '../local/names.ts'
@@ -161,11 +162,28 @@ export function stateDirectory(directory: string, { account, local, remote }: Pa
 /** Says what a directory of state is about. */
 const PAIR_FILE = 'pair.json'
 
-/** All pairs that there is state of, for one account. */
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory).sort()
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return []
+    throw localError(error, `look at ${directory}`)
+  }
+}
+
+/**
+ * All pairs that there is state of, for one account.
+ *
+ * @throws {SyncError} class `local_io`.
+ */
 export async function listPairs(directory: string, account: string): Promise<Pair[]> {
   const pairs: Pair[] = []
-  for (const name of existsSync(directory) ? readdirSync(directory).sort() : []) {
-    const content = await readPrivateFile(join(directory, name, PAIR_FILE)).catch(() => undefined)
+  for (const name of namesIn(directory)) {
+    const content = await readPrivateFile(join(directory, name, PAIR_FILE)).catch((error) => {
+      // No pair, rather than one that the disk does not give.
+      if (toSyncError(error).class !== 'local_io' || toSyncError(error).code === 'LOCAL_ENOTDIR') return undefined
+      throw error
+    })
     if (content === undefined) continue
     try {
       const { account: whose, local, remote } = JSON.parse(Buffer.from(content).toString('utf8'))

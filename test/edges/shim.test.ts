@@ -5,7 +5,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { runProgram } from '../support/cli.ts'
 import { freshDirectory } from '../support/files.ts'
 import { CHANGES, LOOKS, noShim, readCalls, type ShimPlan, shimEnv } from '../support/shim.ts'
-import { type Bench, COMMANDS, type Command, createBench, sweepKills } from '../support/sweep.ts'
+import { type Bench, type Command, createBench, sweepKills } from '../support/sweep.ts'
+import { COMMANDS } from '../support/sweep-commands.ts'
 
 const SCRIPT = `
 const fs = require('node:fs')

@@ -12,6 +12,9 @@
  *   SHIM_NO_LINKS=1              files below the roots get no second names; such a call is not numbered
  *   SHIM_TIME_STEP=S             times that are set below the roots are rounded down to S seconds, as some file systems do
  *
+ * A process that does one thing after another says by itself what comes next: it opens "/dev/null/shim" with such lines behind it, which
+ * start the numbers again. Without any, nothing is numbered.
+ *
  * Programs that the process starts are left alone.
  */
 #define _GNU_SOURCE
@@ -39,32 +42,49 @@ static char *action = "";
 static long first = 0, times = 1, seen = 0, step = 0, no_links = 0;
 static int error_number = EIO, log_fd = -1;
 
-static char *keep(const char *name) {
-  const char *value = getenv(name);
-  char *copy = value ? strdup(value) : NULL;
-  unsetenv(name);
-  return copy;
+/* A value out of the lines of a plan, or of the environment, which others need not see. */
+static char *keep(const char *lines, const char *name) {
+  if (!lines) {
+    const char *value = getenv(name);
+    char *copy = value ? strdup(value) : NULL;
+    unsetenv(name);
+    return copy;
+  }
+  size_t length = strlen(name);
+  for (const char *at = strchr(lines, '\n'); at; at = strchr(at, '\n')) {
+    if (!strncmp(++at, name, length) && at[length] == '=') return strndup(at + length + 1, strcspn(at, "\n") - length - 1);
+  }
+  return NULL;
 }
 
-static long number(const char *name, long otherwise) {
-  char *value = keep(name);
+static long number(const char *lines, const char *name, long otherwise) {
+  char *value = keep(lines, name);
   return value ? atol(value) : otherwise;
+}
+
+static void take_plan(const char *lines) {
+  if (log_fd >= 0) syscall(SYS_close, log_fd);
+  kinds = keep(lines, "SHIM_KINDS");
+  roots = keep(lines, "SHIM_ROOTS");
+  char *what = keep(lines, "SHIM_DO");
+  action = what ? what : "";
+  first = number(lines, "SHIM_AT", 0);
+  times = number(lines, "SHIM_TIMES", 1);
+  step = number(lines, "SHIM_TIME_STEP", 0);
+  no_links = number(lines, "SHIM_NO_LINKS", 0);
+  error_number = number(lines, "SHIM_ERRNO", EIO);
+  seen = 0;
+  char *log = keep(lines, "SHIM_LOG");
+  log_fd = log ? syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
 }
 
 __attribute__((constructor)) static void start(void) {
   unsetenv("LD_PRELOAD");
-  kinds = keep("SHIM_KINDS");
-  roots = keep("SHIM_ROOTS");
-  char *what = keep("SHIM_DO");
-  if (what) action = what;
-  first = number("SHIM_AT", 0);
-  times = number("SHIM_TIMES", 1);
-  step = number("SHIM_TIME_STEP", 0);
-  no_links = number("SHIM_NO_LINKS", 0);
-  error_number = number("SHIM_ERRNO", EIO);
-  char *log = keep("SHIM_LOG");
-  if (log) log_fd = syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  take_plan(NULL);
 }
+
+static const char *const CONTROL = "/dev/null/shim";
+static int is_plan(const char *path) { return path && !strncmp(path, CONTROL, strlen(CONTROL)); }
 
 /* True when `list`, separated by `by`, has `word`; with `by` a colon it is enough to be below one of the list. */
 static int has(const char *list, const char *word, char by) {
@@ -286,6 +306,10 @@ static int takes_mode(int flags) { return (flags & O_CREAT) || (flags & O_TMPFIL
   int name(const char *p, int flags, ...) { \
     REAL(name); \
     MODE(flags) \
+    if (is_plan(p)) { \
+      take_plan(p); \
+      return real("/dev/null", O_RDONLY | O_CLOEXEC); \
+    } \
     CARRY_OUT(on_path(kind_of_open(flags), AT_FDCWD, p), real(p, flags, m), -1); \
   }
 #define OPENAT(name) \

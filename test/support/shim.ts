@@ -85,16 +85,11 @@ export const noShim: string = (() => {
   return library.problem === undefined ? '' : ` (skipped: ${library.problem})`
 })()
 
-/** Environment for a process that is to be meddled with. */
-export function shimEnv(plan: ShimPlan): Record<string, string> {
-  if (library?.path === undefined) throw new Error(`No shim: ${library?.problem}`)
+function settingsOf(plan: ShimPlan): Record<string, string> {
   const errno = NUMBERS[plan.errno ?? 'EIO']
   if (errno === undefined) throw new Error(`No such error: ${plan.errno}`)
   const roots = plan.roots.map((root) => (existsSync(root) ? realpathSync(root) : root))
   return {
-    LD_PRELOAD: library.path,
-    // Calls that go to the kernel by another way than the C library could not be counted.
-    UV_USE_IO_URING: '0',
     SHIM_KINDS: plan.kinds.join(','),
     SHIM_ROOTS: roots.join(':'),
     ...(plan.at === undefined ? {} : { SHIM_AT: String(plan.at), SHIM_DO: plan.do ?? 'fail' }),
@@ -105,6 +100,19 @@ export function shimEnv(plan: ShimPlan): Record<string, string> {
     ...(plan.timeStep === undefined ? {} : { SHIM_TIME_STEP: String(plan.timeStep) }),
   }
 }
+
+/** Environment for a process that is to be meddled with. */
+export function shimEnv(plan: ShimPlan): Record<string, string> {
+  if (library?.path === undefined) throw new Error(`No shim: ${library?.problem}`)
+  // Calls that go to the kernel by another way than the C library could not be counted.
+  return { LD_PRELOAD: library.path, UV_USE_IO_URING: '0', ...settingsOf(plan) }
+}
+
+/** The same for a process that already has a shim, and tells it what comes next (shim.c). */
+export const shimLines = (plan: ShimPlan): string =>
+  Object.entries(settingsOf(plan))
+    .map(([name, value]) => `\n${name}=${value}`)
+    .join('')
 
 export interface Call {
   readonly kind: CallKind

@@ -43,26 +43,50 @@ const describe = (node: RemoteNode) => ({
   createdAt: isoTime(node.createdAt),
 })
 
+/** The room that a run of before has made, and did not come to encrypt: plain, empty, and of nobody else. */
+async function unfinishedRoom(
+  { api }: Client,
+  name: string,
+  accountId: number,
+  signal: AbortSignal,
+): Promise<RemoteNode | undefined> {
+  const { node } = await requireRemote(api, `/${name}`, signal)
+  if (node.type !== 'room' || node.isEncrypted) return undefined
+  for await (const _child of listChildren(api, node.id, signal)) return undefined
+  for await (const { userInfo } of listRoomUsers(api, node.id, true, signal)) {
+    if (userInfo.id !== accountId) return undefined
+  }
+  return node
+}
+
 export async function roomCreate(context: Context, path: string): Promise<void> {
   const [name, ...rest] = parseRemotePath(path)
   if (name === undefined || rest.length > 0) {
     throw new SyncError('usage', 'PATH_INVALID', 'A room is made at the top: /NAME')
   }
   const plain = context.options.plain === true
-  await withClient(context, async ({ api, keyring }) => {
+  await withClient(context, async (client) => {
+    const { api, keyring } = client
     const account = await getAccount(api, context.signal)
     if (!plain && (await keyring.containers(context.signal)).length === 0) {
       throw new SyncError('key', 'NO_KEY_PAIR', 'An encrypted room needs your key pair first', {
         hint: 'Make one: sync keys create',
       })
     }
-    let room = await createRoom(api, escapeName(name), account.id, context.signal)
+    let isNew = true
+    let room = await createRoom(api, escapeName(name), account.id, context.signal).catch(async (error) => {
+      if (plain || !(error instanceof SyncError) || error.code !== 'EXISTS') throw error
+      const unfinished = await unfinishedRoom(client, name, account.id, context.signal)
+      if (unfinished === undefined) throw error
+      isNew = false
+      return unfinished
+    })
     if (!plain) {
       try {
         room = await encryptRoom(api, room.id, context.signal)
       } catch (error) {
         // A plain room under the name of an encrypted one would be a trap.
-        await deleteNode(api, room.id).catch(() => {})
+        if (isNew) await deleteNode(api, room.id).catch(() => {})
         throw error
       }
     }

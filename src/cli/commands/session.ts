@@ -87,6 +87,9 @@ async function writeExport(file: string, text: string): Promise<void> {
   const there = await open(path, constants.O_RDONLY).catch(() => undefined)
   if (there !== undefined) {
     await there.close()
+    // An export that was killed before the login was removed here goes on.
+    const bytes = await readPrivateFile(path).catch(() => undefined)
+    if (bytes !== undefined && Buffer.from(bytes).toString('utf8') === text) return
     throw new SyncError('usage', 'FILE_EXISTS', `${path} exists already`, { hint: 'Choose another file.' })
   }
   await writePrivateFile(path, text)

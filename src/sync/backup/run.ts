@@ -593,6 +593,10 @@ async function finish(
   const name = manifestName(run)
   const request = { source: path, shown: shownManifest(run), parentId: store.runs.id, roomId: store.roomId, name }
   const sent = await uploader.send(request, signal)
-  rmSync(path, { force: true })
+  try {
+    rmSync(path, { force: true })
+  } catch {
+    // The next run writes it anew; this one is done.
+  }
   return noteOf({ ...head, entries }, { node: sent.node.id, sha256, seal: sealOf(sent.seal!), size })
 }

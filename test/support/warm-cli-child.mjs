@@ -1,0 +1,48 @@
+/**
+ * A process that runs one command of the command line after another, each as it comes by message: { args, env, plan } with the lines of a
+ * plan for shim.c (or none), and answers with { code, stdout, stderr }. What nobody catches is the last answer. See warm-cli.ts.
+ */
+import { closeSync, openSync } from 'node:fs'
+import { setFlagsFromString } from 'node:v8'
+import { endOutput } from '../../dist/src/cli/output.js'
+import { runProgram } from '../../dist/src/cli/program.js'
+
+setFlagsFromString('--liftoff-only')
+process.setMaxListeners(0)
+
+const said = { stdout: '', stderr: '' }
+for (const name of ['stdout', 'stderr']) {
+  process[name].write = (chunk, ...more) => {
+    said[name] += typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString()
+    const done = more.at(-1)
+    if (typeof done === 'function') process.nextTick(done)
+    return true
+  }
+}
+
+/** Without lines nothing is numbered any more; without a shim there is no such file. */
+function tellShim(lines = '') {
+  try {
+    closeSync(openSync(`/dev/null/shim${lines}`))
+  } catch {}
+}
+
+// Nobody is there to be answered.
+process.on('disconnect', () => process.exit())
+
+process.on('uncaughtException', (error) => {
+  tellShim()
+  process.send({ ...said, code: 1, stderr: `${said.stderr}UnhandledPromise or exception: ${error?.stack}` }, () =>
+    process.kill(process.pid, 'SIGKILL'),
+  )
+})
+
+process.on('message', async ({ args, env, plan }) => {
+  Object.assign(said, { stdout: '', stderr: '' })
+  for (const name of Object.keys(process.env)) delete process.env[name]
+  Object.assign(process.env, env)
+  if (plan !== undefined) tellShim(plan)
+  const code = await endOutput(await runProgram([process.execPath, 'sync', ...args]))
+  tellShim()
+  process.send({ ...said, code })
+})

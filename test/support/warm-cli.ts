@@ -1,0 +1,83 @@
+/**
+ * The command line in processes that are started once and run many commands, one at a time: most of the time of a short command is to
+ * start Node and to load the program. For sweeps, which run thousands. A process ends with a kill, with what nobody caught, and when it is
+ * told to, so that what it left has no living owner.
+ * @module
+ */
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import type { CliResult } from './cli.ts'
+import { type ShimPlan, shimEnv, shimLines } from './shim.ts'
+
+const CHILD = fileURLToPath(new URL('warm-cli-child.mjs', import.meta.url))
+
+export interface WarmRun extends CliResult {
+  /** Ends the process that ran it; otherwise it takes the next command. */
+  retire(): Promise<void>
+  /** Lets it take the next command. */
+  release(): void
+}
+
+export interface WarmCli {
+  /** Runs a command; with a plan in a process with the shim. Call `retire` or `release` afterwards. */
+  run(home: string, args: readonly string[], env?: Record<string, string>, plan?: ShimPlan): Promise<WarmRun>
+  close(): Promise<void>
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const ended = once(child, 'exit')
+  child.kill('SIGKILL')
+  await ended
+}
+
+export function createWarmCli(): WarmCli {
+  const idle: Record<'shimmed' | 'plain', ChildProcess[]> = { shimmed: [], plain: [] }
+  const all = new Set<ChildProcess>()
+
+  function take(kind: 'shimmed' | 'plain'): ChildProcess {
+    const free = idle[kind].pop()
+    if (free !== undefined) return free
+    const env = { PATH: process.env.PATH ?? '', ...(kind === 'shimmed' ? shimEnv({ kinds: [], roots: [] }) : {}) }
+    const child = fork(CHILD, { env, execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+    all.add(child)
+    child.once('exit', () => all.delete(child))
+    return child
+  }
+
+  return {
+    async run(home, args, env, plan) {
+      const kind = plan === undefined ? 'plain' : 'shimmed'
+      const child = take(kind)
+      const answer = new Promise<Omit<CliResult, 'json'>>((resolve) => {
+        const onExit = (code: number | null, signal: NodeJS.Signals | null) =>
+          resolve({ code, signal, stdout: '', stderr: '' })
+        child.once('exit', onExit)
+        child.once('message', (message) => {
+          child.off('exit', onExit)
+          resolve({ signal: null, ...(message as Omit<CliResult, 'json' | 'signal'>) })
+        })
+      })
+      child.send({
+        args,
+        env: { PATH: process.env.PATH ?? '', SEALSYNC_HOME: home, SEALSYNC_RETRY_FOR: '5s', ...env },
+        ...(plan === undefined ? {} : { plan: shimLines(plan) }),
+      })
+      const said = await answer
+      child.removeAllListeners('message')
+      const json = said.stdout.split('\n').flatMap((line) => (line.startsWith('{') ? [JSON.parse(line)] : []))
+      return {
+        ...said,
+        json,
+        retire: () => end(child),
+        release() {
+          if (said.signal === null && child.connected) idle[kind].push(child)
+        },
+      }
+    },
+    async close() {
+      await Promise.all([...all].map(end))
+    },
+  }
+}
