@@ -311,7 +311,9 @@ describe('moving a login', () => {
       expect((await runCli(home, ['session', 'import', file, '--json'])).json.at(-1)).toMatchObject({
         code: 'PROFILE_EXISTS',
       })
-      expect((await runCli(home, ['session', 'export', file, '--json'])).json.at(-1)).toMatchObject({
+      const occupied = world.path('occupied.json')
+      writeFileSync(occupied, 'of somebody else', { mode: 0o600 })
+      expect((await runCli(home, ['session', 'export', occupied, '--json'])).json.at(-1)).toMatchObject({
         code: 'FILE_EXISTS',
       })
       expect((await runCli(home, ['whoami'])).code).toBe(0)
