@@ -122,7 +122,6 @@ describe('what is said', () => {
       ['upload', tree, '/room/quiet'],
       ['keys', 'distribute'],
       ['rm', '-r', '/room/quiet'],
-      ['rules', 'list'],
     ]
     const said = []
     const env = { SEALSYNC_KEY_PASSWORD_FILE: world.keyPasswordFile }
