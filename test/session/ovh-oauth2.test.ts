@@ -111,12 +111,14 @@ describe('token answers', () => {
     ['400', (r) => json(r, { error: 'canary' }, 400), { class: 'auth', code: 'OAUTH_REFUSED' }],
     ['a redirect', (r) => r.writeHead(307, { location: '/elsewhere' }).end(), { class: 'server' }],
     ['a dropped connection', (r) => r.destroy(), { class: 'network' }],
-  ])('%s', async (_what, answer, expected) => {
+  ])('%s', async (what, answer, expected) => {
     const { tokens, session } = await world(answer)
     const error = await errorOf(session.login())
     expect(error).toMatchObject({ name: 'SyncError', ...expected })
     expectNoSecret(error, CANARY, 'Basic ', Buffer.from('EU.client:canary').toString('base64').slice(0, 16))
-    expect(tokens.seen).toHaveLength(1)
+    // What is busy is asked again for a while: it did nothing, and nothing can be locked by it.
+    if (what === 'HTML with 503' || what === '429') expect(tokens.seen.length).toBeGreaterThan(1)
+    else expect(tokens.seen).toHaveLength(1)
     expect(await session.hasGrant()).toBe(false)
   })
 
