@@ -1,9 +1,11 @@
 /** session show, renew, export, import: the login itself. @module */
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
-import { resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
+import { systemClock } from '../../environment.ts'
 import { localError, SyncError } from '../../errors.ts'
 import { readPrivateFile, writePrivateFile } from '../../local/atomic-file.ts'
+import { sweepDirectory } from '../../local/partial-file.ts'
 import { parseDump, type SessionDump } from '../../session/grant.ts'
 import type { SessionCheck } from '../../session/session.ts'
 import { connect, openStore } from '../connect.ts'
@@ -84,6 +86,8 @@ async function writeExport(file: string, text: string): Promise<void> {
     return
   }
   const path = resolve(file)
+  // What an export that was killed has left holds a login.
+  await sweepDirectory(dirname(path), systemClock)
   const there = await open(path, constants.O_RDONLY).catch(() => undefined)
   if (there !== undefined) {
     await there.close()
