@@ -5,7 +5,7 @@
  */
 import { lstatSync, readdirSync, renameSync, rmdirSync, rmSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
-import { localError, systemCode } from '../errors.ts'
+import { localError, systemCode, toSyncError } from '../errors.ts'
 import { BIN_NAME } from '../local/atomic-file.ts'
 import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
 import { keepCopy } from '../local/target.ts'
@@ -120,8 +120,9 @@ export function pruneBin(root: string, runs: readonly RunTime[], now: number): v
       if (!run.isDirectory() || !isOver(run.name)) continue
       try {
         removeTree(tree, [BIN_NAME, run.name])
-      } catch {
-        // What cannot be removed stops no run; the next one tries again.
+      } catch (error) {
+        // What cannot be removed stops no run; the next one tries again. A directory that somebody has replaced does.
+        if (toSyncError(error).class === 'safety') throw error
       }
     }
   } finally {
