@@ -190,7 +190,7 @@ async function carryOut(
     const before = tally.failed
       .splice(0)
       .filter((failure) => !isUnsettled(failure) || failure.error.class !== 'changed')
-    tally.failed.push(...before)
+    for (const failure of before) tally.failed.push(failure)
     const again = entries.filter(({ shown }) => unsettled.has(shown))
     if (tally.stoppedBy === undefined) {
       await runEntries(again, jobs, tally, work, { signal, onFailure: onLast, onBusy: context.onBusy })

@@ -174,10 +174,10 @@ export function reconcile(trees: Trees, options: ReconcileOptions): SyncStep[] {
   if (standing.size > 0) {
     const own = { local: new Map(local), remote: new Map(remote), records: new Map(records) }
     const settled = settleKinds({ ...trees, ...own }, standing, options, taken)
-    steps.push(...settled.aside)
-    contents.push(...settled.conflicts)
-    removals.push(...settled.removals)
-    emptied.push(...settled.emptied)
+    append(steps, settled.aside)
+    append(contents, settled.conflicts)
+    append(removals, settled.removals)
+    append(emptied, settled.emptied)
     freed = settled.freed
     ;({ local, remote, records } = own)
     found = placesToLookAt({ local, remote, records, blocked }, options)
@@ -206,9 +206,15 @@ export function reconcile(trees: Trees, options: ReconcileOptions): SyncStep[] {
   const [make, late] = [directorySteps.make.filter((step) => !isLate(step)), directorySteps.make.filter(isLate)]
   for (const step of contents) if (isLate(step)) late.push(step)
   const directoriesGone = [...emptied, ...directorySteps.remove].sort(deepestFirst)
-  steps.push(...make, ...contents.filter((step) => !isLate(step)), ...removals, ...directoriesGone)
-  steps.push(...late.map((step) => ({ ...step, isLate: true as const })))
+  const first = contents.filter((step) => !isLate(step))
+  const last = late.map((step) => ({ ...step, isLate: true as const }))
+  for (const more of [make, first, removals, directoriesGone, last]) append(steps, more)
   return steps
+}
+
+/** Not by a call with all of them: one takes some 100,000 arguments at most. */
+function append(steps: SyncStep[], more: readonly SyncStep[]): void {
+  for (const step of more) steps.push(step)
 }
 
 /** Where there may be something to do. */

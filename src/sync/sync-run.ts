@@ -611,7 +611,7 @@ async function carryOut(
       acceptAny,
       ...(looked === undefined ? {} : { heldTo: heldTo(looked) }),
     })
-    pending.push(...(await rulesThatWait(context, pair.local)))
+    for (const one of await rulesThatWait(context, pair.local)) pending.push(one)
     if (result.tally.stoppedBy === undefined) {
       if (takesPart) {
         const at = { state, runId, root: pair.local, container: target.container, found }
@@ -625,7 +625,7 @@ async function carryOut(
                 looked,
                 isUnchanged: !plan.steps.some(isChange),
               })
-        result.tally.failed.push(...told)
+        for (const failure of told) result.tally.failed.push(failure)
       }
       await uploader.handOut(plan.container.roomId)
       state.setRoots({ ...roots, isSettled: true })
@@ -638,9 +638,10 @@ async function carryOut(
       if (result !== undefined) result.tally.stoppedBy ??= toSyncError(error)
     })
   }
-  result.tally.pending.push(...pending)
-  for (const failure of inconsistent) result.tally.failed.push(failure)
-  result.tally.failed.unshift(...plan.failures, ...plan.missing)
+  for (const one of pending) result.tally.pending.push(one)
+  // What was found before anything was done is told first.
+  const later = [...result.tally.failed.splice(0), ...inconsistent]
+  for (const failure of [...plan.failures, ...plan.missing, ...later]) result.tally.failed.push(failure)
   return summaryOf(pair, runId, plan, result)
 }
 

@@ -93,7 +93,7 @@ export async function drillBackup(
     // Readable here, whatever the mode.
     const chosen = choose(files, sizeOf(options.sample, files.length), context).map((one) => ({ ...one, mode: 0o600 }))
     const tally = createTally()
-    tally.failed.push(...runs.problems)
+    for (const problem of runs.problems) tally.failed.push(problem)
     await restoreEntries(context, chosen, scratch, tally, { jobs: options.jobs ?? 4, signal })
     const failed = new Set(tally.failed.map(({ path }) => path))
     for (const { path, sha256 } of tally.stoppedBy === undefined ? chosen : []) {
