@@ -117,7 +117,7 @@ export async function restoreBackup(
   const entries = entriesBelow(manifest.entries, paths)
   const record = { run: note.run, paths }
   if (begun !== undefined && !isSameRestore(begun, record)) throw anotherRestore(target, begun)
-  createSafeTree(target)
+  createSafeTree(target).close() // makes it
   if (isNew && begun === undefined) await remember(context, directory, target, record)
   const tally = createTally()
   for (const { path, error } of runs.problems) {
