@@ -543,11 +543,12 @@ function createPast() {
     superseded: superseded as ReadonlyMap<string, string>,
     readmitted: readmitted as ReadonlySet<string>,
     put(key: string, before: SyncRecord | undefined, { seal }: SyncRecord): void {
-      const last = before?.seal ?? gone.get(key)
+      // Nearly always there is nothing in them, and this is done for each of a million records.
+      const last = before?.seal ?? (gone.size > 0 ? gone.get(key) : undefined)
       if (last !== undefined && last !== seal) add(superseded, last, key)
-      gone.delete(key)
-      readmitted.delete(key)
-      if (seal !== undefined) superseded.delete(seal)
+      if (gone.size > 0) gone.delete(key)
+      if (readmitted.size > 0) readmitted.delete(key)
+      if (superseded.size > 0 && seal !== undefined) superseded.delete(seal)
     },
     drop(key: string, before: SyncRecord | undefined): void {
       if (before?.seal !== undefined) add(gone, key, before.seal)
