@@ -111,21 +111,27 @@ export async function openUploadJournal(path: string, clock: Clock, onEvent?: On
 }
 
 function createJournal(log: AppendLog, states: Map<number, State>, release: () => Promise<void>): UploadJournal {
-  let lastId = Math.max(0, ...states.keys())
+  let lastId = 0
+  for (const id of states.keys()) lastId = Math.max(lastId, id)
   const record = (fields: object) => {
     // First what could refuse it: the log must not get a record that could not be read.
     replay(states, fields)
     log.append(fields)
   }
-  const uploads = new Map([...states].map(([id, state]) => [id, createUpload(state, log, record)]))
+  const uploads = new Map<number, JournaledUpload>()
+  const add = (id: number, state: State): JournaledUpload => {
+    // Of 100,000 files in one run none stays in memory when it is done.
+    const upload = createUpload(state, log, record, () => uploads.delete(id))
+    uploads.set(id, upload)
+    return upload
+  }
+  for (const [id, state] of states) add(id, state)
   return {
-    open: () => [...uploads].flatMap(([id, upload]) => (states.has(id) ? [upload] : [])),
+    open: () => [...uploads.values()],
     begin(start) {
       const id = ++lastId
       record({ do: 'begin', id, ...formatStart(start) })
-      const upload = createUpload(states.get(id)!, log, record)
-      uploads.set(id, upload)
-      return upload
+      return add(id, states.get(id)!)
     },
     async close() {
       try {
@@ -138,7 +144,12 @@ function createJournal(log: AppendLog, states: Map<number, State>, release: () =
   }
 }
 
-function createUpload(state: State, log: AppendLog, record: (fields: object) => void): JournaledUpload {
+function createUpload(
+  state: State,
+  log: AppendLog,
+  record: (fields: object) => void,
+  onSettled: () => void,
+): JournaledUpload {
   const { id } = state
   return {
     ...state,
@@ -161,7 +172,10 @@ function createUpload(state: State, log: AppendLog, record: (fields: object) => 
       record({ do: 'abandon', id })
       await log.sync()
     },
-    settle: () => record({ do: 'settle', id }),
+    settle() {
+      record({ do: 'settle', id })
+      onSettled()
+    },
   }
 }
 
