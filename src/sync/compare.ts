@@ -6,7 +6,8 @@ import { foldsCase } from '../local/target.ts'
 import { createTally, type Pending, runEntries } from './outcome.ts'
 import { looksEqual } from './records.ts'
 import { requireContainer } from './remote-path.ts'
-import { DEFAULT_JOBS, isSameContent, never, type RunContext, type RunOptions } from './run.ts'
+import { DEFAULT_JOBS, isSameContent, never, type RunContext } from './run.ts'
+import type { Limits } from './run-job.ts'
 import { createBlocked, keyOf, scanLocal, scanRemote } from './scan.ts'
 import { createSelection, type SelectionOptions } from './select.ts'
 import { type EntryFailure, showPath } from './tree.ts'
@@ -27,7 +28,7 @@ export interface Comparison {
   readonly stoppedBy?: SyncError
 }
 
-export interface CompareRunOptions extends Pick<RunOptions, 'jobs' | 'signal'> {
+export interface CompareRunOptions extends Pick<Limits, 'jobs' | 'signal'> {
   /** Read the local files and compare contents by their tags; else sizes and times decide. Nothing is transferred. */
   readonly contents: boolean
   readonly selection?: SelectionOptions

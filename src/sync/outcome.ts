@@ -47,6 +47,46 @@ const isOutage = (error: SyncError) =>
  * keep all that come after it from ever being tried. */
 const OUTAGES = 3
 
+/** What a run makes of failures that look like those of an outage, over all that it does. */
+export interface OutageRule {
+  /** Something got through. */
+  succeeded(): void
+  /** How much has got through up to now. */
+  readonly successes: number
+  /**
+   * True when the run has to end.
+   *
+   * @param before - `successes` when that which has failed began: what got through since says that it is no outage.
+   */
+  isEnd(error: SyncError, before?: number): boolean
+  /** When all is done: what it was, if nothing got through at all. */
+  verdict(): SyncError | undefined
+}
+
+export function createOutageRule(): OutageRule {
+  let successes = 0
+  let first: SyncError | undefined
+  /** Since the last success. */
+  let count = 0
+  return {
+    get successes() {
+      return successes
+    },
+    succeeded() {
+      successes++
+      count = 0
+    },
+    isEnd(error, before = successes) {
+      if (isOutage(error) && before === successes) {
+        first ??= error
+        count++
+      }
+      return stopsRun(error) || count >= OUTAGES
+    },
+    verdict: () => (successes === 0 ? first : undefined),
+  }
+}
+
 const KEY_FATAL = new Set(['KEY_PASSWORD_WRONG', 'NO_KEY_PAIR', 'PASSWORD_NEEDED'])
 
 /** True when no other entry could fare better. */
@@ -67,7 +107,7 @@ export interface Tally {
   bytes: number
   transferred: number
   skipped: number
-  stoppedBy?: SyncError
+  stoppedBy?: SyncError | undefined
 }
 
 export const createTally = (): Tally => ({ failed: [], pending: [], files: 0, bytes: 0, transferred: 0, skipped: 0 })
@@ -130,6 +170,8 @@ export async function runEntries<T extends { readonly shown: string }>(
     signal: AbortSignal
     onFailure?: (failure: EntryFailure) => void
     onBusy?: ((listener: () => void) => () => void) | undefined
+    /** Of a run that works through several lists. Default: one for this list, which is judged at its end. */
+    rule?: OutageRule
   },
 ): Promise<void> {
   const limit = pLimit(jobs)
@@ -146,9 +188,7 @@ export async function runEntries<T extends { readonly shown: string }>(
   const signal = AbortSignal.any([options.signal, stop.signal])
   // Every file and request in flight listens; that is no leak.
   setMaxListeners(0, signal, options.signal)
-  let successes = 0
-  /** Since the last success. */
-  let outages: SyncError[] = []
+  const rule = options.rule ?? createOutageRule()
   let wake = () => {}
 
   /** Entries at work, and who waits for the end of one of them. */
@@ -185,7 +225,7 @@ export async function runEntries<T extends { readonly shown: string }>(
   }
 
   async function one(entry: T): Promise<void> {
-    const successesBefore = successes
+    const before = rule.successes
     try {
       const bytes = await attempt(entry)
       if (bytes === undefined) {
@@ -194,15 +234,13 @@ export async function runEntries<T extends { readonly shown: string }>(
         tally.transferred++
         tally.bytes += bytes
       }
-      successes++
+      rule.succeeded()
       throttle.succeeded()
       adjust()
-      outages = []
     } catch (thrown) {
       if (signal.aborted) return // the reason is reported once, below
       const error = toSyncError(thrown)
-      if (isOutage(error) && successes === successesBefore) outages.push(error)
-      if (stopsRun(error) || outages.length >= OUTAGES) {
+      if (rule.isEnd(error, before)) {
         tally.stoppedBy = error
         stop.abort(error)
       }
@@ -234,6 +272,6 @@ export async function runEntries<T extends { readonly shown: string }>(
   }
   await Promise.all(active)
   unsubscribe?.()
-  if (successes === 0 && outages.length > 0) tally.stoppedBy ??= outages[0]!
+  if (options.rule === undefined) tally.stoppedBy ??= rule.verdict()
   if (options.signal.aborted) tally.stoppedBy = toSyncError(options.signal.reason)
 }

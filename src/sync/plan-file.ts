@@ -1,16 +1,14 @@
 /** Plans as people and programs read them, and as files that can be looked at first and applied later. @module */
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
-import type { DownloadStep, UploadStep } from './plan.ts'
 import { bytesOf, type Direction, type SyncStep } from './reconcile.ts'
-import type { UploadOptions } from './run.ts'
 import { showPath } from './tree.ts'
 
 /** One line of a plan. */
 export interface PlanLine {
   readonly do: SyncStep['do']
   readonly path: string
-  /** Of moves: from where; of conflicts that are kept twice: the name of the copy. */
+  /** Of moves: from where; of conflicts that are kept twice: the name of the copy; of what goes beside something: its name. */
   readonly other?: string
   readonly bytes: number
   readonly reason: string
@@ -49,7 +47,7 @@ export const isChange = ({ do: action }: Pick<SyncStep, 'do'>): boolean =>
   action !== 'adopt' && action !== 'forget' && action !== 'keep'
 
 export function planLine(step: SyncStep): PlanLine {
-  const other = 'from' in step ? showPath(step.from) : 'copy' in step ? showPath(step.copy) : undefined
+  const other = otherOf(step)
   return {
     do: step.do,
     path: showPath(step.path),
@@ -60,9 +58,15 @@ export function planLine(step: SyncStep): PlanLine {
   }
 }
 
+function otherOf(step: SyncStep): string | undefined {
+  if ('from' in step) return showPath(step.from)
+  if ('copy' in step) return showPath(step.copy)
+  return 'beside' in step && step.beside !== undefined ? showPath(step.beside.path) : undefined
+}
+
 function identify(step: SyncStep): string {
-  const local = 'local' in step ? step.local : 'replaces' in step && step.do === 'download' ? step.replaces : undefined
-  const remote = 'remote' in step ? step.remote : 'replaces' in step && step.do === 'upload' ? step.replaces : undefined
+  const local = 'local' in step ? step.local : step.do === 'download' ? (step.replaces ?? step.beside) : undefined
+  const remote = 'remote' in step ? step.remote : step.do === 'upload' ? (step.replaces ?? step.beside) : undefined
   return identity(local, remote?.node)
 }
 
@@ -74,42 +78,10 @@ function identity(local: { size: number; mtimeMs: number } | undefined, node: Re
   return parts.join(', ')
 }
 
-/** What an upload or download would change. What fails without being a conflict is told as a failure, not as a step. */
-export const transferLines = (steps: readonly (UploadStep | DownloadStep)[]): PlanLine[] => steps.flatMap(transferLine)
-
-function transferLine(step: UploadStep | DownloadStep): PlanLine | [] {
-  const line = { do: step.do, path: step.shown, bytes: 0, of: '' }
-  switch (step.do) {
-    case 'skip':
-      return []
-    case 'fail':
-      return isConflict(step) ? { ...line, do: 'conflict', reason: step.error.message } : []
-    case 'make-folder':
-      return { ...line, do: step.do, reason: 'new here' }
-    case 'make-directory':
-      return { ...line, do: step.do, path: showPath(step.path), reason: 'new there' }
-    case 'upload':
-    case 'download': {
-      const { beside, reason, refusal } = step
-      const isUp = step.do === 'upload'
-      const path = isUp && beside === undefined ? step.shown : showPath(step.path)
-      const of = isUp ? identity(step.entry, step.replaces ?? step.compareWith) : identity(step.replaces, step.node)
-      return {
-        do: refusal === undefined ? step.do : 'conflict',
-        path,
-        ...(beside === undefined ? {} : { other: beside }),
-        bytes: refusal === undefined ? ((isUp ? step.entry : step.node).size ?? 0) : 0,
-        reason,
-        of,
-      }
-    }
-  }
-}
-
 /** A plan with all it needs to be made again. */
 export const transferPlanOf = (
   { direction, sources, target }: Pick<TransferPlan, 'direction' | 'sources' | 'target'>,
-  { contents, checksum, onConflict, names = 'report' }: UploadOptions,
+  options: TransferPlan['options'],
   steps: readonly PlanLine[],
   now: number,
 ): TransferPlan => ({
@@ -119,13 +91,9 @@ export const transferPlanOf = (
   direction,
   sources,
   target,
-  options: { contents, checksum, onConflict, names },
+  options,
   steps,
 })
-
-/** A failure that somebody has to decide about; plans show it as a step. */
-export const isConflict = (step: UploadStep | DownloadStep): boolean =>
-  step.do === 'fail' && step.error.class === 'conflict'
 
 /**
  * Compares what was planned with what would be done now.

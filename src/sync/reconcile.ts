@@ -6,11 +6,12 @@
  * of directories from the bottom up.
  * @module
  */
+import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { foldKey } from '../local/names.ts'
+import { type ConflictAction, freeName, mayReplace } from './conflicts.ts'
 import { findInTheWay, settleKinds } from './kinds.ts'
 import { isAtOrBelow, isBelowAny, nameCopy, rekey, type Taken } from './places.ts'
-import { mayReplace } from './plan.ts'
 import {
   type Change,
   localChange,
@@ -33,9 +34,14 @@ export interface ReconcileOptions {
   /** Compare contents, whatever sizes and times say. */
   readonly checksum?: boolean
   /** Mirrors: what to do with a target that somebody else has changed. Default `fail`. */
-  readonly onConflict?: 'skip' | 'overwrite' | 'fail' | 'newer'
+  readonly onConflict?: ConflictAction | undefined
+  /**
+   * False for runs that remember nothing: contents are compared only where that is asked for, since the next run would have to
+   * compare them again. Default true.
+   */
+  readonly remembers?: boolean
   /** Both ways: which side wins. Default: both are kept. */
-  readonly prefer?: 'local' | 'remote' | 'newer'
+  readonly prefer?: 'local' | 'remote' | 'newer' | undefined
   /** Name of the copy that is kept beside the original. */
   readonly conflictName: (name: string, modifiedAt: number) => string
 }
@@ -53,6 +59,10 @@ export interface Trees {
   readonly links?: ReadonlyMap<string, readonly string[]>
   /** The disk takes `a` and `A` for one name. */
   readonly foldsCase?: boolean
+  /** True when nothing speaks against equal content. Default: `looksEqual`. */
+  readonly isEqual?: (local: LocalEntry, node: RemoteNode) => boolean
+  /** True when something that was not listed has this name at the target. Default: everything was listed. */
+  readonly isTaken?: (path: readonly string[]) => boolean
 }
 
 interface Common {
@@ -86,6 +96,8 @@ export type SyncStep = Common &
         readonly do: 'upload'
         readonly local: LocalEntry
         readonly replaces?: RemoteItem
+        /** What differs and stays; this goes beside it. */
+        readonly beside?: RemoteItem
         /** Only remember it if the contents turn out to be equal. */
         readonly unlessSame?: boolean
       }
@@ -93,6 +105,7 @@ export type SyncStep = Common &
         readonly do: 'download'
         readonly remote: RemoteItem
         readonly replaces?: LocalEntry
+        readonly beside?: LocalEntry
         readonly unlessSame?: boolean
       }
     /** Equal: nothing moves, it is only remembered. */
@@ -281,9 +294,16 @@ const targetChanged = (what: string) =>
     hint: 'Look at both. --on-conflict overwrite replaces it.',
   })
 
+/** What is said of a target that differs and of which nothing is known. */
+export const targetDiffers = (): SyncError =>
+  new SyncError('conflict', 'TARGET_DIFFERS', 'The target differs, and was kept', {
+    hint: 'Look at both. --on-conflict says what else can be done.',
+  })
+
 /** Decides about one file. */
 function createDecision(trees: Trees, options: ReconcileOptions, taken: Taken) {
-  const { direction, onConflict = 'fail', prefer } = options
+  const { direction, onConflict = 'fail', prefer, remembers = true, checksum = false } = options
+  const { isEqual = looksEqual, isTaken = () => false } = trees
   const mayDelete = options.delete && !trees.isFirst && !trees.isIncomplete
 
   return function decide(key: string, { local, remote, record }: Here): SyncStep | undefined {
@@ -296,7 +316,7 @@ function createDecision(trees: Trees, options: ReconcileOptions, taken: Taken) {
 
     if (local !== undefined && remote !== undefined) {
       if (here === 'same' && there === 'same' && !options.checksum) return undefined
-      const equal = looksEqual(local, remote.node)
+      const equal = isEqual(local, remote.node)
       if (record === undefined && equal && !options.checksum) {
         return { do: 'adopt', ...at, reason: 'same size and time', local, remote }
       }
@@ -310,7 +330,8 @@ function createDecision(trees: Trees, options: ReconcileOptions, taken: Taken) {
         }
       }
       const isSameSize = local.size === remote.node.size
-      const maybe = isSameSize ? { unlessSame: true } : {}
+      const isCompared = isSameSize && (remembers || checksum)
+      const maybe = isCompared ? { unlessSame: true } : {}
       // A small file with another time is sooner sent than looked at: that takes its key.
       const mayBeSame = here === 'changed' && local.size < COMPARE_FROM && !options.checksum ? {} : maybe
       const upload = (reason: string, compare = maybe): SyncStep => ({
@@ -334,7 +355,7 @@ function createDecision(trees: Trees, options: ReconcileOptions, taken: Taken) {
         ...at,
         reason,
         error,
-        ...(local.size === remote.node.size ? { unlessSame: { local, remote } } : {}),
+        ...(isCompared ? { unlessSame: { local, remote } } : {}),
       })
       const [localTime, remoteTime] = [local.mtimeMs, remote.node.timestampModification]
       if (direction === 'both') {
@@ -358,8 +379,13 @@ function createDecision(trees: Trees, options: ReconcileOptions, taken: Taken) {
       if (onConflict === 'overwrite') return send('they differ')
       const [from, existing] = direction === 'push' ? [localTime, remoteTime] : [remoteTime ?? 0, localTime]
       if (onConflict === 'newer') return mayReplace('newer', from, existing) ? send('newer') : undefined
-      if (record === undefined)
-        return conflict('they differ', targetChanged('They differ, and nothing is known of the target'))
+      if (onConflict === 'rename') {
+        const free = freePath(path)
+        const beside = { key: keyOf(free), path: free, reason: 'they differ', ...maybe }
+        if (direction === 'push') return { do: 'upload', ...beside, local, beside: remote }
+        return { do: 'download', ...beside, remote, beside: local }
+      }
+      if (record === undefined) return conflict('they differ', targetDiffers())
       if (mine === 'same')
         return conflict('the target was changed', targetChanged('The target was changed by somebody else'))
       return conflict('both changed', bothChanged())
@@ -386,6 +412,18 @@ function createDecision(trees: Trees, options: ReconcileOptions, taken: Taken) {
   function keepBoth(key: string, local: LocalEntry, remote: RemoteItem, reason: string) {
     const copy = nameCopy(key, local.path, local.mtimeMs, options, taken)
     return { do: 'keep-both', key, path: local.path, reason, local, remote, copy } as const
+  }
+
+  /** A free name at the target; it is taken then. */
+  function freePath(path: readonly string[]): readonly string[] {
+    const parent = path.slice(0, -1)
+    const name = freeName(path.at(-1)!, (candidate) => {
+      const wanted = [...parent, candidate]
+      if (taken.has(keyOf(wanted)) || isTaken(wanted)) return false
+      taken.add(keyOf(wanted))
+      return true
+    })
+    return [...parent, name]
   }
 
   /** Removed at the source, changed at the target: a change is worth more than a removal. */

@@ -5,7 +5,7 @@
  */
 import type { FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
-import { sameTime } from './plan.ts'
+import { sameTime } from './conflicts.ts'
 import type { RemoteItem } from './scan.ts'
 import type { LocalEntry } from './tree.ts'
 

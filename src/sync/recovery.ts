@@ -6,9 +6,9 @@
  */
 import { join } from 'node:path'
 import { localError } from '../errors.ts'
+import { sameTime } from './conflicts.ts'
 import { dropFromBin } from './local-bin.ts'
 import { finishMove, lookAt, type MovedLocal } from './local-move.ts'
-import { sameTime } from './plan.ts'
 import { localIdentity, type SyncRecord } from './records.ts'
 import { keyOf, lookLocal } from './scan.ts'
 import type { Deed, LocalMark, Origin, SyncState } from './state.ts'

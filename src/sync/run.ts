@@ -1,15 +1,11 @@
 import { createContentCheck } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
-import type { Names } from '../local/names.ts'
 import { openStable } from '../local/stable-read.ts'
 import { type DownloadContext, openFileKey } from '../transfer/content.ts'
 import type { TransferEvent } from '../transfer/events.ts'
+import { sameTime } from './conflicts.ts'
 import type { HeldRules } from './held-rules.ts'
-import type { StatePlace } from './known-places.ts'
-import type { Tally } from './outcome.ts'
-import { type ConflictAction, type DownloadStep, sameTime, type UploadStep } from './plan.ts'
-import type { PlanLine } from './plan-file.ts'
 
 export type RunEvent =
   | TransferEvent
@@ -31,50 +27,6 @@ export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
   readonly confirm?: ((question: string) => Promise<boolean>) | undefined
 }
 
-export interface RunOptions {
-  /** A directory's content goes directly into the target instead of into a directory of its name. */
-  readonly contents?: boolean
-  /** Compare contents by recomputing the tag instead of size and time. */
-  readonly checksum?: boolean
-  /** Files in flight. Default 16. */
-  readonly jobs?: number
-  /** Bytes of content that may be held in memory at once, over all files: at least 16 MiB. Default 48 MiB. */
-  readonly memory?: number
-  /** What to do with names that the other side cannot hold. Default `report`. */
-  readonly names?: Names | undefined
-  /** Plan only. */
-  readonly dryRun?: boolean
-  /** Do exactly this, or nothing. */
-  readonly planned?: readonly PlanLine[]
-  /** Refuse what is not encrypted, whatever was agreed to before. */
-  readonly requireEncryption?: boolean | undefined
-  readonly signal?: AbortSignal
-}
-
-export interface UploadOptions extends RunOptions {
-  /**
-   * Content may also go where it is not encrypted, unless the place was ever seen encrypted. False: only where a person has
-   * agreed to that, who is asked by `confirm` of the client. Default: true, or false where there is such a person.
-   */
-  readonly allowPlain?: boolean | undefined
-  /** Bytes per part, at least 5 MiB. Default 8 MiB. */
-  readonly partSize?: number
-  /** What to do with a file on the server that differs. Default `overwrite`: a new version. */
-  readonly onConflict?: ConflictAction
-  /**
-   * Path of the journal that lets a later run go on inside large files: one file per account, target and sources, in a private
-   * directory. Without it an interrupted file starts over.
-   */
-  readonly journal?: string
-}
-
-export interface DownloadOptions extends RunOptions {
-  /** What to do with a local file that differs. Default `fail`: it is kept and reported. */
-  readonly onConflict?: ConflictAction
-  /** Where it is remembered what runs of pairs found there: other or older contents of known files are refused. */
-  readonly state?: StatePlace
-}
-
 /** Files in flight unless told otherwise. */
 export const DEFAULT_JOBS = 16
 
@@ -87,7 +39,7 @@ export const MIN_MEMORY = 16 * 1024 * 1024
  *
  * @throws {SyncError} `MEMORY_INVALID` (class `usage`).
  */
-export function memoryOf({ memory = DEFAULT_MEMORY }: RunOptions): number {
+export function memoryOf({ memory = DEFAULT_MEMORY }: { readonly memory?: number | undefined }): number {
   if (Number.isSafeInteger(memory) && memory >= MIN_MEMORY) return memory
   throw new SyncError('usage', 'MEMORY_INVALID', `A run needs ${MIN_MEMORY} bytes of memory for content, or more`)
 }
@@ -103,7 +55,11 @@ export async function admitTarget(
   container: Pick<RemoteNode, 'id'>,
   below: readonly string[],
   shown: string,
-  options: Pick<UploadOptions, 'allowPlain' | 'requireEncryption' | 'dryRun'>,
+  options: {
+    readonly allowPlain?: boolean | undefined
+    readonly requireEncryption?: boolean | undefined
+    readonly dryRun?: boolean | undefined
+  },
 ): Promise<void> {
   const { allowPlain, requireEncryption, dryRun } = options
   // A look sends nothing, and asks nobody.
@@ -117,7 +73,11 @@ export async function admitTarget(
 }
 
 /** @throws {SyncError} `NOT_ENCRYPTED` when encryption is required of a source that has none. */
-export function requireEncryptedSource(node: RemoteNode, shown: string, options: RunOptions): void {
+export function requireEncryptedSource(
+  node: Pick<RemoteNode, 'isEncrypted'>,
+  shown: string,
+  options: { readonly requireEncryption?: boolean | undefined },
+): void {
   if (options.requireEncryption !== true || node.isEncrypted === true) return
   throw new SyncError('safety', 'NOT_ENCRYPTED', `${shown} is not encrypted, and encryption is required`, {
     hint: 'If it was encrypted before, ask the administrator of its room what happened.',
@@ -126,15 +86,6 @@ export function requireEncryptedSource(node: RemoteNode, shown: string, options:
 
 /** For runs that nobody can stop. */
 export const never = new AbortController().signal
-
-/** Puts what the plan could not do into the tally. */
-export function recordFailures(steps: readonly (UploadStep | DownloadStep)[], tally: Tally, context: RunContext): void {
-  for (const step of steps) {
-    if (step.do !== 'fail') continue
-    tally.failed.push({ path: step.shown, error: step.error })
-    report(context, step.shown, step.error)
-  }
-}
 
 export const report = (context: RunContext, path: string, error: SyncError) =>
   context.onEvent?.({ type: 'file-failed', path, code: error.code, message: error.message })

@@ -11,7 +11,7 @@ import { isTemporaryName, MANIFEST_NAME } from '../local/atomic-file.ts'
 import { escapeName, foldKey, localName, type Names, sameNameKey } from '../local/names.ts'
 import type { SyncRecord } from './records.ts'
 import type { Selection } from './select.ts'
-import { type EntryFailure, exactKey, type LocalEntry, readWholeTree, showPath, walk } from './tree.ts'
+import { type EntryFailure, exactKey, type LocalEntry, MAX_DEPTH, readWholeTree, showPath, walk } from './tree.ts'
 
 /** A remote file or folder, under the path it has or would have on this disk. */
 export interface RemoteItem {
@@ -48,7 +48,7 @@ export interface LocalScan extends Scan<LocalEntry> {
   readonly links: readonly (readonly string[])[]
   readonly root: { readonly dev: number; readonly ino: number }
   /** Directories in which processes of ours have left something. */
-  readonly leftovers: ReadonlySet<string>
+  readonly leftovers: readonly (readonly string[])[]
 }
 
 /** Key of a place: its components in the form in which names are compared. */
@@ -100,7 +100,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
   const items = new Map<string, LocalEntry>()
   const failures: EntryFailure[] = []
   const links: (readonly string[])[] = []
-  const leftovers = new Set<string>()
+  const leftovers = new Map<string, readonly string[]>()
   let left = 0
   const block = (path: readonly string[], error: SyncError) => {
     failures.push({ path: showPath(path), error })
@@ -109,7 +109,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
   const ignored = await walk(root, [], {
     ...(signal === undefined ? {} : { signal }),
     onDirectory: (source, path) => selection.enter(source, path),
-    onLeftover: (directory) => leftovers.add(directory),
+    onLeftover: (_directory, path) => leftovers.set(showPath(path), path),
     onLink(_source, path) {
       if (selection.takes(path, 'file')) links.push(path)
     },
@@ -124,26 +124,51 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
       blocked.add(keyOf(path))
       return false
     },
-    onEntry(entry) {
-      const key = keyOf(entry.path)
-      try {
-        escapeName(entry.path.at(-1)!, { names })
-      } catch (error) {
-        block(entry.path, toSyncError(error))
-        return
-      }
-      const other = items.get(key)
-      if (other === undefined) items.set(key, entry)
-      else block(entry.path, meeting('Two local names are one name on the server'))
-    },
+    onEntry: (entry) => takeIn(entry, { items, names, block }),
     onFailure({ path, error }) {
       if (path === '') throw error
       failures.push({ path, error })
       blocked.add(keyOf(path.split('/')))
     },
   })
-  return { items, failures, ignored: ignored + left, root: identity, links, leftovers }
+  return { items, failures, ignored: ignored + left, root: identity, links, leftovers: [...leftovers.values()] }
 }
+
+/** Puts a local entry under its key, unless it cannot have a place of its own on the server; then `block` is told. */
+export function takeIn(
+  entry: LocalEntry,
+  how: {
+    readonly items: Map<string, LocalEntry>
+    readonly names: Names | undefined
+    block(path: readonly string[], error: SyncError): void
+  },
+): void {
+  const { items, names, block } = how
+  const { path, kind, source } = entry
+  const key = keyOf(path)
+  try {
+    escapeName(path.at(-1)!, { names })
+    if (kind === 'directory' && path.length > MAX_DEPTH) throw tooDeep()
+  } catch (error) {
+    block(path, toSyncError(error))
+    return
+  }
+  const other = items.get(key)
+  if (other === undefined) {
+    items.set(key, entry)
+    return
+  }
+  // The same thing named twice; and directories of one name from two sources become one.
+  const areBothDirectories = kind === 'directory' && other.kind === 'directory'
+  if (other.source === source || (areBothDirectories && showPath(other.path) === showPath(path))) return
+  block(path, meeting('Two local names are one name on the server'))
+}
+
+/** Neither we nor others list deeper trees, so what is stored there would be out of reach. */
+const tooDeep = () =>
+  new SyncError('limit', 'TREE_TOO_DEEP', `The directory is more than ${MAX_DEPTH} levels below the target`, {
+    hint: 'Pack deep trees into an archive, or upload their lower part by itself.',
+  })
 
 const meeting = (message: string) =>
   new SyncError('conflict', 'EXISTS', message, {
@@ -209,6 +234,8 @@ export function arrangeRemote(
     const otherKey = foldCase ? claims.get(folded) : key
     const other = otherKey === undefined ? undefined : items.get(otherKey)
     if (other !== undefined) {
+      // Directories of one name from two sources become one.
+      if (kind === 'directory' && other.kind === 'directory' && showPath(other.path) === showPath(path)) continue
       const error = meeting('Two remote names are one name on this disk')
       failures.push({ path: showPath(path), error }, { path: showPath(other.path), error })
       blocked.add(key)
@@ -230,8 +257,11 @@ export const isManifest = ({ name, type, isEncrypted }: RemoteNode): boolean =>
   name === MANIFEST_NAME && type === 'file' && isEncrypted === true
 
 /** A local entry as it is now; `undefined` when nothing is there. */
-export function lookLocal(root: string, path: readonly string[]): LocalEntry | undefined {
-  const source = `${root}/${path.join('/')}`
+export const lookLocal = (root: string, path: readonly string[]): LocalEntry | undefined =>
+  lookEntry(`${root}/${path.join('/')}`, path)
+
+/** The same, of what is somewhere else than its path says. */
+export function lookEntry(source: string, path: readonly string[]): LocalEntry | undefined {
   try {
     const info = lstatSync(source)
     const kind = info.isDirectory() ? 'directory' : info.isFile() ? 'file' : undefined

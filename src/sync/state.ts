@@ -23,6 +23,8 @@ export interface Pair {
   readonly local: string
   /** As people write it: `/room/folder`. */
   readonly remote: string
+  /** Of uploads and downloads, which remember no places. Local and remote are their sources, joined, and their target. */
+  readonly transfer?: { readonly direction: 'upload' | 'download'; readonly sources: readonly string[] }
 }
 
 /** Both roots as they were at the last run. */
@@ -154,10 +156,14 @@ export interface SyncState {
 }
 
 /** Directory of the state of one pair. */
-export function stateDirectory(directory: string, { account, local, remote }: Pair): string {
-  const id = createHash('sha256').update([account, local, remote].join('\0')).digest('hex')
+export function stateDirectory(directory: string, pair: Pair): string {
+  const id = createHash('sha256').update(partsOf(pair).join('\0')).digest('hex')
   return `${directory}/${id.slice(0, 32)}`
 }
+
+/** What makes a pair another one. */
+const partsOf = ({ account, local, remote, transfer }: Pair): string[] =>
+  transfer === undefined ? [account, local, remote] : [account, transfer.direction, local, remote, ...transfer.sources]
 
 /** Says what a directory of state is about. */
 const PAIR_FILE = 'pair.json'
@@ -186,14 +192,20 @@ export async function listPairs(directory: string, account: string): Promise<Pai
     })
     if (content === undefined) continue
     try {
-      const { account: whose, local, remote } = JSON.parse(Buffer.from(content).toString('utf8'))
+      const { account: whose, local, remote, transfer } = JSON.parse(Buffer.from(content).toString('utf8'))
       if (whose === account && typeof local === 'string' && typeof remote === 'string')
-        pairs.push({ account, local, remote })
+        pairs.push({ account, local, remote, ...(isTransfer(transfer) ? { transfer } : {}) })
     } catch {
       // Not one of ours, or damaged: its logs say what they are about by themselves.
     }
   }
   return pairs
+}
+
+const isTransfer = (value: unknown): value is NonNullable<Pair['transfer']> => {
+  const { direction, sources } = (value ?? {}) as Partial<NonNullable<Pair['transfer']>>
+  const isKnown = direction === 'upload' || direction === 'download'
+  return isKnown && Array.isArray(sources) && sources.every((one) => typeof one === 'string')
 }
 
 /** Runs that are remembered. */
@@ -284,7 +296,7 @@ export async function openState(
   now: number,
   onDamaged: (keptAs: string) => void,
 ): Promise<SyncState> {
-  const scope = JSON.stringify([pair.account, pair.local, pair.remote])
+  const scope = JSON.stringify(partsOf(pair))
   const name = join(directory, PAIR_FILE)
   if (!existsSync(name)) await writePrivateFile(name, `${JSON.stringify(pair)}\n`)
   const found = new Map<string, SyncRecord>()

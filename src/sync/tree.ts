@@ -78,7 +78,7 @@ export interface Walk {
   /** Everything after this is incomplete. */
   readonly onFailure: (failure: EntryFailure) => void
   /** A directory in which a process of ours has left something. */
-  readonly onLeftover?: (source: string) => void
+  readonly onLeftover?: (source: string, path: readonly string[]) => void
   /** A symbolic link that was passed over. */
   readonly onLink?: (source: string, path: readonly string[]) => void
   readonly signal?: AbortSignal
@@ -113,7 +113,7 @@ export async function walk(top: string, prefix: readonly string[], how: Walk): P
       }
       if (isTemporaryName(name) || !(child.isFile() || child.isDirectory())) {
         if (child.isSymbolicLink()) how.onLink?.(source, path)
-        else if (isTemporaryName(name)) how.onLeftover?.(next.dir)
+        else if (isTemporaryName(name)) how.onLeftover?.(next.dir, next.path)
         ignored++
         continue
       }
@@ -168,7 +168,7 @@ const notUtf8 = () =>
     hint: 'Rename it, for instance with convmv.',
   })
 
-function openSource(source: string): LocalEntry {
+export function openSource(source: string): LocalEntry {
   let real: string
   try {
     real = realpathSync(source)

@@ -14,14 +14,16 @@ import { openUploadJournal, type UploadJournal } from '../transfer/journal.ts'
 import { retire } from '../transfer/resume.ts'
 import { type AsOf, uploadFile } from '../transfer/upload.ts'
 import { partSizeFor } from '../transfer/upload-channel.ts'
-import { memoryOf, type RunContext, type RunOptions, report } from './run.ts'
+import { memoryOf, type RunContext, report } from './run.ts'
 import type { EntryFailure } from './tree.ts'
 
 export const DEFAULT_PART_SIZE = 8 * 1024 * 1024
 /** Parts in flight per file. */
 const WINDOW = 3
 
-export interface UploaderOptions extends Pick<RunOptions, 'memory'> {
+export interface UploaderOptions {
+  /** Bytes of content that may be held in memory at once. */
+  readonly memory?: number | undefined
   readonly signal: AbortSignal
   /** Whether files of this run are encrypted. */
   readonly isEncrypted: boolean

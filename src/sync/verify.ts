@@ -14,13 +14,14 @@ import { nameHere } from './known-places.ts'
 import { createTally, runEntries, type Tally } from './outcome.ts'
 import { type SyncRecord, sealOf } from './records.ts'
 import { requireRemote } from './remote-path.ts'
-import { DEFAULT_JOBS, never, type RunContext, type RunOptions, report } from './run.ts'
+import { DEFAULT_JOBS, never, type RunContext, report } from './run.ts'
+import type { Limits } from './run-job.ts'
 import { isManifest, keyOf } from './scan.ts'
 import type { ManifestPin } from './state.ts'
 import { type RemoteEntry, readRemoteTree, showPath } from './tree.ts'
 import { droppedManifest, isTooLongAgo, judgeManifest, readTreeManifest } from './tree-manifest.ts'
 
-export interface VerifyOptions extends Pick<RunOptions, 'jobs' | 'signal'> {
+export interface VerifyOptions extends Pick<Limits, 'jobs' | 'signal'> {
   /** Share of the files that are read, 0 to 1. Default 1. All of them are held to what is known. */
   readonly share?: number
   /** What is known of this place, by key; see records.ts. */

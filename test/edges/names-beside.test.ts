@@ -2,7 +2,7 @@
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { freeName } from '../../src/sync/plan.ts'
+import { freeName } from '../../src/sync/conflicts.ts'
 import { createWorld } from '../support/cli.ts'
 
 test('names of every length stay within what a disk holds', () => {

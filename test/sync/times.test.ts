@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { readSmallStable } from '../../src/local/stable-read.ts'
-import { sameTime } from '../../src/sync/plan.ts'
+import { sameTime } from '../../src/sync/conflicts.ts'
 
 const now = 1_763_800_000_000
 

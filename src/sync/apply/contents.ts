@@ -1,0 +1,338 @@
+/**
+ * Steps that move contents, several at a time. Each looks again at what it is about to change, and is remembered as soon as it is done.
+ * @module
+ */
+import { join } from 'node:path'
+import type { RemoteNode } from '../../api/wire.ts'
+import { toSyncError } from '../../errors.ts'
+import { syncDirectory } from '../../local/atomic-file.ts'
+import { checkSpace } from '../../local/free-space.ts'
+import { bytesLeft, type LeftBehind, removeSettled, sweepTree } from '../../local/leftovers.ts'
+import { openFileKey } from '../../transfer/content.ts'
+import { downloadFile } from '../../transfer/download.ts'
+import { createKeysAhead } from '../../transfer/keys-ahead.ts'
+import { createLargeFiles } from '../../transfer/segments.ts'
+import { createKnownContents, type KnownContents, type KnownFile } from '../known-contents.ts'
+import { dropCopy } from '../local-bin.ts'
+import { changedHere, lookAt, markOf } from '../local-move.ts'
+import { type OutageRule, runEntries, type Tally } from '../outcome.ts'
+import { bytesOf, type SyncStep } from '../reconcile.ts'
+import { createRecord, GROWING, remoteIdentity, sealOf, UNSETTLED } from '../records.ts'
+import { settleTouched } from '../recovery.ts'
+import { DEFAULT_JOBS, isSameContent, report } from '../run.ts'
+import { keyOf, lookEntry, lookLocal, parentKey, type RemoteItem } from '../scan.ts'
+import type { Deed } from '../state.ts'
+import { type EntryFailure, type LocalEntry, showPath } from '../tree.ts'
+import type { Uploader } from '../uploader.ts'
+import { moveAside } from './structure.ts'
+import type { StepOf, Work } from './work.ts'
+
+export interface ContentOptions {
+  readonly jobs?: number | undefined
+  /** Bytes after which no more transfers begin. */
+  readonly maxTransfer?: number | undefined
+  /** On the monotonic clock: when no more transfers begin. */
+  readonly deadline?: number | undefined
+  /** Bytes of content that may be held in memory at once. */
+  readonly memory?: number | undefined
+  /** Absent where nothing is sent. */
+  readonly uploader?: Uploader | undefined
+  /** Somebody has looked: contents may be older ones, or those of other files. */
+  readonly acceptAny?: boolean
+  /** What a manifest says of contents. */
+  readonly heldTo?: ReadonlyMap<string, KnownFile> | undefined
+  /** Throws for content that cannot be what it should be. `seal`: IV and tag, base64. */
+  readonly judge?: ((node: RemoteNode, seal: string | undefined) => void) | undefined
+  /** Directories in which runs that were killed may have left something. */
+  readonly leftovers?: Iterable<readonly string[]> | undefined
+}
+
+export type ContentStep = StepOf<'upload' | 'download' | 'keep-both' | 'conflict'>
+
+export const isContent = (step: SyncStep): step is ContentStep =>
+  step.do === 'upload' || step.do === 'download' || step.do === 'keep-both' || step.do === 'conflict'
+
+/** Files that are made durable together. */
+const ARRIVALS = 1000
+
+export interface Contents {
+  /** Tidies up after runs that were killed, and looks whether there is room for what is ahead. */
+  prepare(): Promise<void>
+  /** Transfers; what was not begun because of a limit is counted. */
+  transfer(steps: readonly ContentStep[], tally: Tally, rule: OutageRule): Promise<number>
+  /** Makes what has arrived durable, and remembers it. */
+  settle(): Promise<void>
+  /** As `settle`, and ends what goes on beside the transfers. */
+  end(): Promise<void>
+}
+
+/** @param all - All contents that this run will move. */
+export function createContents(work: Work, all: readonly ContentStep[], options: ContentOptions): Contents {
+  const { context, root, state, remote: target } = work
+  const { uploader } = options
+  const isThere = (key: string) => target.has(key)
+  const known: KnownContents[] = []
+  if (!options.acceptAny) {
+    known.push(createKnownContents({ records: work.records, superseded: state.superseded(), isThere }))
+    const { heldTo } = options
+    if (heldTo !== undefined) {
+      const byManifest = createKnownContents({ records: () => heldTo, isThere })
+      const readmitted = new Set(state.readmitted())
+      known.push({
+        judge(key, node, seal) {
+          if (!readmitted.has(key)) byManifest.judge(key, node, seal)
+        },
+      })
+    }
+  }
+  const incoming = all.flatMap((step) => (step.do === 'download' || step.do === 'keep-both' ? [step.remote.node] : []))
+  let ahead: ReturnType<typeof createKeysAhead> | undefined
+  const large = createLargeFiles(options.memory)
+  let leftovers: readonly LeftBehind[] = []
+  let begun = 0
+  /** Files on this disk whose names a power cut could still undo: remembered too early, they would look deleted. */
+  let arrived: { directory: string; key: string; entry: LocalEntry; node: RemoteNode; sealed: string | undefined }[] =
+    []
+
+  async function settle(): Promise<void> {
+    const batch = arrived
+    arrived = []
+    for (const directory of new Set(batch.map((one) => one.directory))) await syncDirectory(directory)
+    for (const { key, entry, node, sealed } of batch) work.remember(key, entry, node, sealed)
+  }
+
+  /** Paths of the files that are complete now. */
+  function settledPaths({ failed }: Tally): Set<string> {
+    const paths = new Set<string>()
+    for (const { kind, path } of target.values()) if (kind === 'file') paths.add(showPath(path))
+    for (const { path } of failed) paths.delete(path)
+    return paths
+  }
+
+  /** Where a local file is: below the root, or where the source of an upload is. */
+  const sourceOf = (entry: LocalEntry, path: readonly string[]) => (root === '' ? entry.source : join(root, ...path))
+
+  return {
+    settle,
+
+    async prepare() {
+      if (root === '') return
+      leftovers = await sweepTree(work.local(), options.leftovers ?? [], context.clock)
+      const wanted = incoming.reduce((sum, { size = 0 }) => sum + size, 0)
+      const bytes = Math.min(wanted, options.maxTransfer ?? wanted)
+      if (bytes > 0) await checkSpace(root, bytes - bytesLeft(leftovers))
+      ahead = createKeysAhead(context, incoming)
+    },
+
+    async transfer(steps, tally, rule) {
+      let left = 0
+      const carryOut = async ({ step }: { readonly step: ContentStep }, stop: AbortSignal) => {
+        const isOver =
+          (options.deadline !== undefined && context.clock.monotonic() >= options.deadline) ||
+          (options.maxTransfer !== undefined && begun + bytesOf(step) > options.maxTransfer)
+        if (isOver && step.do !== 'conflict') {
+          left++
+          tally.skipped--
+          return undefined
+        }
+        begun += bytesOf(step)
+        return move(step, stop)
+      }
+      const entries = steps.map((step) => ({ step, shown: showPath(step.path) }))
+      const unsettled = new Set<string>()
+      const onFailure = ({ path, error }: EntryFailure) => {
+        if (error.class === 'changed') unsettled.add(path)
+        else report(context, path, error)
+      }
+      const how = { signal: work.signal, rule, onBusy: context.onBusy }
+      const jobs = options.jobs ?? DEFAULT_JOBS
+      await runEntries(entries, jobs, tally, carryOut, { ...how, onFailure })
+      if (unsettled.size > 0) {
+        // Files that were being written get another chance when everything else is done.
+        const onLast = ({ path, error }: EntryFailure) => report(context, path, error)
+        const isUnsettled = ({ path }: { readonly path: string }) => unsettled.has(path)
+        const before = tally.failed
+          .splice(0)
+          .filter((failure) => !isUnsettled(failure) || failure.error.class !== 'changed')
+        for (const failure of before) tally.failed.push(failure)
+        const again = entries.filter(({ shown }) => unsettled.has(shown))
+        if (tally.stoppedBy === undefined) {
+          await runEntries(again, jobs, tally, carryOut, { ...how, onFailure: onLast })
+        }
+      }
+      if (tally.stoppedBy === undefined && leftovers.length > 0) {
+        await removeSettled(work.local(), leftovers, settledPaths(tally), context.clock)
+      }
+      return left
+    },
+
+    async end() {
+      await ahead?.close()
+      await large.close()
+      await settle()
+    },
+  }
+
+  /** Bytes moved; `undefined` when nothing was. */
+  async function move(step: ContentStep, stop: AbortSignal): Promise<number | undefined> {
+    switch (step.do) {
+      case 'conflict': {
+        const { unlessSame } = step
+        if (unlessSame === undefined || !(await isSame(unlessSame.local, unlessSame.remote, stop))) throw step.error
+        return undefined
+      }
+      case 'upload': {
+        const { local: entry, replaces, beside = replaces } = step
+        if (step.unlessSame && beside !== undefined && (await isSame(entry, beside, stop))) return undefined
+        return upload(sourceOf(entry, step.path), step.path, replaces?.node, stop)
+      }
+      case 'download': {
+        const { remote, replaces, beside = replaces } = step
+        if (step.unlessSame && beside !== undefined && (await isSame(beside, remote, stop))) return undefined
+        return download(step.path, remote, replaces, stop)
+      }
+      case 'keep-both': {
+        const { local: entry, remote, copy } = step
+        if (step.unlessSame && (await isSame(entry, remote, stop))) return undefined
+        work.requireSame(entry)
+        let isAside = false
+        const makeWay = () => {
+          moveAside(work, step.path, copy)
+          isAside = true
+          work.conflicts.push({ path: showPath(step.path), copy: showPath(copy) })
+        }
+        let down = 0
+        try {
+          down = await download(step.path, remote, entry, stop, makeWay)
+        } finally {
+          // What has another name now is sent, whatever became of the rest.
+          if (isAside) down += (await upload(join(root, ...copy), copy, undefined, stop)) ?? 0
+        }
+        return down
+      }
+    }
+  }
+
+  async function isSame(entry: LocalEntry, { node }: RemoteItem, stop: AbortSignal): Promise<boolean> {
+    const { path } = entry
+    const source = sourceOf(entry, path)
+    const same = await isSameContent(context, node, source, showPath(path), stop).catch((error) => {
+      // Without a key of ours for it nobody can tell.
+      if (toSyncError(error).class === 'key' || toSyncError(error).class === 'not_found') return false
+      throw error
+    })
+    const now = lookEntry(source, path)
+    if (same && now !== undefined && now.mtimeMs === entry.mtimeMs) work.remember(keyOf(path), now, node)
+    return same
+  }
+
+  async function upload(
+    source: string,
+    path: readonly string[],
+    planned: RemoteNode | undefined,
+    stop: AbortSignal,
+  ): Promise<number | undefined> {
+    const replaces = planned && work.asRenamed(planned)
+    const key = keyOf(path)
+    const place = work.placeOf(parentKey(key))
+    const before = lookEntry(source, path)
+    if (before === undefined) {
+      const message = `${showPath(path)} vanished before it was read`
+      context.onEvent?.({ type: 'warning', code: 'VANISHED', message })
+      return undefined
+    }
+    if (before.kind !== 'file') throw changedHere()
+    if (uploader === undefined) throw new Error('This run sends nothing')
+    const done = await uploader.send(
+      {
+        source,
+        shown: showPath(path),
+        parentId: place.id,
+        roomId: place.roomId,
+        name: replaces?.name ?? work.nameOf(path),
+        replaces,
+      },
+      stop,
+    )
+    const after = lookEntry(source, path)
+    const isSettled = after !== undefined && after.ctimeMs === before.ctimeMs && after.mtimeMs === before.mtimeMs
+    const record = createRecord(before, { ...done.node, size: done.bytes }, done.seal && sealOf(done.seal), done.sha256)
+    if (done.asOf?.isInconsistent) work.put(key, { ...record, local: GROWING })
+    else work.put(key, isSettled ? record : { ...record, local: UNSETTLED })
+    if (replaces === undefined)
+      work.deed({ do: 'created-remote', path: showPath(path), id: done.node.id, isFolder: false })
+    else work.deed({ do: 'replaced-remote', path: showPath(path), id: done.node.id, oldId: replaces.id })
+    return done.bytes
+  }
+
+  /** @param makeWay - Gives what stands there another name; else it is replaced, and the bin keeps it. */
+  async function download(
+    path: readonly string[],
+    { node }: RemoteItem,
+    replaces: LocalEntry | undefined,
+    stop: AbortSignal,
+    makeWay?: () => void,
+  ): Promise<number> {
+    const parent = path.slice(0, -1)
+    const key = keyOf(path)
+    const directory = work.local().hold(parent)
+    let sealed: string | undefined
+    let begun: { number: number; deed: Deed } | undefined
+    const openKey = async (one: RemoteNode, when: AbortSignal) => {
+      const fileKey = await (ahead?.take(one, when) ?? openFileKey(context, one, when))
+      sealed = fileKey && sealOf(fileKey)
+      try {
+        options.judge?.(node, sealed)
+        for (const one of known) one.judge(key, node, sealed)
+      } catch (error) {
+        fileKey?.wipe()
+        throw error
+      }
+      return fileKey
+    }
+    const beforeRename = () => {
+      work.local().check(parent)
+      makeWay?.()
+      const origin = { node: remoteIdentity(node), seal: sealed }
+      // Without a bin nobody can take it back, and nothing is remembered of it.
+      if (!work.hasBin) return
+      const shown = showPath(path)
+      const one: Deed =
+        replaces === undefined || makeWay !== undefined
+          ? { do: 'created-local', path: shown, isDirectory: false, origin }
+          : { do: 'replaced-local', path: shown, bin: work.bin().placeOf(path), was: markOf(replaces), origin }
+      begun = { number: work.state.addDeed(work.runId, one), deed: one }
+      if (one.do === 'replaced-local') work.bin().keep(path)
+    }
+    let bytes: number
+    try {
+      const how = { shown: showPath(path), replaces, large, beforeRename, openKey, directory }
+      bytes = await downloadFile(context, node, directory.at(path.at(-1)!), how, stop)
+    } catch (error) {
+      if (begun !== undefined) takeBack(key, path, begun)
+      throw error
+    } finally {
+      directory.release()
+    }
+    const now = lookLocal(root, path)
+    if (now !== undefined && now.size === bytes)
+      arrived.push({ directory: join(root, ...parent), key, entry: now, node, sealed })
+    if (arrived.length >= ARRIVALS) await settle()
+    return bytes
+  }
+
+  /** A file did not get its name after all: then the one that it was to replace is as it was. */
+  function takeBack(key: string, path: readonly string[], { number, deed: one }: { number: number; deed: Deed }): void {
+    const now = lookAt(join(root, ...path))
+    if (one.do === 'replaced-local') {
+      // It has its name, and only what follows has failed.
+      if (now?.ino !== one.was.ino) return
+      dropCopy(root, one.bin)
+      work.dropped.push(one.bin)
+      settleTouched(work.state, root, key, one.was)
+    } else if (now !== undefined) {
+      return
+    }
+    work.state.dropDeed(work.runId, number)
+  }
+}

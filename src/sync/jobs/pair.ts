@@ -1,0 +1,460 @@
+/**
+ * Push, pull and both: a local and a remote directory, of which it is remembered how they were when they were last the same.
+ * @module
+ */
+import { realpathSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { join, resolve } from 'node:path'
+import { getNode } from '../../api/nodes.ts'
+import type { RemoteNode } from '../../api/wire.ts'
+import { SyncError, toSyncError } from '../../errors.ts'
+import { writePrivateFile } from '../../local/atomic-file.ts'
+import { foldsCase, usuallyFoldsCase } from '../../local/target.ts'
+import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from '../guards.ts'
+import {
+  isAsRecorded,
+  isListingOf,
+  type Listed,
+  listedAs,
+  readChangedTree,
+  recordedItems,
+  recordedTree,
+  tellPlaces,
+} from '../known-tree.ts'
+import { lookAt } from '../local-move.ts'
+import { isChange, type PairPlan, planLine, requireSamePlan } from '../plan-file.ts'
+import { heldTo, lookAtManifest, takeManifest } from '../pull-manifest.ts'
+import { storeManifest } from '../push-manifest.ts'
+import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from '../reconcile.ts'
+import { parseRemotePath, remoteMissing, resolveRemote, roomOf } from '../remote-path.ts'
+import { admitTarget, never, type RunContext, requireEncryptedSource } from '../run.ts'
+import {
+  type Begun,
+  countSkipped,
+  type Job,
+  type Known,
+  type Limits,
+  type Plan,
+  type Running,
+  runJob,
+  type SyncSummary,
+} from '../run-job.ts'
+import {
+  arrangeRemote,
+  type Blocked,
+  createBlocked,
+  identifyRoot,
+  keyOf,
+  type LocalScan,
+  type RemoteScan,
+  type ScanOptions,
+  scanLocal,
+  scanRemote,
+} from '../scan.ts'
+import { createSelection, type Selection, type SelectionOptions } from '../select.ts'
+import { type Pair, stateDirectory } from '../state.ts'
+import { type LocalEntry, within } from '../tree.ts'
+
+export interface SyncOptions extends Omit<GuardOptions, 'direction'>, Limits {
+  readonly direction: Direction
+  /** Delete what is gone on the other side. */
+  readonly delete?: boolean
+  readonly checksum?: boolean
+  readonly onConflict?: Exclude<ReconcileOptions['onConflict'], 'rename'>
+  readonly prefer?: ReconcileOptions['prefer']
+  readonly selection?: SelectionOptions
+  /** Do not enter directories on other devices. */
+  readonly oneFileSystem?: boolean
+  readonly requireEncryption?: boolean | undefined
+  /** Push, both: see `UploadOptions`. */
+  readonly allowPlain?: boolean | undefined
+  /** Push: store a manifest; pull: take permissions, links and exact times from it. Default true. */
+  readonly manifest?: boolean
+  /** Private directory of all states, and whose they are. */
+  readonly state: { readonly directory: string; readonly account: string }
+}
+
+/** A pair by the names under which people give it. */
+export function pairOf(account: string, local: string, remote: string): Pair {
+  const path = resolve(local)
+  let real = path
+  try {
+    real = realpathSync(path)
+  } catch {
+    // It is not there yet, or cannot be seen; that is told later.
+  }
+  return { account, local: real, remote: `/${parseRemotePath(remote).join('/')}` }
+}
+
+/**
+ * One run over a pair of directories; see `runJob`.
+ *
+ * @throws {SyncError} for what is wrong before anything is changed; of class `safety` when a guard says no.
+ */
+export async function runSync(
+  context: RunContext,
+  local: string,
+  remote: string,
+  options: SyncOptions,
+): Promise<SyncSummary> {
+  const pair = pairOf(options.state.account, local, remote)
+  return runJob(context, pairJob(context, pair, options), options)
+}
+
+interface PairOfTrees extends Plan {
+  readonly local: LocalScan
+  /** When the other side was found by a listing that found nothing but what is recorded. */
+  readonly listed: Listed | undefined
+  readonly manifest: RemoteNode | undefined
+  readonly selection: Selection
+}
+
+/** What a pull has found out about the manifest before its first step. */
+interface PairBegun extends Begun {
+  readonly looked?: Awaited<ReturnType<typeof lookAtManifest>>
+}
+
+function pairJob(context: RunContext, pair: Pair, options: SyncOptions): Job<PairOfTrees> {
+  const { direction } = options
+  const directory = stateDirectory(options.state.directory, pair)
+  // A manifest says what one side was; of two sides that take from each other it could not.
+  const hasManifest = options.manifest !== false && direction !== 'both'
+  const acceptAny = options.acceptRoots === true
+  // A part of the tree is no tree.
+  const takesPart = (isEncrypted: boolean) => hasManifest && isEncrypted && options.selection?.paths === undefined
+  return {
+    command: direction,
+    pair,
+    directory,
+    recorded: optionsOf(options),
+    isSending: true,
+    isHashed: ({ container }) => hasManifest && container.above.isEncrypted === true && direction === 'push',
+    look: (state) => look(context, pair, state, directory, options),
+
+    async begin({ state, node, isEncrypted, signal }, plan): Promise<PairBegun> {
+      const roots = { ...identifyRoot(pair.local), remoteId: node.id, isEncrypted }
+      // Roots that are not the ones of the records make them worthless.
+      if (plan.records.size === 0) for (const key of state.records().keys()) state.remove(key)
+      state.setRoots({ ...roots, isSettled: plan.records.size > 0 && state.roots?.isSettled === true })
+      if (plan.listed !== undefined) state.setListed(plan.listed)
+      // What is fetched is held to the manifest, which is fetched in any case.
+      const isPulled =
+        takesPart(isEncrypted) && direction === 'pull' && plan.steps.some((step) => step.do === 'download')
+      if (!isPulled || plan.manifest === undefined) return { acceptAny }
+      const container = { id: node.id, roomId: plan.container.roomId }
+      const looked = await lookAtManifest(context, plan.manifest, { state, container, acceptAny, signal })
+      return { acceptAny, looked, heldTo: looked && heldTo(looked) }
+    },
+
+    async end(run: Running, plan, begun: PairBegun) {
+      const { state, node, isEncrypted, signal, runId, startedAt, uploader } = run
+      const container = { id: node.id, roomId: plan.container.roomId }
+      const how = { state, runId, root: pair.local, container, found: plan.manifest, signal, acceptAny }
+      const told = !takesPart(isEncrypted)
+        ? []
+        : direction === 'push'
+          ? await storeManifest(context, { ...how, directory, links: plan.local.links, uploader: uploader!, startedAt })
+          : await takeManifest(context, {
+              ...how,
+              selection: plan.selection,
+              looked: begun.looked,
+              isUnchanged: !plan.steps.some(isChange),
+            })
+      state.setRoots({ ...identifyRoot(pair.local), remoteId: node.id, isEncrypted, isSettled: true })
+      return told
+    },
+  }
+}
+
+async function look(
+  context: RunContext,
+  pair: Pair,
+  state: Known,
+  directory: string,
+  options: SyncOptions,
+): Promise<PairOfTrees> {
+  const { direction } = options
+  const { roots } = state
+  const signal = options.signal ?? never
+  context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
+  const container = await openRemote(context, pair, roots !== undefined, signal)
+  const localRoot = openLocal(pair, roots !== undefined, direction)
+  guardRoots(pair, roots, { local: localRoot, remote: container.node }, options)
+  if (direction === 'pull') requireEncryptedSource(container.above as RemoteNode, pair.remote, options)
+  else if (container.above.id !== 0) {
+    await admitTarget(context, container.above, container.missing, pair.remote, options)
+  }
+  if (localRoot === undefined || container.node === undefined)
+    requireBeginning(pair, direction, container.node !== undefined)
+
+  // Somebody has said that these are other roots: what is known is about the old ones.
+  const isSameRoots =
+    roots !== undefined &&
+    container.node?.id === roots.remoteId &&
+    (localRoot?.dev === roots.dev || localRoot?.ino === roots.ino)
+  const records: Plan['records'] = isSameRoots ? state.records() : new Map()
+  const selection = createSelection(options.selection ?? {}, context.clock.now(), context.rules?.look())
+  const blocked = createBlocked()
+  const { names, oneFileSystem = false } = options
+  const how = { selection, blocked, signal, names, oneFileSystem }
+  const here = localRoot === undefined ? NOTHING_HERE() : await scanLocal(pair.local, how)
+  const foldCase =
+    direction !== 'push' && localRoot !== undefined && (options.dryRun ? usuallyFoldsCase() : foldsCase(pair.local))
+  const there: ThereScan =
+    container.node === undefined
+      ? { items: new Map(), failures: [], ignored: 0 }
+      : await lookThere(
+          context,
+          container.node,
+          container.roomId,
+          isSameRoots && options.checksum !== true ? state : {},
+          records,
+          { ...how, foldCase },
+        )
+  for (const scan of [here, there]) {
+    for (const key of scan.items.keys()) if (blocked.has(key)) scan.items.delete(key)
+  }
+  const count = (items: Iterable<{ readonly kind: string }>) => {
+    let files = 0
+    for (const { kind } of items) if (kind === 'file') files++
+    return files
+  }
+  // Of what does not take part nothing is missing.
+  let known = 0
+  for (const [key, { path, kind }] of records) {
+    if (kind === 'file' && !blocked.has(key) && selection.takes(path.split('/'), kind)) known++
+  }
+  guardEmptied(pair, { local: count(here.items.values()), remote: count(there.items.values()), known }, options)
+  const failures = [...here.failures, ...there.failures]
+  const missing = selection.missing(isAskedFor(options, here, there, blocked))
+  const steps = reconcile(
+    {
+      local: here.items,
+      remote: there.items,
+      records,
+      blocked,
+      isFirst: !isSameRoots || !roots.isSettled,
+      isIncomplete: failures.length > 0,
+      links: new Map(here.links.map((path) => [keyOf(path), path])),
+      foldsCase: direction === 'push' ? answersToOtherCase(pair.local, here.items.values()) : foldCase,
+    },
+    {
+      direction,
+      delete: options.delete ?? false,
+      checksum: options.checksum ?? false,
+      ...(options.onConflict === undefined ? {} : { onConflict: options.onConflict }),
+      ...(options.prefer === undefined ? {} : { prefer: options.prefer }),
+      conflictName: namesConflicts(hostname(), context.clock.now()),
+    },
+  )
+  if (options.planned !== undefined) {
+    requireSamePlan(options.planned, steps.filter(isChange).map(planLine))
+  } else if (!options.dryRun) {
+    try {
+      guardExtent(steps, known, options)
+    } catch (error) {
+      throw await withSavedPlan(error, directory, pair, options, steps, context.clock.now())
+    }
+  }
+  let files = 0
+  for (const { kind } of here.items.values()) if (kind === 'file') files++
+  for (const [key, { kind }] of there.items) if (kind === 'file' && here.items.get(key)?.kind !== 'file') files++
+  return {
+    steps,
+    files,
+    skipped: countSkipped(steps, direction === 'pull' ? there.items : here.items),
+    container,
+    local: here,
+    remote: there.items,
+    manifest: there.manifest,
+    listed: there.listed,
+    records,
+    failures,
+    missing,
+    ignored: here.ignored + there.ignored,
+    selection,
+    leftovers: here.leftovers,
+  }
+}
+
+const NOTHING_HERE = (): LocalScan => ({
+  items: new Map(),
+  failures: [],
+  ignored: 0,
+  root: { dev: 0, ino: 0 },
+  links: [],
+  leftovers: [],
+})
+
+/** A mirror is asked for what is at its source; where it may delete, also for what is to go. */
+function isAskedFor(
+  { direction, delete: deletes }: SyncOptions,
+  here: Pick<LocalScan, 'items'>,
+  there: Pick<RemoteScan, 'items'>,
+  blocked: Blocked,
+): (key: string) => boolean {
+  const sides = [
+    ...(direction === 'pull' && !deletes ? [] : [here.items]),
+    ...(direction === 'push' && !deletes ? [] : [there.items]),
+  ]
+  return (key) => key === '' || blocked.has(key) || sides.some((items) => items.has(key))
+}
+
+/** True when a disk takes names for one that differ in case only. Looks, and writes nothing: a source may be for reading only. */
+function answersToOtherCase(root: string, entries: Iterable<LocalEntry>): boolean {
+  for (const { path, ino } of entries) {
+    const name = path.at(-1)!
+    const other = name === name.toUpperCase() ? name.toLowerCase() : name.toUpperCase()
+    if (other === name) continue
+    return lookAt(join(root, ...path.slice(0, -1), other))?.ino === ino
+  }
+  return false
+}
+
+interface ThereScan extends RemoteScan {
+  readonly listed?: Listed
+}
+
+/** What is there: from the records, if it is what the last listing found and they say the same, else from a new one. */
+async function lookThere(
+  { api, clock }: RunContext,
+  root: RemoteNode,
+  roomId: number,
+  { listed, isAsListed }: Partial<Pick<Known, 'listed' | 'isAsListed'>>,
+  records: Plan['records'],
+  how: ScanOptions & { readonly foldCase: boolean },
+): Promise<ThereScan> {
+  let scan: RemoteScan | undefined
+  let at = clock.now()
+  if (listed !== undefined) {
+    if (root.isEncrypted !== true) tellPlaces(api, records, root)
+    const now = within(root, await getNode(api, root.id, how.signal))
+    const isListing = isListingOf(listed, now, at, how.names)
+    if (isListing && isAsListed && now.branchVersion === listed.version) {
+      await api.places?.enter(root.id)
+      // Names that meet are told by `arrangeRemote` only.
+      const { manifest } = listed
+      if (how.foldCase || !how.selection.isEverything) {
+        return { ...arrangeRemote(recordedTree(records, root, roomId), how), manifest }
+      }
+      return { items: recordedItems(records, root, roomId), failures: [], ignored: 0, manifest }
+    }
+    const tree = isListing ? await readChangedTree(api, now, roomId, records, listed, how.signal) : undefined
+    if (tree !== undefined) {
+      scan = { ...arrangeRemote(tree.entries, how), version: tree.version }
+      at = listed.at
+    }
+  }
+  scan ??= await scanRemote(api, root, roomId, how)
+  if (scan.version === undefined || !isAsRecorded(scan, records, root)) return scan
+  return { ...scan, listed: listedAs(root, scan.version, at, how.names, scan.manifest) }
+}
+
+/** The remote root, if it is there, and what it is or will be below. */
+async function openRemote(context: RunContext, pair: Pair, isKnown: boolean, signal: AbortSignal) {
+  const { found, missing } = await resolveRemote(context.api, pair.remote, signal)
+  const above = found.at(-1)
+  if (above === undefined) {
+    if (missing.length === 0) {
+      throw new SyncError('usage', 'TARGET_IS_ROOT', 'The root holds rooms only', { hint: 'Name a room: /room' })
+    }
+    if (!isKnown) {
+      throw new SyncError('not_found', 'REMOTE_MISSING', `There is no room /${missing[0]}, or you cannot see it`, {
+        hint: 'List what is there: sync ls /',
+      })
+    }
+    return { node: undefined, above: { id: 0, isEncrypted: true }, missing, roomId: 0 }
+  }
+  if (above.type === 'file') {
+    throw new SyncError('usage', 'TARGET_IS_FILE', `The remote path is a file: ${pair.remote}`, {
+      hint: 'Name a room or folder.',
+    })
+  }
+  return { node: missing.length === 0 ? above : undefined, above, missing, roomId: roomOf(found) }
+}
+
+function openLocal(pair: Pair, isKnown: boolean, direction: Direction) {
+  try {
+    return identifyRoot(pair.local)
+  } catch (error) {
+    const isMissing = error instanceof SyncError && error.code === 'SOURCE_MISSING'
+    if (isMissing && (isKnown || direction === 'pull')) return undefined
+    throw error
+  }
+}
+
+/** A target may begin here; a source has to be there. */
+function requireBeginning(pair: Pair, direction: Direction, isRemoteThere: boolean): void {
+  if (!isRemoteThere && direction === 'pull') throw remoteMissing(pair.remote)
+}
+
+/** `name (conflict HOST DATE).ext` */
+export function namesConflicts(host: string, now: number): ReconcileOptions['conflictName'] {
+  const where = host.replace(/[^\p{L}\p{N}_-]/gu, '').slice(0, 30) || 'here'
+  const when = new Date(now).toISOString().slice(0, 19).replace('T', ' ').replaceAll(':', '.')
+  return (name) => {
+    const dot = name.lastIndexOf('.')
+    const [stem, extension] = dot > 0 && name.length - dot < 20 ? [name.slice(0, dot), name.slice(dot)] : [name, '']
+    const mark = ` (conflict ${where} ${when})${extension}`
+    const room = MAX_NAME - Buffer.byteLength(mark)
+    let short = stem
+    while (Buffer.byteLength(short) > room) short = [...short].slice(0, -1).join('')
+    return `${short}${mark}`
+  }
+}
+
+/** Bytes, with room for what the server forbids and for a number. */
+const MAX_NAME = 120
+
+async function withSavedPlan(
+  thrown: unknown,
+  directory: string,
+  pair: Pair,
+  options: SyncOptions,
+  steps: readonly SyncStep[],
+  now: number,
+): Promise<unknown> {
+  const error = toSyncError(thrown)
+  if (error.class !== 'safety') return thrown
+  const path = `${directory}/plan-${new Date(now).toISOString().replace(/[-:]|\.\d+/g, '')}.json`
+  await writePrivateFile(path, `${JSON.stringify(planFileOf(pair, options, steps, now), undefined, 1)}\n`)
+  return new SyncError(error.class, error.code, error.message, {
+    hint: `Nothing was done. The plan is in ${path}: look at it, then apply it with: sync apply ${path}`,
+    cause: error,
+  })
+}
+
+/** The options that decide what a run does. */
+function optionsOf({ selection = {}, ...options }: SyncOptions): PairPlan['options'] {
+  const {
+    delete: deletes = false,
+    checksum = false,
+    onConflict,
+    prefer,
+    oneFileSystem = false,
+    names = 'report',
+    manifest = true,
+  } = options
+  return {
+    delete: deletes,
+    checksum,
+    oneFileSystem,
+    names,
+    selection,
+    ...(manifest ? {} : { manifest }),
+    ...(onConflict === undefined ? {} : { onConflict }),
+    ...(prefer === undefined ? {} : { prefer }),
+  }
+}
+
+/** A plan with all it needs to be made again. */
+export const planFileOf = (pair: Pair, options: SyncOptions, steps: readonly SyncStep[], now: number): PairPlan => ({
+  format: 'sealsync-plan',
+  version: 1,
+  createdAt: new Date(now).toISOString(),
+  direction: options.direction,
+  local: pair.local,
+  remote: pair.remote,
+  options: optionsOf(options),
+  steps: steps.filter(isChange).map(planLine),
+})

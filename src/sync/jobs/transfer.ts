@@ -1,0 +1,491 @@
+/**
+ * Upload and download: mirrors that remember no places and delete nothing. They look only at what their sources could meet, and may
+ * have several of them.
+ * @module
+ */
+import { existsSync, type Stats, statSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+import type { Api } from '../../api/api.ts'
+import type { RemoteNode } from '../../api/wire.ts'
+import { cancelled, localError, SyncError, toSyncError } from '../../errors.ts'
+import { MANIFEST_NAME } from '../../local/atomic-file.ts'
+import { localName, type Names } from '../../local/names.ts'
+import { inTheWay } from '../../local/safe-tree.ts'
+import { likelyTarget, probeTarget, type Target } from '../../local/target.ts'
+import { type ConflictAction, sameTime } from '../conflicts.ts'
+import { type KnownPlaces, readKnownPlaces, type StatePlace } from '../known-places.ts'
+import { lookAt } from '../local-move.ts'
+import { isChange, planLine, requireSamePlan } from '../plan-file.ts'
+import { reconcile, type SyncStep } from '../reconcile.ts'
+import { parseRemotePath, requireContainer, requireRemote } from '../remote-path.ts'
+import { admitTarget, never, type RunContext, requireEncryptedSource } from '../run.ts'
+import { countSkipped, type Job, type Limits, type Plan, runJob, type SyncSummary, tellDamaged } from '../run-job.ts'
+import { arrangeRemote, createBlocked, keyOf, type RemoteItem, takeIn } from '../scan.ts'
+import { createSelection, type Selection, type SelectionOptions } from '../select.ts'
+import { type Pair, stateDirectory } from '../state.ts'
+import {
+  type EntryFailure,
+  type LocalEntry,
+  openSource,
+  type RemoteEntry,
+  readRemoteTree,
+  showPath,
+  walk,
+} from '../tree.ts'
+
+interface TransferOptions extends Limits {
+  /** A directory's content goes directly into the target instead of into a directory of its name. */
+  readonly contents?: boolean
+  /** Compare contents by recomputing the tag instead of size and time. */
+  readonly checksum?: boolean
+  /** What takes part; paths and patterns begin at each source. */
+  readonly selection?: SelectionOptions | undefined
+  /** Refuse what is not encrypted, whatever was agreed to before. */
+  readonly requireEncryption?: boolean | undefined
+  /**
+   * Private directory of all states, and whose they are: what interrupted runs left, what can be undone, and what other runs know of
+   * the same places. Without it an interrupted file starts over, and two runs at once are not kept apart.
+   */
+  readonly state?: StatePlace | undefined
+}
+
+export interface UploadOptions extends TransferOptions {
+  /**
+   * Content may also go where it is not encrypted, unless the place was ever seen encrypted. False: only where a person has
+   * agreed to that, who is asked by `confirm` of the client. Default: true, or false where there is such a person.
+   */
+  readonly allowPlain?: boolean | undefined
+  /** What to do with a file on the server that differs. Default `overwrite`: a new version. */
+  readonly onConflict?: ConflictAction | undefined
+  /** Do not enter directories on other devices. */
+  readonly oneFileSystem?: boolean
+}
+
+export interface DownloadOptions extends TransferOptions {
+  /** What to do with a local file that differs. Default `fail`: it is kept and reported. */
+  readonly onConflict?: ConflictAction | undefined
+}
+
+const transferPair = (
+  direction: 'upload' | 'download',
+  sources: readonly string[],
+  target: string,
+  state: StatePlace | undefined,
+): Pair => ({
+  account: state?.account ?? '',
+  ...(direction === 'upload'
+    ? { local: sources.join(' '), remote: `/${parseRemotePath(target).join('/')}` }
+    : { local: target, remote: sources.join(' ') }),
+  transfer: { direction, sources },
+})
+
+const recordedOf = ({ contents, checksum, onConflict, names = 'report', selection, ...more }: UploadOptions) => ({
+  contents,
+  checksum,
+  onConflict,
+  names,
+  ...(selection === undefined ? {} : { selection }),
+  ...(more.oneFileSystem ? { oneFileSystem: true } : {}),
+})
+
+/**
+ * Uploads files and directories into a room or folder; makes missing folders; skips what is there with equal content; never
+ * deletes. See `runJob`.
+ *
+ * @throws {SyncError} for what is wrong before anything is transferred: sources, target, encryption, key pair, permission, a
+ * plan that does not fit any more.
+ */
+export async function runUpload(
+  context: RunContext,
+  sources: readonly string[],
+  target: string,
+  options: UploadOptions = {},
+): Promise<SyncSummary> {
+  const pair = transferPair(
+    'upload',
+    sources.map((one) => resolve(one)),
+    target,
+    options.state,
+  )
+  const job: Job = {
+    command: 'upload',
+    pair,
+    directory: options.state && stateDirectory(options.state.directory, pair),
+    recorded: recordedOf(options),
+    isSending: true,
+    look: () => lookUp(context, pair, options),
+  }
+  return runJob(context, job, options)
+}
+
+/**
+ * Downloads files and directories into a local directory, which is made if missing; skips equal files; keeps and reports
+ * local files that differ unless told otherwise; never deletes. See `runJob`.
+ *
+ * @throws {SyncError} for what is wrong before anything is transferred.
+ */
+export async function runDownload(
+  context: RunContext,
+  sources: readonly string[],
+  target: string,
+  options: DownloadOptions = {},
+): Promise<SyncSummary> {
+  const pair = transferPair('download', sources, resolve(target), options.state)
+  /** Remote paths of what is remembered somewhere. */
+  const places = new Map<number, readonly string[]>()
+  const job: Job = {
+    command: 'download',
+    pair,
+    directory: options.state && stateDirectory(options.state.directory, pair),
+    recorded: recordedOf(options),
+    isSending: false,
+    look: () => lookDown(context, pair, places, options),
+    async begin() {
+      const known = await readKnown(context, options, sources)
+      return {
+        judge(node, seal) {
+          const place = places.get(node.id)
+          if (place !== undefined) known?.judge(place, node, seal)
+        },
+      }
+    },
+  }
+  return runJob(context, job, options)
+}
+
+/** What runs of pairs have found at the sources. */
+async function readKnown(
+  context: RunContext,
+  { state }: DownloadOptions,
+  sources: readonly string[],
+): Promise<KnownPlaces | undefined> {
+  if (state === undefined) return undefined
+  return readKnownPlaces(state, sources, context.clock.now(), (keptAs) => tellDamaged(context, keptAs))
+}
+
+async function lookUp(context: RunContext, pair: Pair, options: UploadOptions): Promise<Plan> {
+  const { api } = context
+  const signal = options.signal ?? never
+  context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
+  const target = pair.remote
+  const { container, roomId, missing } = await requireContainer(api, target, signal)
+  await admitTarget(context, container, missing, target, options)
+  requireCreating(container)
+  const here = await scanSources(context, pair.transfer?.sources ?? [], options, signal)
+  const there = missing.length > 0 ? [] : await listMet(api, container, roomId, here, options.names, signal)
+  // What is of no interest there stays out of it: a name that no disk could hold has no part in an upload.
+  const { items: remote } = arrangeRemote(there, {
+    selection: createSelection({}, context.clock.now()),
+    blocked: createBlocked(),
+    foldCase: false,
+    names: options.names,
+  })
+  for (const items of [here.items, remote]) for (const key of items.keys()) if (here.blocked.has(key)) items.delete(key)
+  const steps = planOf({ direction: 'push', local: here.items, remote }, { onConflict: 'overwrite', ...options })
+  return {
+    ...here,
+    steps,
+    skipped: countSkipped(steps, here.items),
+    container: { node: missing.length === 0 ? container : undefined, above: container, missing, roomId },
+    remote,
+    records: new Map(),
+    leftovers: [],
+  }
+}
+
+async function lookDown(
+  context: RunContext,
+  pair: Pair,
+  places: Map<number, readonly string[]>,
+  options: DownloadOptions,
+): Promise<Plan> {
+  const { api, clock } = context
+  const signal = options.signal ?? never
+  const root = pair.local
+  context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
+  requireDirectory(root)
+  const contents = options.contents ?? false
+  const entries: RemoteEntry[] = []
+  const missing: EntryFailure[] = []
+  const blocked = createBlocked()
+  let left = 0
+  let top: RemoteNode | undefined
+  for (const source of pair.transfer?.sources ?? []) {
+    const above = parseRemotePath(source).slice(0, contents ? undefined : -1)
+    const selection = createSelection(options.selection ?? {}, clock.now())
+    const found = new Set<string>()
+    // One by one: a call takes some 100,000 arguments at most.
+    for (const entry of await listSource(api, source, signal)) {
+      top ??= entry.node
+      found.add(keyOf(entry.below))
+      if (!isTaken(entry, selection, options.names)) {
+        left++
+        continue
+      }
+      const path = contents && entry.below.length > 0 ? entry.below : contents ? [] : [entry.top, ...entry.below]
+      const one = path.length === 0 ? [entry.node.name] : path
+      if (path.length === 0 && entry.node.type !== 'file') continue
+      entries.push({ node: entry.node, path: one, roomId: entry.roomId })
+      if (options.state !== undefined) places.set(entry.node.id, [...above, ...one])
+    }
+    for (const failure of selection.missing((key) => key === '' || found.has(key))) missing.push(failure)
+  }
+  for (const { node, path } of entries) requireEncryptedSource(node, `/${showPath(path)}`, options)
+  const disk = options.dryRun ? likelyTarget() : probeTarget(nearestDirectory(root))
+  const { items, failures } = arrangeRemote(entries, {
+    selection: createSelection({}, clock.now()),
+    blocked,
+    foldCase: disk.foldsCase,
+    names: options.names,
+  })
+  for (const key of items.keys()) if (blocked.has(key)) items.delete(key)
+  const here = lookAtPlaces(root, items, signal)
+  for (const key of items.keys()) if (here.blocked.has(key)) items.delete(key)
+  const steps = planOf(
+    {
+      direction: 'pull',
+      local: here.items,
+      remote: items,
+      isEqual: (local, node) => isAlike(disk, local, node),
+      isTaken: (path) => lookAt(join(root, ...path)) !== undefined,
+    },
+    options,
+  )
+  const told = [...failures, ...here.failures]
+  return {
+    steps,
+    files: entries.filter(({ node }) => node.type === 'file').length,
+    skipped: countSkipped(steps, items),
+    ignored: left,
+    container: { node: top, above: top ?? { id: 0 }, missing: [], roomId: 0 },
+    remote: items,
+    records: new Map(),
+    failures: told,
+    missing,
+    selection: { unaccepted: [] },
+    leftovers: directoriesOf(items),
+  }
+}
+
+/** Decides, for runs that remember nothing: what is only there, or only here, is left alone. */
+function planOf(
+  trees: {
+    readonly direction: 'push' | 'pull'
+    readonly local: ReadonlyMap<string, LocalEntry>
+    readonly remote: ReadonlyMap<string, RemoteItem>
+    readonly isEqual?: (local: LocalEntry, node: RemoteNode) => boolean
+    readonly isTaken?: (path: readonly string[]) => boolean
+  },
+  { checksum = false, onConflict, planned }: UploadOptions,
+): SyncStep[] {
+  const { direction, ...sides } = trees
+  const all = reconcile(
+    { ...sides, records: new Map(), blocked: createBlocked(), isFirst: true, isIncomplete: false },
+    { direction, delete: false, checksum, onConflict, remembers: false, conflictName: (name) => name },
+  )
+  const steps = all.filter((step) => step.do !== 'keep')
+  if (planned !== undefined) requireSamePlan(planned, steps.filter(isChange).map(planLine))
+  return steps
+}
+
+function requireCreating(container: RemoteNode): void {
+  if (container.permissions?.create !== false) return
+  throw new SyncError('permission', 'FORBIDDEN', 'You may not put files into this room', {
+    hint: 'Ask the administrator of the room for the permission to create.',
+  })
+}
+
+/** Everything that is to be uploaded, under the path that it gets below the target. */
+async function scanSources(
+  context: RunContext,
+  sources: readonly string[],
+  { contents = false, selection: options = {}, names, oneFileSystem = false }: UploadOptions,
+  signal: AbortSignal,
+) {
+  const items = new Map<string, LocalEntry>()
+  const failures: EntryFailure[] = []
+  const missing: EntryFailure[] = []
+  const unaccepted: EntryFailure[] = []
+  const blocked = createBlocked()
+  let [files, ignored] = [0, 0]
+  const block = (path: readonly string[], error: SyncError) => {
+    failures.push({ path: showPath(path), error })
+    blocked.add(keyOf(path))
+  }
+  const add = (entry: LocalEntry) => {
+    if (entry.kind === 'file') files++
+    takeIn(entry, { items, names, block })
+  }
+  for (const source of sources) {
+    const top = openSource(source)
+    const selection = createSelection(options, context.clock.now(), context.rules?.look())
+    const found = new Set<string>()
+    if (top.kind === 'file') {
+      const isIn = selection.takes(top.path, 'file') && selection.takesFile(top.size, top.mtimeMs)
+      if (isIn) add(top)
+      else ignored++
+      continue
+    }
+    const prefix = contents ? [] : top.path
+    if (!contents) add(top)
+    const below = (path: readonly string[]) => path.slice(prefix.length)
+    ignored += await walk(top.source, prefix, {
+      signal,
+      onDirectory: (directory, path) => selection.enter(directory, below(path)),
+      accept(entry) {
+        const { path, kind, size, mtimeMs, dev } = entry
+        const isIn =
+          selection.takes(below(path), kind) &&
+          !(kind === 'directory' && oneFileSystem && dev !== top.dev) &&
+          (kind === 'directory' || selection.takesFile(size, mtimeMs))
+        if (!isIn) ignored++
+        return isIn
+      },
+      onEntry(entry) {
+        found.add(keyOf(below(entry.path)))
+        add(entry)
+      },
+      onFailure({ path, error }) {
+        failures.push({ path, error })
+        blocked.add(keyOf(path.split('/')))
+      },
+    })
+    for (const failure of selection.missing((key) => key === '' || found.has(key))) missing.push(failure)
+    for (const failure of selection.unaccepted) unaccepted.push(failure)
+  }
+  return { items, files, ignored, failures, missing, blocked, selection: { unaccepted } }
+}
+
+/** Lists only the part of the target that the sources could meet. */
+function listMet(
+  api: Api,
+  container: RemoteNode,
+  roomId: number,
+  { items }: { readonly items: ReadonlyMap<string, LocalEntry> },
+  names: Names | undefined,
+  signal: AbortSignal,
+): Promise<RemoteEntry[]> {
+  const here = (path: readonly string[]) => {
+    try {
+      return keyOf(path.map((name) => localName(name, { names })))
+    } catch {
+      return undefined // no disk could have it
+    }
+  }
+  const enter = ({ path }: RemoteEntry) => {
+    const key = here(path)
+    return key !== undefined && items.get(key)?.kind === 'directory'
+  }
+  return readRemoteTree(api, container, roomId, { enter, signal })
+}
+
+interface Listed {
+  readonly node: RemoteNode
+  readonly roomId: number
+  /** Name of the source, and the way down from it. */
+  readonly top: string
+  readonly below: readonly string[]
+}
+
+async function listSource(api: Api, source: string, signal: AbortSignal): Promise<Listed[]> {
+  const { node, roomId } = await requireRemote(api, source, signal)
+  const top = { node, roomId, top: node.name, below: [] }
+  if (node.type === 'file') return [top]
+  const all = [top as Listed]
+  for (const { path: below, ...entry } of await readRemoteTree(api, node, roomId, { signal })) {
+    if (entry.node.type !== 'file' || below.at(-1) !== MANIFEST_NAME) all.push({ ...entry, top: node.name, below })
+  }
+  return all
+}
+
+/** Whether something at the server takes part, by the name it gets here. */
+function isTaken({ node, below }: Listed, selection: Selection, names: Names | undefined): boolean {
+  const kind = node.type === 'file' ? 'file' : 'directory'
+  if (selection.isEverything || (below.length === 0 && kind === 'directory')) return true
+  const path = (below.length === 0 ? [node.name] : below).map((name) => {
+    try {
+      return localName(name, { names })
+    } catch {
+      return name
+    }
+  })
+  // A rule against a directory is one against all that is in it.
+  for (let depth = 1; depth < path.length; depth++) {
+    if (!selection.takes(path.slice(0, depth), 'directory')) return false
+  }
+  const modifiedAt = node.timestampModification ?? node.updatedAt ?? 0
+  return selection.takes(path, kind) && (kind === 'directory' || selection.takesFile(node.size ?? 0, modifiedAt))
+}
+
+/** What stands at these places on the disk, which is not changed. */
+function lookAtPlaces(root: string, wanted: ReadonlyMap<string, RemoteItem>, signal: AbortSignal) {
+  const items = new Map<string, LocalEntry>()
+  const failures: EntryFailure[] = []
+  /** Where nothing can be put. That is told of them, not again of all that would be in them. */
+  const blocked = createBlocked()
+  for (const [key, { path, kind }] of wanted) {
+    if (signal.aborted) throw cancelled(signal)
+    if (blocked.has(key)) continue
+    const source = join(root, ...path)
+    const fail = (error: SyncError) => {
+      failures.push({ path: showPath(path), error })
+      blocked.add(key)
+    }
+    let info: Stats | undefined
+    try {
+      info = lookAt(source)
+    } catch (error) {
+      fail(toSyncError(localError(error, 'look at the target')))
+      continue
+    }
+    if (info === undefined) continue
+    if (kind === 'directory' && !info.isDirectory()) fail(inTheWay(source))
+    else if (kind === 'file' && !info.isFile()) fail(notAFile())
+    else items.set(key, entryAt(info, kind, path, source))
+  }
+  return { items, failures, blocked }
+}
+
+function entryAt(info: Stats, kind: LocalEntry['kind'], path: readonly string[], source: string): LocalEntry {
+  const { size, mtimeMs, ctimeMs, ino, dev } = info
+  return { kind, path, source, size: kind === 'file' ? size : 0, mtimeMs, ctimeMs, ino, dev }
+}
+
+const notAFile = () =>
+  new SyncError('conflict', 'LOCAL_NOT_A_FILE', 'Something that is not a file has this name', {
+    hint: 'Move it away, then run again.',
+  })
+
+/** True when a file that was given one time has the other on this disk, and the size is right. */
+function isAlike(disk: Target, local: LocalEntry, { size, timestampModification, updatedAt }: RemoteNode): boolean {
+  const wanted = timestampModification ?? updatedAt
+  if (local.size !== size || wanted === undefined) return false
+  const found = local.mtimeMs
+  if (sameTime(wanted, found) || Math.abs(wanted - found) < disk.resolutionMs) return true
+  try {
+    return sameTime(disk.heldTime(wanted), found)
+  } catch {
+    return false
+  }
+}
+
+function* directoriesOf(items: ReadonlyMap<string, RemoteItem>): Generator<readonly string[]> {
+  yield []
+  for (const { kind, path } of items.values()) if (kind === 'directory') yield path
+}
+
+function requireDirectory(target: string): void {
+  try {
+    if (statSync(target).isDirectory()) return
+  } catch {
+    return // it is made, and what prevents that is told then
+  }
+  throw new SyncError('usage', 'TARGET_IS_FILE', `The local target is not a directory: ${target}`, {
+    hint: 'Name a directory; the files are put into it under their own names.',
+  })
+}
+
+/** The directory itself, or what it would be made in. */
+function nearestDirectory(path: string): string {
+  for (let at = resolve(path); ; at = dirname(at)) if (existsSync(at) || at === dirname(at)) return at
+}
