@@ -1,6 +1,7 @@
 import { createContentCheck } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
+import type { Home } from '../local/home.ts'
 import type { Names } from '../local/names.ts'
 import { openStable } from '../local/stable-read.ts'
 import { type DownloadContext, openFileKey } from '../transfer/content.ts'
@@ -25,6 +26,8 @@ export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
   readonly onEvent?: ((event: RunEvent) => void) | undefined
   /** Which rules of others somebody has accepted. Absent: all count. */
   readonly rules?: HeldRules
+  /** Where runs keep what they remember, their locks and journals. */
+  readonly home?: Home
   /** Tells when the server says that it is too busy; returns how to stop listening. */
   readonly onBusy?: ((listener: () => void) => () => void) | undefined
   /** Asks a person; absent: there is nobody. */
