@@ -2,8 +2,12 @@
  * The composition root: the only file that wires real parts together. One client is one account on one server.
  * @module
  */
+import { randomUUID } from 'node:crypto'
 import { lookup } from 'node:dns/promises'
+import { rm } from 'node:fs/promises'
 import { isIP } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { Password } from '../crypto/index.ts'
 import { ACCOUNT_PATH } from './api/account.ts'
 import { type Api, judgeAnswer } from './api/api.ts'
@@ -14,15 +18,15 @@ import { type RatePlan, withRate } from './http/rate.ts'
 import { createRetry } from './http/retry.ts'
 import type { Send } from './http/types.ts'
 import { createDialer, type DialerOptions } from './http/undici.ts'
+import { type Home, homePaths } from './local/home.ts'
 import type { Authorizer } from './session/authorizer.ts'
 import type { GrantStore } from './session/grant-store.ts'
 import { type RetryEvent, Session } from './session/open.ts'
-import { runDownload } from './sync/download-run.ts'
 import { createHeldRules } from './sync/held-rules.ts'
-import type { RunSummary } from './sync/outcome.ts'
-import type { DownloadOptions, RunContext, RunEvent, UploadOptions } from './sync/run.ts'
-import { runSync, type SyncOptions, type SyncSummary } from './sync/sync-run.ts'
-import { runUpload } from './sync/upload-run.ts'
+import { runSync, type SyncOptions } from './sync/jobs/pair.ts'
+import { type DownloadOptions, runDownload, runUpload, type UploadOptions } from './sync/jobs/transfer.ts'
+import type { RunContext, RunEvent } from './sync/run.ts'
+import type { SyncSummary } from './sync/run-job.ts'
 import { createFileKeyCache } from './transfer/file-key-cache.ts'
 import { createKeyring, type Keyring } from './transfer/keyring.ts'
 import { createPins } from './transfer/pins.ts'
@@ -38,12 +42,16 @@ export interface ClientOptions {
   readonly store?: GrantStore
   /** The encryption password; asked for at most once, when a key pair has to be unlocked. */
   readonly keyPassword?: () => Promise<Password>
-  /** Where unwrapped file keys are kept, sealed, for later clients of this user. Default: nowhere. */
-  readonly keyCache?: { readonly directory: string; readonly userId: number }
-  /** Where members' keys and encrypted rooms are remembered for later clients. Default: memory. */
-  readonly pins?: { readonly directory: string }
-  /** Where it is remembered which rule files (`.syncignore`) came from a server and wait for `accept`. Default: memory. */
-  readonly rules?: { readonly directory: string }
+  /**
+   * Private directory (made with mode 0700) of all that is kept for later clients: members' keys and encrypted rooms, rules that
+   * wait for `accept`, unwrapped file keys (sealed), states of pairs and sets, journals and locks. Clients of all accounts may
+   * share it. Default: nothing outlives the client; what runs need on a disk is in a temporary directory until it is closed.
+   */
+  readonly directory?: string
+  /** Name of this login in that directory. Default: address of the server and id of the user, which is asked for once. */
+  readonly account?: string
+  /** Keep unwrapped file keys in the directory. Default true. */
+  readonly keyCache?: boolean
   /**
    * Hands file keys also to members whose keys were never seen before, and pins those. Default: false, since it is the server
    * that says who is a member.
@@ -72,9 +80,9 @@ export interface Client {
   /** What runs work with. */
   readonly context: RunContext
   /** Uploads local files and directories into a remote room or folder. See `runUpload`. */
-  upload(sources: readonly string[], target: string, options?: UploadOptions): Promise<RunSummary>
+  upload(sources: readonly string[], target: string, options?: UploadOptions): Promise<SyncSummary>
   /** Downloads remote files and folders into a local directory. See `runDownload`. */
-  download(sources: readonly string[], target: string, options?: DownloadOptions): Promise<RunSummary>
+  download(sources: readonly string[], target: string, options?: DownloadOptions): Promise<SyncSummary>
   /** Brings a local directory and a remote room or folder together. See `runSync`. */
   sync(local: string, remote: string, options: SyncOptions): Promise<SyncSummary>
   /** Wipes keys and closes connections. */
@@ -147,10 +155,12 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     )
     return (await storage).send(request)
   }
+  // Nobody can guess a temporary one; it is made when something is put into it.
+  const paths = homePaths(options.directory ?? join(tmpdir(), `sealsync-${randomUUID()}`))
   const pins = createPins({
     origin,
     clock,
-    directory: options.pins?.directory,
+    directory: options.directory && paths.pins,
     trustNew: options.trustNewMembers,
     onEvent: options.onEvent,
   })
@@ -161,15 +171,24 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     sendPlain: retry(withRate(storageSend, options.limitRate ?? {}, clock)),
     ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
   }
-  const cache = options.keyCache && createFileKeyCache({ ...options.keyCache, origin, clock })
+  const cache =
+    options.directory === undefined || options.keyCache === false
+      ? undefined
+      : createFileKeyCache({ directory: paths.fileKeys, origin, clock })
   const keyring = createKeyring(api, options.keyPassword ?? noPassword, cache, pins)
-  const rules = createHeldRules(options.rules?.directory)
+  const rules = createHeldRules(options.directory && paths.rules)
+  const home: Home = {
+    ...paths,
+    isLasting: options.directory !== undefined,
+    account: async (signal) => options.account ?? `${origin} ${await keyring.userId(signal)}`,
+  }
   const context: RunContext = {
     api,
     keyring,
     clock,
     random,
     rules,
+    home,
     onEvent: options.onEvent,
     onBusy,
     confirm: options.confirm,
@@ -189,6 +208,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
       await pins.close()
       await session.close()
       await (await storage)?.close()
+      if (options.directory === undefined) await rm(paths.directory, { recursive: true, force: true })
     },
   }
 }

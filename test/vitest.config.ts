@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
+import { LongestFirst } from './sequence.ts'
 
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url))
 const engine = (name: string) => ({ alias: { '#primitives': path(`../crypto/primitives/${name}.ts`) } })
@@ -16,6 +17,7 @@ export default defineConfig({
   test: {
     // They start processes and servers of their own, so many only wait for each other; a third one works where two wait for time.
     maxWorkers: 3,
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         root: path('..'),

@@ -4,7 +4,7 @@
  * need it.
  * @module
  */
-import { SETTINGS, variableOf } from './settings.ts'
+import { SETTINGS, variableOf } from './options/settings.ts'
 
 const PREFIXES = ['SEALSYNC_', 'OVH_']
 

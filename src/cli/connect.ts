@@ -5,7 +5,7 @@ import { SyncError } from '../errors.ts'
 import type { GrantStore, StoreKind } from '../session/grant-store.ts'
 import type { RunEvent } from '../sync/run.ts'
 import { openBrowser } from './browser.ts'
-import { type Context, grantName, keyCachePath, keyPassword, pinPath, requireProfile, rulesPath } from './context.ts'
+import { accountName, type Context, grantName, keyPassword, requireProfile } from './context.ts'
 import { display } from './display.ts'
 import { type Output, waitingLine } from './output.ts'
 import { homeDirectory, listProfiles, loadProfile, type Profile } from './profile.ts'
@@ -94,11 +94,9 @@ export async function connect(
     authorizer: await createAuthorizer(profile.method, profile.login ?? {}),
     store,
     keyPassword: keyPassword(context, profile),
-    ...(settings.text('key-cache') === 'off'
-      ? {}
-      : { keyCache: { directory: keyCachePath(), userId: profile.userId } }),
-    pins: { directory: pinPath() },
-    rules: { directory: rulesPath() },
+    directory: homeDirectory(),
+    account: accountName(profile),
+    keyCache: settings.text('key-cache') !== 'off',
     trustNewMembers: settings.flag('trust-new-members') || (isInteractive() && !output.json),
     transport: await transportOf(settings, profile.server),
     ...(retryForMs === undefined ? {} : { retryForMs }),

@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import type { Command } from 'commander'
 import { SyncError } from '../errors.ts'
+import { homePaths } from '../local/home.ts'
 import type { Names } from '../local/names.ts'
 import { createOutput, type Output } from './output.ts'
 import { homeDirectory, loadProfile, type Profile, profileOptions } from './profile.ts'
@@ -128,18 +129,17 @@ export const keyPassword =
       ),
     })
 
-export const lockPath = (name: string): string => join(homeDirectory(), 'locks', name)
+const home = () => homePaths(homeDirectory())
+
+export const lockPath = (name: string): string => join(home().locks, name)
 
 /** What an interrupted run leaves for the next one of the same account and places. */
-export const journalPath = (name: string): string => join(homeDirectory(), 'journal', name)
+export const journalPath = (name: string): string => join(home().journals, name)
 
-export const keyCachePath = (): string => join(homeDirectory(), 'file-keys')
+export const keyCachePath = (): string => home().fileKeys
 
 /** States of synchronized pairs. */
-export const statesPath = (): string => join(homeDirectory(), 'sync')
-
-/** What is known of members' keys and of encrypted rooms. */
-export const pinPath = (): string => join(homeDirectory(), 'pins')
+export const statesPath = (): string => home().states
 
 /** Which rules came from servers and wait for somebody. */
-export const rulesPath = (): string => join(homeDirectory(), 'rules')
+export const rulesPath = (): string => home().rules

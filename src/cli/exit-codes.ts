@@ -64,7 +64,7 @@ const ORDER = [1, 7, 9, 13, 4, 10, 6, 5, 12, 3]
  * partial, unless it is about integrity, safety, keys, conflicts, our own bugs, or the local target of a download.
  */
 export function exitCodeOfRun(
-  summary: Pick<RunSummary, 'failed' | 'pending' | 'stoppedBy'>,
+  summary: Pick<RunSummary, 'failed' | 'pending'> & { readonly stoppedBy?: SyncError | undefined },
   direction: 'upload' | 'download',
 ): number {
   if (summary.stoppedBy?.class === 'cancelled') return signalExit(summary.stoppedBy)

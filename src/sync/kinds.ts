@@ -182,12 +182,18 @@ export function settleKinds(
   function conflict(key: string, link: readonly string[] | undefined): SyncStep {
     const path = link ?? local.get(key)!.path
     const what = (kind: string) => (kind === 'file' ? 'a file' : 'a directory')
-    const [mine, theirs] = [link === undefined ? what(local.get(key)!.kind) : 'a link', what(remote.get(key)!.kind)]
-    const hint = options.delete
-      ? mayDelete
-        ? 'Look at both, then rename or remove one, or run again with --on-conflict overwrite: the old one goes into the bin.'
-        : 'A first run, and one that could not see everything, deletes nothing. Run again.'
-      : 'Run again with --delete: the old one goes into the bin. Or rename or remove one of them.'
+    const [mine, theirs] = [
+      link === undefined ? what(local.get(key)!.kind) : 'a link or a device',
+      what(remote.get(key)!.kind),
+    ]
+    const hint =
+      options.remembers === false
+        ? 'Rename it, or move it away, then run again.'
+        : options.delete
+          ? mayDelete
+            ? 'Look at both, then rename or remove one, or run again with --on-conflict overwrite: the old one goes into the bin.'
+            : 'A first run, and one that could not see everything, deletes nothing. Run again.'
+          : 'Run again with --delete: the old one goes into the bin. Or rename or remove one of them.'
     const error = kindsDiffer(`Here it is ${mine}, on the server ${theirs}`, hint)
     return { do: 'conflict', key, path, reason: 'kinds differ', error }
   }

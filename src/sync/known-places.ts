@@ -3,6 +3,7 @@ import type { RemoteNode } from '../api/wire.ts'
 import { localName, type Names, sameNameKey } from '../local/names.ts'
 import { createKnownContents, type KnownContents } from './known-contents.ts'
 import { parseRemotePath } from './remote-path.ts'
+import type { StatePlace } from './run.ts'
 import { keyOf } from './scan.ts'
 import { listPairs, openState, type Pair, stateDirectory } from './state.ts'
 
@@ -13,13 +14,6 @@ export interface KnownPlaces {
    * @throws {SyncError} as `KnownContents.judge`.
    */
   judge(path: readonly string[], node: RemoteNode, seal: string | undefined): void
-}
-
-/** Where states of pairs are, and whose. */
-export interface StatePlace {
-  /** Private directory of all states. */
-  readonly directory: string
-  readonly account: string
 }
 
 interface Known {
@@ -45,6 +39,7 @@ export async function readKnownPlaces(
   const wanted = remotes.map((remote) => parseRemotePath(remote))
   const known: Known[] = []
   for (const pair of await listPairs(directory, account)) {
+    if (pair.transfer !== undefined) continue
     const root = parseRemotePath(pair.remote)
     if (wanted.some((path) => isAt(path, root) || isAt(root, path))) known.push(await read(directory, pair, root))
   }

@@ -6,7 +6,6 @@
 import { setMaxListeners } from 'node:events'
 import pLimit from 'p-limit'
 import { isDiskFatal, SyncError, systemCode, toSyncError } from '../errors.ts'
-import type { PlanLine } from './plan-file.ts'
 import type { EntryFailure } from './tree.ts'
 
 /**
@@ -35,8 +34,6 @@ export interface RunSummary {
   readonly pending?: readonly Pending[]
   /** What stopped the run before its end. */
   readonly stoppedBy?: SyncError
-  /** Of a dry run: what would be done. */
-  readonly steps?: readonly PlanLine[]
 }
 
 /** What would hit other entries as well: trying again might help, but did not. */

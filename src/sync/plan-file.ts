@@ -2,6 +2,7 @@
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { bytesOf, type Direction, type SyncStep } from './reconcile.ts'
+import type { Pair } from './state.ts'
 import { showPath } from './tree.ts'
 
 /** One line of a plan. */
@@ -79,21 +80,54 @@ function identity(local: { size: number; mtimeMs: number } | undefined, node: Re
 }
 
 /** A plan with all it needs to be made again. */
-export const transferPlanOf = (
-  { direction, sources, target }: Pick<TransferPlan, 'direction' | 'sources' | 'target'>,
-  options: TransferPlan['options'],
-  steps: readonly PlanLine[],
+export function planFileOf(
+  { local, remote, transfer }: Pair,
+  direction: PlanFile['direction'],
+  options: Recordable,
+  steps: readonly SyncStep[],
   now: number,
-): TransferPlan => ({
-  format: 'sealsync-plan',
-  version: 1,
-  createdAt: new Date(now).toISOString(),
-  direction,
-  sources,
-  target,
-  options,
-  steps,
-})
+): PlanFile {
+  const common = {
+    format: 'sealsync-plan',
+    version: 1,
+    createdAt: new Date(now).toISOString(),
+    options: recordedOf(options),
+    steps: steps.filter(isChange).map(planLine),
+  } as const
+  if (direction === 'upload' || direction === 'download') {
+    const target = direction === 'upload' ? remote : local
+    return { ...common, direction, sources: transfer?.sources ?? [], target }
+  }
+  return { ...common, direction, local, remote }
+}
+
+/** The options that decide what a run does. */
+interface Recordable {
+  readonly delete?: boolean | undefined
+  readonly checksum?: boolean | undefined
+  readonly contents?: boolean | undefined
+  readonly onConflict?: string | undefined
+  readonly prefer?: string | undefined
+  readonly oneFileSystem?: boolean | undefined
+  readonly names?: string | undefined
+  readonly manifest?: boolean | undefined
+  readonly selection?: object | undefined
+}
+
+/** What another run has to be told to do the same. */
+export function recordedOf(options: Recordable): Readonly<Record<string, unknown>> {
+  const { checksum = false, oneFileSystem = false, names = 'report', manifest = true, selection = {} } = options
+  const { delete: deletes, contents, onConflict, prefer } = options
+  const given = { delete: deletes, contents, onConflict, prefer }
+  return {
+    checksum,
+    oneFileSystem,
+    names,
+    selection,
+    ...(manifest ? {} : { manifest }),
+    ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
+  }
+}
 
 /**
  * Compares what was planned with what would be done now.

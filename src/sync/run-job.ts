@@ -51,7 +51,7 @@ export interface Limits {
   readonly signal?: AbortSignal | undefined
 }
 
-export interface SyncSummary extends Omit<RunSummary, 'steps'> {
+export interface SyncSummary extends RunSummary {
   /** As in events, `sync runs` and `undo`. Empty: nothing was done, or nothing is remembered of it. */
   readonly runId: string
   readonly pair: Pair

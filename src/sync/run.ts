@@ -1,6 +1,7 @@
 import { createContentCheck } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
+import type { Home } from '../local/home.ts'
 import { openStable } from '../local/stable-read.ts'
 import { type DownloadContext, openFileKey } from '../transfer/content.ts'
 import type { TransferEvent } from '../transfer/events.ts'
@@ -21,10 +22,27 @@ export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
   readonly onEvent?: ((event: RunEvent) => void) | undefined
   /** Which rules of others somebody has accepted. Absent: all count. */
   readonly rules?: HeldRules
+  /** Where runs keep what they remember, their locks and journals. */
+  readonly home?: Home
   /** Tells when the server says that it is too busy; returns how to stop listening. */
   readonly onBusy?: ((listener: () => void) => () => void) | undefined
   /** Asks a person; absent: there is nobody. */
   readonly confirm?: ((question: string) => Promise<boolean>) | undefined
+}
+
+/** Private directory of all states, and whose they are. */
+export interface StatePlace {
+  readonly directory: string
+  readonly account: string
+}
+
+/** Where the client keeps what runs remember; `undefined` when it keeps nothing. */
+export async function stateOf(
+  { home }: Pick<RunContext, 'home'>,
+  signal: AbortSignal | undefined,
+): Promise<StatePlace | undefined> {
+  if (home === undefined || !home.isLasting) return undefined
+  return { directory: home.states, account: await home.account(signal) }
 }
 
 /** Files in flight unless told otherwise. */

@@ -196,7 +196,17 @@ export async function scanRemote(
 /** Remote entries (parents before children) by the places they have on this disk. */
 export function arrangeRemote(
   entries: Iterable<{ readonly node: RemoteNode; readonly path: readonly string[]; readonly roomId: number }>,
-  { selection, blocked, foldCase, names }: Pick<ScanOptions, 'selection' | 'blocked' | 'names'> & { foldCase: boolean },
+  {
+    selection,
+    blocked,
+    foldCase,
+    names,
+    takesManifest = false,
+  }: Pick<ScanOptions, 'selection' | 'blocked' | 'names'> & {
+    foldCase: boolean
+    /** What a push has left at the top is a file like others. */
+    takesManifest?: boolean
+  },
 ): RemoteScan {
   const items = new Map<string, RemoteItem>()
   const failures: EntryFailure[] = []
@@ -206,7 +216,7 @@ export function arrangeRemote(
   let ignored = 0
   let manifest: RemoteNode | undefined
   for (const { node, path: remotePath, roomId } of entries) {
-    if (remotePath.length === 1 && isManifest(node)) {
+    if (!takesManifest && remotePath.length === 1 && isManifest(node)) {
       manifest = node
       continue
     }
@@ -225,7 +235,7 @@ export function arrangeRemote(
     const kind = node.type === 'file' ? 'file' : 'directory'
     const modifiedAt = node.timestampModification ?? node.updatedAt ?? 0
     const isOut = !selection.takes(path, kind) || (kind === 'file' && !selection.takesFile(node.size ?? 0, modifiedAt))
-    if (isOut || isTemporaryName(name)) {
+    if (isOut || (isTemporaryName(name) && !(takesManifest && isManifest(node)))) {
       ignored++
       blocked.add(key)
       continue

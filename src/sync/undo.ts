@@ -4,6 +4,7 @@
  * @module
  */
 import { readlinkSync, renameSync, rmdirSync, type Stats, unlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { deleteNode, getNode, listChildren, moveNodes, updateFile, updateFolder } from '../api/nodes.ts'
 import { restoreDeleted } from '../api/recycle-bin.ts'
@@ -11,6 +12,7 @@ import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { escapeName, type NameRules } from '../local/names.ts'
 import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
+import { sameTime } from './conflicts.ts'
 import { createLocalBin, dropFromBin } from './local-bin.ts'
 import { carryOutMove, finishMove, lookAt, markOf, move } from './local-move.ts'
 import { localChange } from './records.ts'
@@ -18,7 +20,8 @@ import { recover } from './recovery.ts'
 import { ensureFolder, resolveRemote } from './remote-path.ts'
 import { never, type RunContext } from './run.ts'
 import { keyOf, lookLocal } from './scan.ts'
-import type { Deed, LocalMark, SyncState } from './state.ts'
+import type { Deed, LocalMark, Origin, SyncState } from './state.ts'
+import type { LocalEntry } from './tree.ts'
 
 export interface UndoResult {
   readonly undone: readonly Deed[]
@@ -53,7 +56,8 @@ export async function undoRun(
   const undone: Deed[] = []
   const skipped: { deed: Deed; error: SyncError }[] = []
   const rules = state.runs().find(({ id }) => id === runId)?.options as NameRules | undefined
-  const tree = createSafeTree(state.pair.local)
+  // An upload changes nothing here, and has no root.
+  const tree = createSafeTree(state.pair.transfer?.direction === 'upload' ? tmpdir() : state.pair.local)
   const take = createTaker(context, state, tree, ownId, (name) => escapeName(name, { names: rules?.names }), signal)
   // What is older comes back on purpose.
   state.readmit(deeds.flatMap(({ deed }) => keysOf(deed)))
@@ -120,11 +124,13 @@ function createTaker(
     const { found, missing } = await resolveRemote(api, remotePath(components), signal)
     return missing.length === 0 ? found.at(-1) : undefined
   }
-  function requireUntouched(components: readonly string[]): void {
+  function requireUntouched(components: readonly string[], origin: Origin | undefined): void {
     const [entry, record] = [lookLocal(root, components), records.get(keyOf(components))]
-    if (entry === undefined || record === undefined || localChange(record, entry) !== 'same') {
-      throw changed('It was changed on this disk since')
-    }
+    const isAsMade = (now: LocalEntry) =>
+      record === undefined
+        ? origin !== undefined && now.size === origin.node.size && sameTime(origin.node.modified, now.mtimeMs)
+        : localChange(record, now) === 'same'
+    if (entry === undefined || !isAsMade(entry)) throw changed('It was changed on this disk since')
   }
   /** Puts something back that a bin holds; never over anything. */
   function putBack(binPath: string, components: readonly string[], was: LocalMark): void {
@@ -203,7 +209,7 @@ function createTaker(
           return
         }
         if (lookAt(join(root, ...path)) === undefined) return
-        requireUntouched(path)
+        requireUntouched(path, deed.origin)
         bin.take(path)
         return
       case 'replaced-local': {
@@ -214,7 +220,7 @@ function createTaker(
           now !== undefined && (kept === undefined ? !isNew && isSame(now, deed.was) : kept.ino === now.ino)
         if (now !== undefined && !isBack) {
           if (kept === undefined) throw changed('The bin does not have it any more')
-          requireUntouched(path)
+          requireUntouched(path, deed.origin)
           bin.take(path)
         }
         return putBack(deed.bin, path, deed.was)

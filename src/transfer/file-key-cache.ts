@@ -1,6 +1,5 @@
 /**
- * A cache of unwrapped file keys, so that RSA is paid once per file ever. One file per account and key pair version: a header,
- * then records of a fixed length, each sealed by itself (crypto/file-key-sealer.ts). Losing any of it costs time only, so
+ * A cache of unwrapped file keys, so that RSA is paid once per file ever. One file per key pair: a header, then records of a fixed length, each sealed by itself (crypto/file-key-sealer.ts). Losing any of it costs time only, so
  * whatever is damaged, foreign or cut is passed over, and no failure here is a failure of anybody's transfer.
  * @module
  */
@@ -18,7 +17,6 @@ export interface FileKeyCacheOptions {
   /** Of the caches; private. */
   readonly directory: string
   readonly origin: string
-  readonly userId: number
   readonly clock: Clock
   /** Records per file at most. Default 100,000 (10.4 MB). */
   readonly maxRecords?: number
@@ -53,17 +51,16 @@ interface Shelf {
 }
 
 export function createFileKeyCache(options: FileKeyCacheOptions): FileKeyCache {
-  const { directory, origin, userId, clock, maxRecords = MAX_RECORDS } = options
-  const account = `${origin}\0${userId}`
-  const name = createHash('sha256').update(account).digest('hex').slice(0, 32)
+  const { directory, origin, clock, maxRecords = MAX_RECORDS } = options
   const shelves = new Map<UserKeyPair, Shelf>()
   let writing: Promise<void> = Promise.resolve()
 
   function shelfOf(pair: UserKeyPair): Shelf {
     let shelf = shelves.get(pair)
     if (shelf === undefined) {
-      const sealer = createFileKeySealer(pair, account)
-      const path = join(directory, `${name}-${pair.version}${SUFFIX}`)
+      const sealer = createFileKeySealer(pair, origin)
+      const id = createHash('sha256').update(`${origin}\0${pair.publicKey.fingerprint}`).digest('hex').slice(0, 32)
+      const path = join(directory, `${id}-${pair.version}${SUFFIX}`)
       // Says which key pair the file is of, to nobody but its owner.
       const header = Buffer.concat([MAGIC, sealer.idOf('')])
       shelf = { path, sealer, header, pending: [] }

@@ -93,7 +93,7 @@ describe.each(['s3', 'classic'] as const)('upload and download over the %s route
     writeFileSync(world.path('back/dir/emoji 🦭🔐'), 'mine!')
     const kept = await world.transfer(['download', '/room/dir', world.path('back')])
     expect(kept.code).toBe(12)
-    expect(kept.summary.failed.map((entry) => entry.code)).toContain('LOCAL_DIFFERS')
+    expect(kept.summary.failed.map((entry) => entry.code)).toContain('TARGET_DIFFERS')
     expect(readFileSync(world.path('back/dir/emoji 🦭🔐'), 'utf8')).toBe('mine!')
     const replaced = await world.transfer([
       'download',
@@ -119,7 +119,7 @@ describe.each(['s3', 'classic'] as const)('upload and download over the %s route
     expect((await up('fail')).transferred).toBe(1)
     makeTree(world.path('conflict'), { 'f.txt': 'second' })
     at(1_000_000)
-    expect(await up('fail')).toMatchObject({ exitCode: 12, failed: [{ code: 'EXISTS' }] })
+    expect(await up('fail')).toMatchObject({ exitCode: 12, failed: [{ code: 'TARGET_DIFFERS' }] })
     expect(await up('skip')).toMatchObject({ exitCode: 0, skipped: 1 })
     expect(await up('newer')).toMatchObject({ exitCode: 0, skipped: 1 })
     expect(await up('rename')).toMatchObject({ exitCode: 0, transferred: 1 })
@@ -191,7 +191,7 @@ describe.each(['s3', 'classic'] as const)('upload and download over the %s route
     mkdirSync(world.path('blocked/more/z'), { recursive: true })
     const down = await world.transfer(['download', '/plain/more', world.path('blocked')])
     expect(down.code).toBe(12)
-    expect(down.summary).toMatchObject({ transferred: 1, failed: [{ path: 'more/z', code: 'LOCAL_NOT_A_FILE' }] })
+    expect(down.summary).toMatchObject({ transferred: 1, failed: [{ path: 'more/z', code: 'KINDS_DIFFER' }] })
   })
 
   test('cat prints exactly the content, also of a large file', async () => {

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { systemRandom } from '../../src/environment.ts'
 import { BIN_NAME } from '../../src/local/atomic-file.ts'
-import { runSync, type SyncOptions } from '../../src/sync/sync-run.ts'
+import { runSync, type SyncOptions } from '../../src/sync/jobs/pair.ts'
 import { createWorld, makeTree, type World } from '../support/cli.ts'
 
 let world: World

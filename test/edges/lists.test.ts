@@ -16,8 +16,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { deleteNode, moveNodes, updateFile } from '../../src/api/nodes.ts'
 import type { Client } from '../../src/client.ts'
 import { createHeldRules } from '../../src/sync/held-rules.ts'
+import type { SyncOptions } from '../../src/sync/jobs/pair.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
-import type { SyncOptions, SyncSummary } from '../../src/sync/sync-run.ts'
+import type { SyncSummary } from '../../src/sync/run-job.ts'
 import { createWorld, listFiles, makeTree, type World } from '../support/cli.ts'
 
 let world: World

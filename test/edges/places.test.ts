@@ -51,7 +51,7 @@ async function open(more: Partial<ClientOptions> = {}): Promise<Client> {
     authorizer: (origin) =>
       passwordAuthorizer(origin, { userName: 'anna', password: async () => accountPassword('anna') }),
     keyPassword: async () => KEY_PASSWORD,
-    pins: { directory: join(directory, 'pins') },
+    directory: join(directory, 'home'),
     ...more,
   })
   clients.push(client)

@@ -246,16 +246,25 @@ export async function uploadDirect(
     if (sent.status !== 200) throw new Error(`part: ${sent.status} ${sent.body}`)
     list.push({ partNumber: index + 1, partEtag: String(sent.headers.etag).replaceAll('"', '') })
   }
-  const reply = await person.call('PUT', `/v4/nodes/files/uploads/${uploadId}/s3`, { parts: list, ...finish })
-  return { reply, uploadId }
+  return { reply: await finishDirect(person, uploadId, { parts: list, ...finish }), uploadId }
 }
 
+/** Finishes a direct upload. What it fails with is in the answer, or in the status where the server has answered before that. */
+export async function finishDirect(person: Person, uploadId: string, body: Json): Promise<Answer> {
+  const reply = await person.call('PUT', `/v4/nodes/files/uploads/${uploadId}/s3`, body)
+  if (reply.status !== 202) return reply
+  const { status, errorDetails } = await settled(person, uploadId)
+  return status === 'error' ? { ...reply, status: errorDetails.code, json: errorDetails } : reply
+}
+
+/** The status of an upload when it is over. */
 export async function settled(person: Person, uploadId: string): Promise<Json> {
-  for (let n = 0; n < 100; n++) {
-    const reply = await person.call('GET', `/v4/nodes/files/uploads/${uploadId}`)
-    if (reply.json.status === 'done' || reply.json.status === 'error') return reply.json
+  for (;;) {
+    const { status, json } = await person.call('GET', `/v4/nodes/files/uploads/${uploadId}`)
+    if (status !== 200) throw new Error(`upload: ${status} ${JSON.stringify(json)}`)
+    if (json.status === 'done' || json.status === 'error') return json
+    await new Promise((resolve) => setTimeout(resolve, 5))
   }
-  throw new Error('upload did not settle')
 }
 
 export async function download(person: Person, fileId: number, headers: Record<string, string> = {}): Promise<Answer> {

@@ -10,6 +10,7 @@ import {
   blobsIn,
   download,
   fileKeyBody,
+  finishDirect,
   type Json,
   makeRoom,
   openUpload,
@@ -90,8 +91,7 @@ test('direct upload: what is refused', async () => {
   expect(await xml(url, ten)).toEqual([403, 'AccessDenied'])
   expect((await ask(await partUrl(ann, uploadId, 1, 10), { method: 'PUT', body: ten })).status).toBe(200)
   expect((await ask(await partUrl(ann, uploadId, 2, 10), { method: 'PUT', body: ten })).status).toBe(200)
-  const finish = async (parts: Json) =>
-    (await ann.call('PUT', `/v4/nodes/files/uploads/${uploadId}/s3`, { parts })).json
+  const finish = async (parts: Json) => (await finishDirect(ann, uploadId, { parts })).json
   expect(await finish([{ partNumber: 1, partEtag: md5(Buffer.alloc(9)) }])).toMatchObject({
     code: 400,
     errorCode: -80045,
@@ -362,7 +362,7 @@ test('name conflicts: autorename, fail, overwrite, and containers', async () => 
     (await uploadClassic(ann, room, 'dir', Buffer.from('1'), { resolutionStrategy: 'overwrite' })).json,
   ).toMatchObject({ code: 409, errorCode: -40010 })
   // A refused upload can still be finished another way.
-  const again = await ann.call('PUT', `/v4/nodes/files/uploads/${direct.uploadId}/s3`, {
+  const again = await finishDirect(ann, direct.uploadId, {
     parts: [{ partNumber: 1, partEtag: md5(Buffer.from('5')) }],
   })
   expect(again.status).toBe(202)

@@ -30,6 +30,7 @@ import { addUser, type RunningServer, type ServerOptions, startServer } from '..
 import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
 import { unlockFixture } from '../crypto/support.ts'
+import { createWarmCli } from './warm-cli.ts'
 
 export const MAIN = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url))
 
@@ -46,6 +47,8 @@ export interface CliResult {
 }
 
 export interface CliOptions {
+  /** Starts the program as people do, in a process of its own; without it only what needs one gets one. */
+  readonly fresh?: boolean
   readonly env?: Record<string, string>
   readonly uid?: number
   readonly input?: string
@@ -56,8 +59,27 @@ export interface CliOptions {
   }) => Promise<void>
 }
 
-/** Runs the built command line. */
+const warm = createWarmCli()
+
+/** What a process reads when it starts, or hides at once: everything but our own settings, and the passwords. */
+const isForOneProcess = (variable: string) => !/^SEALSYNC_(?!(?:KEY_)?PASSWORD$)/.test(variable)
+
+/**
+ * Runs the built command line: in a process that has run other commands before, unless the test needs one for itself. Signals, standard
+ * input, another user and most variables always do.
+ */
 export async function runCli(home: string, args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
+  const { fresh, input, uid, during, env = {} } = options
+  const needsOwn = input !== undefined || uid !== undefined || during !== undefined
+  if (fresh || needsOwn || Object.keys(env).some(isForOneProcess)) return startCli(home, args, options)
+  const run = await warm.run(home, args, env)
+  run.release()
+  const { code, signal, stdout, stderr, json } = run
+  return { code, signal, stdout, stderr, json }
+}
+
+/** Runs the built command line in a process of its own. */
+async function startCli(home: string, args: readonly string[], options: CliOptions): Promise<CliResult> {
   const child = spawn(process.execPath, [MAIN, ...args], {
     // A server that is away for good is not waited for as long as people would.
     env: { PATH: process.env.PATH ?? '', SEALSYNC_HOME: home, SEALSYNC_RETRY_FOR: '5s', ...options.env },

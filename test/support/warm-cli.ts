@@ -1,7 +1,7 @@
 /**
  * The command line in processes that are started once and run many commands, one at a time: most of the time of a short command is to
- * start Node and to load the program. For sweeps, which run thousands. A process ends with a kill, with what nobody caught, and when it is
- * told to, so that what it left has no living owner.
+ * start Node and to load the program. A process ends with a kill, with what nobody caught, when it is told to, so that what it left has no
+ * living owner, and with the process of the tests.
  * @module
  */
 import { type ChildProcess, fork } from 'node:child_process'
@@ -43,6 +43,8 @@ export function createWarmCli(): WarmCli {
     const child = fork(CHILD, { env, execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
     all.add(child)
     child.once('exit', () => all.delete(child))
+    // Nobody has to close it: it ends when this process does.
+    child.unref()
     return child
   }
 
@@ -50,6 +52,8 @@ export function createWarmCli(): WarmCli {
     async run(home, args, env, plan) {
       const kind = plan === undefined ? 'plain' : 'shimmed'
       const child = take(kind)
+      // Until it has answered this process waits for it, and no longer.
+      child.channel?.ref()
       const answer = new Promise<Omit<CliResult, 'json'>>((resolve) => {
         const onExit = (code: number | null, signal: NodeJS.Signals | null) =>
           resolve({ code, signal, stdout: '', stderr: '' })
@@ -66,6 +70,7 @@ export function createWarmCli(): WarmCli {
       })
       const said = await answer
       child.removeAllListeners('message')
+      child.channel?.unref()
       const json = said.stdout.split('\n').flatMap((line) => (line.startsWith('{') ? [JSON.parse(line)] : []))
       return {
         ...said,

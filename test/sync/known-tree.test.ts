@@ -17,10 +17,11 @@ import {
 import { restoreDeleted } from '../../src/api/recycle-bin.ts'
 import { parseRaw, type RemoteNode } from '../../src/api/wire.ts'
 import type { Client } from '../../src/client.ts'
+import { pairOf, type SyncOptions } from '../../src/sync/jobs/pair.ts'
 import { planLine } from '../../src/sync/plan-file.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
+import type { SyncSummary } from '../../src/sync/run-job.ts'
 import { openState, stateDirectory } from '../../src/sync/state.ts'
-import { pairOf, type SyncOptions, type SyncSummary } from '../../src/sync/sync-run.ts'
 import { createWorld, makeRoom, makeTree, type World } from '../support/cli.ts'
 
 const SCRIPTS = process.env.SEALSYNC_FULL ? 100 : 15

@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Api } from '../../src/api/api.ts'
 import { systemClock, systemRandom } from '../../src/environment.ts'
-import { runDownload } from '../../src/sync/download-run.ts'
+import { runDownload } from '../../src/sync/jobs/transfer.ts'
 import { createKeyring } from '../../src/transfer/keyring.ts'
 import { freshDirectory } from '../support/files.ts'
 

@@ -17,9 +17,10 @@ import { deleteNode, listChildren, updateFile } from '../../src/api/nodes.ts'
 import { listDeleted } from '../../src/api/recycle-bin.ts'
 import type { Client } from '../../src/client.ts'
 import { SyncError } from '../../src/errors.ts'
+import type { SyncOptions } from '../../src/sync/jobs/pair.ts'
 import { isChange } from '../../src/sync/plan-file.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
-import type { SyncOptions, SyncSummary } from '../../src/sync/sync-run.ts'
+import type { SyncSummary } from '../../src/sync/run-job.ts'
 import { createWorld, makeTree, snapshot, type World } from '../support/cli.ts'
 
 let world: World

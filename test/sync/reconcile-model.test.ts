@@ -5,11 +5,11 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { RemoteNode } from '../../src/api/wire.ts'
+import { namesConflicts } from '../../src/sync/jobs/pair.ts'
 import { isChange } from '../../src/sync/plan-file.ts'
 import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from '../../src/sync/reconcile.ts'
 import { createRecord, type SyncRecord } from '../../src/sync/records.ts'
 import { createBlocked, keyOf, parentKey, type RemoteItem } from '../../src/sync/scan.ts'
-import { namesConflicts } from '../../src/sync/sync-run.ts'
 import type { LocalEntry } from '../../src/sync/tree.ts'
 
 const RUNS = process.env.SEALSYNC_FULL ? 50_000 : 2_500

@@ -13,6 +13,7 @@ import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
 import { memoryGrantStore } from '../../src/session/grant-store.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
 import { accountPassword, createWorld, KEY_PASSWORD, makeTree, user1, type World } from '../support/cli.ts'
+import { fakeClock, steadyRandom } from '../support/clock.ts'
 
 /** One request is enough for the first; for the second, several ranges are in flight. */
 const SIZES = { small: 3_000_001, large: 10 * 1024 * 1024 + 5 }
@@ -114,7 +115,10 @@ const altered = (at: number, alter: (bytes: Buffer, at: number) => Uint8Array) =
 
 const store = memoryGrantStore()
 
-/** Each has a budget of its own for repeating requests; a hasty one does not wait long for a server that has gone silent. */
+/**
+ * Each has a budget of its own for repeating requests, of which only what it waits between them is taken: how fast the machine is does not
+ * count. A hasty one does not wait long for a server that has gone silent.
+ */
 async function freshClient(isHasty = false): Promise<Client> {
   const made = createClient(world.server.url, {
     authorizer: (origin) =>
@@ -122,8 +126,7 @@ async function freshClient(isHasty = false): Promise<Client> {
     keyPassword: async () => KEY_PASSWORD,
     store,
     transport: isHasty ? { bodyTimeoutMs: 400, headersTimeoutMs: 1_000 } : {},
-    // Without jitter nothing is waited for.
-    environment: { random: { next: () => 0 } },
+    environment: { clock: fakeClock('auto', Date.now()), random: steadyRandom() },
     retryForMs: 5_000,
   })
   if (!(await store.load())) await made.session.login()

@@ -3,6 +3,7 @@ import {
   chmodSync,
   readdirSync,
   readFileSync,
+  renameSync,
   statSync,
   symlinkSync,
   truncateSync,
@@ -29,8 +30,8 @@ beforeAll(async () => {
   ;[pair, otherPair] = await Promise.all([generateKeyPair('A'), generateKeyPair('A')])
 })
 
-const make = (directory: string, more: { origin?: string; userId?: number; maxRecords?: number } = {}) =>
-  createFileKeyCache({ directory, origin: 'https://a.test', userId: 7, clock: systemClock, ...more })
+const make = (directory: string, more: { origin?: string; maxRecords?: number } = {}) =>
+  createFileKeyCache({ directory, origin: 'https://a.test', clock: systemClock, ...more })
 
 const newKey = (): FileKey => encryptBytes(randomBytes(20)).fileKey
 const has = async (cache: FileKeyCache, nodeId: number, { iv, tag, key }: FileKey, of = pair) => {
@@ -77,7 +78,6 @@ describe('a cache of file keys', () => {
     expect(await has(cache, 1, first)).toBe(false)
     expect(await cache.find(pair, 2)).toBeUndefined()
     expect(await has(cache, 0, first, otherPair)).toBe(false)
-    expect(await has(make(directory, { userId: 8 }), 0, first)).toBe(false)
     expect(await has(make(directory, { origin: 'https://b.test' }), 0, first)).toBe(false)
   })
 
@@ -90,15 +90,21 @@ describe('a cache of file keys', () => {
     expect(await has(make(directory), 1, next)).toBe(true)
   })
 
-  test('the file of another key pair is replaced', async () => {
-    const { directory, keys } = await filled(2)
-    const cache = make(directory)
+  test('each key pair has a file of its own, and one in the place of another is replaced', async () => {
+    const { directory, path, keys } = await filled(2)
     const key = newKey()
+    const cache = make(directory)
     cache.add(otherPair, 5, key)
     await cache.flush()
-    expect(readdirSync(directory)).toHaveLength(1)
+    const other = readdirSync(directory).find((name) => join(directory, name) !== path)!
     expect(await has(make(directory), 5, key, otherPair)).toBe(true)
-    expect(await foundIn(directory, keys)).toEqual([false, false])
+    expect(await foundIn(directory, keys)).toEqual([true, true])
+    renameSync(path, join(directory, other))
+    expect(await has(make(directory), 5, key, otherPair)).toBe(false)
+    const again = make(directory)
+    again.add(otherPair, 6, key)
+    await again.flush()
+    expect(await has(make(directory), 6, key, otherPair)).toBe(true)
   })
 
   test('a flipped bit anywhere costs at most its own record', async () => {

@@ -122,7 +122,7 @@ describe('an interrupted download', () => {
 
   test('keeps its bytes for progress: those that were there count as confirmed once', async () => {
     const target = await interrupted(5 * MIB)
-    const { runDownload } = await import('../../src/sync/download-run.ts')
+    const { runDownload } = await import('../../src/sync/jobs/transfer.ts')
     const { api, keyring, clock } = await world.client()
     let confirmed = 0
     const context = {

@@ -1,9 +1,12 @@
 /** What a later run does with an upload that was left in the middle of its last step. */
 import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Client, createClient } from '../../src/client.ts'
 import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
+import { transferPair } from '../../src/sync/jobs/transfer.ts'
+import { stateDirectory } from '../../src/sync/state.ts'
 import {
   accountPassword,
   createWorld,
@@ -55,7 +58,9 @@ let counter = 0
 function scene(world: World, using: Client) {
   const name = `case${++counter}`
   makeTree(world.path(name), { 'sub/big': randomBytes(SIZE) })
-  const journal = world.path('journals', `${name}.journal`)
+  const state = { directory: world.path('states'), account: 'anna' }
+  const pair = transferPair('upload', [world.path(name)], '/room', state)
+  const journal = join(stateDirectory(state.directory, pair), 'uploads')
   return {
     source: world.path(name),
     target: `/room/${name}`,
@@ -63,7 +68,7 @@ function scene(world: World, using: Client) {
     begun: () => readFileSync(journal, 'utf8'),
     run: (signal?: AbortSignal) =>
       using.upload([world.path(name)], '/room', {
-        journal,
+        state,
         partSize: 5 * 1024 * 1024,
         ...(signal === undefined ? {} : { signal }),
       }),

@@ -71,8 +71,8 @@ async function open(name: string, more: Partial<Parameters<typeof createClient>[
   return client
 }
 /** A run without anybody at a terminal. */
-const unattended = () => open('anna', { pins: { directory: machine } })
-const attended = () => open('anna', { pins: { directory: machine }, trustNewMembers: true })
+const unattended = () => open('anna', { directory: machine })
+const attended = () => open('anna', { directory: machine, trustNewMembers: true })
 
 /** Gives a member this key pair and no other. */
 async function setKey(name: string, ...numbers: number[]): Promise<void> {
@@ -296,7 +296,8 @@ describe('members', () => {
   test('10 damaged pins: nobody is new, one by one they come back, and the run goes on', async () => {
     const room = await makeRoom('bob', 'carl')
     expect(await upload(await attended(), room, 'f')).toEqual([])
-    const path = join(machine, readdirSync(machine).find((name) => name.endsWith('.pins'))!)
+    const pins = join(machine, 'pins')
+    const path = join(pins, readdirSync(pins).find((name) => name.endsWith('.pins'))!)
     const bytes = readFileSync(path)
     bytes[bytes.length - 30]! ^= 1
     writeFileSync(path, bytes)
@@ -305,7 +306,7 @@ describe('members', () => {
       [label('carl'), 'safety', 'PINS_LOST'],
     ])
     expect(events.some((event) => event.type === 'warning' && event.code === 'PINS_DAMAGED')).toBe(true)
-    expect(readdirSync(machine).some((name) => name.includes('.corrupt-'))).toBe(true)
+    expect(readdirSync(pins).some((name) => name.includes('.corrupt-'))).toBe(true)
     const anna = await attended()
     await anna.keyring.pins.trust(ids.get('bob')!, [pairs[0]!.publicKey], false)
     expect((await distribute(anna, room)).codes).toEqual(['PINS_LOST'])
@@ -324,7 +325,7 @@ describe('members', () => {
         authorizer: (origin) =>
           passwordAuthorizer(origin, { userName: 'anna', password: async () => accountPassword('anna') }),
         keyPassword: async () => KEY_PASSWORD,
-        pins: { directory: machine },
+        directory: machine,
       })
       opened.push(anna)
       await anna.session.login()

@@ -4,6 +4,7 @@ import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
 import type { Names } from '../../local/names.ts'
 import { compareTrees } from '../../sync/compare.ts'
+import { isCommand } from '../../sync/history.ts'
 import type { SyncRecord } from '../../sync/records.ts'
 import { parseRemotePath } from '../../sync/remote-path.ts'
 import { listPairs, type ManifestPin, openState, stateDirectory } from '../../sync/state.ts'
@@ -13,7 +14,6 @@ import { accountName, type Context, namesOf, statesPath, text } from '../context
 import { display, plural, showBytes } from '../display.ts'
 import { EXIT, exitCodeOfRun } from '../exit-codes.ts'
 import { createProgress, summaryFields } from '../output.ts'
-import { isDirection } from './runs.ts'
 import { requireAcceptedLists, selectionOf } from './sync.ts'
 
 /** @param contents - Compare contents by their tags, which needs all local files to be read and nothing to be transferred. */
@@ -121,13 +121,14 @@ async function knownOf(
   let names: Names | undefined
   let pin: ManifestPin | undefined
   for (const pair of await listPairs(statesPath(), account)) {
+    if (pair.transfer !== undefined) continue
     if (pair.remote !== wanted) continue
     const directory = stateDirectory(statesPath(), pair)
     const state = await openState(directory, pair, systemClock.now(), (keptAs) =>
       warn(`damaged state was put aside as ${keptAs}`),
     )
     for (const [key, record] of state.records()) known.set(key, record)
-    const last = state.runs().find(({ command }) => isDirection(command))
+    const last = state.runs().find(({ command }) => isCommand(command))
     if (last?.options?.names === 'escape') names = 'escape'
     const { manifest } = state
     if (manifest !== undefined && manifest.sequence > (pin?.sequence ?? 0)) pin = manifest

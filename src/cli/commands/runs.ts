@@ -2,42 +2,42 @@
 import { resolve } from 'node:path'
 import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
-import { MANIFEST_NAME } from '../../local/atomic-file.ts'
-import type { Direction } from '../../sync/reconcile.ts'
-import { listPairs, openState, type Pair, type RunRecord, type SyncState, stateDirectory } from '../../sync/state.ts'
-import { pairOf, type SyncOptions } from '../../sync/sync-run.ts'
-import { undoRun } from '../../sync/undo.ts'
+import { listRepeats, listRuns, listStatus, type Told, undo as undoRun } from '../../sync/history.ts'
+import { pairOf } from '../../sync/jobs/pair.ts'
+import type { StatePlace } from '../../sync/run.ts'
+import { listPairs, type Pair, type RunRecord } from '../../sync/state.ts'
 import { connect } from '../connect.ts'
 import { accountName, type Context, requireProfile, statesPath, text } from '../context.ts'
 import { display } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
 import { parseDuration } from '../settings.ts'
-import { locked, runPair, syncOptions } from './sync.ts'
+import { measured, runOne, toldOf } from './sync.ts'
 
-/** The pairs of this account, or the one that was named. */
-async function pairsOf(context: Context, local?: string, remote?: string): Promise<Pair[]> {
-  const account = accountName(await requireProfile(context))
-  const pairs = await listPairs(statesPath(), account)
-  if (local === undefined) return pairs
+/** The pairs of this account, or those that were named. */
+async function pairsOf(
+  context: Context,
+  local?: string,
+  remote?: string,
+): Promise<{ state: StatePlace; pairs: readonly Pair[] }> {
+  const state = { directory: statesPath(), account: accountName(await requireProfile(context)) }
+  const pairs = await listPairs(state.directory, state.account)
+  if (local === undefined) return { state, pairs }
   if (remote === undefined)
     throw new SyncError('usage', 'OPTION_INVALID', 'Name both, the local and the remote directory')
-  const wanted = pairOf(account, resolve(local), remote)
-  const found = pairs.filter((pair) => pair.local === wanted.local && pair.remote === wanted.remote)
-  if (found.length > 0) return found
+  const wanted = pairOf(state.account, resolve(local), remote)
+  const here = [wanted.local, resolve(local)]
+  const found = pairs.filter((pair) => here.includes(pair.local) && pair.remote === wanted.remote)
+  if (found.length > 0) return { state, pairs: found }
   throw new SyncError('usage', 'NO_RUNS', `Nothing is known of ${local} and ${remote}`, { hint: 'See: sync status' })
 }
 
-async function withState<T>(context: Context, pair: Pair, work: (state: SyncState) => T | Promise<T>): Promise<T> {
-  const directory = stateDirectory(statesPath(), pair)
-  const state = await openState(directory, pair, systemClock.now(), (keptAs) =>
-    context.output.warn(`damaged state was put aside as ${keptAs}`),
-  )
-  try {
-    return await work(state)
-  } finally {
-    await state.close()
-  }
-}
+/** For what is only read. */
+const reading = ({ output }: Context) => ({
+  clock: systemClock,
+  onEvent: (event: { readonly type: string; readonly message?: string }) => {
+    if (event.type === 'warning') output.warn(event.message ?? '')
+  },
+})
 
 const timeOf = (ms: number) => new Date(ms).toISOString().replace('T', ' ').slice(0, 19)
 
@@ -54,17 +54,12 @@ export async function runs(context: Context, local?: string, remote?: string): P
   const limit = Number(text(context.options, 'limit') ?? 20)
   if (!Number.isSafeInteger(limit) || limit < 1)
     throw new SyncError('usage', 'OPTION_INVALID', '--limit takes a number from 1')
-  const found: { pair: Pair; run: RunRecord }[] = []
-  const pairs = await pairsOf(context, local, remote)
-  for (const pair of pairs) {
-    for (const run of await withState(context, pair, (state) => state.runs())) found.push({ pair, run })
-  }
-  // Those of one pair are in the order in which they were made, whatever the clock said.
-  if (pairs.length > 1) found.sort((a, b) => b.run.startedAt - a.run.startedAt)
+  const { state, pairs } = await pairsOf(context, local, remote)
+  const found = await listRuns(reading(context), state, pairs)
   for (const { pair, run } of found.slice(0, limit)) {
     const place = `${pair.local} ${pair.remote}`
     context.output.result(
-      `${run.id}  ${timeOf(run.startedAt)}  ${run.command.padEnd(5)} ${display(place)}: ${display(describe(run))}`,
+      `${run.id}  ${timeOf(run.startedAt)}  ${run.command.padEnd(8)} ${display(place)}: ${display(describe(run))}`,
       {
         type: 'run',
         local: pair.local,
@@ -88,14 +83,8 @@ export async function status(context: Context, local?: string, remote?: string):
   }
   const now = systemClock.now()
   let isOverdue = false
-  const pairs = await pairsOf(context, local, remote)
-  for (const pair of pairs) {
-    const { all, files } = await withState(context, pair, (state) => ({
-      all: state.runs().filter(({ command }) => command !== 'undo'),
-      files: [...state.records().values()].filter(({ kind }) => kind === 'file').length,
-    }))
-    const last = all[0]
-    const success = all.find(({ outcome }) => outcome === 'done')
+  const { state, pairs } = await pairsOf(context, local, remote)
+  for (const { pair, files, last, success } of await listStatus(reading(context), state, pairs)) {
     const ageMs = success?.endedAt === undefined ? undefined : now - success.endedAt
     // A success in the future tells of a wrong clock, not of when it was.
     const late = maxAge !== undefined && (ageMs === undefined || ageMs > maxAge || ageMs < -CLOCK_SKEW_MS)
@@ -132,90 +121,51 @@ function ageText(ms: number): string {
   return hours < 48 ? `${hours} h` : `${Math.floor(hours / 24)} days`
 }
 
-export const isDirection = (command: string): command is Direction => ['push', 'pull', 'both'].includes(command)
-
-/** Runs again what did not come to a good end; with `paths`, only that. */
-async function again(
-  context: Context,
-  pairs: readonly Pair[],
-  choose: (run: RunRecord) => { paths?: readonly string[] } | undefined,
-): Promise<number> {
-  let worst: number = EXIT.done
-  let isNothing = true
-  for (const pair of pairs) {
-    const last = await withState(context, pair, (state) => state.runs().find(({ command }) => isDirection(command)))
-    const chosen = last === undefined ? undefined : choose(last)
-    if (last === undefined || chosen === undefined) continue
-    isNothing = false
-    const options = (last.options ?? {}) as Partial<SyncOptions>
-    const selection = {
-      ...options.selection,
-      ...(chosen.paths === undefined ? {} : { paths: chosen.paths, pathsMayBeGone: true }),
+/** Runs again what did not come to a good end. */
+const again =
+  (which: 'resume' | 'retry') =>
+  async (context: Context, local?: string, remote?: string): Promise<number> => {
+    const { state, pairs } = await pairsOf(context, local, remote)
+    let worst: number = EXIT.done
+    const repeats = await listRepeats(reading(context), state, pairs, which)
+    for (const { pair, command, options } of repeats) {
+      const root = pair.transfer?.direction === 'upload' ? (pair.transfer.sources[0] ?? '') : pair.local
+      // A run that is resumed has its own options; how far it may go, and with what, the command line says.
+      const told = (): Told => ({ ...toldOf(context, command, root), ...options })
+      const { exitCode } = await runOne(context, { command, pair, options: told })
+      if (exitCode !== EXIT.done) worst = exitCode
     }
-    const direction = last.command as Direction
-    const { exitCode } = await runPair(context, {
-      direction,
-      local: pair.local,
-      remote: pair.remote,
-      options: () => ({
-        ...syncOptions(context, direction, pair.local),
-        ...options,
-        // A part of the tree says nothing about what is gone.
-        ...(chosen.paths === undefined ? {} : { delete: false }),
-        selection,
-      }),
-    })
-    if (exitCode !== EXIT.done) worst = exitCode
+    if (repeats.length === 0) context.output.info('The last runs came to a good end; there is nothing to do.')
+    return worst
   }
-  if (isNothing) context.output.info('The last runs came to a good end; there is nothing to do.')
-  return worst
-}
 
 /** Continues runs that were interrupted. */
-export const resume = async (context: Context, local?: string, remote?: string): Promise<number> =>
-  again(context, await pairsOf(context, local, remote), ({ outcome }) =>
-    outcome === undefined || outcome === 'stopped' || outcome === 'partial' ? {} : undefined,
-  )
+export const resume = again('resume')
 
 /** Tries again what failed in the last run, and nothing else. */
-export const retry = async (context: Context, local?: string, remote?: string): Promise<number> =>
-  again(context, await pairsOf(context, local, remote), ({ failed = [] }) => {
-    // The manifest waits for a run over the whole tree.
-    const paths = failed.map(({ path }) => path).filter((path) => path !== MANIFEST_NAME)
-    return paths.length === 0 ? undefined : { paths }
-  })
+export const retry = again('retry')
 
 /** Takes back what a run did. */
 export async function undo(context: Context, runId: string): Promise<number> {
   const { output, signal } = context
   const dryRun = context.options.dryRun === true
-  for (const pair of await pairsOf(context)) {
-    const known = await withState(context, pair, (state) => state.runs().some(({ id }) => id === runId))
-    if (!known) continue
-    const { client, profile } = await connect(context)
-    try {
-      const { undone, skipped } = await locked(context, accountName(profile), pair.local, pair.remote, () =>
-        withState(context, pair, async (state) => {
-          const result = await undoRun(client.context, state, runId, { dryRun, signal })
-          await state.flush()
-          return result
-        }),
-      )
-      const verb = dryRun ? 'would take back' : 'took back'
-      for (const deed of undone)
-        output[dryRun ? 'result' : 'done'](`${verb}: ${deed.do} ${display(deed.path)}`, { type: 'undone', ...deed })
-      for (const { deed, error } of skipped) {
-        output.warn(`${deed.path}: ${error.message}`)
-        if (output.json)
-          output.result('', { type: 'skipped', path: deed.path, code: error.code, message: error.message })
-      }
-      const exitCode = skipped.length > 0 ? EXIT.partial : EXIT.done
-      if (output.json) output.result('', { type: 'summary', exitCode, undone: undone.length, skipped: skipped.length })
-      else output.info(`${undone.length} ${dryRun ? 'to take back' : 'taken back'}, ${skipped.length} left alone`)
-      return exitCode
-    } finally {
-      await client.close()
+  const waitMs = measured(context, 'wait', parseDuration, '10m') ?? 0
+  const { client, profile } = await connect(context)
+  try {
+    const state = { directory: statesPath(), account: accountName(profile) }
+    const { undone, skipped } = await undoRun(client.context, state, runId, { dryRun, signal, waitMs })
+    const verb = dryRun ? 'would take back' : 'took back'
+    for (const deed of undone)
+      output[dryRun ? 'result' : 'done'](`${verb}: ${deed.do} ${display(deed.path)}`, { type: 'undone', ...deed })
+    for (const { deed, error } of skipped) {
+      output.warn(`${deed.path}: ${error.message}`)
+      if (output.json) output.result('', { type: 'skipped', path: deed.path, code: error.code, message: error.message })
     }
+    const exitCode = skipped.length > 0 ? EXIT.partial : EXIT.done
+    if (output.json) output.result('', { type: 'summary', exitCode, undone: undone.length, skipped: skipped.length })
+    else output.info(`${undone.length} ${dryRun ? 'to take back' : 'taken back'}, ${skipped.length} left alone`)
+    return exitCode
+  } finally {
+    await client.close()
   }
-  throw new SyncError('usage', 'NO_RUNS', `No run has the id ${runId}`, { hint: 'See: sync runs' })
 }

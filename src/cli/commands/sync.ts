@@ -1,38 +1,34 @@
-/** Runs over a pair of directories. Push, pull and both begin in watch.ts. @module */
+/** upload, download, push, pull and both: one run. Those that go on watching begin in watch.ts. @module */
 import { realpathSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Client } from '../../client.ts'
-import { systemClock } from '../../environment.ts'
 import { cancelled, SyncError, toSyncError } from '../../errors.ts'
-import { takeLock } from '../../local/lock.ts'
 import { pathsOf, readList, rulesOf } from '../../local/text-list.ts'
+import type { ConflictAction } from '../../sync/conflicts.ts'
 import type { Limit } from '../../sync/guards.ts'
 import { createHeldRules } from '../../sync/held-rules.ts'
+import { repeat, type Told } from '../../sync/history.ts'
 import { isChange, planLine } from '../../sync/plan-file.ts'
-import type { Direction } from '../../sync/reconcile.ts'
 import type { RunEvent } from '../../sync/run.ts'
+import type { Command, SyncSummary } from '../../sync/run-job.ts'
 import type { SelectionOptions } from '../../sync/select.ts'
-import { stateDirectory } from '../../sync/state.ts'
-import { pairOf, type SyncOptions, type SyncSummary } from '../../sync/sync-run.ts'
+import type { Pair } from '../../sync/state.ts'
 import { reported } from '../automation.ts'
 import { connect } from '../connect.ts'
-import {
-  accountName,
-  type Context,
-  lockPath,
-  namesOf,
-  requireSettings,
-  rulesPath,
-  statesPath,
-  text,
-} from '../context.ts'
+import { type Context, namesOf, requireSettings, rulesPath, text } from '../context.ts'
 import { plural, showBytes } from '../display.ts'
 import { EXIT, exitCodeOfRun } from '../exit-codes.ts'
 import { createProgress, hintsOf, pendingText, summaryFields } from '../output.ts'
 import { printPlan } from '../plan-table.ts'
 import { camelCase, parseDuration, parseSize } from '../settings.ts'
 
-const VERBS: Readonly<Record<Direction, string>> = { push: 'Pushing', pull: 'Pulling', both: 'Synchronizing' }
+const VERBS: Readonly<Record<Command, string>> = {
+  upload: 'Uploading',
+  download: 'Downloading',
+  push: 'Pushing',
+  pull: 'Pulling',
+  both: 'Synchronizing',
+}
 
 /** The number of files, or the share, of `--max-delete` and its like. */
 export function parseLimit(value: string | undefined, flag: string): Limit | undefined {
@@ -125,61 +121,67 @@ export function selectionOf(context: Context, local: string): SelectionOptions {
   }
 }
 
+/** What the command line says about a run of any kind. */
+function limitsOf(context: Context): Told {
+  const { options, settings, signal } = context
+  return {
+    signal,
+    checksum: options.checksum === true,
+    names: namesOf(context),
+    requireEncryption: settings.flag('require-encryption'),
+    allowPlain: settings.flag('allow-plain'),
+    jobs: settings.number('jobs'),
+    partSize: settings.number('part-size'),
+    memory: settings.number('memory'),
+    maxTransfer: measured(context, 'max-transfer', parseSize, '10G'),
+    maxDurationMs: measured(context, 'max-duration', parseDuration, '2h'),
+    waitMs: measured(context, 'wait', parseDuration, '10m'),
+  }
+}
+
+const isTransfer = (command: Command): command is 'upload' | 'download' =>
+  command === 'upload' || command === 'download'
+
 /**
  * What the command line says about a run.
  *
  * @param local - Absolute path of the local root.
  */
-export function syncOptions(context: Context, direction: Direction, local: string): Omit<SyncOptions, 'state'> {
-  const { options, settings, signal } = context
-  const onConflict = settings.text('on-conflict')
-  const prefer = text(options, 'prefer')
-  if (onConflict === 'rename' && direction !== 'both') {
+export function toldOf(context: Context, command: Command, local: string): Told {
+  const { options, settings } = context
+  const onConflict = settings.text('on-conflict') as ConflictAction | undefined
+  const common = { ...limitsOf(context), selection: selectionOf(context, local) }
+  const oneFileSystem = options.oneFileSystem === true
+  if (isTransfer(command)) return { ...common, oneFileSystem, contents: options.contents === true, onConflict }
+  if (onConflict === 'rename' && command !== 'both') {
     throw new SyncError('usage', 'OPTION_INVALID', '--on-conflict rename is not for mirrors', {
       hint: 'sync both keeps both versions by itself.',
     })
   }
   const maxDelete = parseLimit(text(options, 'maxDelete'), 'max-delete')
   const maxChange = parseLimit(text(options, 'maxChange'), 'max-change')
-  const maxTransfer = measured(context, 'max-transfer', parseSize, '10G')
-  const maxDurationMs = measured(context, 'max-duration', parseDuration, '2h')
-  const jobs = settings.number('jobs')
-  const partSize = settings.number('part-size')
-  const memory = settings.number('memory')
   return {
-    direction,
-    signal,
-    selection: selectionOf(context, local),
+    ...common,
+    oneFileSystem,
     delete: options.delete === true,
-    checksum: options.checksum === true,
-    oneFileSystem: options.oneFileSystem === true,
-    names: namesOf(context),
     acceptRoots: options.acceptRoots === true,
     manifest: options.manifest !== false,
-    requireEncryption: settings.flag('require-encryption'),
-    allowPlain: settings.flag('allow-plain'),
-    ...(onConflict === undefined || direction === 'both'
-      ? {}
-      : { onConflict: onConflict as Exclude<SyncOptions['onConflict'], undefined> }),
-    ...(prefer === undefined ? {} : { prefer: prefer as Exclude<SyncOptions['prefer'], undefined> }),
+    prefer: text(options, 'prefer') as Told['prefer'],
+    ...(command === 'both' ? {} : { onConflict }),
     ...(maxDelete === undefined ? {} : { maxDelete }),
     ...(maxChange === undefined ? {} : { maxChange }),
-    ...(maxTransfer === undefined ? {} : { maxTransfer }),
-    ...(maxDurationMs === undefined ? {} : { maxDurationMs }),
-    ...(jobs === undefined ? {} : { jobs }),
-    ...(partSize === undefined ? {} : { partSize }),
-    ...(memory === undefined ? {} : { memory }),
   }
 }
 
 /** What there is to say about a run when it never got to one. */
-const nothing = (local: string, remote: string): SyncSummary => ({
+const nothing = (pair: Pair): SyncSummary => ({
   runId: '',
-  pair: { account: '', local, remote },
+  pair,
   steps: [],
   files: 0,
   transferred: 0,
   bytes: 0,
+  skipped: 0,
   moved: 0,
   deleted: 0,
   kept: 0,
@@ -189,23 +191,23 @@ const nothing = (local: string, remote: string): SyncSummary => ({
   failed: [],
 })
 
-export function exitCodeOfSync(summary: SyncSummary, direction: Direction): number {
-  const codes = [exitCodeOfRun(summary, direction === 'push' ? 'upload' : 'download')]
-  if (codes[0] !== EXIT.done && codes[0] !== EXIT.partial) return codes[0]!
+function exitCodeOfSync(summary: SyncSummary, command: Command): number {
+  const code = exitCodeOfRun(summary, command === 'push' || command === 'upload' ? 'upload' : 'download')
+  if (code !== EXIT.done && code !== EXIT.partial) return code
   if (summary.conflicts.length > 0) return EXIT.conflicts
-  return summary.left > 0 ? EXIT.partial : codes[0]!
+  return summary.left > 0 ? EXIT.partial : code
 }
 
-export interface PairRun {
-  readonly direction: Direction
-  readonly local: string
-  readonly remote: string
+export interface JobRun {
+  readonly command: Command
+  /** Local paths are absolute; the account is not known yet. */
+  readonly pair: Pair
   readonly dryRun?: boolean
   /** Read when the run begins, so that what is wrong with them is told like everything else. */
-  readonly options: () => Omit<SyncOptions, 'state'>
+  readonly options: () => Told
 }
 
-export interface PairEnd {
+export interface JobEnd {
   readonly outcome: SyncSummary
   readonly exitCode: number
   /** As `--json` prints it. */
@@ -232,45 +234,49 @@ function linkForOne(context: Context): Link {
   }
 }
 
-/** Runs one pair under its lock, says what became of it, and tells who watches over it. */
-export async function runPair(context: Context, run: PairRun, link = linkForOne(context)): Promise<PairEnd> {
-  const { direction, local, remote } = run
-  // A look is no run that anybody waits for.
+/** Does one run, says what became of it, and tells who watches over it. */
+export async function runOne(context: Context, run: JobRun, link = linkForOne(context)): Promise<JobEnd> {
+  const { command, pair } = run
+  // For a plan nobody waits.
   if (run.dryRun) return carryOut(context, run, link, () => {})
-  return reported(context, { command: direction, local, remote }, (onEvent) => carryOut(context, run, link, onEvent))
+  const { local, remote } = pair
+  return reported(context, { command, local, remote }, (onEvent) => carryOut(context, run, link, onEvent))
 }
+
+/** Where the user's own lists may have come from a server: below the local root of a run. */
+const localRoots = ({ command, pair }: JobRun): readonly string[] =>
+  command === 'upload' ? (pair.transfer?.sources ?? []) : [pair.local]
 
 async function carryOut(
   context: Context,
-  { direction, local, remote, dryRun = false, options }: PairRun,
+  run: JobRun,
   link: Link,
   onEvent: (event: RunEvent) => void,
-): Promise<PairEnd> {
+): Promise<JobEnd> {
+  const { command, pair, dryRun = false } = run
   const begun = performance.now()
-  const progress = await createProgress(context.output, VERBS[direction])
+  const progress = await createProgress(context.output, VERBS[command])
   let summary: SyncSummary | undefined
   let exitCode: number
   try {
     requireSettings(context)
-    await requireAcceptedLists(context, local)
-    const how = { ...options(), dryRun }
+    for (const root of localRoots(run)) await requireAcceptedLists(context, root)
+    const options = { ...run.options(), dryRun }
     try {
-      const { client, profile } = await link.open((event) => {
+      const { client } = await link.open((event) => {
         onEvent(event)
         progress.onEvent(event)
       })
-      summary = await locked(context, accountName(profile), local, remote, (state) =>
-        client.sync(local, remote, { ...how, state }),
-      )
+      summary = await repeat(client.context, { pair, command, options })
     } finally {
       await link.release()
     }
-    exitCode = exitCodeOfSync(summary, direction)
+    exitCode = exitCodeOfSync(summary, command)
   } catch (thrown) {
     const error = toSyncError(context.signal.aborted ? cancelled(context.signal) : thrown)
     // What was done is told, also when something went wrong on the way out.
-    summary = { ...(summary ?? nothing(local, remote)), stoppedBy: summary?.stoppedBy ?? error }
-    exitCode = exitCodeOfSync(summary, direction)
+    summary = { ...(summary ?? nothing(pair)), stoppedBy: summary?.stoppedBy ?? error }
+    exitCode = exitCodeOfSync(summary, command)
   } finally {
     progress.stop()
   }
@@ -279,66 +285,69 @@ async function carryOut(
     const kept = summary.steps.filter((step) => step.do === 'keep').length
     exitCode = printPlan(
       context,
-      { direction, ...summary.pair, steps, kept, failed: summary.failed, pending: summary.pending },
+      { direction: command, ...summary.pair, steps, kept, failed: summary.failed, pending: summary.pending },
       exitCode,
     )
   } else {
-    printSync(context, summary, exitCode, performance.now() - begun)
+    printRun(context, summary, exitCode, performance.now() - begun)
   }
-  return { outcome: summary, exitCode, summary: syncFields(summary) }
+  return { outcome: summary, exitCode, summary: fieldsOf(summary) }
 }
 
-/** Holds the lock of a pair while `work` runs. */
-export async function locked<T>(
-  context: Context,
-  account: string,
-  local: string,
-  remote: string,
-  work: (state: SyncOptions['state']) => Promise<T>,
-): Promise<T> {
-  const state = { directory: statesPath(), account }
-  const directory = stateDirectory(state.directory, pairOf(account, local, remote))
-  const waitMs = measured(context, 'wait', parseDuration, '10m') ?? 0
-  const name = `${directory.slice(directory.lastIndexOf('/') + 1)}.lock`
-  const lock = await takeLock(lockPath(name), { clock: systemClock, waitMs, signal: context.signal })
-  try {
-    return await work(state)
-  } finally {
-    await lock.release()
+/** One run as the command line describes it: sources, then the target. */
+export function runOf(context: Context, command: Command, places: readonly string[]): JobRun {
+  const [sources, target] = [places.slice(0, -1), places.at(-1)!]
+  const isUp = command === 'upload' || command === 'push' || command === 'both'
+  const local = isUp ? sources.map((path) => resolve(path)) : [resolve(target)]
+  const remote = isUp ? target : sources.join(' ')
+  const transfer = isTransfer(command) ? { transfer: { direction: command, sources: isUp ? local : sources } } : {}
+  return {
+    command,
+    pair: { account: '', local: local.join(' '), remote, ...transfer },
+    dryRun: context.options.dryRun === true,
+    options: () => toldOf(context, command, local[0]!),
   }
-}
-
-/** One run as the command line describes it. */
-export function pairRunOf(context: Context, direction: Direction, first: string, second: string): PairRun {
-  const [local, remote] = direction === 'pull' ? [second, first] : [first, second]
-  const options = () => syncOptions(context, direction, resolve(local))
-  return { direction, local: resolve(local), remote, dryRun: context.options.dryRun === true, options }
 }
 
 /** The summary as programs read it; the plan is told elsewhere. */
-const syncFields = ({ runId, pair: _pair, steps: _steps, ...rest }: SyncSummary) => ({
+const fieldsOf = ({ runId, pair: _pair, steps: _steps, ...rest }: SyncSummary) => ({
   run: runId,
   ...summaryFields(rest),
 })
 
-function printSync({ output }: Context, summary: SyncSummary, exitCode: number, ms: number): void {
-  const { stoppedBy, transferred, bytes, moved, deleted, kept, left, conflicts, failed, pending, files } = summary
+function printRun({ output }: Context, summary: SyncSummary, exitCode: number, ms: number): void {
+  const { stoppedBy, transferred, bytes, skipped, moved, deleted, kept, left, ignored } = summary
+  const { conflicts, failed, pending, files } = summary
   if (stoppedBy !== undefined) output.error(stoppedBy, exitCode, { plain: true })
   if (output.json) {
-    output.result('', { type: 'summary', exitCode, ...syncFields(summary) })
+    output.result('', { type: 'summary', exitCode, ...fieldsOf(summary) })
     return
   }
   const extra = [
+    [skipped, 'unchanged'],
     [moved, 'moved'],
     [deleted, 'deleted'],
     [kept, 'kept though gone on the other side (see --delete)'],
     [conflicts.length, 'conflicts, both kept'],
     [left, 'left for the next run'],
+    [ignored, 'ignored'],
     [failed.length, 'failed'],
   ] as const
   const told = extra.filter(([count]) => count > 0).map(([count, what]) => `, ${count} ${what}`)
-  for (const hint of hintsOf({ failed: [], ...(pending && { pending }) })) output.info(`  ${hint}`)
+  for (const hint of hintsOf({ failed: stoppedBy === undefined ? failed : [], ...(pending && { pending }) })) {
+    output.info(`  ${hint}`)
+  }
+  const seconds = ms / 1000
+  const rate = bytes > 0 && seconds > 0 ? `, ${showBytes(Math.round(bytes / seconds))}/s` : ''
   output.info(
-    `${plural(files, 'file')}: ${transferred} transferred (${showBytes(bytes)}) in ${(ms / 1000).toFixed(1)} s${told.join('')}${pendingText(summary)}`,
+    `${plural(files, 'file')}: ${transferred} transferred (${showBytes(bytes)}) in ${seconds.toFixed(1)} s${rate}${told.join('')}${pendingText(summary)}`,
   )
 }
+
+const transfer =
+  (command: 'upload' | 'download') =>
+  async (context: Context, paths: readonly string[]): Promise<number> =>
+    (await runOne(context, runOf(context, command, paths))).exitCode
+
+export const upload = transfer('upload')
+export const download = transfer('download')

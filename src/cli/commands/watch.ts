@@ -18,7 +18,7 @@ import { EXIT, signalExit } from '../exit-codes.ts'
 import type { Output } from '../output.ts'
 import { homeDirectory } from '../profile.ts'
 import { camelCase, parseDuration } from '../settings.ts'
-import { type Link, measured, type PairEnd, type PairRun, pairRunOf, runPair } from './sync.ts'
+import { type JobEnd, type JobRun, type Link, measured, runOf, runOne } from './sync.ts'
 
 /** A burst of changes is over after this, or is not waited for any longer. */
 const QUIET_MS = 2_000
@@ -196,7 +196,7 @@ function timeOption(context: Context, flag: string, fallback: number): number {
   throw new SyncError('usage', 'OPTION_INVALID', `--${flag} takes a time from 1s`)
 }
 
-function requireRepeatable({ options }: Context, run: PairRun): void {
+function requireRepeatable({ options }: Context, run: JobRun): void {
   if (run.dryRun) throw new SyncError('usage', 'OPTION_INVALID', '--watch and --dry-run do not go together')
   for (const flag of ['files-from', 'files-from0', 'filter-from']) {
     if (text(options, camelCase(flag)) !== '-') continue
@@ -205,7 +205,7 @@ function requireRepeatable({ options }: Context, run: PairRun): void {
 }
 
 /** True when all was done that could be: what failed would fail again. */
-const isWell = ({ outcome: { stoppedBy, failed } }: PairEnd) =>
+const isWell = ({ outcome: { stoppedBy, failed } }: JobEnd) =>
   stoppedBy === undefined && !failed.some(({ error }) => error.retryable || error.class === 'changed')
 
 /**
@@ -213,22 +213,22 @@ const isWell = ({ outcome: { stoppedBy, failed } }: PairEnd) =>
  *
  * @returns the exit code.
  */
-async function watch(context: Context, run: PairRun): Promise<number> {
+async function watch(context: Context, run: JobRun): Promise<number> {
   const { output, signal } = context
   requireRepeatable(context, run)
   const rescanMs = timeOption(context, 'rescan', 15 * 60_000)
   const pollMs = timeOption(context, 'poll', 60_000)
   // A mirror of this side is not asked for by the other one; what happens there is found by the clock.
-  const schedule = createSchedule(systemClock, { rescanMs, ...(run.direction === 'push' ? {} : { pollMs }) }, signal)
+  const schedule = createSchedule(systemClock, { rescanMs, ...(run.command === 'push' ? {} : { pollMs }) }, signal)
   const link = createKeptLink(context)
-  const version = createVersion(run.remote, link.client, signal)
-  const watcher = run.direction === 'pull' ? undefined : createWatcher(context, run.local, schedule.changed)
+  const version = createVersion(run.pair.remote, link.client, signal)
+  const watcher = run.command === 'pull' ? undefined : createWatcher(context, run.pair.local, schedule.changed)
   try {
     for (;;) {
       await watcher?.refresh()
       schedule.begin()
       await version.remember()
-      const end = await runPair(context, run, link)
+      const end = await runOne(context, run, link)
       signal.throwIfAborted()
       if (end.outcome.stoppedBy !== undefined && FINAL.has(end.exitCode)) return end.exitCode
       const retryMs = schedule.ended(isWell(end))
@@ -247,8 +247,8 @@ async function watch(context: Context, run: PairRun): Promise<number> {
 const command =
   (direction: Direction) =>
   async (context: Context, first: string, second: string): Promise<number> => {
-    const run = pairRunOf(context, direction, first, second)
-    return context.options.watch === true ? watch(context, run) : (await runPair(context, run)).exitCode
+    const run = runOf(context, direction, [first, second])
+    return context.options.watch === true ? watch(context, run) : (await runOne(context, run)).exitCode
   }
 
 export const push = command('push')

@@ -22,12 +22,12 @@ import {
   tellPlaces,
 } from '../known-tree.ts'
 import { lookAt } from '../local-move.ts'
-import { isChange, type PairPlan, planLine, requireSamePlan } from '../plan-file.ts'
+import { isChange, planFileOf, planLine, recordedOf, requireSamePlan } from '../plan-file.ts'
 import { heldTo, lookAtManifest, takeManifest } from '../pull-manifest.ts'
 import { storeManifest } from '../push-manifest.ts'
 import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from '../reconcile.ts'
 import { parseRemotePath, remoteMissing, resolveRemote, roomOf } from '../remote-path.ts'
-import { admitTarget, never, type RunContext, requireEncryptedSource } from '../run.ts'
+import { admitTarget, never, type RunContext, requireEncryptedSource, type StatePlace, stateOf } from '../run.ts'
 import {
   type Begun,
   countSkipped,
@@ -70,8 +70,8 @@ export interface SyncOptions extends Omit<GuardOptions, 'direction'>, Limits {
   readonly allowPlain?: boolean | undefined
   /** Push: store a manifest; pull: take permissions, links and exact times from it. Default true. */
   readonly manifest?: boolean
-  /** Private directory of all states, and whose they are. */
-  readonly state: { readonly directory: string; readonly account: string }
+  /** What is remembered of the pair. Default: in the directory of the client. */
+  readonly state?: StatePlace | undefined
 }
 
 /** A pair by the names under which people give it. */
@@ -97,9 +97,21 @@ export async function runSync(
   remote: string,
   options: SyncOptions,
 ): Promise<SyncSummary> {
-  const pair = pairOf(options.state.account, local, remote)
-  return runJob(context, pairJob(context, pair, options), options)
+  const state = options.state ?? (await stateOf(context, options.signal))
+  if (state === undefined) throw noMemory()
+  const pair = pairOf(state.account, local, remote)
+  return runJob(context, pairJob(context, pair, stateDirectory(state.directory, pair), options), options)
 }
+
+const noMemory = () =>
+  new SyncError(
+    'usage',
+    'DIRECTORY_NEEDED',
+    'What is synchronized has to be remembered, and there is no place for it',
+    {
+      hint: 'Give the client a directory of its own.',
+    },
+  )
 
 interface PairOfTrees extends Plan {
   readonly local: LocalScan
@@ -114,9 +126,8 @@ interface PairBegun extends Begun {
   readonly looked?: Awaited<ReturnType<typeof lookAtManifest>>
 }
 
-function pairJob(context: RunContext, pair: Pair, options: SyncOptions): Job<PairOfTrees> {
+function pairJob(context: RunContext, pair: Pair, directory: string, options: SyncOptions): Job<PairOfTrees> {
   const { direction } = options
-  const directory = stateDirectory(options.state.directory, pair)
   // A manifest says what one side was; of two sides that take from each other it could not.
   const hasManifest = options.manifest !== false && direction !== 'both'
   const acceptAny = options.acceptRoots === true
@@ -126,7 +137,7 @@ function pairJob(context: RunContext, pair: Pair, options: SyncOptions): Job<Pai
     command: direction,
     pair,
     directory,
-    recorded: optionsOf(options),
+    recorded: recordedOf(options),
     isSending: true,
     isHashed: ({ container }) => hasManifest && container.above.isEncrypted === true && direction === 'push',
     look: (state) => look(context, pair, state, directory, options),
@@ -417,44 +428,12 @@ async function withSavedPlan(
   const error = toSyncError(thrown)
   if (error.class !== 'safety') return thrown
   const path = `${directory}/plan-${new Date(now).toISOString().replace(/[-:]|\.\d+/g, '')}.json`
-  await writePrivateFile(path, `${JSON.stringify(planFileOf(pair, options, steps, now), undefined, 1)}\n`)
+  await writePrivateFile(
+    path,
+    `${JSON.stringify(planFileOf(pair, options.direction, options, steps, now), undefined, 1)}\n`,
+  )
   return new SyncError(error.class, error.code, error.message, {
     hint: `Nothing was done. The plan is in ${path}: look at it, then apply it with: sync apply ${path}`,
     cause: error,
   })
 }
-
-/** The options that decide what a run does. */
-function optionsOf({ selection = {}, ...options }: SyncOptions): PairPlan['options'] {
-  const {
-    delete: deletes = false,
-    checksum = false,
-    onConflict,
-    prefer,
-    oneFileSystem = false,
-    names = 'report',
-    manifest = true,
-  } = options
-  return {
-    delete: deletes,
-    checksum,
-    oneFileSystem,
-    names,
-    selection,
-    ...(manifest ? {} : { manifest }),
-    ...(onConflict === undefined ? {} : { onConflict }),
-    ...(prefer === undefined ? {} : { prefer }),
-  }
-}
-
-/** A plan with all it needs to be made again. */
-export const planFileOf = (pair: Pair, options: SyncOptions, steps: readonly SyncStep[], now: number): PairPlan => ({
-  format: 'sealsync-plan',
-  version: 1,
-  createdAt: new Date(now).toISOString(),
-  direction: options.direction,
-  local: pair.local,
-  remote: pair.remote,
-  options: optionsOf(options),
-  steps: steps.filter(isChange).map(planLine),
-})

@@ -10,15 +10,14 @@ import type { RemoteNode } from '../../api/wire.ts'
 import { cancelled, localError, SyncError, toSyncError } from '../../errors.ts'
 import { MANIFEST_NAME } from '../../local/atomic-file.ts'
 import { localName, type Names } from '../../local/names.ts'
-import { inTheWay } from '../../local/safe-tree.ts'
 import { likelyTarget, probeTarget, type Target } from '../../local/target.ts'
 import { type ConflictAction, sameTime } from '../conflicts.ts'
-import { type KnownPlaces, readKnownPlaces, type StatePlace } from '../known-places.ts'
+import { type KnownPlaces, readKnownPlaces } from '../known-places.ts'
 import { lookAt } from '../local-move.ts'
-import { isChange, planLine, requireSamePlan } from '../plan-file.ts'
+import { isChange, planLine, recordedOf, requireSamePlan } from '../plan-file.ts'
 import { reconcile, type SyncStep } from '../reconcile.ts'
 import { parseRemotePath, requireContainer, requireRemote } from '../remote-path.ts'
-import { admitTarget, never, type RunContext, requireEncryptedSource } from '../run.ts'
+import { admitTarget, never, type RunContext, requireEncryptedSource, type StatePlace, stateOf } from '../run.ts'
 import { countSkipped, type Job, type Limits, type Plan, runJob, type SyncSummary, tellDamaged } from '../run-job.ts'
 import { arrangeRemote, createBlocked, keyOf, type RemoteItem, takeIn } from '../scan.ts'
 import { createSelection, type Selection, type SelectionOptions } from '../select.ts'
@@ -43,8 +42,8 @@ interface TransferOptions extends Limits {
   /** Refuse what is not encrypted, whatever was agreed to before. */
   readonly requireEncryption?: boolean | undefined
   /**
-   * Private directory of all states, and whose they are: what interrupted runs left, what can be undone, and what other runs know of
-   * the same places. Without it an interrupted file starts over, and two runs at once are not kept apart.
+   * What interrupted runs left, what can be undone, and what other runs know of the same places. Without it an interrupted upload starts
+   * over, and two runs at once are not kept apart. Default: in the directory of the client, if it has one.
    */
   readonly state?: StatePlace | undefined
 }
@@ -66,7 +65,8 @@ export interface DownloadOptions extends TransferOptions {
   readonly onConflict?: ConflictAction | undefined
 }
 
-const transferPair = (
+/** A transfer by the names under which people give its places; `sources` of an upload are absolute. */
+export const transferPair = (
   direction: 'upload' | 'download',
   sources: readonly string[],
   target: string,
@@ -77,15 +77,6 @@ const transferPair = (
     ? { local: sources.join(' '), remote: `/${parseRemotePath(target).join('/')}` }
     : { local: target, remote: sources.join(' ') }),
   transfer: { direction, sources },
-})
-
-const recordedOf = ({ contents, checksum, onConflict, names = 'report', selection, ...more }: UploadOptions) => ({
-  contents,
-  checksum,
-  onConflict,
-  names,
-  ...(selection === undefined ? {} : { selection }),
-  ...(more.oneFileSystem ? { oneFileSystem: true } : {}),
 })
 
 /**
@@ -101,16 +92,17 @@ export async function runUpload(
   target: string,
   options: UploadOptions = {},
 ): Promise<SyncSummary> {
+  const state = options.state ?? (await stateOf(context, options.signal))
   const pair = transferPair(
     'upload',
     sources.map((one) => resolve(one)),
     target,
-    options.state,
+    state,
   )
   const job: Job = {
     command: 'upload',
     pair,
-    directory: options.state && stateDirectory(options.state.directory, pair),
+    directory: state && stateDirectory(state.directory, pair),
     recorded: recordedOf(options),
     isSending: true,
     look: () => lookUp(context, pair, options),
@@ -130,18 +122,19 @@ export async function runDownload(
   target: string,
   options: DownloadOptions = {},
 ): Promise<SyncSummary> {
-  const pair = transferPair('download', sources, resolve(target), options.state)
+  const state = options.state ?? (await stateOf(context, options.signal))
+  const pair = transferPair('download', sources, resolve(target), state)
   /** Remote paths of what is remembered somewhere. */
   const places = new Map<number, readonly string[]>()
   const job: Job = {
     command: 'download',
     pair,
-    directory: options.state && stateDirectory(options.state.directory, pair),
+    directory: state && stateDirectory(state.directory, pair),
     recorded: recordedOf(options),
     isSending: false,
-    look: () => lookDown(context, pair, places, options),
+    look: () => lookDown(context, pair, places, { ...options, state }),
     async begin() {
-      const known = await readKnown(context, options, sources)
+      const known = await readKnown(context, state, sources)
       return {
         judge(node, seal) {
           const place = places.get(node.id)
@@ -156,7 +149,7 @@ export async function runDownload(
 /** What runs of pairs have found at the sources. */
 async function readKnown(
   context: RunContext,
-  { state }: DownloadOptions,
+  state: StatePlace | undefined,
   sources: readonly string[],
 ): Promise<KnownPlaces | undefined> {
   if (state === undefined) return undefined
@@ -181,7 +174,7 @@ async function lookUp(context: RunContext, pair: Pair, options: UploadOptions): 
     names: options.names,
   })
   for (const items of [here.items, remote]) for (const key of items.keys()) if (here.blocked.has(key)) items.delete(key)
-  const steps = planOf({ direction: 'push', local: here.items, remote }, { onConflict: 'overwrite', ...options })
+  const steps = planTransfer({ direction: 'push', local: here.items, remote }, { ...options, onConflict: options.onConflict ?? 'overwrite' })
   return {
     ...here,
     steps,
@@ -236,15 +229,18 @@ async function lookDown(
     selection: createSelection({}, clock.now()),
     blocked,
     foldCase: disk.foldsCase,
+    // One that was asked for by its name is a file like others.
+    takesManifest: true,
     names: options.names,
   })
   for (const key of items.keys()) if (blocked.has(key)) items.delete(key)
   const here = lookAtPlaces(root, items, signal)
   for (const key of items.keys()) if (here.blocked.has(key)) items.delete(key)
-  const steps = planOf(
+  const steps = planTransfer(
     {
       direction: 'pull',
       local: here.items,
+      links: here.links,
       remote: items,
       isEqual: (local, node) => isAlike(disk, local, node),
       isTaken: (path) => lookAt(join(root, ...path)) !== undefined,
@@ -268,11 +264,12 @@ async function lookDown(
 }
 
 /** Decides, for runs that remember nothing: what is only there, or only here, is left alone. */
-function planOf(
+export function planTransfer(
   trees: {
     readonly direction: 'push' | 'pull'
     readonly local: ReadonlyMap<string, LocalEntry>
     readonly remote: ReadonlyMap<string, RemoteItem>
+    readonly links?: ReadonlyMap<string, readonly string[]>
     readonly isEqual?: (local: LocalEntry, node: RemoteNode) => boolean
     readonly isTaken?: (path: readonly string[]) => boolean
   },
@@ -420,41 +417,32 @@ function isTaken({ node, below }: Listed, selection: Selection, names: Names | u
 /** What stands at these places on the disk, which is not changed. */
 function lookAtPlaces(root: string, wanted: ReadonlyMap<string, RemoteItem>, signal: AbortSignal) {
   const items = new Map<string, LocalEntry>()
+  /** What is neither a file nor a directory. */
+  const links = new Map<string, readonly string[]>()
   const failures: EntryFailure[] = []
-  /** Where nothing can be put. That is told of them, not again of all that would be in them. */
+  /** Where nobody can look. That is told of them, not again of all that would be in them. */
   const blocked = createBlocked()
-  for (const [key, { path, kind }] of wanted) {
+  for (const [key, { path }] of wanted) {
     if (signal.aborted) throw cancelled(signal)
     if (blocked.has(key)) continue
     const source = join(root, ...path)
-    const fail = (error: SyncError) => {
-      failures.push({ path: showPath(path), error })
+    try {
+      const info = lookAt(source)
+      const kind = info?.isFile() ? 'file' : info?.isDirectory() ? 'directory' : undefined
+      if (info !== undefined && kind !== undefined) items.set(key, entryAt(info, kind, path, source))
+      else if (info !== undefined) links.set(key, path)
+    } catch (error) {
+      failures.push({ path: showPath(path), error: toSyncError(localError(error, 'look at the target')) })
       blocked.add(key)
     }
-    let info: Stats | undefined
-    try {
-      info = lookAt(source)
-    } catch (error) {
-      fail(toSyncError(localError(error, 'look at the target')))
-      continue
-    }
-    if (info === undefined) continue
-    if (kind === 'directory' && !info.isDirectory()) fail(inTheWay(source))
-    else if (kind === 'file' && !info.isFile()) fail(notAFile())
-    else items.set(key, entryAt(info, kind, path, source))
   }
-  return { items, failures, blocked }
+  return { items, links, failures, blocked }
 }
 
 function entryAt(info: Stats, kind: LocalEntry['kind'], path: readonly string[], source: string): LocalEntry {
   const { size, mtimeMs, ctimeMs, ino, dev } = info
   return { kind, path, source, size: kind === 'file' ? size : 0, mtimeMs, ctimeMs, ino, dev }
 }
-
-const notAFile = () =>
-  new SyncError('conflict', 'LOCAL_NOT_A_FILE', 'Something that is not a file has this name', {
-    hint: 'Move it away, then run again.',
-  })
 
 /** True when a file that was given one time has the other on this disk, and the size is right. */
 function isAlike(disk: Target, local: LocalEntry, { size, timestampModification, updatedAt }: RemoteNode): boolean {

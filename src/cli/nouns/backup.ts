@@ -1,0 +1,108 @@
+/** Backup sets: backup run, list, show, restore, prune; drill. @module */
+import { type OptionSpec, option } from '../options/option.ts'
+import { settings } from '../options/settings.ts'
+import { KEY_PASSWORD, REMOTE, REPORT } from '../options/shared.ts'
+import type { CommandSpec } from './command.ts'
+
+const load = () => import('../commands/backup.ts')
+
+/** Of all that work with a set. */
+const SET: readonly OptionSpec[] = [
+  ...REMOTE,
+  option('--config <file>', 'configuration of the set (default: backups/NAME.toml)'),
+  ...KEY_PASSWORD,
+  ...settings('key-cache', 'limit-rate'),
+]
+
+/** Of those that only read: they need no configuration. */
+const READING: readonly OptionSpec[] = [
+  ...SET,
+  option('--target <path>', 'remote place of the set, instead of a configuration'),
+]
+
+/** Of those that remove or replace. */
+const guarded = (what: string): OptionSpec[] => [
+  option(
+    '--max-delete <n>',
+    `stop when more ${what}: a number or 20% (default: the smaller of 50 and 20%, at least 10)`,
+  ),
+  option('-n, --dry-run', 'only say what would be done'),
+  option('--wait <time>', 'wait for another run of the set to end'),
+]
+
+export const BACKUP: readonly CommandSpec[] = [
+  {
+    name: 'backup',
+    summary: 'backup sets: points in time of directories',
+    commands: [
+      {
+        name: 'run',
+        arguments: '<name>',
+        summary: 'make a point in time',
+        options: [
+          ...SET,
+          ...guarded('files are gone from the sources'),
+          option('--accept-sources', 'sources are meant to be empty, or on another device'),
+          option('--accept-runs', 'take the runs that the server has for the right ones, from now on'),
+          ...settings('jobs', 'memory', 'part-size', 'names'),
+          ...REPORT,
+        ],
+        withProblems: true,
+        action: async () => (await load()).run,
+      },
+      {
+        name: 'list',
+        arguments: '<name>',
+        summary: 'list the runs',
+        options: READING,
+        action: async () => (await load()).list,
+      },
+      {
+        name: 'show',
+        arguments: '<name> <run> [path]',
+        summary: 'list what is in a run, or in the latest',
+        options: READING,
+        action: async () => (await load()).show,
+      },
+      {
+        name: 'restore',
+        arguments: '<name> <run-and-directory...>',
+        summary: 'restore a run, or the latest, into a new directory',
+        usage: 'NAME [RUN] DIRECTORY',
+        options: [
+          ...READING,
+          option('--path <path>', 'only this, with all it holds (may be repeated)', { repeats: true }),
+          option('--trust-times', 'take files of the same size and time for the same, without reading them'),
+          ...settings('jobs', 'on-conflict'),
+        ],
+        action: async () => (await load()).restore,
+      },
+      {
+        name: 'prune',
+        arguments: '<name>',
+        summary: 'remove the runs that the set does not keep',
+        options: [
+          ...SET,
+          ...guarded('runs would go'),
+          option(
+            '--accept-future',
+            'go on where runs began later than now; those stay, and take the place of no other',
+          ),
+        ],
+        action: async () => (await load()).prune,
+      },
+    ],
+  },
+  {
+    name: 'drill',
+    arguments: '<name>',
+    summary: 'restore some files of a backup, compare them, and write a report',
+    options: [
+      ...READING,
+      option('--sample <n>', 'how many files: a number or a share such as 5% (default 5%, at least 10)'),
+      option('--report <file>', 'where the report goes (default: drills/ in the directory of this program)'),
+      ...settings('jobs'),
+    ],
+    action: async () => (await load()).drill,
+  },
+]

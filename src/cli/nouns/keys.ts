@@ -1,0 +1,87 @@
+/** keys: the own key pair, file keys, and whose keys are trusted. @module */
+import { option } from '../options/option.ts'
+import { settings } from '../options/settings.ts'
+import { COMMON, KEY_PASSWORD, REMOTE } from '../options/shared.ts'
+import type { CommandSpec } from './command.ts'
+
+const own = () => import('../commands/keys.ts')
+const trust = () => import('../commands/trust.ts')
+
+export const KEYS: CommandSpec = {
+  name: 'keys',
+  summary: 'key pair and file keys',
+  commands: [
+    {
+      name: 'create',
+      summary: 'make an RSA-4096 key pair, locked with an encryption password',
+      options: [...REMOTE, ...KEY_PASSWORD],
+      action: async () => (await own()).create,
+    },
+    {
+      name: 'status',
+      summary: 'show the key pair and what is left to hand out',
+      options: REMOTE,
+      action: async () => (await own()).status,
+    },
+    {
+      name: 'distribute',
+      summary: 'hand out file keys to members who lack them',
+      options: [
+        ...REMOTE,
+        ...KEY_PASSWORD,
+        ...settings('trust-new-members'),
+        option('--room <path>', 'only in this room'),
+      ],
+      action: async () => (await own()).distribute,
+    },
+    {
+      name: 'remember',
+      summary: 'keep the encryption password in the keyring of the system',
+      options: [...REMOTE, ...KEY_PASSWORD],
+      action: async () => (await own()).remember,
+    },
+    {
+      name: 'cache',
+      summary: 'file keys that are kept on this disk, sealed',
+      commands: [
+        {
+          name: 'clear',
+          summary: 'remove them; they are unwrapped again when needed',
+          options: COMMON,
+          action: async () => (await own()).clearCache,
+        },
+      ],
+    },
+    {
+      name: 'list',
+      summary: 'show your keys and those of members: fingerprint, and whether it is trusted',
+      options: REMOTE,
+      action: async () => (await trust()).list,
+    },
+    {
+      name: 'verify',
+      arguments: '<user> <fingerprint...>',
+      summary: 'compare a member’s key with what they say it is',
+      options: REMOTE,
+      action: async () => (await trust()).verify,
+    },
+    {
+      name: 'trust',
+      arguments: '[user]',
+      summary: 'trust the key that the server shows for a member now (name or id)',
+      options: [
+        ...REMOTE,
+        option('--fingerprint <hex>', 'only if it is this one'),
+        option('--all', 'the keys of all members that are not in doubt'),
+      ],
+      action: async () => (await trust()).trust,
+    },
+    {
+      name: 'forget',
+      arguments: '[user]',
+      summary: 'remove the encryption password from the keyring; with a user, forget their keys',
+      options: [...REMOTE, option('--room <path>', 'forget that this room was encrypted')],
+      action: async () => (await trust()).forget,
+    },
+  ],
+}

@@ -1,0 +1,54 @@
+/** upload, download. Their plans are in plans.ts. @module */
+import { type OptionSpec, option } from '../options/option.ts'
+import { settings } from '../options/settings.ts'
+import { DRY_RUN, REMOTE, REPORT, RUN, SELECTION } from '../options/shared.ts'
+import type { CommandSpec } from './command.ts'
+
+const ONE_FILE_SYSTEM = option('--one-file-system', 'do not enter directories on other devices')
+
+const load = () => import('../commands/sync.ts')
+
+const transferOptions = (...more: OptionSpec[]): OptionSpec[] => [
+  ...REMOTE,
+  ...RUN,
+  ...SELECTION,
+  option('--contents', 'put what is in a directory into the target, not the directory itself'),
+  option('--checksum', 'compare contents, not size and time'),
+  ...settings('names', 'on-conflict'),
+  ...more,
+]
+
+/** Both take a list whose last element is the target. */
+const places = (usage: string) => ({
+  arguments: '<paths...>',
+  usage,
+  argumentNote: usage,
+  check: ([paths]: readonly unknown[]) =>
+    (paths as readonly string[]).length < 2 ? 'a source and a target are needed' : undefined,
+  // Wrong settings end in a summary, like everything else that can happen to a transfer.
+  withProblems: true as const,
+})
+
+/** What a transfer and its plan have in common. */
+export const TRANSFERS = [
+  {
+    name: 'upload',
+    summary: 'upload files and directories',
+    options: transferOptions(ONE_FILE_SYSTEM),
+    places: places('LOCAL... REMOTE'),
+  },
+  {
+    name: 'download',
+    summary: 'download files and folders',
+    options: transferOptions(),
+    places: places('REMOTE... LOCAL'),
+  },
+] as const
+
+export const UPLOAD_DOWNLOAD: readonly CommandSpec[] = TRANSFERS.map(({ name, summary, options, places }) => ({
+  name,
+  ...places,
+  summary: `${summary}; never deletes`,
+  options: [...options, ...REPORT, ...DRY_RUN],
+  action: async () => (await load())[name],
+}))

@@ -1,0 +1,103 @@
+/** Options that several commands take, by what they are about. @module */
+import { grouped, type OptionSpec, option } from './option.ts'
+import { SETTINGS, settings } from './settings.ts'
+
+/** Of every command. */
+export const COMMON: readonly OptionSpec[] = [
+  option('--json', 'print results as JSON, one object per line'),
+  option('-q, --quiet', 'only results, warnings and errors'),
+  option('-v, --verbose', 'say more'),
+  option('--profile <name>', 'which login to use (env SEALSYNC_PROFILE)'),
+]
+
+/** Of every command that talks to a server: how it is reached. */
+export const CONNECTION: readonly OptionSpec[] = grouped(
+  'Connection options:',
+  settings(...SETTINGS.filter(({ connection }) => connection).map(({ name }) => name), 'session-key-command'),
+)
+
+/** The two together. */
+export const REMOTE: readonly OptionSpec[] = [...COMMON, ...CONNECTION]
+
+/** All settings; the profile is an option of every command already. */
+export const ALL_SETTINGS = settings(...SETTINGS.map(({ name }) => name).filter((name) => name !== 'profile'))
+
+export const KEY_PASSWORD = settings('key-password-file', 'key-password-command')
+
+/** How a run is watched over. */
+export const REPORT = grouped('Reporting options:', settings('events', 'metrics-file', 'ping-url'))
+
+/** What runs of all directions take. */
+export const RUN: readonly OptionSpec[] = [
+  ...KEY_PASSWORD,
+  ...settings(
+    'jobs',
+    'memory',
+    'part-size',
+    'limit-rate',
+    'key-cache',
+    'require-encryption',
+    'allow-plain',
+    'trust-new-members',
+  ),
+  option('--wait <time>', 'wait for another run of the same places to end'),
+  option('--max-transfer <size>', 'begin no more transfers after so many bytes'),
+  option('--max-duration <time>', 'begin no more transfers after this time'),
+]
+
+/** What takes part in a run. */
+export const SELECTION: readonly OptionSpec[] = [
+  option('--exclude <pattern>', 'leave out, as in .gitignore (may be repeated)', { patternSign: '' }),
+  option('--include <pattern>', 'take in after all; the last that matches decides', { patternSign: '!' }),
+  option('--filter-from <file>', 'file of patterns, as a .gitignore'),
+  option('--files-from <file>', 'only the paths in this file, one a line (- for standard input)'),
+  option('--files-from0 <file>', 'the same, with NUL bytes between the paths, as from find -print0'),
+  option('--max-size <size>', 'leave larger files out'),
+  option('--min-age <time>', 'leave files out that were modified within this time'),
+]
+
+export type Direction = 'push' | 'pull' | 'both'
+
+/** How two sides are made alike. */
+export function pairOptions(direction: Direction): OptionSpec[] {
+  const manifest =
+    direction === 'push' ? 'store no manifest' : 'take no permissions, links and exact times from the manifest'
+  return [
+    ...SELECTION,
+    ...settings('names'),
+    option('--one-file-system', 'do not enter directories on other devices'),
+    option('--delete', 'delete what is gone on the other side; it goes to the recycle bin'),
+    option('--checksum', 'compare contents, not sizes and times'),
+    option(
+      '--max-delete <n|n%>',
+      'stop when more files would be deleted (default: the smaller of 50 and 20 %, at least 10)',
+    ),
+    option('--max-change <n|n%>', 'stop when more files would be replaced (default: the larger of 100 and 50 %)'),
+    option('--accept-roots', 'the directories are meant to be other ones than last time, or empty; so is the manifest'),
+    ...(direction === 'both'
+      ? [
+          option('--prefer <side>', 'who wins when both have changed (default: both are kept)', {
+            choices: ['local', 'remote', 'newer'],
+          }),
+        ]
+      : [...settings('on-conflict'), option('--no-manifest', manifest)]),
+  ]
+}
+
+export const watchOptions = (direction: Direction): OptionSpec[] => [
+  option('--watch', 'go on: run again when something changes, until a signal'),
+  ...(direction === 'push'
+    ? []
+    : [option('--poll <time>', 'with --watch: ask for changes there that often (default 60s)')]),
+  option('--rescan <time>', 'with --watch: run in any case that often (default 15m)'),
+]
+
+export const DRY_RUN: readonly OptionSpec[] = [
+  option('-n, --dry-run', 'only say what would be done'),
+  option('--detailed-exitcode', 'with --dry-run: exit code 11 when there is something to do'),
+]
+
+export const PLAN: readonly OptionSpec[] = [
+  option('-o, --output <file>', 'write the plan into a file'),
+  option('--detailed-exitcode', 'exit code 11 when there is something to do'),
+]

@@ -1,0 +1,43 @@
+/** Where everything is that this program keeps for its user: one private directory, and what is where in it. @module */
+import { join } from 'node:path'
+
+export interface HomePaths {
+  /** The private directory itself. */
+  readonly directory: string
+  /** Locks of runs. */
+  readonly locks: string
+  /** What interrupted runs leave for the next ones. */
+  readonly journals: string
+  /** States of synchronized pairs. */
+  readonly states: string
+  /** Memories of backup sets. */
+  readonly backups: string
+  /** What is known of members' keys and of encrypted rooms. */
+  readonly pins: string
+  /** Which rules came from servers and wait for somebody. */
+  readonly rules: string
+  /** File keys, sealed. */
+  readonly fileKeys: string
+  /** Content that is not checked yet. */
+  readonly temporary: string
+}
+
+export interface Home extends HomePaths {
+  /** False for a directory that goes with the client. */
+  readonly isLasting: boolean
+  /** Name of the login, which states and memories are kept under. */
+  account(signal?: AbortSignal): Promise<string>
+}
+
+/** What is where in a private directory. */
+export const homePaths = (directory: string): HomePaths => ({
+  directory,
+  locks: join(directory, 'locks'),
+  journals: join(directory, 'journal'),
+  states: join(directory, 'sync'),
+  backups: join(directory, 'backup'),
+  pins: join(directory, 'pins'),
+  rules: join(directory, 'rules'),
+  fileKeys: join(directory, 'file-keys'),
+  temporary: join(directory, 'tmp'),
+})

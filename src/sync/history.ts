@@ -1,0 +1,171 @@
+/** What runs did before: listing them, doing the same again, and taking back what one did. @module */
+import { SyncError } from '../errors.ts'
+import { MANIFEST_NAME } from '../local/atomic-file.ts'
+import { takeLock } from '../local/lock.ts'
+import { runSync, type SyncOptions } from './jobs/pair.ts'
+import { type DownloadOptions, runDownload, runUpload, type UploadOptions } from './jobs/transfer.ts'
+import { never, type RunContext, type StatePlace } from './run.ts'
+import { type Command, lockOf, type SyncSummary, tellDamaged } from './run-job.ts'
+import { listPairs, openState, type Pair, type RunRecord, type SyncState, stateDirectory } from './state.ts'
+import { type UndoResult, undoRun } from './undo.ts'
+
+export const isCommand = (name: string): name is Command =>
+  ['push', 'pull', 'both', 'upload', 'download'].includes(name)
+
+/** Reads what is remembered of a pair, without keeping others from it. */
+export async function readState<T>(
+  context: Pick<RunContext, 'clock' | 'onEvent'>,
+  state: StatePlace,
+  pair: Pair,
+  read: (state: SyncState) => T,
+): Promise<T> {
+  const directory = stateDirectory(state.directory, pair)
+  const opened = await openState(directory, pair, context.clock.now(), (keptAs) => tellDamaged(context, keptAs))
+  try {
+    return read(opened)
+  } finally {
+    await opened.close()
+  }
+}
+
+export interface PastRun {
+  readonly pair: Pair
+  readonly run: RunRecord
+}
+
+/** Runs of these pairs, newest first. */
+export async function listRuns(
+  context: Pick<RunContext, 'clock' | 'onEvent'>,
+  state: StatePlace,
+  pairs: readonly Pair[],
+): Promise<PastRun[]> {
+  const found: PastRun[] = []
+  for (const pair of pairs) {
+    for (const run of await readState(context, state, pair, (one) => one.runs())) found.push({ pair, run })
+  }
+  // Those of one pair are in the order in which they were made, whatever the clock said.
+  if (pairs.length > 1) found.sort((a, b) => b.run.startedAt - a.run.startedAt)
+  return found
+}
+
+export interface PairStatus {
+  readonly pair: Pair
+  /** Files that are remembered; transfers remember none. */
+  readonly files: number
+  /** The newest run, whatever became of it. */
+  readonly last?: RunRecord
+  /** The newest run that did all it was to do. */
+  readonly success?: RunRecord
+}
+
+/** How each of these pairs stands. */
+export async function listStatus(
+  context: Pick<RunContext, 'clock' | 'onEvent'>,
+  state: StatePlace,
+  pairs: readonly Pair[],
+): Promise<PairStatus[]> {
+  const all: PairStatus[] = []
+  for (const pair of pairs) {
+    const { runs, files } = await readState(context, state, pair, (one) => ({
+      runs: one.runs().filter(({ command }) => command !== 'undo'),
+      files: [...one.records().values()].filter(({ kind }) => kind === 'file').length,
+    }))
+    const [last] = runs
+    const success = runs.find(({ outcome }) => outcome === 'done')
+    all.push({ pair, files, ...(last && { last }), ...(success && { success }) })
+  }
+  return all
+}
+
+/** What runs of any kind are told. */
+export type Told = Partial<Omit<SyncOptions, 'onConflict'> & UploadOptions & DownloadOptions>
+
+/** How a run is done again. */
+export interface Repeat {
+  readonly pair: Pair
+  readonly command: Command
+  /** What the run was told, as far as it decides what is done. */
+  readonly options: Told
+}
+
+/**
+ * The runs to be done again: of each pair its last one, if there is reason for that.
+ *
+ * @param which - `resume`: those that did not come to their end, whole; `retry`: what failed in them, and nothing else.
+ */
+export async function listRepeats(
+  context: Pick<RunContext, 'clock' | 'onEvent'>,
+  state: StatePlace,
+  pairs: readonly Pair[],
+  which: 'resume' | 'retry',
+): Promise<Repeat[]> {
+  const repeats: Repeat[] = []
+  for (const pair of pairs) {
+    const last = await readState(context, state, pair, (one) => one.runs().find(({ command }) => isCommand(command)))
+    if (last === undefined || !isCommand(last.command)) continue
+    const options = (last.options ?? {}) as Repeat['options']
+    const { outcome, failed = [] } = last
+    if (which === 'resume') {
+      const isOpen = outcome === undefined || outcome === 'stopped' || outcome === 'partial'
+      if (isOpen) repeats.push({ pair, command: last.command, options })
+      continue
+    }
+    // The manifest waits for a run over the whole tree.
+    const paths = failed.map(({ path }) => path).filter((path) => path !== MANIFEST_NAME)
+    if (paths.length === 0) continue
+    // A transfer compares all it was given, which is as quick as to look for a part of it.
+    const isPart = pair.transfer === undefined
+    const selection = { ...options.selection, ...(isPart ? { paths, pathsMayBeGone: true } : {}) }
+    // A part of the tree says nothing about what is gone.
+    repeats.push({
+      pair,
+      command: last.command,
+      options: { ...options, ...(isPart ? { delete: false } : {}), selection },
+    })
+  }
+  return repeats
+}
+
+/** Does a run again. */
+export function repeat(context: RunContext, { pair, command, options }: Repeat, more: Told = {}): Promise<SyncSummary> {
+  const how = { ...more, ...options }
+  if (command === 'upload') return runUpload(context, pair.transfer?.sources ?? [], pair.remote, how)
+  if (command === 'download') return runDownload(context, pair.transfer?.sources ?? [], pair.local, how)
+  const { onConflict, ...rest } = how
+  const mirror = onConflict === undefined || onConflict === 'rename' ? {} : { onConflict }
+  return runSync(context, pair.local, pair.remote, { ...rest, ...mirror, direction: command })
+}
+
+/**
+ * Takes back what a run did; see `undoRun`.
+ *
+ * @throws {SyncError} `NO_RUNS` for an id that nothing is known of; `LOCKED`.
+ */
+export async function undo(
+  context: RunContext,
+  state: StatePlace,
+  runId: string,
+  options: { readonly dryRun?: boolean; readonly signal?: AbortSignal; readonly waitMs?: number } = {},
+): Promise<UndoResult> {
+  const { clock } = context
+  const signal = options.signal ?? never
+  for (const pair of await listPairs(state.directory, state.account)) {
+    const isKnown = await readState(context, state, pair, (one) => one.runs().some(({ id }) => id === runId))
+    if (!isKnown) continue
+    const directory = stateDirectory(state.directory, pair)
+    const lock = await takeLock(lockOf(directory), { clock, waitMs: options.waitMs ?? 0, signal })
+    try {
+      const opened = await openState(directory, pair, clock.now(), (keptAs) => tellDamaged(context, keptAs))
+      try {
+        const result = await undoRun(context, opened, runId, { dryRun: options.dryRun ?? false, signal })
+        await opened.flush()
+        return result
+      } finally {
+        await opened.close()
+      }
+    } finally {
+      await lock.release()
+    }
+  }
+  throw new SyncError('usage', 'NO_RUNS', `No run has the id ${runId}`, { hint: 'See: sync runs' })
+}

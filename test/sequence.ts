@@ -1,0 +1,47 @@
+/**
+ * The order of the test files: those that take long first, so that none of them runs alone at the end. vitest does so itself once it has
+ * seen them; a fresh clone has not.
+ * @module
+ */
+import { BaseSequencer, type TestSpecification } from 'vitest/node'
+
+/** Files of more than about 20 seconds, the longest first. The others come behind them in any order. */
+const LONG = [
+  'contract/peer',
+  'cli/resume-upload',
+  'edges/killed-again',
+  'edges/fault-sweep',
+  'cli/faults',
+  'cli/kill-download',
+  'transfer/download-faults',
+  'cli/watch',
+  'cli/commands',
+  'transfer/upload-faults',
+  'sync/kill',
+  'server/s3-client-faults',
+  'docs',
+  'cli/round-trip',
+  'edges/places',
+  'session/proton-srp',
+  'edges/without-links',
+  'edges/exchanged-contents',
+  'cli/sync',
+  'cli/login',
+  'sync/push-manifest',
+  'edges/disk',
+  'edges/backup-restore',
+  'cli/login-faults',
+  'cli/bench',
+  'cli/canaries',
+  'sync/known-tree',
+].map((name) => `/test/${name}.test.ts`)
+
+export class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification) => {
+      const at = LONG.findIndex((name) => moduleId.endsWith(name))
+      return at === -1 ? LONG.length : at
+    }
+    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b))
+  }
+}
