@@ -11,6 +11,9 @@ import { join } from 'node:path'
 import type { Password } from '../crypto/index.ts'
 import { ACCOUNT_PATH } from './api/account.ts'
 import { type Api, judgeAnswer } from './api/api.ts'
+import type { ClientContext } from './client/context.ts'
+import { createRunCalls, type RunCalls } from './client/runs.ts'
+import { type ClientCalls, createCalls } from './client/surface.ts'
 import { type Clock, type Environment, systemClock, systemRandom, type Ui } from './environment.ts'
 import { SyncError } from './errors.ts'
 import { hostOf, parseBaseUrl, type Reach, reachOf } from './http/addresses.ts'
@@ -23,10 +26,7 @@ import type { Authorizer } from './session/authorizer.ts'
 import type { GrantStore } from './session/grant-store.ts'
 import { type RetryEvent, Session } from './session/open.ts'
 import { createHeldRules } from './sync/held-rules.ts'
-import { runSync, type SyncOptions } from './sync/jobs/pair.ts'
-import { type DownloadOptions, runDownload, runUpload, type UploadOptions } from './sync/jobs/transfer.ts'
-import type { RunContext, RunEvent } from './sync/run.ts'
-import type { SyncSummary } from './sync/run-job.ts'
+import type { RunEvent } from './sync/run.ts'
 import { createFileKeyCache } from './transfer/file-key-cache.ts'
 import { createKeyring, type Keyring } from './transfer/keyring.ts'
 import { createPins } from './transfer/pins.ts'
@@ -71,22 +71,23 @@ export interface ClientOptions {
   readonly onEvent?: (event: RunEvent) => void
 }
 
-export interface Client {
+/**
+ * One account on one server. Runs (`upload`, `download`, `sync`, `backups`) tell how far they came: an abort resolves with a
+ * summary whose `stoppedBy` says so, once they have begun. Everything else rejects with `signal.reason`. Either way nothing
+ * half-done is visible, and the same call later goes on or starts over.
+ */
+export interface Client extends ClientCalls, RunCalls {
   readonly origin: string
   readonly session: Session
   readonly api: Api
   readonly keyring: Keyring
   readonly clock: Clock
   /** What runs work with. */
-  readonly context: RunContext
-  /** Uploads local files and directories into a remote room or folder. See `runUpload`. */
-  upload(sources: readonly string[], target: string, options?: UploadOptions): Promise<SyncSummary>
-  /** Downloads remote files and folders into a local directory. See `runDownload`. */
-  download(sources: readonly string[], target: string, options?: DownloadOptions): Promise<SyncSummary>
-  /** Brings a local directory and a remote room or folder together. See `runSync`. */
-  sync(local: string, remote: string, options: SyncOptions): Promise<SyncSummary>
-  /** Wipes keys and closes connections. */
+  readonly context: ClientContext
+  /** Waits for nothing: stop what runs by its signal first. Wipes keys, closes connections, removes what was temporary. */
   close(): Promise<void>
+  /** As `close`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>
 }
 
 /** How far the API's own host is from here: storage may be as near, but not nearer. */
@@ -175,14 +176,15 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     options.directory === undefined || options.keyCache === false
       ? undefined
       : createFileKeyCache({ directory: paths.fileKeys, origin, clock })
-  const keyring = createKeyring(api, options.keyPassword ?? noPassword, cache, pins)
+  const password = options.keyPassword ?? noPassword
+  const keyring = createKeyring(api, password, cache, pins)
   const rules = createHeldRules(options.directory && paths.rules)
   const home: Home = {
     ...paths,
     isLasting: options.directory !== undefined,
     account: async (signal) => options.account ?? `${origin} ${await keyring.userId(signal)}`,
   }
-  const context: RunContext = {
+  const context: ClientContext = {
     api,
     keyring,
     clock,
@@ -193,22 +195,23 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     onBusy,
     confirm: options.confirm,
   }
+  const close = async () => {
+    await keyring.close()
+    await pins.close()
+    await session.close()
+    await (await storage)?.close()
+    if (options.directory === undefined) await rm(paths.directory, { recursive: true, force: true })
+  }
   return {
+    ...createCalls(context, password),
     origin,
     session,
     api,
     keyring,
     clock,
     context,
-    upload: (sources, target, how) => runUpload(context, sources, target, how),
-    download: (sources, target, how) => runDownload(context, sources, target, how),
-    sync: (local, remote, how) => runSync(context, local, remote, how),
-    async close() {
-      await keyring.close()
-      await pins.close()
-      await session.close()
-      await (await storage)?.close()
-      if (options.directory === undefined) await rm(paths.directory, { recursive: true, force: true })
-    },
+    ...createRunCalls(context),
+    close,
+    [Symbol.asyncDispose]: close,
   }
 }

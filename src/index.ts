@@ -5,6 +5,7 @@
  */
 export type { Api } from './api/api.ts'
 export type { RemoteNode } from './api/wire.ts'
+export type * from './client/runs.ts'
 export { type Client, type ClientOptions, createClient } from './client.ts'
 export type { Environment } from './environment.ts'
 export * from './session/index.ts'

@@ -50,7 +50,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   api: ['api', 'session', 'http', 'crypto', ...LEAVES],
   transfer: ['transfer', 'api', 'http', 'crypto', ...LEAVES],
   sync: ['sync', 'transfer', 'api', 'crypto', ...LEAVES],
-  client: ['sync', 'transfer', 'api', 'session', 'http', 'crypto', ...LEAVES],
+  client: ['client', 'sync', 'transfer', 'api', 'session', 'http', 'crypto', ...LEAVES],
   server: ['server', ...LEAVES],
   cli: ['cli', 'client', 'sync', 'transfer', 'api', 'session', 'server', 'crypto', ...LEAVES],
   index: ['client', 'sync', 'transfer', 'api', 'session', 'http', 'crypto', ...LEAVES],

@@ -246,16 +246,14 @@ export const updateFile = (api: Api, id: number, changes: NodeChanges, signal?: 
 export const updateFolder = (api: Api, id: number, changes: NodeChanges, signal?: AbortSignal): Promise<RemoteNode> =>
   update(api, `/v4/nodes/folders/${id}`, changes, signal)
 
-/**
- * Moves files and folders of one parent into another room or folder, or renames them on the way; all or none. Not repeated
- * after a lost answer: look where they are.
- *
- * @throws {SyncError} `EXISTS` when a name is taken (`fail`) or is that of a room or folder.
- */
-export async function moveNodes(
+/** What is moved or copied, and how it is called there; by its own name where none is given. */
+export type NodeItems = readonly { readonly id: number; readonly name?: string }[]
+
+async function transferNodes(
   api: Api,
+  action: 'move_to' | 'copy_to',
   targetId: number,
-  items: readonly { readonly id: number; readonly name?: string }[],
+  items: NodeItems,
   resolution: Resolution,
   signal?: AbortSignal,
 ): Promise<void> {
@@ -265,8 +263,34 @@ export async function moveNodes(
     resolutionStrategy: resolution,
     keepShareLinks: false,
   }
-  await call(api, { method: 'POST', path: `/v4/nodes/${targetId}/move_to`, json, signal })
+  await call(api, { method: 'POST', path: `/v4/nodes/${targetId}/${action}`, json, signal })
 }
+
+/**
+ * Moves files and folders of one parent into another room or folder, or renames them on the way; all or none. Not repeated
+ * after a lost answer: look where they are.
+ *
+ * @throws {SyncError} `EXISTS` when a name is taken (`fail`) or is that of a room or folder.
+ */
+export const moveNodes = (
+  api: Api,
+  targetId: number,
+  items: NodeItems,
+  resolution: Resolution,
+  signal?: AbortSignal,
+): Promise<void> => transferNodes(api, 'move_to', targetId, items, resolution, signal)
+
+/**
+ * As `moveNodes`, and leaves them where they are, too. Encrypted files have their file keys there only for this account until
+ * they are handed out.
+ */
+export const copyNodes = (
+  api: Api,
+  targetId: number,
+  items: NodeItems,
+  resolution: Resolution,
+  signal?: AbortSignal,
+): Promise<void> => transferNodes(api, 'copy_to', targetId, items, resolution, signal)
 
 /** @param granted - Members only, or everybody who could become one. */
 export const listRoomUsers = (

@@ -67,3 +67,14 @@ export async function restoreDeleted(
   }
   await call(api, { method: 'POST', path: '/v4/nodes/deleted_nodes/actions/restore', json, signal })
 }
+
+/** Removes things from the bin for good; all or none. */
+export async function purgeDeleted(api: Api, deletedIds: readonly number[], signal?: AbortSignal): Promise<void> {
+  const json = { deletedNodeIds: deletedIds }
+  await call(api, { method: 'DELETE', path: '/v4/nodes/deleted_nodes', json, signal })
+}
+
+/** Removes everything in the bin of a room for good. */
+export async function emptyBin(api: Api, roomId: number, signal?: AbortSignal): Promise<void> {
+  await call(api, { method: 'DELETE', path: `/v4/nodes/${roomId}/deleted_nodes`, signal })
+}

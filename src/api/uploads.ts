@@ -17,8 +17,8 @@ import {
 export interface UploadTarget {
   readonly parentId: number
   readonly name: string
-  /** Bytes of ciphertext, which are those of the plaintext. */
-  readonly size: number
+  /** Bytes of ciphertext, which are those of the plaintext; absent while nobody knows. */
+  readonly size?: number
   /** Milliseconds since the epoch. */
   readonly modifiedAt: number
 }
@@ -35,7 +35,7 @@ export const createUpload = (api: Api, target: UploadTarget, direct: boolean, si
       json: {
         parentId: target.parentId,
         name: target.name,
-        size: target.size,
+        ...(target.size === undefined ? {} : { size: target.size }),
         directS3Upload: direct,
         timestampModification: formatTime(target.modifiedAt),
       },
@@ -168,6 +168,7 @@ const tokenUrl = (api: Api, token: string) => new URL(`/api/v4/uploads/${encodeU
  *
  * @param offset - Of its first byte in the file. A chunk of one byte cannot say where it belongs (start and end are equal,
  * which servers read as "append"), so it is never repeated.
+ * @param total - Bytes of the whole file, where they are known.
  * @returns MD5 of what the server received, hex, if it says.
  */
 export async function postChunk(
@@ -175,7 +176,7 @@ export async function postChunk(
   token: string,
   chunk: Uint8Array,
   offset: number,
-  total: number,
+  total: number | undefined,
   signal?: AbortSignal,
 ): Promise<{ size?: number; hash?: string }> {
   const response = await api.sendPlain({
@@ -185,7 +186,9 @@ export async function postChunk(
     label: '/api/v4/uploads/{token}',
     headers: {
       'content-type': 'application/octet-stream',
-      ...(chunk.length === 0 ? {} : { 'content-range': `bytes ${offset}-${offset + chunk.length - 1}/${total}` }),
+      ...(chunk.length === 0
+        ? {}
+        : { 'content-range': `bytes ${offset}-${offset + chunk.length - 1}/${total ?? '*'}` }),
     },
     repeatable: chunk.length !== 1,
     ...(signal === undefined ? {} : { signal }),

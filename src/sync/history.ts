@@ -1,9 +1,12 @@
 /** What runs did before: listing them, doing the same again, and taking back what one did. @module */
-import { SyncError } from '../errors.ts'
+import { rm } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { localError, SyncError } from '../errors.ts'
 import { MANIFEST_NAME } from '../local/atomic-file.ts'
 import { takeLock } from '../local/lock.ts'
-import { runSync, type SyncOptions } from './jobs/pair.ts'
+import { pairOf, runSync, type SyncOptions } from './jobs/pair.ts'
 import { type DownloadOptions, runDownload, runUpload, type UploadOptions } from './jobs/transfer.ts'
+import { parseRemotePath } from './remote-path.ts'
 import { never, type RunContext, type StatePlace } from './run.ts'
 import { type Command, lockOf, type SyncSummary, tellDamaged } from './run-job.ts'
 import { listPairs, openState, type Pair, type RunRecord, type SyncState, stateDirectory } from './state.ts'
@@ -11,6 +14,66 @@ import { type UndoResult, undoRun } from './undo.ts'
 
 export const isCommand = (name: string): name is Command =>
   ['push', 'pull', 'both', 'upload', 'download'].includes(name)
+
+/** Places as commands take them (sources, then the target) as a pair, of an account that is not known yet. */
+export function placesOf(command: Command, places: readonly string[]): Pair {
+  const [sources, target = ''] = [places.slice(0, -1), places.at(-1)]
+  const isUp = command === 'upload' || command === 'push' || command === 'both'
+  const local = isUp ? sources.map((path) => resolve(path)) : [resolve(target)]
+  const remote = isUp ? target : sources.join(' ')
+  const isTransfer = command === 'upload' || command === 'download'
+  return {
+    account: '',
+    local: local.join(' '),
+    remote,
+    ...(isTransfer ? { transfer: { direction: command, sources: isUp ? local : sources } } : {}),
+  }
+}
+
+/**
+ * What is remembered of two places, or of all.
+ *
+ * @throws {SyncError} `NO_RUNS` when nothing is known of those that were named.
+ */
+export async function findPairs(
+  state: StatePlace,
+  { local, remote }: { readonly local?: string | undefined; readonly remote?: string | undefined } = {},
+): Promise<readonly Pair[]> {
+  const pairs = await listPairs(state.directory, state.account)
+  if (local === undefined && remote === undefined) return pairs
+  const here = local === undefined ? [] : [resolve(local), pairOf(state.account, local, '/').local]
+  const there = remote === undefined ? undefined : `/${parseRemotePath(remote).join('/')}`
+  const found = pairs.filter(
+    (pair) =>
+      (local === undefined || here.includes(pair.local)) &&
+      (there === undefined || pair.remote === there || pair.remote === remote),
+  )
+  if (found.length > 0) return found
+  const named = [local, remote].filter((one) => one !== undefined).join(' and ')
+  throw new SyncError('usage', 'NO_RUNS', `Nothing is known of ${named}`, { hint: 'See: sync status' })
+}
+
+/**
+ * Forgets what is remembered of a pair.
+ *
+ * @throws {SyncError} `LOCKED` while a run of it goes on.
+ */
+export async function forget(
+  { clock }: Pick<RunContext, 'clock'>,
+  state: StatePlace,
+  pair: Pair,
+  signal: AbortSignal = never,
+): Promise<void> {
+  const directory = stateDirectory(state.directory, pair)
+  const lock = await takeLock(lockOf(directory), { clock, waitMs: 0, signal })
+  try {
+    await rm(directory, { recursive: true, force: true })
+  } catch (error) {
+    throw localError(error, `remove ${directory}`)
+  } finally {
+    await lock.release()
+  }
+}
 
 /** Reads what is remembered of a pair, without keeping others from it. */
 export async function readState<T>(
@@ -145,7 +208,11 @@ export async function undo(
   context: RunContext,
   state: StatePlace,
   runId: string,
-  options: { readonly dryRun?: boolean; readonly signal?: AbortSignal; readonly waitMs?: number } = {},
+  options: {
+    readonly dryRun?: boolean | undefined
+    readonly signal?: AbortSignal | undefined
+    readonly waitMs?: number | undefined
+  } = {},
 ): Promise<UndoResult> {
   const { clock } = context
   const signal = options.signal ?? never

@@ -43,6 +43,12 @@ export type PlanFile = PairPlan | TransferPlan
 export const isTransferPlan = (plan: PlanFile): plan is TransferPlan =>
   plan.direction === 'upload' || plan.direction === 'download'
 
+/** The places of a plan as commands take them: sources, then the target. */
+export function placesIn(plan: PlanFile): readonly string[] {
+  if (isTransferPlan(plan)) return [...plan.sources, plan.target]
+  return plan.direction === 'pull' ? [plan.remote, plan.local] : [plan.local, plan.remote]
+}
+
 /** Steps that change something. */
 export const isChange = ({ do: action }: Pick<SyncStep, 'do'>): boolean =>
   action !== 'adopt' && action !== 'forget' && action !== 'keep'

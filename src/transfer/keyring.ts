@@ -43,6 +43,8 @@ export interface Keyring {
    * @throws {SyncError} `NO_KEY_PAIR`, `PASSWORD_NEEDED`.
    */
   prepare(signal?: AbortSignal): Promise<void>
+  /** Says that there is a new key pair at the server. */
+  refresh(): void
   /** Opens a file key with the key pair of its version. */
   unwrap(wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
   /**
@@ -114,10 +116,17 @@ export function createKeyring(
   let account: Promise<number> | undefined
 
   function containers(signal?: AbortSignal) {
-    fetched ??= getKeyPairs(api, signal).catch((error) => {
-      fetched = undefined
-      throw error
-    })
+    fetched ??= getKeyPairs(api, signal).then(
+      (pairs) => {
+        // The first one may be made at any time.
+        if (pairs.length === 0) fetched = undefined
+        return pairs
+      },
+      (error) => {
+        fetched = undefined
+        throw error
+      },
+    )
     return fetched
   }
 
@@ -132,8 +141,9 @@ export function createKeyring(
     let opening = unlocked.get(version)
     if (opening === undefined) {
       opening = unlock(version, signal).catch((error) => {
-        // A cut connection says nothing about the next time.
-        if (!(error instanceof SyncError) || error.class !== 'key') unlocked.delete(version)
+        // A cut connection says nothing about the next time, and a key pair can be made.
+        const isFinal = error instanceof SyncError && error.class === 'key' && error.code !== 'NO_KEY_PAIR'
+        if (!isFinal) unlocked.delete(version)
         throw error
       })
       unlocked.set(version, opening)
@@ -165,6 +175,9 @@ export function createKeyring(
       await preferred(signal)
       asked ??= password()
       await asked
+    },
+    refresh() {
+      fetched = undefined
     },
     async recall(nodeId, signal) {
       return cache?.find(await pair(await preferred(signal), signal), nodeId)

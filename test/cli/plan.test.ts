@@ -1,5 +1,5 @@
 /** Dry runs, plans and applying them, for uploads and downloads; and that looking changes nothing. */
-import { readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
+import { rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { MemoryRecorder } from '../../src/server/recorder.ts'
 import { isChange, type PlanLine, planLine } from '../../src/sync/plan-file.ts'

@@ -55,15 +55,16 @@ async function fastClient(world: World): Promise<Client> {
 }
 
 let counter = 0
-function scene(world: World, using: Client) {
+function scene(world: World, using: Client, into = '/room') {
   const name = `case${++counter}`
   makeTree(world.path(name), { 'sub/big': randomBytes(SIZE) })
   const state = { directory: world.path('states'), account: 'anna' }
-  const pair = transferPair('upload', [world.path(name)], '/room', state)
+  const pair = transferPair('upload', [world.path(name)], into, state)
   const journal = join(stateDirectory(state.directory, pair), 'uploads')
   return {
     source: world.path(name),
     target: `/room/${name}`,
+    state,
     journal,
     begun: () => readFileSync(journal, 'utf8'),
     run: (signal?: AbortSignal) =>
@@ -178,16 +179,13 @@ test.each(['classic', 'a plain room'])('%s: cancelled and started over, never go
   const world = which === 'classic' ? await createWorld({ storage: 'classic' }) : worlds.s3!
   if (which === 'classic') worlds.classic = world
   const using = which === 'classic' ? await fastClient(world) : client
-  const upload = scene(world, using)
-  let target = '/room'
-  if (which !== 'classic') {
-    await makeRoom(using, 'plain', false)
-    target = '/plain'
-  }
+  const target = which === 'classic' ? '/room' : '/plain'
+  if (which !== 'classic') await makeRoom(using, 'plain', false)
+  const upload = scene(world, using, target)
   const stop = new AbortController()
   const path = which === 'classic' ? '/v4/uploads/' : '^/s3/'
   world.server.faults.add({ on: { path }, after: 1, times: 9, do: { hold: true } })
-  const options = { journal: upload.journal, partSize: 5 * 1024 * 1024 }
+  const options = { state: upload.state, partSize: 5 * 1024 * 1024 }
   const held = world.server.faults.until(world.server.faults.hits.length + 1)
   const first = using.upload([upload.source], target, { ...options, signal: stop.signal })
   await held

@@ -5,7 +5,7 @@ import { systemClock } from '../../environment.ts'
 import { localError } from '../../errors.ts'
 import { writePrivateFile } from '../../local/atomic-file.ts'
 import type { Told } from '../../sync/history.ts'
-import { isTransferPlan, type PlanFile, parsePlan, planFileOf } from '../../sync/plan-file.ts'
+import { type PlanFile, parsePlan, placesIn, planFileOf } from '../../sync/plan-file.ts'
 import type { Direction } from '../../sync/reconcile.ts'
 import type { Command } from '../../sync/run-job.ts'
 import { type Context, text } from '../context.ts'
@@ -46,12 +46,7 @@ export async function apply(context: Context, path: string): Promise<number> {
   }
   const file = parsePlan(content)
   const { steps: planned, direction } = file
-  const places = isTransferPlan(file)
-    ? [...file.sources, file.target]
-    : direction === 'pull'
-      ? [file.remote, file.local]
-      : [file.local, file.remote]
-  const run = runOf(context, direction, places)
+  const run = runOf(context, direction, placesIn(file))
   const options = () => ({ ...run.options(), ...(file.options as Told), planned })
   return (await runOne(context, { ...run, dryRun: false, options })).exitCode
 }

@@ -1,11 +1,9 @@
 /** runs, status, resume, retry and undo: what runs did, and what can still be done about it. @module */
-import { resolve } from 'node:path'
 import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
-import { listRepeats, listRuns, listStatus, type Told, undo as undoRun } from '../../sync/history.ts'
-import { pairOf } from '../../sync/jobs/pair.ts'
+import { findPairs, listRepeats, listRuns, listStatus, type Told, undo as undoRun } from '../../sync/history.ts'
 import type { StatePlace } from '../../sync/run.ts'
-import { listPairs, type Pair, type RunRecord } from '../../sync/state.ts'
+import type { Pair, RunRecord } from '../../sync/state.ts'
 import { connect } from '../connect.ts'
 import { accountName, type Context, requireProfile, statesPath, text } from '../context.ts'
 import { display } from '../display.ts'
@@ -20,15 +18,9 @@ async function pairsOf(
   remote?: string,
 ): Promise<{ state: StatePlace; pairs: readonly Pair[] }> {
   const state = { directory: statesPath(), account: accountName(await requireProfile(context)) }
-  const pairs = await listPairs(state.directory, state.account)
-  if (local === undefined) return { state, pairs }
-  if (remote === undefined)
+  if (local !== undefined && remote === undefined)
     throw new SyncError('usage', 'OPTION_INVALID', 'Name both, the local and the remote directory')
-  const wanted = pairOf(state.account, resolve(local), remote)
-  const here = [wanted.local, resolve(local)]
-  const found = pairs.filter((pair) => here.includes(pair.local) && pair.remote === wanted.remote)
-  if (found.length > 0) return { state, pairs: found }
-  throw new SyncError('usage', 'NO_RUNS', `Nothing is known of ${local} and ${remote}`, { hint: 'See: sync status' })
+  return { state, pairs: await findPairs(state, { local, remote }) }
 }
 
 /** For what is only read. */

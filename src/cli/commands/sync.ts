@@ -7,7 +7,7 @@ import { pathsOf, readList, rulesOf } from '../../local/text-list.ts'
 import type { ConflictAction } from '../../sync/conflicts.ts'
 import type { Limit } from '../../sync/guards.ts'
 import { createHeldRules } from '../../sync/held-rules.ts'
-import { repeat, type Told } from '../../sync/history.ts'
+import { placesOf, repeat, type Told } from '../../sync/history.ts'
 import { isChange, planLine } from '../../sync/plan-file.ts'
 import type { RunEvent } from '../../sync/run.ts'
 import type { Command, SyncSummary } from '../../sync/run-job.ts'
@@ -296,17 +296,9 @@ async function carryOut(
 
 /** One run as the command line describes it: sources, then the target. */
 export function runOf(context: Context, command: Command, places: readonly string[]): JobRun {
-  const [sources, target] = [places.slice(0, -1), places.at(-1)!]
-  const isUp = command === 'upload' || command === 'push' || command === 'both'
-  const local = isUp ? sources.map((path) => resolve(path)) : [resolve(target)]
-  const remote = isUp ? target : sources.join(' ')
-  const transfer = isTransfer(command) ? { transfer: { direction: command, sources: isUp ? local : sources } } : {}
-  return {
-    command,
-    pair: { account: '', local: local.join(' '), remote, ...transfer },
-    dryRun: context.options.dryRun === true,
-    options: () => toldOf(context, command, local[0]!),
-  }
+  const pair = placesOf(command, places)
+  const root = command === 'upload' ? (pair.transfer?.sources[0] ?? '') : pair.local
+  return { command, pair, dryRun: context.options.dryRun === true, options: () => toldOf(context, command, root) }
 }
 
 /** The summary as programs read it; the plan is told elsewhere. */

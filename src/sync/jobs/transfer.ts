@@ -174,7 +174,10 @@ async function lookUp(context: RunContext, pair: Pair, options: UploadOptions): 
     names: options.names,
   })
   for (const items of [here.items, remote]) for (const key of items.keys()) if (here.blocked.has(key)) items.delete(key)
-  const steps = planTransfer({ direction: 'push', local: here.items, remote }, { ...options, onConflict: options.onConflict ?? 'overwrite' })
+  const steps = planTransfer(
+    { direction: 'push', local: here.items, remote },
+    { ...options, onConflict: options.onConflict ?? 'overwrite' },
+  )
   return {
     ...here,
     steps,

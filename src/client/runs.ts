@@ -1,0 +1,137 @@
+/**
+ * Runs of all kinds as the library offers them: transfers, pairs, plans, and what is known of the runs before. They are loaded when one
+ * begins, since a look at the server needs nothing of them.
+ *
+ * A run that has begun resolves when its signal aborts: the summary says what was done, and `stoppedBy` why it ended. Before that an
+ * abort rejects.
+ * @module
+ */
+
+import type { PairStatus, PastRun, Told } from '../sync/history.ts'
+import type { SyncOptions } from '../sync/jobs/pair.ts'
+import type { DownloadOptions, UploadOptions } from '../sync/jobs/transfer.ts'
+import type { PlanFile } from '../sync/plan-file.ts'
+import type { StatePlace } from '../sync/run.ts'
+import type { Command, Limits, SyncSummary } from '../sync/run-job.ts'
+import type { RunRecord } from '../sync/state.ts'
+import type { UndoResult } from '../sync/undo.ts'
+import type { CallOptions, ClientContext } from './context.ts'
+
+export type { PairStatus, PastRun, PlanFile, RunRecord, Told, UndoResult }
+
+/** Options of a run whose direction is its name. */
+export type PairOptions = Omit<SyncOptions, 'direction'>
+
+/** What runs are asked about: those of one local directory and remote folder, or of all. */
+export interface RunFilter extends CallOptions {
+  readonly local?: string | undefined
+  readonly remote?: string | undefined
+}
+
+export interface UndoOptions extends CallOptions {
+  /** Only say what would be taken back. */
+  readonly dryRun?: boolean
+  /** How long to wait for a run of the same places to end. Milliseconds. */
+  readonly waitMs?: number
+}
+
+export interface RunCalls {
+  /** Uploads local files and directories into a remote room or folder; deletes nothing. See `runUpload`. */
+  upload(sources: readonly string[], target: string, options?: UploadOptions): Promise<SyncSummary>
+  /** Downloads remote files and folders into a local directory; deletes nothing. See `runDownload`. */
+  download(sources: readonly string[], target: string, options?: DownloadOptions): Promise<SyncSummary>
+  /** Makes a remote folder like a local directory. Throws `DIRECTORY_NEEDED` for a client without a directory. */
+  push(local: string, remote: string, options?: PairOptions): Promise<SyncSummary>
+  /** Makes a local directory like a remote folder. */
+  pull(remote: string, local: string, options?: PairOptions): Promise<SyncSummary>
+  /** Brings changes of both sides to the other one. */
+  both(local: string, remote: string, options?: PairOptions): Promise<SyncSummary>
+  /** As `push`, `pull` or `both`, by `options.direction`. */
+  sync(local: string, remote: string, options: SyncOptions): Promise<SyncSummary>
+  /**
+   * Says what a run would do, to be kept (it is JSON) and applied later.
+   *
+   * @param places - As the command takes them: sources, then the target.
+   */
+  plan(command: Command, places: readonly string[], options?: Told): Promise<PlanFile>
+  /** Carries out a plan. Throws `PLAN_DRIFTED` when it would do anything else now. */
+  apply(plan: PlanFile, limits?: Limits): Promise<SyncSummary>
+  /** What was run, newest first. */
+  runs(filter?: RunFilter): Promise<PastRun[]>
+  /** How each pair, and each transfer that was ever made, stands. */
+  status(filter?: RunFilter): Promise<PairStatus[]>
+  /** Goes on with last runs that did not come to their end. */
+  resume(filter?: RunFilter, limits?: Limits): Promise<SyncSummary[]>
+  /** Tries again what failed in last runs, and nothing else. */
+  retry(filter?: RunFilter, limits?: Limits): Promise<SyncSummary[]>
+  /** Takes back what a run did; what has changed since is left alone and told. Throws `NO_RUNS`, `LOCKED`. */
+  undo(runId: string, options?: UndoOptions): Promise<UndoResult>
+  /** Forgets a pair, or what is known of transfers between two places: its next run is a first one. Throws `NO_RUNS`, `LOCKED`. */
+  forget(local: string, remote: string, options?: CallOptions): Promise<void>
+}
+
+export function createRunCalls(context: ClientContext): RunCalls {
+  const transfers = () => import('../sync/jobs/transfer.ts')
+  const pairs = () => import('../sync/jobs/pair.ts')
+  const history = () => import('../sync/history.ts')
+  const stateOf = async (signal?: AbortSignal): Promise<StatePlace> => ({
+    directory: context.home.states,
+    account: await context.home.account(signal),
+  })
+  const sync: RunCalls['sync'] = async (local, remote, how) => (await pairs()).runSync(context, local, remote, how)
+
+  async function select(filter: RunFilter = {}) {
+    const state = await stateOf(filter.signal)
+    return { state, pairs: await (await history()).findPairs(state, filter) }
+  }
+  const again =
+    (which: 'resume' | 'retry') =>
+    async (filter: RunFilter = {}, limits: Limits = {}): Promise<SyncSummary[]> => {
+      const { listRepeats, repeat } = await history()
+      const { state, pairs: chosen } = await select(filter)
+      const summaries: SyncSummary[] = []
+      for (const one of await listRepeats(context, state, chosen, which)) {
+        summaries.push(await repeat(context, one, { signal: filter.signal, ...limits }))
+      }
+      return summaries
+    }
+  return {
+    sync,
+    upload: async (sources, target, how) => (await transfers()).runUpload(context, sources, target, how),
+    download: async (sources, target, how) => (await transfers()).runDownload(context, sources, target, how),
+    push: (local, remote, how = {}) => sync(local, remote, { ...how, direction: 'push' }),
+    pull: (remote, local, how = {}) => sync(local, remote, { ...how, direction: 'pull' }),
+    both: (local, remote, how = {}) => sync(local, remote, { ...how, direction: 'both' }),
+    async plan(command, places, options = {}) {
+      const { repeat, placesOf } = await history()
+      const { planFileOf } = await import('../sync/plan-file.ts')
+      const one = { command, pair: placesOf(command, places), options: { ...options, dryRun: true } }
+      const { pair, steps } = await repeat(context, one)
+      return planFileOf(pair, command, options, steps, context.clock.now())
+    },
+    async apply(plan, limits = {}) {
+      const { repeat, placesOf } = await history()
+      const { parsePlan, placesIn } = await import('../sync/plan-file.ts')
+      // A plan may come from anywhere.
+      const { direction, options, steps } = parsePlan(JSON.stringify(plan))
+      const pair = placesOf(direction, placesIn(plan))
+      return repeat(context, { command: direction, pair, options: { ...limits, ...options, planned: steps } })
+    },
+    async runs(filter) {
+      const { state, pairs: chosen } = await select(filter)
+      return (await history()).listRuns(context, state, chosen)
+    },
+    async status(filter) {
+      const { state, pairs: chosen } = await select(filter)
+      return (await history()).listStatus(context, state, chosen)
+    },
+    resume: again('resume'),
+    retry: again('retry'),
+    undo: async (runId, how = {}) => (await history()).undo(context, await stateOf(how.signal), runId, how),
+    async forget(local, remote, how = {}) {
+      const { forget, findPairs } = await history()
+      const state = await stateOf(how.signal)
+      for (const pair of await findPairs(state, { local, remote })) await forget(context, state, pair, how.signal)
+    },
+  }
+}

@@ -1,0 +1,231 @@
+/**
+ * Everything a client offers besides runs: what it does is in the files beside this one, each loaded when something in it is
+ * called first. All take a signal; an abort rejects with `signal.reason`, and what the server has done by then stays done.
+ * Errors are `SyncError`s; docs/error-codes.md lists their codes.
+ * @module
+ */
+import type { Password } from '../../crypto/index.ts'
+import type { DeletedSummary, DeletedVersion } from '../api/wire.ts'
+import type { DrillOptions, DrillReport } from '../sync/backup/drill.ts'
+import type { PruneOptions, PruneSummary } from '../sync/backup/prune.ts'
+import type { RestoreOptions, RestoreSummary } from '../sync/backup/restore.ts'
+import type { BackupOptions, BackupSummary } from '../sync/backup/run.ts'
+import type { Runs } from '../sync/backup/runs.ts'
+import type { SetPlace } from '../sync/backup/set.ts'
+import type { Comparison } from '../sync/compare.ts'
+import type { RunSummary } from '../sync/outcome.ts'
+import type { Verification } from '../sync/verify.ts'
+import type { KeyId } from '../transfer/pins.ts'
+import type { AccountInfo, ServerInfo } from './account.ts'
+import type { BackupSetOptions, ShownRun, ShowOptions } from './backups.ts'
+import type { DiffOptions, VerifyRunOptions } from './compare.ts'
+import type { Content, GetOptions, PutOptions, PutResult, RemoteContent } from './content.ts'
+import type { CallOptions, ClientContext } from './context.ts'
+import type { FindOptions, MkdirOptions, MoveOptions, RemoteEntry, RemoveOptions } from './entries.ts'
+import type {
+  DistributeOptions,
+  Distribution,
+  KeyList,
+  KeyOwner,
+  KeysStatus,
+  KeysTrusted,
+  KeyVerified,
+  TrustedAll,
+  TrustOptions,
+} from './keys.ts'
+import type { AddMemberOptions, RoomMember, RoomOptions } from './rooms.ts'
+import type { RestoreOptions as TrashRestoreOptions } from './trash.ts'
+
+/** Remote rooms, folders and files by their paths (`/room/folder/name`). */
+export interface EntryCalls {
+  /** What is in a room or folder, by name; a file as itself. Default: the rooms. See `list` in entries.ts. */
+  list(path?: string, options?: CallOptions): AsyncIterable<RemoteEntry>
+  /** Everything below a room or folder, each folder before what is in it. Default: below all rooms. */
+  walk(path?: string, options?: CallOptions): AsyncIterable<RemoteEntry>
+  /** Everything below a room or folder that has a name; `*` stands for any letters, and case does not count. */
+  find(path: string, name: string, options?: FindOptions): AsyncIterable<RemoteEntry>
+  /** One entry. Throws `REMOTE_MISSING`. */
+  stat(path: string, options?: CallOptions): Promise<RemoteEntry>
+  /** Makes a folder. Throws `EXISTS`, `REMOTE_MISSING`. */
+  mkdir(path: string, options?: MkdirOptions): Promise<RemoteEntry>
+  /** Removes entries after looking all of them up. Throws `REMOTE_MISSING`, `IS_CONTAINER`, `ROOM_DELETE`. */
+  remove(paths: string | readonly string[], options?: RemoveOptions): Promise<readonly RemoteEntry[]>
+  /** Moves a file or folder into a folder that is there, or to a new path. Throws `EXISTS`, `ENCRYPTION_DIFFERS`, … */
+  move(source: string, target: string, options?: MoveOptions): Promise<RemoteEntry>
+  /** As `move`, and leaves it where it is, too. */
+  copy(source: string, target: string, options?: MoveOptions): Promise<RemoteEntry>
+  /** Gives a file or folder another name where it is. Throws `EXISTS`. */
+  rename(path: string, name: string, options?: CallOptions): Promise<RemoteEntry>
+  /** Stores bytes or a stream, of known or unknown length, under a path. See `put` in content.ts. */
+  put(path: string, content: Content, options?: PutOptions): Promise<PutResult>
+  /** Fetches a file; resolves when all of it has been checked. See `get` in content.ts. */
+  get(path: string, options?: GetOptions): Promise<RemoteContent>
+}
+
+export interface RoomCalls {
+  /** Makes a top room, encrypted unless told otherwise. Throws `NO_KEY_PAIR`, `EXISTS`. */
+  create(path: string, options?: RoomOptions): Promise<RemoteEntry>
+  list(options?: CallOptions): AsyncIterable<RemoteEntry>
+  members(path: string, options?: CallOptions): AsyncIterable<RoomMember>
+  /** Adds a user, by name, or gives another role. Their key has to be trusted before they can read: `keys`. */
+  addMember(path: string, user: string, options?: AddMemberOptions): Promise<void>
+  removeMember(path: string, user: string, options?: CallOptions): Promise<void>
+}
+
+export interface KeyCalls {
+  /** Own key pairs, and how many file keys there are to hand out. */
+  status(options?: CallOptions): Promise<KeysStatus>
+  /**
+   * Makes the account's key pair. Throws `KEY_PAIR_EXISTS`.
+   *
+   * @param password - The encryption password; default: that of the client.
+   */
+  create(password?: () => Promise<Password>, options?: CallOptions): Promise<KeyId>
+  /** Hands out the file keys that members lack, to those whose keys are trusted. */
+  distribute(options?: DistributeOptions): Promise<Distribution>
+  /** Whose keys are known, new, changed or gone. */
+  list(options?: CallOptions): Promise<KeyList>
+  /** Compares a member's key with what they have read out. Throws `FINGERPRINT_DIFFERS`. */
+  verify(user: string, fingerprint: string, options?: CallOptions): Promise<KeyVerified>
+  /** Trusts the keys that the server shows for a member. */
+  trust(user: string, options?: TrustOptions): Promise<KeysTrusted>
+  /** Trusts everybody who is new, and nobody whose key has changed. */
+  trustAll(options?: CallOptions): Promise<TrustedAll>
+  /** Forgets a member's keys. */
+  forget(user: string, options?: CallOptions): Promise<KeyOwner & { readonly count: number }>
+  /** Forgets that a place was encrypted. */
+  forgetPlace(
+    path: string,
+    options?: CallOptions,
+  ): Promise<{ readonly id: number | undefined; readonly wasKnown: boolean }>
+  /** Removes the caches of file keys in the client's directory. */
+  clearCache(): Promise<{ readonly files: number; readonly bytes: number }>
+}
+
+/** The recycle bins of rooms. */
+export interface TrashCalls {
+  list(room: string, options?: CallOptions): AsyncIterable<DeletedSummary>
+  /** Puts things back where they were, or into another place of their room; all or none. Throws `EXISTS`, `NOT_FOUND`. */
+  restore(ids: readonly number[], options?: TrashRestoreOptions): Promise<void>
+  /** Removes things from a bin for good; all or none. */
+  purge(ids: readonly number[], options?: CallOptions): Promise<void>
+  /** Removes everything in the bin of a room for good. */
+  empty(room: string, options?: CallOptions): Promise<void>
+}
+
+/** Older versions of files, which are in the recycle bin of their room. */
+export interface VersionCalls {
+  /** All that was removed or replaced under a path, newest first. */
+  list(
+    path: string,
+    options?: CallOptions & { readonly type?: 'file' | 'folder' | undefined },
+  ): AsyncIterable<DeletedVersion>
+  /** Makes an older version the current one; the one that was current goes into the bin. Throws `NOT_FOUND`. */
+  restore(path: string, id: number, options?: CallOptions): Promise<void>
+  /** Removes versions for good. */
+  purge(ids: readonly number[], options?: CallOptions): Promise<void>
+}
+
+type Without<T> = Omit<T, 'state'>
+
+/** Backup sets; see sync/backup. An abort of `run` and `restore` resolves with `stoppedBy`. */
+export interface BackupCalls {
+  run(set: BackupSetOptions, options?: Without<BackupOptions>): Promise<BackupSummary>
+  list(place: SetPlace, options?: CallOptions): Promise<Runs>
+  show(place: SetPlace, options?: ShowOptions): Promise<ShownRun>
+  restore(place: SetPlace, directory: string, options?: Without<RestoreOptions>): Promise<RestoreSummary>
+  prune(set: BackupSetOptions, options?: Without<PruneOptions>): Promise<PruneSummary>
+  drill(place: SetPlace, options?: Without<DrillOptions>): Promise<{ report: DrillReport; summary: RunSummary }>
+}
+
+export interface ClientCalls extends EntryCalls {
+  readonly rooms: RoomCalls
+  readonly keys: KeyCalls
+  readonly trash: TrashCalls
+  readonly versions: VersionCalls
+  readonly backups: BackupCalls
+  /** The account that is logged in. */
+  whoami(options?: CallOptions): Promise<AccountInfo>
+  /** What the server says of itself. */
+  serverInfo(options?: CallOptions): Promise<ServerInfo>
+  /** What differs between a local and a remote directory, by size and time. */
+  diff(local: string, remote: string, options?: DiffOptions): Promise<Comparison>
+  /** As `diff`, by content. */
+  check(local: string, remote: string, options?: DiffOptions): Promise<Comparison>
+  /** Downloads and checks what is stored, and keeps nothing. */
+  verify(remote: string, options?: VerifyRunOptions): Promise<Verification>
+}
+
+/** An iterable that is made when it is asked for its first item. */
+async function* later<T>(make: () => Promise<AsyncIterable<T>>): AsyncGenerator<T> {
+  yield* await make()
+}
+
+/** @param password - The encryption password of the client. */
+export function createCalls(context: ClientContext, password: () => Promise<Password>): ClientCalls {
+  const account = () => import('./account.ts')
+  const backups = () => import('./backups.ts')
+  const compare = () => import('./compare.ts')
+  const content = () => import('./content.ts')
+  const entries = () => import('./entries.ts')
+  const keys = () => import('./keys.ts')
+  const rooms = () => import('./rooms.ts')
+  const trash = () => import('./trash.ts')
+  return {
+    list: (path = '/', how = {}) => later(async () => (await entries()).list(context, path, how)),
+    walk: (path = '/', how = {}) => later(async () => (await entries()).walk(context, path, how)),
+    find: (path, name, how = {}) => later(async () => (await entries()).find(context, path, name, how)),
+    stat: async (path, how = {}) => (await entries()).stat(context, path, how),
+    mkdir: async (path, how = {}) => (await entries()).mkdir(context, path, how),
+    remove: async (paths, how = {}) =>
+      (await entries()).remove(context, typeof paths === 'string' ? [paths] : paths, how),
+    move: async (source, target, how = {}) => (await entries()).move(context, source, target, how),
+    copy: async (source, target, how = {}) => (await entries()).copy(context, source, target, how),
+    rename: async (path, name, how = {}) => (await entries()).rename(context, path, name, how),
+    put: async (path, what, how = {}) => (await content()).put(context, path, what, how),
+    get: async (path, how = {}) => (await content()).get(context, path, how),
+    rooms: {
+      create: async (path, how = {}) => (await rooms()).create(context, path, how),
+      list: (how = {}) => later(async () => (await rooms()).list(context, how)),
+      members: (path, how = {}) => later(async () => (await rooms()).members(context, path, how)),
+      addMember: async (path, user, how = {}) => (await rooms()).addMember(context, path, user, how),
+      removeMember: async (path, user, how = {}) => (await rooms()).removeMember(context, path, user, how),
+    },
+    keys: {
+      status: async (how = {}) => (await keys()).status(context, how),
+      create: async (secret = password, how = {}) => (await keys()).create(context, secret, how),
+      distribute: async (how = {}) => (await keys()).distribute(context, how),
+      list: async (how = {}) => (await keys()).list(context, how),
+      verify: async (user, fingerprint, how = {}) => (await keys()).verify(context, user, fingerprint, how),
+      trust: async (user, how = {}) => (await keys()).trust(context, user, how),
+      trustAll: async (how = {}) => (await keys()).trustAll(context, how),
+      forget: async (user, how = {}) => (await keys()).forget(context, user, how),
+      forgetPlace: async (path, how = {}) => (await keys()).forgetPlace(context, path, how),
+      clearCache: async () => (await keys()).clearCache(context),
+    },
+    trash: {
+      list: (room, how = {}) => later(async () => (await trash()).list(context, room, how)),
+      restore: async (ids, how = {}) => (await trash()).restore(context, ids, how),
+      purge: async (ids, how = {}) => (await trash()).purge(context, ids, how),
+      empty: async (room, how = {}) => (await trash()).empty(context, room, how),
+    },
+    versions: {
+      list: (path, how = {}) => later(async () => (await trash()).versions(context, path, how)),
+      restore: async (path, id, how = {}) => (await trash()).restoreVersion(context, path, id, how),
+      purge: async (ids, how = {}) => (await trash()).purge(context, ids, how),
+    },
+    backups: {
+      run: async (set, how = {}) => (await backups()).run(context, set, how),
+      list: async (place, how = {}) => (await backups()).list(context, place, how),
+      show: async (place, how = {}) => (await backups()).show(context, place, how),
+      restore: async (place, directory, how = {}) => (await backups()).restore(context, place, directory, how),
+      prune: async (set, how = {}) => (await backups()).prune(context, set, how),
+      drill: async (place, how = {}) => (await backups()).drill(context, place, how),
+    },
+    whoami: async (how = {}) => (await account()).whoami(context, how),
+    serverInfo: async (how = {}) => (await account()).serverInfo(context, how),
+    diff: async (local, remote, how = {}) => (await compare()).diff(context, local, remote, how),
+    check: async (local, remote, how = {}) => (await compare()).check(context, local, remote, how),
+    verify: async (remote, how = {}) => (await compare()).verify(context, remote, how),
+  }
+}
