@@ -1,5 +1,5 @@
 /** One sweep for secrets: passwords, tokens and keys in everything the command line prints, passes on and leaves behind. */
-import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { chmodSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createWorld, KEY_PASSWORD, makeTree, type World } from '../support/cli.ts'
@@ -16,42 +16,122 @@ const filesBelow = (directory: string): string[] =>
     return statSync(path).isDirectory() ? filesBelow(path) : [path]
   })
 
+/** All commands that the help tells of, with those below others. */
+async function allCommands(parent: readonly string[] = []): Promise<string[]> {
+  const { stdout } = await world.cli([...parent, '--help'])
+  const list = /^Commands:\n((?: .*\n)*)/m.exec(stdout)?.[1] ?? ''
+  const found: string[] = []
+  for (const [, name] of list.matchAll(/^ {2}([a-z]+)/gm)) {
+    if (name === 'help') continue
+    const command = [...parent, name!]
+    const below = await allCommands(command)
+    found.push(...(below.length > 0 ? below : [command.join(' ')]))
+  }
+  return found
+}
+
 test('verbose runs of all commands: nothing secret in output, arguments, or any file but the login itself', async () => {
-  const grantFile = () => filesBelow(world.home).find((path) => /grant-[0-9a-f]+\.json$/.test(path))!
+  const grantFile = () => filesBelow(world.home).find((path) => /grant-[0-9a-f]+\.json$/.test(path))
   const tokens = () => {
-    const { accessToken, refreshToken } = JSON.parse(readFileSync(grantFile(), 'utf8'))
+    const file = grantFile()
+    if (file === undefined) return []
+    const { accessToken, refreshToken } = JSON.parse(readFileSync(file, 'utf8'))
     return [accessToken, refreshToken] as string[]
   }
   const secrets = new Set(['account password of anna', KEY_PASSWORD, ...tokens()])
-  makeTree(world.path('src'), { a: 'small', b: Buffer.alloc(9_000_000, 'b') })
+  const path = world.path
+  makeTree(path('src'), { a: 'small', b: Buffer.alloc(9_000_000, 'b') })
+  makeTree(path('tree'), { a: 'a', '.syncignore': 'x\n' })
+  const set = `target = "/room/sets"\nsources = [${JSON.stringify(path('tree'))}]\n[keep]\nlast = 1\n`
+  makeTree(world.home, { 'backups/set.toml': set })
+  chmodSync(path('home/backups/set.toml'), 0o600)
   const key = ['--key-password-file', world.keyPasswordFile]
-  const password = ['--user', 'anna', '--password-file', world.path('password-anna')]
-  const commands = [
-    ['login', world.server.url, ...password],
-    ['whoami'],
-    ['session', 'show', '--online'],
-    ['session', 'renew'],
-    ['profile', 'show'],
-    ['config', 'show', '--origin'],
-    ['doctor'],
-    ['keys', 'status'],
-    ['upload', world.path('src'), '/room', ...key],
-    ['download', '/room/src', world.path('out'), ...key],
-    ['cat', '/room/src/a', ...key],
-    ['login', world.server.url, '--user', 'anna', '--password-file', world.keyPasswordFile],
-    ['upload', world.path('src'), '/room', '--key-password-file', world.path('password-anna'), '--checksum'],
-    ['logout'],
+  const login = ['login', world.server.url, '--user', 'anna']
+  const password = ['--password-file', path('password-anna')]
+  const lastPush = async () => (await world.cli(['runs', '--json'])).json.find(({ command }) => command === 'push')?.id
+  /** Each at least once, as people start it: in a process of its own. With its exit code where that is not 0. */
+  const commands: [args: string[], code?: number][] = [
+    [[...login, ...password]],
+    [['whoami']],
+    [['session', 'show', '--online']],
+    [['session', 'renew']],
+    [['session', 'export', path('moved')]],
+    [['session', 'import', path('moved')]],
+    [['profile', 'list']],
+    [['profile', 'show']],
+    [['profile', 'rename', 'default', 'other']],
+    [['profile', 'rename', 'other', 'default']],
+    [['config', 'show', '--origin']],
+    [['config', 'check']],
+    [['config', 'path']],
+    [['doctor']],
+    [['bench', '--size', '0'], 2],
+    [['keys', 'status']],
+    [['keys', 'create'], 12],
+    [['keys', 'list']],
+    [['keys', 'distribute', ...key]],
+    [['keys', 'trust', 'bob'], 2],
+    [['keys', 'verify', 'bob', 'abcd'], 2],
+    [['keys', 'forget', 'bob'], 2],
+    [['keys', 'remember', ...key], 2],
+    [['room', 'create', '/second']],
+    [['room', 'members', '/second']],
+    [['mkdir', '/second/folder']],
+    [['ls', '/second']],
+    [['stat', '/second/folder']],
+    [['rm', '/second/folder', '-r']],
+    [['plan', 'upload', path('src'), '/room', '-o', path('plan.json')]],
+    [['apply', path('plan.json'), ...key]],
+    [['upload', path('src'), '/room', ...key]],
+    [['plan', 'download', '/room/src', path('out')]],
+    [['download', '/room/src', path('out'), ...key]],
+    [['cat', '/room/src/a', ...key]],
+    [['verify', '/room/src', ...key]],
+    [['plan', 'push', path('tree'), '/room/tree']],
+    [['push', path('tree'), '/room/tree', ...key]],
+    [['plan', 'pull', '/room/tree', path('pulled')]],
+    [['pull', '/room/tree', path('pulled'), ...key], 3],
+    [['rules', 'list', path('pulled')], 3],
+    [['rules', 'accept', path('pulled')]],
+    [['plan', 'both', path('tree'), '/room/tree']],
+    [['both', path('tree'), '/room/tree', ...key]],
+    [['diff', path('tree'), '/room/tree']],
+    [['check', path('tree'), '/room/tree', ...key]],
+    [['runs']],
+    [['status']],
+    [['resume', ...key]],
+    [['retry', ...key]],
+    [['undo']],
+    [['backup', 'run', 'set', ...key]],
+    [['backup', 'list', 'set', ...key]],
+    [['backup', 'show', 'set', 'latest', ...key]],
+    [['backup', 'restore', 'set', path('restored'), ...key]],
+    [['drill', 'set', ...key]],
+    [['backup', 'prune', 'set', ...key]],
+    [['keys', 'cache', 'clear']],
+    [['serve', 'user', 'add', 'carl', '--data', path('data'), ...password]],
+    [['serve', 'check', '--data', path('data')]],
+    [[...login, '--password-file', world.keyPasswordFile], 4],
+    [['upload', path('src'), '/room', '--key-password-file', path('password-anna'), '--checksum'], 13],
+    [['profile', 'remove', 'nobody'], 2],
+    [['logout']],
   ]
+  // The server itself runs until it is stopped; commands.test.ts has it.
+  const names = (await allCommands()).filter((name) => name !== 'serve')
+  const isGiven = (name: string) => commands.some(([args]) => `${args.join(' ')} `.startsWith(`${name} `))
+  expect(names.filter((name) => !isGiven(name))).toEqual([])
   const seen: string[] = []
-  for (const args of commands) {
+  for (const [given, code = 0] of commands) {
+    const args = given[0] === 'undo' ? ['undo', String(await lastPush())] : given
     const run = await world.cli([...args, '-v', '--json'], {
       async during({ pid }) {
         // Linux shows every process's arguments to everybody.
         if (process.platform === 'linux') seen.push(readFileSync(`/proc/${pid}/cmdline`, 'utf8'))
       },
     })
+    expect(run.code, `${args.join(' ')}\n${run.stderr}`).toBe(code)
     seen.push(run.stdout, run.stderr)
-    if (args[0] !== 'logout') for (const token of tokens()) secrets.add(token)
+    for (const token of tokens()) secrets.add(token)
     for (const path of filesBelow(world.home)) {
       if (args[0] === 'logout' || path !== grantFile()) seen.push(readFileSync(path, 'latin1'))
     }
