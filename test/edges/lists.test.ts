@@ -8,7 +8,6 @@ import {
   renameSync,
   rmSync,
   symlinkSync,
-  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -33,6 +32,10 @@ let count = 0
 const codesOf = ({ failed }: Pick<SyncSummary, 'failed'>) => failed.map(({ path, error }) => [path, error.code])
 
 /** A directory and a place for it, and what others do there. */
+/** Not from a directory: there its own rules would count. */
+const put = (path: string, text: string, modifiedAt?: number) =>
+  anna.put(path, Buffer.from(text), { parents: true, modifiedAt })
+
 function createPair() {
   const name = `pair${++count}`
   const [local, remote, directory] = [world.path(name), `/room/${name}`, world.path(`${name}-state`)]
@@ -50,11 +53,8 @@ function createPair() {
     pull: run('pull'),
     both: run('both'),
     async theyPut(files: Record<string, string>) {
-      const source = world.path(`${name}-theirs-${++count}`)
-      makeTree(source, files)
-      const later = new Date(Date.now() + 60_000 * count)
-      for (const file of listFiles(source)) utimesSync(join(source, file), later, later)
-      expect((await anna.upload([source], remote, { contents: true })).failed).toEqual([])
+      const later = Date.now() + 60_000 * ++count
+      for (const [path, text] of Object.entries(files)) await put(`${remote}/${path}`, text, later)
     },
     theyDelete: async (path: string) => deleteNode(anna.api, (await nodeOf(path)).id),
     theyRename: async (path: string, to: string) => updateFile(anna.api, (await nodeOf(path)).id, { name: to }),
@@ -205,8 +205,7 @@ describe('rules that come from others', () => {
     const pair = createPair()
     makeTree(pair.local, { a: 'a' })
     await pair.push()
-    makeTree(world.path('rules-elsewhere'), { 'sub/.syncignore': '*\n' })
-    await anna.upload([world.path('rules-elsewhere')], '/room/elsewhere', { contents: true })
+    await put('/room/elsewhere/sub/.syncignore', '*\n')
     await anna.download(['/room/elsewhere'], pair.local, { contents: true })
     makeTree(pair.local, { 'sub/x': 'x' })
     expect(waiting(await pair.push())).toEqual(held('sub/.syncignore'))

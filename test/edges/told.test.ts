@@ -140,7 +140,7 @@ describe('what is said', () => {
       makeTree(keyless.path('up'), { a: 'a', 'sub/b': 'b' })
       await client.upload([keyless.path('up')], '/plain', { contents: true })
       const done = await keyless.cli(['download', '--contents', '/plain', keyless.path('down')])
-      expect([done.code, done.stderr]).toEqual([0, expect.stringContaining('Downloaded 2 files')])
+      expect([done.code, done.stderr]).toEqual([0, expect.stringContaining('2 files: 2 transferred')])
       expect(snapshot(keyless.path('down'))).toEqual({ a: 'a', 'sub/': '', 'sub/b': 'b' })
       expect((await keyless.cli(['pull', '/plain', keyless.path('pulled')])).code).toBe(0)
     } finally {
