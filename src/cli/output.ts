@@ -353,24 +353,3 @@ export const pendingText = ({ pending = [] }: Pick<RunSummary, 'pending'>): stri
     rules === 0 ? '' : `, ${plural(rules, 'rule file')} not accepted`,
   ].join('')
 }
-
-/** The end of an upload or download. */
-export function printSummary(output: Output, verb: string, summary: RunSummary, exitCode: number, ms: number): void {
-  const { bytes, transferred, skipped, ignored } = summary
-  const stopped = summary.stoppedBy
-  if (stopped !== undefined) {
-    write(process.stderr, `error: ${display(stopped.message)}`)
-    if (stopped.hint !== undefined && !output.quiet) write(process.stderr, `  ${display(stopped.hint)}`)
-  } else if (!output.quiet) {
-    for (const hint of hintsOf(summary)) {
-      write(process.stderr, `  ${display(hint)}`)
-    }
-  }
-  const seconds = ms / 1000
-  const rate = bytes > 0 && seconds > 0 ? `, ${showBytes(Math.round(bytes / seconds))}/s` : ''
-  const text =
-    `${verb} ${plural(transferred, 'file')} (${showBytes(bytes)}) in ${seconds.toFixed(1)} s${rate}; ` +
-    `${skipped} unchanged, ${ignored} ignored, ${summary.failed.length} failed${pendingText(summary)}`
-  if (output.json) output.result('', { type: 'summary', exitCode, ...summaryFields(summary) })
-  else output.info(text)
-}

@@ -4,7 +4,7 @@
  * @module
  */
 import { existsSync, mkdirSync } from 'node:fs'
-import { relative } from 'node:path'
+import { basename, join, relative } from 'node:path'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, type SyncError, toSyncError } from '../errors.ts'
 import { takeLock } from '../local/lock.ts'
@@ -169,6 +169,9 @@ export async function runJob<P extends Plan>(context: RunContext, job: Job<P>, l
   }
 }
 
+/** The journal of uploads that were interrupted. Its name is in it, so that none is taken for that of other places. */
+export const journalOf = (directory: string): string => join(directory, `${basename(directory)}.journal`)
+
 /** The lock of a directory of state. */
 export const lockOf = (directory: string): string => `${directory}.lock`
 
@@ -307,7 +310,7 @@ async function carryOut<P extends Plan>(
         isHashed: job.isHashed?.(plan) ?? false,
         files: sent,
         partSize: limits.partSize,
-        journal: job.directory && `${job.directory}/uploads`,
+        journal: job.directory && journalOf(job.directory),
         onRefused: ({ member, error }) => pending.push({ what: 'member', name: member, error }),
         // It is stored, so it keeps nothing from being deleted.
         onInconsistent: (failure) => inconsistent.push(failure),

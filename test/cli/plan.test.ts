@@ -42,9 +42,9 @@ test('an upload: the table, a plan, drift, and carrying it out', async () => {
   const plan = await plain('plan', ...args, '-o', file, '--json', '--detailed-exitcode')
   expect(plan.code).toBe(11)
   expect(plan.json).toMatchObject([
+    { type: 'step', do: 'make-folder', path: 'sub' },
     { type: 'step', do: 'upload', path: 'a', bytes: 1 },
     { type: 'step', do: 'upload', path: 'changed', of: expect.stringMatching(/^local 1 \S+, remote \d+ 3$/) },
-    { type: 'step', do: 'make-folder', path: 'sub' },
     { type: 'step', do: 'upload', path: 'sub/b', bytes: 2 },
     { type: 'summary', exitCode: 11, direction: 'upload', local: tree, remote: '/room/up', bytes: 4, failed: [] },
   ])

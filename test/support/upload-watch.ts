@@ -94,12 +94,15 @@ function partOf(path: string): SentPart | undefined {
   return upload === undefined ? undefined : { upload, part: Number(part) }
 }
 
-/** Files of a home's journal directory; locks are left out. */
+/** Journals in the states of a home, and those that were put aside; locks are left out. */
 export function journalFiles(home: string): string[] {
+  const states = join(home, 'sync')
   try {
-    return readdirSync(join(home, 'journal'))
-      .filter((name) => !name.includes('.lock'))
-      .map((name) => join(home, 'journal', name))
+    return readdirSync(states, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .flatMap(({ name }) => readdirSync(join(states, name)).map((file) => join(states, name, file)))
+      .filter((path) => path.includes('.journal') && !path.endsWith('.lock'))
+      .sort()
   } catch {
     return []
   }

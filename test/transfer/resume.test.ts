@@ -1,11 +1,11 @@
 /** What a later run does with an upload that was left in the middle of its last step. */
 import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Client, createClient } from '../../src/client.ts'
 import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
 import { transferPair } from '../../src/sync/jobs/transfer.ts'
+import { journalOf } from '../../src/sync/run-job.ts'
 import { stateDirectory } from '../../src/sync/state.ts'
 import {
   accountPassword,
@@ -60,7 +60,7 @@ function scene(world: World, using: Client, into = '/room') {
   makeTree(world.path(name), { 'sub/big': randomBytes(SIZE) })
   const state = { directory: world.path('states'), account: 'anna' }
   const pair = transferPair('upload', [world.path(name)], into, state)
-  const journal = join(stateDirectory(state.directory, pair), 'uploads')
+  const journal = journalOf(stateDirectory(state.directory, pair))
   return {
     source: world.path(name),
     target: `/room/${name}`,

@@ -311,6 +311,9 @@ function printRun({ output }: Context, summary: SyncSummary, exitCode: number, m
   const { stoppedBy, transferred, bytes, skipped, moved, deleted, kept, left, ignored } = summary
   const { conflicts, failed, pending, files } = summary
   if (stoppedBy !== undefined) output.error(stoppedBy, exitCode, { plain: true })
+  for (const hint of hintsOf({ failed: stoppedBy === undefined ? failed : [], ...(pending && { pending }) })) {
+    output.info(`  ${hint}`)
+  }
   if (output.json) {
     output.result('', { type: 'summary', exitCode, ...fieldsOf(summary) })
     return
@@ -326,9 +329,6 @@ function printRun({ output }: Context, summary: SyncSummary, exitCode: number, m
     [failed.length, 'failed'],
   ] as const
   const told = extra.filter(([count]) => count > 0).map(([count, what]) => `, ${count} ${what}`)
-  for (const hint of hintsOf({ failed: stoppedBy === undefined ? failed : [], ...(pending && { pending }) })) {
-    output.info(`  ${hint}`)
-  }
   const seconds = ms / 1000
   const rate = bytes > 0 && seconds > 0 ? `, ${showBytes(Math.round(bytes / seconds))}/s` : ''
   output.info(

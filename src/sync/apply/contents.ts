@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path'
 import type { RemoteNode } from '../../api/wire.ts'
-import { toSyncError } from '../../errors.ts'
+import { SyncError, toSyncError } from '../../errors.ts'
 import { syncDirectory } from '../../local/atomic-file.ts'
 import { checkSpace } from '../../local/free-space.ts'
 import { bytesLeft, type LeftBehind, removeSettled, sweepTree } from '../../local/leftovers.ts'
@@ -237,6 +237,8 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
     const place = work.placeOf(parentKey(key))
     const before = lookEntry(source, path)
     if (before === undefined) {
+      // Somebody has named the sources of an upload; what is gone from a mirror is just gone.
+      if (root === '') throw new SyncError('local_io', 'LOCAL_ENOENT', 'It is not there any more')
       const message = `${showPath(path)} vanished before it was read`
       context.onEvent?.({ type: 'warning', code: 'VANISHED', message })
       return undefined
