@@ -50,7 +50,9 @@ const INSTEAD = {
   './client-h2.js': 'module.exports = undefined',
 }
 
-const inSource = (...paths) => paths.map((path) => join(ROOT, 'src', path))
+/** As imports are written, also on Windows. */
+const slashed = (path) => path.replaceAll('\\', '/')
+const inSource = (...paths) => paths.map((path) => slashed(join(ROOT, 'src', path)))
 
 /** What is needed from the first moment on. */
 const FIRST = inSource(
@@ -93,7 +95,7 @@ const together = {
   setup({ onResolve, onLoad }) {
     onResolve({ filter: /^\.|main\.ts$/ }, ({ path, kind, resolveDir }) =>
       kind === 'dynamic-import' || (kind === 'entry-point' && path.endsWith('main.ts'))
-        ? { path: resolve(resolveDir, path), namespace: 'together' }
+        ? { path: slashed(resolve(resolveDir, path)), namespace: 'together' }
         : undefined,
     )
     onLoad({ filter: /./, namespace: 'together' }, ({ path }) => ({
@@ -112,10 +114,12 @@ const packages = {
   setup({ onResolve, onLoad }) {
     onResolve({ filter: /^(undici|node:process|\.\/client-h2\.js)$/ }, ({ path }) => ({ path, namespace: 'instead' }))
     onResolve({ filter: /^node:child_process$/ }, ({ path, importer }) =>
-      importer.includes('/node_modules/commander/') ? { path, namespace: 'instead' } : { path, external: true },
+      slashed(importer).includes('/node_modules/commander/')
+        ? { path, namespace: 'instead' }
+        : { path, external: true },
     )
     onLoad({ filter: /./, namespace: 'instead' }, ({ path }) => ({ contents: INSTEAD[path], resolveDir: ROOT }))
-    onLoad({ filter: /\/src\/version\.ts$/ }, () => ({ contents: `export const VERSION = '${version}'` }))
+    onLoad({ filter: /[\\/]src[\\/]version\.ts$/ }, () => ({ contents: `export const VERSION = '${version}'` }))
     onResolve({ filter: /^[^./#]/ }, ({ path, kind }) =>
       kind === 'entry-point' || path.startsWith('node:') || BUNDLED.has(packageOf(path))
         ? undefined
