@@ -27,7 +27,7 @@ if (unknown.length > 0) {
   process.stderr.write(`no such case: ${unknown.join(', ')}; there are: ${cases.join(', ')}\n`)
   process.exit(2)
 }
-if (!existsSync(here('../dist/src/cli/main.js'))) {
+if (!existsSync(here('../dist/bin/main.js'))) {
   process.stderr.write('the program is not built: npm run build\n')
   process.exit(2)
 }

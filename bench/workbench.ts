@@ -66,7 +66,10 @@ export interface SyncOptions {
 /** Modification time of all that is made here: whole seconds, long past. */
 const MODIFIED_MS = Date.UTC(2020, 0)
 
+/** Module by module, so that a profile says where time goes and a variant can change one of them. */
 export const MAIN = join(ROOT, 'dist/src/cli/main.js')
+/** As it is installed. */
+export const BIN = join(ROOT, 'dist/bin/main.js')
 
 export async function createWorkbench(options: { storage?: 's3' | 'classic'; tls?: boolean } = {}): Promise<Workbench> {
   const base = mkdtempSync(join(tmpdir(), 'sealsync-bench-'))

@@ -29,8 +29,13 @@ const invalid = (message: string, cause?: unknown) =>
     cause,
   })
 
+interface PrimeGroup {
+  readonly product: bigint
+  readonly primes: readonly number[]
+}
+
 /** The primes below 2^16, by threes with their product: one division of a BigInt, then quick ones of numbers below 2^48. */
-const SMALL_PRIMES: readonly { readonly product: bigint; readonly primes: readonly number[] }[] = (() => {
+function groupSmallPrimes(): readonly PrimeGroup[] {
   const sieve = new Uint8Array(65_536)
   const primes: number[] = []
   for (let i = 2; i < sieve.length; i++) {
@@ -42,10 +47,14 @@ const SMALL_PRIMES: readonly { readonly product: bigint; readonly primes: readon
     const three = primes.slice(3 * i, 3 * i + 3)
     return { product: BigInt(three.reduce((product, prime) => product * prime, 1)), primes: three }
   })
-})()
+}
+
+/** Made when the first key is checked: it takes some milliseconds. */
+let smallPrimes: readonly PrimeGroup[] | undefined
 
 function hasSmallFactor(modulus: bigint): boolean {
-  return SMALL_PRIMES.some(({ product, primes }) => {
+  smallPrimes ??= groupSmallPrimes()
+  return smallPrimes.some(({ product, primes }) => {
     const rest = Number(modulus % product)
     return primes.some((prime) => rest % prime === 0)
   })

@@ -5,7 +5,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -46,6 +46,5 @@ export function checkTypes() {
 
 export function build() {
   console.log('Building…')
-  run(process.execPath, [join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json'])
-  chmodSync(join(ROOT, 'dist/src/cli/main.js'), 0o755)
+  run(process.execPath, [join(ROOT, 'build.mjs')])
 }

@@ -28,7 +28,7 @@ const started = performance.now()
 install()
 build()
 
-const MAIN = join(ROOT, 'dist/src/cli/main.js')
+const MAIN = join(ROOT, 'dist/bin/main.js')
 const base = mkdtempSync(join(tmpdir(), 'sealsync-demo-'))
 const env = { ...process.env, SEALSYNC_HOME: join(base, 'home') }
 for (const name of Object.keys(env)) if (name.startsWith('SEALSYNC_') && name !== 'SEALSYNC_HOME') delete env[name]

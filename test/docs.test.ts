@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
+import { MAIN } from './support/cli.ts'
 import { freePort } from './support/tls.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -31,7 +32,7 @@ test('the README runs from top to bottom', async () => {
     const work = join(base, 'work')
     mkdirSync(bin)
     mkdirSync(work)
-    writeFileSync(join(bin, 'sync'), `#!/bin/sh\nexec "${process.execPath}" "${ROOT}/dist/src/cli/main.js" "$@"\n`)
+    writeFileSync(join(bin, 'sync'), `#!/bin/sh\nexec "${process.execPath}" "${MAIN}" "$@"\n`)
     chmodSync(join(bin, 'sync'), 0o755)
     const script = blocks('sh')
       .join('\n')

@@ -1,7 +1,7 @@
 /** How long the program takes to start, against node itself. @module */
 import { compare, type Side } from '../harness.ts'
 import { runProgram } from '../processes.ts'
-import { MAIN } from '../workbench.ts'
+import { BIN } from '../workbench.ts'
 
 /** A single start is shorter than the clock's unrest. */
 const TIMES = 5
@@ -21,14 +21,14 @@ await compare([
     name: '--version',
     unit: 'ms',
     better: 'less',
-    sides: [starts('ours', MAIN, '--version'), starts('node -e 0', '-e', '0')],
+    sides: [starts('ours', BIN, '--version'), starts('node -e 0', '-e', '0')],
     goals,
   },
   {
     name: '--help',
     unit: 'ms',
     better: 'less',
-    sides: [starts('ours', MAIN, '--help'), starts('node -e 0', '-e', '0')],
+    sides: [starts('ours', BIN, '--help'), starts('node -e 0', '-e', '0')],
     goals,
   },
 ])

@@ -4,15 +4,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, realpathSync } from 'node:fs'
-import { basename, delimiter, join } from 'node:path'
-
-const THEIRS = new Set(['-d', '-f', '--data', '--file-system'])
-
-/** True when `argv` (as `process.argv`) is a call of coreutils' program. */
-export function isForCoreutils(argv: readonly string[]): boolean {
-  const name = basename(argv[1] ?? '').replace(/\.(js|cmd|exe)$/i, '')
-  return name === 'sync' && (argv.length === 2 || THEIRS.has(argv[2] ?? ''))
-}
+import { delimiter, join } from 'node:path'
 
 /**
  * Runs the next `sync` on PATH that is not this program.
@@ -29,7 +21,7 @@ export function handOver(argv: readonly string[], env: NodeJS.ProcessEnv): numbe
       accessSync(candidate, constants.X_OK)
       const real = realpathSync(candidate)
       // Not this copy of ours, nor another one.
-      if (real === self || /[\\/]cli[\\/]main\.js$/.test(real)) continue
+      if (real === self || /[\\/](?:cli|bin)[\\/]main\.js$/.test(real)) continue
     } catch {
       continue
     }

@@ -1,28 +1,36 @@
 #!/usr/bin/env node
 /**
- * Entry of the command line (`sync` and `sealsync`): signals, exit codes, and which file runs which command. Commands are
- * loaded when called, so that `--version` and `--help` are quick.
+ * Entry of the command line (`sync` and `sealsync`): the shortest way to what was asked for. Everything else is loaded when it is
+ * needed, so that `--version` and `--help` are quick.
  * @module
  */
-import { setFlagsFromString } from 'node:v8'
+import { basename } from 'node:path'
 import { VERSION } from '../version.ts'
-import { handOver, isForCoreutils } from './coreutils.ts'
+import { endOutput, guardOutput } from './streams.ts'
+
+const COREUTILS = new Set(['-d', '-f', '--data', '--file-system'])
+
+/** True for a call that means coreutils' program. */
+function isForCoreutils(argv: readonly string[]): boolean {
+  const name = basename(argv[1] ?? '').replace(/\.(js|cmd|exe)$/i, '')
+  return name === 'sync' && (argv.length === 2 || COREUTILS.has(argv[2] ?? ''))
+}
 
 async function main(): Promise<number> {
   if (isForCoreutils(process.argv)) {
-    const { childEnvironment } = await import('./child-environment.ts')
+    const [{ handOver }, { childEnvironment }] = await Promise.all([
+      import('./coreutils.ts'),
+      import('./child-environment.ts'),
+    ])
     const code = handOver(process.argv, childEnvironment())
     if (code !== undefined) return code
   }
-  const only = process.argv.length === 3 ? process.argv[2] : undefined
-  const { endOutput, guardOutput } = await import('./output.ts')
   guardOutput()
+  const only = process.argv.length === 3 ? process.argv[2] : undefined
   if (only === '--version' || only === '-V') {
     process.stdout.write(`${VERSION}\n`)
     return endOutput(0)
   }
-  // The HTTP parser is WebAssembly. To compile it a second time, for speed, takes 30 MB (Node 20) and saves nothing measurable.
-  setFlagsFromString('--liftoff-only')
   const { runProgram } = await import('./program.ts')
   return endOutput(await runProgram(process.argv))
 }

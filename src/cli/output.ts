@@ -4,12 +4,14 @@
  * @module
  */
 import type { SingleBar } from 'cli-progress'
-import { type SyncError, systemCode } from '../errors.ts'
+import type { SyncError } from '../errors.ts'
 import type { RunSummary } from '../sync/outcome.ts'
 import type { RunEvent } from '../sync/run.ts'
 import { showFingerprint } from '../transfer/pins.ts'
 import { display, jsonLine, plural, showBytes } from './display.ts'
-import { EXIT } from './exit-codes.ts'
+import { write } from './streams.ts'
+
+export { endOutput, guardOutput, writeResult } from './streams.ts'
 
 export interface OutputOptions {
   readonly json: boolean
@@ -29,78 +31,6 @@ export interface Output extends OutputOptions {
   warn(text: string): void
   /** @param how - `plain`: without an object on stdout, because a summary follows. */
   error(error: SyncError, exitCode: number, how?: { plain?: boolean }): void
-}
-
-/** What the standard output did not take, of the first time. */
-let refused: NodeJS.ErrnoException | undefined
-
-/**
- * Keeps the work going when nobody takes what is said: a pipe whose reader went away, a full disk. Before anything is written.
- * Of files and devices some versions of Node throw what others report.
- */
-export function guardOutput(): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      // A reader that went away (`sync ls | head`) is not our failure.
-      if (stream === process.stdout && systemCode(error) !== 'EPIPE') refused ??= error
-    })
-    const write = stream.write.bind(stream) as (...args: unknown[]) => boolean
-    stream.write = ((...args: unknown[]) => {
-      try {
-        return write(...args)
-      } catch (error) {
-        const done = args.at(-1)
-        if (typeof done === 'function') process.nextTick(done, error)
-        process.nextTick(() => stream.emit('error', error))
-        return true
-      }
-    }) as typeof stream.write
-  }
-}
-
-/**
- * Writes what is still to be said.
- *
- * @param code - Exit code of the command.
- * @returns that code, or another one when results were asked for and could not be written.
- */
-export async function endOutput(code: number): Promise<number> {
-  writeResults()
-  // Errors are reported a little later.
-  await new Promise((resolve) => setImmediate(resolve))
-  if (refused === undefined) return code
-  process.stderr.write(`error: Cannot write the output (${systemCode(refused) ?? 'unknown'})\n`)
-  return code === EXIT.done ? EXIT.localDisk : code
-}
-
-/** Results wait so long for others: a system call for each of many small files takes a tenth of the whole time. */
-const RESULTS_MS = 20
-let results = ''
-let timer: NodeJS.Timeout | undefined
-
-function writeResults(): void {
-  clearTimeout(timer)
-  timer = undefined
-  const text = results
-  results = ''
-  if (text !== '') process.stdout.write(text)
-}
-process.on('exit', writeResults)
-
-/** A line on stdout, in the order in which they were said. */
-export function writeResult(line: string): void {
-  results += `${line}\n`
-  timer ??= setTimeout(writeResults, RESULTS_MS)
-}
-
-function write(stream: NodeJS.WriteStream, line: string): void {
-  if (stream === process.stdout) {
-    writeResult(line)
-    return
-  }
-  // Behind what was said before.
-  writeResults()
-  stream.write(`${line}\n`)
 }
 
 export function createOutput(options: OutputOptions): Output {

@@ -32,7 +32,8 @@ import { requireRemote } from '../../src/sync/remote-path.ts'
 import { unlockFixture } from '../crypto/support.ts'
 import { createWarmCli } from './warm-cli.ts'
 
-export const MAIN = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url))
+/** The command line as it is installed, or (where a test file is run by itself) as it was compiled last. */
+export const MAIN = process.env.TEST_MAIN ?? fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url))
 
 export const KEY_PASSWORD = 'encryption pässword'
 export const accountPassword = (name: string) => `account password of ${name}`

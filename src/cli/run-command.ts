@@ -1,0 +1,48 @@
+/** Runs one command: signals, settings, messages and exit codes are the same for all. @module */
+import type { Command } from 'commander'
+import { systemClock } from '../environment.ts'
+import { cancelled, SyncError, toSyncError } from '../errors.ts'
+import { tidyOwnDirectory } from '../local/tidy.ts'
+import { type Context, createContext, outputOf, requireSettings } from './context.ts'
+import { exitCodeOf, signalExit } from './exit-codes.ts'
+import type { CommandSpec } from './nouns/command.ts'
+import { homeDirectory } from './profile.ts'
+
+/** The first signal aborts and lets everything end cleanly; the second ends at once. */
+function watchSignals(): AbortSignal {
+  const stop = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(name, () => {
+      const error = new SyncError('cancelled', name, `Stopped by ${name}`)
+      if (stop.signal.aborted) process.exit(signalExit(error))
+      stop.abort(error)
+      // Cancelling at the server is best effort and has its own limit; nothing may hold the exit for longer.
+      setTimeout(() => process.exit(signalExit(error)), 4_800).unref()
+    })
+  }
+  return stop.signal
+}
+
+/**
+ * Whatever the command throws becomes a message and an exit code.
+ *
+ * @param command - Its options, as commander has read them.
+ * @param args - Its arguments.
+ * @returns the exit code.
+ */
+export async function runCommand(spec: CommandSpec, command: Command, args: readonly unknown[]): Promise<number> {
+  const signal = watchSignals()
+  const output = outputOf(command.optsWithGlobals())
+  try {
+    await tidyOwnDirectory(homeDirectory(), systemClock)
+    const context = await createContext(command, signal)
+    if (!spec.withProblems) requireSettings(context)
+    const action = (await spec.action!()) as (context: Context, ...rest: unknown[]) => Promise<number | undefined>
+    return (await action(context, ...args)) ?? 0
+  } catch (thrown) {
+    const error = toSyncError(signal.aborted ? cancelled(signal) : thrown)
+    const exitCode = error.class === 'cancelled' ? signalExit(error) : exitCodeOf(error)
+    output.error(error, exitCode)
+    return exitCode
+  }
+}
