@@ -29,7 +29,7 @@ const toLocal = (file: string, specifier: string) => relative(ROOT, resolve(ROOT
 
 /** The layer of a file. */
 function layerOf(file: string): string {
-  if (file === 'crypto/errors.ts') return 'errors'
+  if (file === 'crypto/errors.ts' || file === 'crypto/error-codes.ts') return 'errors'
   // Login arithmetic and the byte tools it uses; the session may have them, the rest of crypto/ it may not.
   if (file === 'crypto/srp.ts' || file === 'crypto/bytes.ts') return 'srp'
   if (file.startsWith('crypto/')) return 'crypto'

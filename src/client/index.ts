@@ -18,7 +18,7 @@ export {
   type RatePlan,
 } from '../client.ts'
 export type { Environment } from '../environment.ts'
-export { type ErrorClass, SyncError } from '../errors.ts'
+export { type ErrorClass, SyncError, type SyncErrorCode, type SyncErrorOptions } from '../errors.ts'
 export { parseFingerprint, showFingerprint } from '../fingerprint.ts'
 export type { Names } from '../local/names.ts'
 export { parseDump, type SessionDump } from '../session/grant.ts'
