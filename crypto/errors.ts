@@ -4,6 +4,10 @@
  * @module
  */
 
+import type { SyncErrorCode } from './error-codes.ts'
+
+export type { SyncErrorCode } from './error-codes.ts'
+
 /** What a caller can do about an error. The exit code of the command line follows from it. */
 export type ErrorClass =
   | 'usage'
@@ -42,14 +46,14 @@ export interface SyncErrorOptions {
 export class SyncError extends Error {
   override readonly name = 'SyncError'
   readonly class: ErrorClass
-  readonly code: string
+  readonly code: SyncErrorCode
   readonly hint: string | undefined
   readonly retryable: boolean
   readonly status: number | undefined
   readonly errorCode: number | undefined
   readonly retryAfterMs: number | undefined
 
-  constructor(kind: ErrorClass, code: string, message: string, options: SyncErrorOptions = {}) {
+  constructor(kind: ErrorClass, code: SyncErrorCode, message: string, options: SyncErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     this.class = kind
     this.code = code

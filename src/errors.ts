@@ -5,7 +5,7 @@
  */
 import { SyncError } from '../crypto/errors.ts'
 
-export { type ErrorClass, SyncError, type SyncErrorOptions } from '../crypto/errors.ts'
+export { type ErrorClass, SyncError, type SyncErrorCode, type SyncErrorOptions } from '../crypto/errors.ts'
 
 const LOCAL_HINTS: Readonly<Record<string, string>> = Object.freeze({
   ENOENT: 'It does not exist (any more).',
@@ -52,7 +52,7 @@ export function localError(error: unknown, what: string): unknown {
   const hint = LOCAL_HINTS[code]
   // Directories in use go by numbers, which tell nobody anything; see local/safe-tree.ts.
   const shown = what.replace(/\/proc\/self\/fd\/\d+\//g, '')
-  return new SyncError('local_io', `LOCAL_${code}`, `Cannot ${shown} (${code})`, {
+  return new SyncError('local_io', `LOCAL_${code as `E${string}`}`, `Cannot ${shown} (${code})`, {
     ...(hint === undefined ? {} : { hint }),
     cause: error,
   })

@@ -1,17 +1,8 @@
 /**
- * Public surface of the library: encrypted transfer to and from a DRACOON-compatible server. The file format alone is
- * `sealsync/crypto`.
+ * Public surface of the library: everything that the program can do with a DRACOON-compatible server, as calls of a client, and the
+ * ways to log in. The file format alone is `sealsync/crypto`, a login for any API `sealsync/session`, a server for tests
+ * `sealsync/server`; `sealsync/client` is this without ways to log in, which loads faster. Re-exports only.
  * @module
  */
-export type { Api } from './api/api.ts'
-export type { RemoteNode } from './api/wire.ts'
-export type * from './client/runs.ts'
-export { type Client, type ClientOptions, createClient } from './client.ts'
-export type { Environment } from './environment.ts'
+export * from './client/index.ts'
 export * from './session/index.ts'
-export type { SyncOptions } from './sync/jobs/pair.ts'
-export type { DownloadOptions, UploadOptions } from './sync/jobs/transfer.ts'
-export type { RunSummary } from './sync/outcome.ts'
-export type { RunEvent } from './sync/run.ts'
-export type { SyncSummary } from './sync/run-job.ts'
-export type { TransferEvent } from './transfer/events.ts'

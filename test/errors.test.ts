@@ -3,8 +3,13 @@
 import { once } from 'node:events'
 import { lstatSync, readFileSync, readSync } from 'node:fs'
 import { connect } from 'node:net'
+import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
+import { exitCodeOf } from '../src/cli/exit-codes.ts'
 import { toSyncError } from '../src/errors.ts'
+import { errorTable, readCodes } from './support/error-codes.mjs'
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
 
 function thrownBy(work: () => unknown): unknown {
   try {
@@ -36,4 +41,16 @@ test('sockets and our own mistakes are not', async () => {
   expect(toSyncError(error).class).toBe('internal')
   expect(toSyncError(Object.assign(new Error('read'), { code: 'ECONNRESET', syscall: 'read' })).class).toBe('internal')
   expect(toSyncError(new TypeError('x is not a function')).class).toBe('internal')
+})
+
+test('every listed code is raised somewhere, with a class and a meaning', () => {
+  for (const [code, { classes, texts, files }] of readCodes(ROOT)) {
+    expect([classes.size > 0, texts.length > 0, files.size > 0], code).toEqual([true, true, true])
+  }
+})
+
+test('docs/error-codes.md is what the sources say; else: npm run docs:error-codes', () => {
+  const table = errorTable(ROOT, exitCodeOf)
+  expect(readFileSync(new URL('../docs/error-codes.md', import.meta.url), 'utf8')).toBe(table)
+  expect(table.split('\n').length).toBeGreaterThan(250)
 })

@@ -3,7 +3,7 @@
  * error by status and DRACOON `errorCode` together. No loops and no policy here.
  * @module
  */
-import { type ErrorClass, SyncError } from '../errors.ts'
+import { type ErrorClass, SyncError, type SyncErrorCode } from '../errors.ts'
 import { retryAfterMs } from '../http/retry.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 import type { Verdict } from '../session/authorizer.ts'
@@ -131,7 +131,7 @@ export function expectSuccess(response: HttpResponse, label: string): HttpRespon
 
 interface Meaning {
   readonly kind: ErrorClass
-  readonly code: string
+  readonly code: SyncErrorCode
   readonly text: string
   readonly hint?: string
   readonly retryable?: boolean

@@ -4,9 +4,9 @@
  * @module
  */
 import { closeSync, openSync, writeSync } from 'node:fs'
+import type { RunEvent } from '../client/index.ts'
 import { systemClock } from '../environment.ts'
 import { localError, toSyncError } from '../errors.ts'
-import type { RunEvent } from '../sync/run.ts'
 import type { Context } from './context.ts'
 import { jsonLine } from './display.ts'
 import { exitCodeOf } from './exit-codes.ts'

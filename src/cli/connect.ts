@@ -1,9 +1,7 @@
 /** Clients for the login of a profile, and where logins are kept. @module */
-import type { Client } from '../client.ts'
+import type { Client, GrantStore, RunEvent, StoreKind } from '../client/index.ts'
 import { systemClock, type Ui } from '../environment.ts'
 import { SyncError } from '../errors.ts'
-import type { GrantStore, StoreKind } from '../session/grant-store.ts'
-import type { RunEvent } from '../sync/run.ts'
 import { openBrowser } from './browser.ts'
 import { accountName, type Context, grantName, keyPassword, requireProfile } from './context.ts'
 import { display } from './display.ts'
@@ -52,7 +50,7 @@ export async function openStore(
 ): Promise<{ store: GrantStore; kind: StoreKind }> {
   const command = settings.text('session-key-command')
   const key = () => getSecret({ command })
-  const { openGrantStore } = await import('../session/grant-store.ts')
+  const { openGrantStore } = await import('../client/index.ts')
   return openGrantStore({
     directory: homeDirectory(),
     account: grantName(login),
@@ -87,7 +85,7 @@ export async function connect(
   const profile = await requireProfile(context)
   const { store } = await openStore(profile, settings, profile.store)
   const [{ createClient }, { createAuthorizer }] = await Promise.all([
-    import('../client.ts'),
+    import('../client/index.ts'),
     import('./authorizers.ts'),
   ])
   const client = createClient(profile.server, {

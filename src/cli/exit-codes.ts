@@ -1,6 +1,7 @@
 /** The one table from errors to exit codes. @module */
+
+import type { RunSummary } from '../client/index.ts'
 import type { SyncError } from '../errors.ts'
-import type { RunSummary } from '../sync/outcome.ts'
 
 export const EXIT = Object.freeze({
   done: 0,

@@ -1,6 +1,6 @@
 /** The ways to log in that the command line offers, and which options belong to which. @module */
 import { resolve } from 'node:path'
-import { SyncError } from '../errors.ts'
+import { SyncError, type SyncErrorCode } from '../errors.ts'
 
 export const METHODS = Object.freeze([
   'browser',
@@ -73,7 +73,7 @@ const NEEDED: Readonly<Partial<Record<MethodName, readonly string[]>>> = Object.
 })
 
 /** Options that are of use only together: the first needs one of the others. */
-const TOGETHER: readonly (readonly [string, readonly string[], string])[] = Object.freeze([
+const TOGETHER: readonly (readonly [string, readonly string[], SyncErrorCode])[] = Object.freeze([
   ['client-secret-file', ['client-id'], 'CLIENT_ID_MISSING'],
   ['client-key-file', ['client-id'], 'CLIENT_ID_MISSING'],
   ['client-auth', ['client-id'], 'CLIENT_ID_MISSING'],
@@ -88,7 +88,7 @@ const EITHER = Object.freeze([
 ] as const)
 
 interface Problem {
-  readonly code: string
+  readonly code: SyncErrorCode
   readonly message: string
   readonly hint?: string
 }

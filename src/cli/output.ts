@@ -4,10 +4,9 @@
  * @module
  */
 import type { SingleBar } from 'cli-progress'
+import type { RunEvent, RunSummary } from '../client/index.ts'
 import type { SyncError } from '../errors.ts'
-import type { RunSummary } from '../sync/outcome.ts'
-import type { RunEvent } from '../sync/run.ts'
-import { showFingerprint } from '../transfer/pins.ts'
+import { showFingerprint } from '../fingerprint.ts'
 import { display, jsonLine, plural, showBytes } from './display.ts'
 import { write } from './streams.ts'
 

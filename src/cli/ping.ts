@@ -3,9 +3,10 @@
  * it takes to send such a ping, so no more than its origin is ever shown.
  * @module
  */
+
+import { createDialer } from '../client/index.ts'
 import { systemClock } from '../environment.ts'
 import { SyncError, toSyncError } from '../errors.ts'
-import { createDialer } from '../session/open.ts'
 import { VERSION } from '../version.ts'
 import type { Context } from './context.ts'
 import { transportOf } from './transport.ts'

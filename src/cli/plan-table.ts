@@ -1,7 +1,5 @@
 /** What a run would do, as people and programs read it. @module */
-import type { Pending } from '../sync/outcome.ts'
-import type { PlanFile, PlanLine } from '../sync/plan-file.ts'
-import type { EntryFailure } from '../sync/tree.ts'
+import type { EntryFailure, Pending, PlanFile, PlanLine } from '../client/index.ts'
 import type { Context } from './context.ts'
 import { display, showBytes } from './display.ts'
 import { EXIT } from './exit-codes.ts'

@@ -6,9 +6,9 @@
 import { readdir, rename, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import envPaths from 'env-paths'
+import type { StoreKind } from '../client/index.ts'
 import { localError, SyncError, systemCode } from '../errors.ts'
 import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
-import type { StoreKind } from '../session/grant-store.ts'
 import { isMethod, type MethodName } from './methods.ts'
 
 export interface Profile {

@@ -6,7 +6,7 @@
 import { readFile, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { parse as parseToml } from 'smol-toml'
-import type { RateEntry, RateLimits, RatePlan } from '../client.ts'
+import type { RateEntry, RateLimits, RatePlan } from '../client/index.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { camelCase, SETTINGS, type SettingSpec, variableOf } from './options/settings.ts'
 
@@ -179,7 +179,7 @@ const MAX_FILE = 64 * 1024
 
 /** Says what waits to be accepted; loaded where there is a project file. */
 async function isHeld(path: string, home: string): Promise<boolean> {
-  const { createHeldRules } = await import('../sync/held-rules.ts')
+  const { createHeldRules } = await import('../client/index.ts')
   return createHeldRules(join(home, 'rules')).list(path).length > 0
 }
 

@@ -1,8 +1,8 @@
 /** Connection settings as the dialer wants them: files are read here, and the usual proxy variables. @module */
 import { readFile } from 'node:fs/promises'
 import { setFlagsFromString } from 'node:v8'
+import { proxyFromEnvironment, type TransportOptions } from '../client/index.ts'
 import { SyncError } from '../errors.ts'
-import { proxyFromEnvironment, type TransportOptions } from '../session/open.ts'
 import { getSecret } from './secrets.ts'
 import type { Settings } from './settings.ts'
 

@@ -1,6 +1,6 @@
 /** Who is logged in, and where. @module */
 import { getAccount, getServerVersion, usesObjectStorage } from '../api/account.ts'
-import type { CallOptions, ClientContext } from './context.ts'
+import type { Abortable, ClientContext } from './context.ts'
 
 export interface AccountInfo {
   readonly id: number
@@ -25,13 +25,13 @@ export interface ServerInfo {
  *
  * @throws {SyncError} of class `auth` when nobody is.
  */
-export async function whoami({ api }: ClientContext, { signal }: CallOptions): Promise<AccountInfo> {
+export async function whoami({ api }: ClientContext, { signal }: Abortable): Promise<AccountInfo> {
   const { id, userName, firstName, lastName, email, isEncryptionEnabled } = await getAccount(api, signal)
   return { id, userName, firstName, lastName, email, hasKeyPair: isEncryptionEnabled === true }
 }
 
 /** What the server says of itself. */
-export async function serverInfo({ api }: ClientContext, { signal }: CallOptions): Promise<ServerInfo> {
+export async function serverInfo({ api }: ClientContext, { signal }: Abortable): Promise<ServerInfo> {
   const { restApiVersion, sdsServerVersion } = await getServerVersion(api, signal)
   return {
     origin: api.origin,

@@ -19,7 +19,7 @@ import type { Runs } from '../sync/backup/runs.ts'
 import type { BackupSet, Retention, RunNote, SetPlace } from '../sync/backup/set.ts'
 import type { StatePlace } from '../sync/backup/state.ts'
 import type { RunSummary } from '../sync/outcome.ts'
-import type { CallOptions, ClientContext } from './context.ts'
+import type { Abortable, ClientContext } from './context.ts'
 
 /** A set; all but name, target and sources may be left out. */
 export interface BackupSetOptions extends SetPlace, Partial<Omit<BackupSet, 'name' | 'target' | 'sources'>> {
@@ -29,7 +29,7 @@ export interface BackupSetOptions extends SetPlace, Partial<Omit<BackupSet, 'nam
   readonly keep?: Retention
 }
 
-export interface ShowOptions extends CallOptions {
+export interface ShowOptions extends Abortable {
   /** Id of a run; default `latest`. */
   readonly run?: string | undefined
   /** Only what is at or below these paths. */
@@ -62,7 +62,7 @@ export const run = async (
   runBackup(context, fullSet(set), { ...options, state: await stateOf(context, options.signal) })
 
 /** The runs of a set, newest last, and what is wrong with them. See `listRuns`. */
-export const list = async (context: ClientContext, place: SetPlace, { signal }: CallOptions): Promise<Runs> =>
+export const list = async (context: ClientContext, place: SetPlace, { signal }: Abortable): Promise<Runs> =>
   listRuns(context, place, await stateOf(context, signal), signal)
 
 /** What is in one run of a set. See `openRun`. */

@@ -21,7 +21,7 @@ import { createDistributor, type RefusedMember } from '../transfer/distribute.ts
 import type { OnEvent } from '../transfer/events.ts'
 import { createSlabPool } from '../transfer/flow.ts'
 import { contentPartSize, uploadContent } from '../transfer/upload-content.ts'
-import type { CallOptions, ClientContext } from './context.ts'
+import type { Abortable, ClientContext } from './context.ts'
 import { type RemoteEntry, requireEntry } from './entries.ts'
 
 /** What a web stream has that is read from; those of Node and of browsers fit. */
@@ -45,7 +45,7 @@ export interface WritableLike {
 /** Bytes, or something that yields them: an (async) iterable such as a Node stream, or a web stream. */
 export type Content = Uint8Array | AsyncIterable<Uint8Array> | Iterable<Uint8Array> | ReadableLike
 
-export interface PutOptions extends CallOptions {
+export interface PutOptions extends Abortable {
   /** Bytes that will come, if that is known; of a `Uint8Array` it is. Nothing is stored when there are more or fewer. */
   readonly size?: number | undefined
   /** Of the file, in milliseconds since the epoch. Default: now. */
@@ -200,7 +200,7 @@ export async function put(
   }
 }
 
-export interface GetOptions extends CallOptions {
+export interface GetOptions extends Abortable {
   /** Refuse a larger file before anything of it is fetched. Bytes. */
   readonly limit?: number | undefined
   /** Content up to so many bytes is kept in memory, larger in a private temporary file. Default 16 MiB. */

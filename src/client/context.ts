@@ -8,7 +8,7 @@ export interface ClientContext extends RunContext {
 }
 
 /** Of everything that waits. An abort rejects with `signal.reason`; what the server has done by then stays done. */
-export interface CallOptions {
+export interface Abortable {
   readonly signal?: AbortSignal | undefined
 }
 

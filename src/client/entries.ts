@@ -1,4 +1,6 @@
 /** Remote rooms, folders and files by their paths: looking, making, moving, removing. Contents are in content.ts. @module */
+import type { WrappedFileKey } from '../../crypto/index.ts'
+import { getFileKey } from '../api/file-keys.ts'
 import {
   copyNodes,
   createCensus,
@@ -14,7 +16,7 @@ import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { escapeName, sameNameKey } from '../local/names.ts'
 import { ensureFolder, parseRemotePath, requireContainer, requireRemote, resolveRemote } from '../sync/remote-path.ts'
-import type { CallOptions, ClientContext } from './context.ts'
+import type { Abortable, ClientContext } from './context.ts'
 
 /** A room, folder or file, and where it is. Times are milliseconds since the epoch, sizes bytes. */
 export interface RemoteEntry extends RemoteNode {
@@ -45,7 +47,7 @@ export async function requireEntry(
  * @param path - `/` lists the rooms.
  * @throws {SyncError} `REMOTE_MISSING`, `PATH_INVALID`, `LIST_CHANGED`, `LIST_CUT`, `LIST_TOO_LONG`, `TREE_CYCLE`.
  */
-export async function* list(context: ClientContext, path: string, options: CallOptions): AsyncGenerator<RemoteEntry> {
+export async function* list(context: ClientContext, path: string, options: Abortable): AsyncGenerator<RemoteEntry> {
   const { api } = context
   const { signal } = options
   if (parseRemotePath(path).length === 0) {
@@ -63,7 +65,7 @@ export async function* list(context: ClientContext, path: string, options: CallO
  *
  * @throws {SyncError} as `list`.
  */
-export async function* walk(context: ClientContext, path: string, options: CallOptions): AsyncGenerator<RemoteEntry> {
+export async function* walk(context: ClientContext, path: string, options: Abortable): AsyncGenerator<RemoteEntry> {
   const { api } = context
   const { signal } = options
   const isRoot = parseRemotePath(path).length === 0
@@ -85,7 +87,7 @@ export async function* walk(context: ClientContext, path: string, options: CallO
   }
 }
 
-export interface FindOptions extends CallOptions {
+export interface FindOptions extends Abortable {
   /** Only of this type. */
   readonly type?: RemoteNode['type'] | undefined
 }
@@ -115,17 +117,35 @@ export async function* find(
   }
 }
 
+export interface StatOptions extends Abortable {
+  /** Also look for the file key of this account. Default false. */
+  readonly fileKey?: boolean | undefined
+}
+
+export interface RemoteDetails extends RemoteEntry {
+  /** Version of the wrapped file key of an encrypted file, or `missing`: nobody has handed it out; only if it was asked for. */
+  readonly fileKey?: WrappedFileKey['version'] | 'missing'
+}
+
 /**
  * One entry, with all that the server says of it.
  *
  * @throws {SyncError} `REMOTE_MISSING`; `TARGET_IS_ROOT` for `/`.
  */
-export async function stat(context: ClientContext, path: string, options: CallOptions): Promise<RemoteEntry> {
-  const { entry } = await requireEntry(context, path, options.signal)
-  return { ...(await getNode(context.api, entry.id, options.signal)), path: entry.path }
+export async function stat(context: ClientContext, path: string, options: StatOptions): Promise<RemoteDetails> {
+  const { fileKey, signal } = options
+  const { entry } = await requireEntry(context, path, signal)
+  const node = await getNode(context.api, entry.id, signal)
+  const details = { ...node, path: entry.path }
+  if (fileKey !== true || node.type !== 'file' || node.isEncrypted !== true) return details
+  const wrapped = await getFileKey(context.api, node.id, signal).catch((error) => {
+    if (error instanceof SyncError && error.code === 'FILE_KEY_MISSING') return undefined
+    throw error
+  })
+  return { ...details, fileKey: wrapped?.version ?? 'missing' }
 }
 
-export interface MkdirOptions extends CallOptions {
+export interface MkdirOptions extends Abortable {
   /** Also make the folders above it, and take what is there. */
   readonly parents?: boolean | undefined
 }
@@ -152,11 +172,13 @@ export async function mkdir({ api }: ClientContext, path: string, options: Mkdir
   return { ...node, path: pathOf([...names.slice(0, -1), node.name]) }
 }
 
-export interface RemoveOptions extends CallOptions {
+export interface RemoveOptions extends Abortable {
   /** Also folders, with all that is in them, which go to the recycle bin of their room. */
   readonly recursive?: boolean | undefined
   /** Also rooms, which are gone for good, with all versions. */
   readonly rooms?: boolean | undefined
+  /** Told of each that was removed, by the path that was given. */
+  readonly onRemoved?: ((path: string, entry: RemoteEntry) => void) | undefined
 }
 
 /**
@@ -171,9 +193,8 @@ export async function remove(
   context: ClientContext,
   paths: readonly string[],
   options: RemoveOptions,
-  onRemoved?: (path: string, entry: RemoteEntry) => void,
 ): Promise<RemoteEntry[]> {
-  const { recursive, rooms, signal } = options
+  const { recursive, rooms, onRemoved, signal } = options
   const entries: { path: string; entry: RemoteEntry }[] = []
   for (const path of paths) {
     const { entry } = await requireEntry(context, path, signal)
@@ -194,7 +215,7 @@ export async function remove(
   return entries.map(({ entry }) => entry)
 }
 
-export interface MoveOptions extends CallOptions {
+export interface MoveOptions extends Abortable {
   /** What to do where the name is taken by a file. Default `fail`. */
   readonly onConflict?: 'fail' | 'overwrite' | undefined
 }
@@ -271,7 +292,7 @@ export async function rename(
   context: ClientContext,
   path: string,
   name: string,
-  { signal }: CallOptions,
+  { signal }: Abortable,
 ): Promise<RemoteEntry> {
   if (name === '' || name.includes('/')) throw new SyncError('usage', 'PATH_INVALID', 'A name has no slash in it')
   const { entry } = await requireEntry(context, path, signal)

@@ -6,20 +6,22 @@ import {
   keyProtection,
   lockKeyPair,
   type Password,
+  unlockKeyPair,
 } from '../../crypto/index.ts'
 import { createKeyPair, getKeyPairs } from '../api/account.ts'
 import { listMissingFileKeys } from '../api/file-keys.ts'
 import { SyncError } from '../errors.ts'
+import { parseFingerprint, showFingerprint } from '../fingerprint.ts'
 import { parseRemotePath, remoteMissing, requireRemote, resolveRemote } from '../sync/remote-path.ts'
 import { type DistributionResult, distributeFileKeys, type RefusedMember } from '../transfer/distribute.ts'
 import { clearFileKeyCaches } from '../transfer/file-key-cache.ts'
 import { listMembers, type Member } from '../transfer/members.ts'
-import { type KeyId, type PinState, showFingerprint } from '../transfer/pins.ts'
+import type { KeyId, PinState } from '../transfer/pins.ts'
 import { placePath } from '../transfer/places.ts'
-import type { CallOptions, ClientContext } from './context.ts'
+import type { Abortable, ClientContext } from './context.ts'
+import { type KeyOwner, ownerText } from './key-owner.ts'
 
-export type { RefusedMember } from '../transfer/distribute.ts'
-export { showFingerprint } from '../transfer/pins.ts'
+export type { KeyOwner } from './key-owner.ts'
 
 /** One key pair of the account. */
 export interface OwnKeyPair {
@@ -40,14 +42,6 @@ export interface KeysStatus {
   readonly missingFileKeys: number | undefined
 }
 
-/** Who somebody is, as the server says. */
-export interface KeyOwner {
-  readonly userId: number
-  readonly name?: string | undefined
-  /** Belongs to no member, and opens every file of a room. */
-  readonly isRescueKey?: boolean | undefined
-}
-
 /**
  * `verified`: somebody compared it. `changed`: not what was trusted before. `doubted`: trusted, but another one was seen.
  * `absent`: the server shows it no more. `unchecked`: the private key was never opened here.
@@ -66,17 +60,8 @@ export interface KeyList {
   readonly lostAt: number | undefined
 }
 
-/**
- * How a person is called in messages; the caller takes care of what letters a terminal gets to see.
- */
-export const ownerText = ({ userId, name, isRescueKey }: KeyOwner): string =>
-  `${isRescueKey === true ? 'rescue key' : name === undefined ? 'user' : shown(name)} (id:${userId})`
-
-/** A name of somebody else in a message: one line, of some length, without anything that could hide. */
-const shown = (name: string) => name.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, '?').slice(0, 80)
-
 /** What there is of key pairs, and of file keys to hand out. No password is needed. */
-export async function status({ api }: ClientContext, { signal }: CallOptions): Promise<KeysStatus> {
+export async function status({ api }: ClientContext, { signal }: Abortable): Promise<KeysStatus> {
   const pairs = await getKeyPairs(api, signal)
   const missing = await listMissingFileKeys(api, { offset: 0 }, signal).catch((error) => {
     if (signal?.aborted) throw error
@@ -105,7 +90,7 @@ export async function status({ api }: ClientContext, { signal }: CallOptions): P
 export async function create(
   { api, keyring }: ClientContext,
   password: () => Promise<Password>,
-  { signal }: CallOptions,
+  { signal }: Abortable,
 ): Promise<KeyId> {
   const existing = await getKeyPairs(api, signal)
   if (existing.some((pair) => pair.privateKeyContainer.version === 'RSA-4096')) {
@@ -126,7 +111,21 @@ export async function create(
   }
 }
 
-export interface DistributeOptions extends CallOptions {
+/**
+ * Finds out whether a password opens the key pair.
+ *
+ * @throws {SyncError} `KEY_PASSWORD_WRONG`, `NO_KEY_PAIR`.
+ */
+export async function tryPassword({ api }: ClientContext, password: Password, { signal }: Abortable): Promise<void> {
+  const [container] = await getKeyPairs(api, signal)
+  if (container === undefined) {
+    throw new SyncError('key', 'NO_KEY_PAIR', 'This account has no key pair', { hint: 'Make one: sync keys create' })
+  }
+  const pair = await unlockKeyPair(container, password)
+  pair.wipe()
+}
+
+export interface DistributeOptions extends Abortable {
   /** Path of something in the room; default: all rooms of this account. */
   readonly room?: string | undefined
 }
@@ -210,7 +209,7 @@ async function everybody({ api, keyring }: ClientContext, pins: PinState, signal
 }
 
 /** Own keys first, then those of all members of encrypted rooms, and of those who were members. */
-export async function list(context: ClientContext, { signal }: CallOptions): Promise<KeyList> {
+export async function list(context: ClientContext, { signal }: Abortable): Promise<KeyList> {
   const pins = await context.keyring.pins.read()
   const members = await everybody(context, pins, signal)
   const own = await ownRows(context, pins, signal)
@@ -243,19 +242,6 @@ function requireKeys(member: Member): Member {
   })
 }
 
-/**
- * Reads a fingerprint: 64 hexadecimal digits, however they are grouped.
- *
- * @throws {SyncError} `FINGERPRINT_INVALID`.
- */
-export function parseFingerprint(text: string): string {
-  const digits = text.replace(/[\s:-]/g, '').toLowerCase()
-  if (/^[0-9a-f]{64}$/.test(digits)) return digits
-  throw new SyncError('usage', 'FINGERPRINT_INVALID', 'A fingerprint has 64 hexadecimal digits', {
-    hint: 'They see theirs with: sync keys status',
-  })
-}
-
 const differs = (member: Member) =>
   new SyncError(
     'integrity',
@@ -280,7 +266,7 @@ export async function verify(
   { api, keyring }: ClientContext,
   user: string,
   fingerprint: string,
-  { signal }: CallOptions,
+  { signal }: Abortable,
 ): Promise<KeyVerified> {
   const wanted = parseFingerprint(fingerprint)
   const member = requireKeys(requireMember(await listMembers(api, keyring, signal), user))
@@ -295,7 +281,7 @@ export interface KeysTrusted extends KeyOwner {
   readonly keys: readonly KeyId[]
 }
 
-export interface TrustOptions extends CallOptions {
+export interface TrustOptions extends Abortable {
   /** As they have read it out; the key counts as verified then. */
   readonly fingerprint?: string | undefined
 }
@@ -336,7 +322,7 @@ export interface TrustedAll {
 }
 
 /** Trusts all members whose keys are new, and none whose keys have changed; accepts that older knowledge is lost. */
-export async function trustAll({ api, keyring }: ClientContext, { signal }: CallOptions): Promise<TrustedAll> {
+export async function trustAll({ api, keyring }: ClientContext, { signal }: Abortable): Promise<TrustedAll> {
   const members = await listMembers(api, keyring, signal)
   const pins = await keyring.pins.read()
   const trusted: KeysTrusted[] = []
@@ -367,7 +353,7 @@ export async function trustAll({ api, keyring }: ClientContext, { signal }: Call
 export async function forget(
   context: ClientContext,
   user: string,
-  { signal }: CallOptions,
+  { signal }: Abortable,
 ): Promise<KeyOwner & { readonly count: number }> {
   const { pins } = context.keyring
   const member = requireMember(await everybody(context, await pins.read(), signal), user)
@@ -383,7 +369,7 @@ export async function forget(
 export async function forgetPlace(
   { api, keyring }: ClientContext,
   path: string,
-  { signal }: CallOptions,
+  { signal }: Abortable,
 ): Promise<{ readonly id: number | undefined; readonly wasKnown: boolean }> {
   const names = parseRemotePath(path)
   if (names.length === 0) throw new SyncError('usage', 'TARGET_IS_ROOT', 'Name a room: /room')

@@ -13,7 +13,7 @@ import type { Permissions, RemoteNode, RoomUser } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { escapeName } from '../local/names.ts'
 import { parseRemotePath, requireRemote } from '../sync/remote-path.ts'
-import { type CallOptions, type ClientContext, collect } from './context.ts'
+import { type Abortable, type ClientContext, collect } from './context.ts'
 import { list as listEntries, type RemoteEntry } from './entries.ts'
 
 /** What a member may do: look; also change contents; also manage the room. */
@@ -27,7 +27,7 @@ export interface RoomMember {
   readonly hasKeyPair: boolean
 }
 
-export interface RoomOptions extends CallOptions {
+export interface RoomOptions extends Abortable {
   /** Do not encrypt it. Default false. */
   readonly plain?: boolean | undefined
 }
@@ -89,7 +89,7 @@ export async function create(context: ClientContext, path: string, options: Room
 }
 
 /** The rooms at the top that this account may see. */
-export const list = (context: ClientContext, options: CallOptions): AsyncGenerator<RemoteEntry> =>
+export const list = (context: ClientContext, options: Abortable): AsyncGenerator<RemoteEntry> =>
   listEntries(context, '/', options)
 
 function permissionsOf(role: Role): Permissions {
@@ -133,7 +133,7 @@ function requireUser(users: readonly RoomUser[], name: string): RoomUser {
 export async function* members(
   context: ClientContext,
   path: string,
-  { signal }: CallOptions,
+  { signal }: Abortable,
 ): AsyncGenerator<RoomMember> {
   const room = await requireRoom(context, path, signal)
   for await (const { userInfo, permissions, publicKeyContainer } of listRoomUsers(context.api, room.id, true, signal)) {
@@ -146,7 +146,7 @@ export async function* members(
   }
 }
 
-export interface AddMemberOptions extends CallOptions {
+export interface AddMemberOptions extends Abortable {
   /** Default `edit`. */
   readonly role?: Role | undefined
 }
@@ -156,6 +156,7 @@ export interface AddMemberOptions extends CallOptions {
  * is trusted (`keys.trust`) and the file keys are handed out (`keys.distribute`).
  *
  * @param user - Their user name.
+ * @returns the room.
  * @throws {SyncError} `REMOTE_MISSING`, `NOT_A_ROOM`, `USER_UNKNOWN`, `FORBIDDEN`.
  */
 export async function addMember(
@@ -163,10 +164,11 @@ export async function addMember(
   path: string,
   user: string,
   { role = 'edit', signal }: AddMemberOptions,
-): Promise<void> {
+): Promise<RemoteNode> {
   const room = await requireRoom(context, path, signal)
   const everybody = await collect(listRoomUsers(context.api, room.id, false, signal))
   await putRoomUser(context.api, room.id, requireUser(everybody, user).userInfo.id, permissionsOf(role), signal)
+  return room
 }
 
 /**
@@ -178,7 +180,7 @@ export async function removeMember(
   context: ClientContext,
   path: string,
   user: string,
-  { signal }: CallOptions,
+  { signal }: Abortable,
 ): Promise<void> {
   const room = await requireRoom(context, path, signal)
   const all = await collect(listRoomUsers(context.api, room.id, true, signal))

@@ -15,7 +15,7 @@ import type { StatePlace } from '../sync/run.ts'
 import type { Command, Limits, SyncSummary } from '../sync/run-job.ts'
 import type { RunRecord } from '../sync/state.ts'
 import type { UndoResult } from '../sync/undo.ts'
-import type { CallOptions, ClientContext } from './context.ts'
+import type { Abortable, ClientContext } from './context.ts'
 
 export type { PairStatus, PastRun, PlanFile, RunRecord, Told, UndoResult }
 
@@ -23,12 +23,12 @@ export type { PairStatus, PastRun, PlanFile, RunRecord, Told, UndoResult }
 export type PairOptions = Omit<SyncOptions, 'direction'>
 
 /** What runs are asked about: those of one local directory and remote folder, or of all. */
-export interface RunFilter extends CallOptions {
+export interface RunFilter extends Abortable {
   readonly local?: string | undefined
   readonly remote?: string | undefined
 }
 
-export interface UndoOptions extends CallOptions {
+export interface UndoOptions extends Abortable {
   /** Only say what would be taken back. */
   readonly dryRun?: boolean
   /** How long to wait for a run of the same places to end. Milliseconds. */
@@ -67,7 +67,7 @@ export interface RunCalls {
   /** Takes back what a run did; what has changed since is left alone and told. Throws `NO_RUNS`, `LOCKED`. */
   undo(runId: string, options?: UndoOptions): Promise<UndoResult>
   /** Forgets a pair, or what is known of transfers between two places: its next run is a first one. Throws `NO_RUNS`, `LOCKED`. */
-  forget(local: string, remote: string, options?: CallOptions): Promise<void>
+  forget(local: string, remote: string, options?: Abortable): Promise<void>
 }
 
 export function createRunCalls(context: ClientContext): RunCalls {

@@ -5,7 +5,7 @@
  * @module
  */
 import type { Password } from '../../crypto/index.ts'
-import type { DeletedSummary, DeletedVersion } from '../api/wire.ts'
+import type { DeletedSummary, DeletedVersion, RemoteNode } from '../api/wire.ts'
 import type { DrillOptions, DrillReport } from '../sync/backup/drill.ts'
 import type { PruneOptions, PruneSummary } from '../sync/backup/prune.ts'
 import type { RestoreOptions, RestoreSummary } from '../sync/backup/restore.ts'
@@ -20,8 +20,16 @@ import type { AccountInfo, ServerInfo } from './account.ts'
 import type { BackupSetOptions, ShownRun, ShowOptions } from './backups.ts'
 import type { DiffOptions, VerifyRunOptions } from './compare.ts'
 import type { Content, GetOptions, PutOptions, PutResult, RemoteContent } from './content.ts'
-import type { CallOptions, ClientContext } from './context.ts'
-import type { FindOptions, MkdirOptions, MoveOptions, RemoteEntry, RemoveOptions } from './entries.ts'
+import type { Abortable, ClientContext } from './context.ts'
+import type {
+  FindOptions,
+  MkdirOptions,
+  MoveOptions,
+  RemoteDetails,
+  RemoteEntry,
+  RemoveOptions,
+  StatOptions,
+} from './entries.ts'
 import type {
   DistributeOptions,
   Distribution,
@@ -39,13 +47,13 @@ import type { RestoreOptions as TrashRestoreOptions } from './trash.ts'
 /** Remote rooms, folders and files by their paths (`/room/folder/name`). */
 export interface EntryCalls {
   /** What is in a room or folder, by name; a file as itself. Default: the rooms. See `list` in entries.ts. */
-  list(path?: string, options?: CallOptions): AsyncIterable<RemoteEntry>
+  list(path?: string, options?: Abortable): AsyncIterable<RemoteEntry>
   /** Everything below a room or folder, each folder before what is in it. Default: below all rooms. */
-  walk(path?: string, options?: CallOptions): AsyncIterable<RemoteEntry>
+  walk(path?: string, options?: Abortable): AsyncIterable<RemoteEntry>
   /** Everything below a room or folder that has a name; `*` stands for any letters, and case does not count. */
   find(path: string, name: string, options?: FindOptions): AsyncIterable<RemoteEntry>
   /** One entry. Throws `REMOTE_MISSING`. */
-  stat(path: string, options?: CallOptions): Promise<RemoteEntry>
+  stat(path: string, options?: StatOptions): Promise<RemoteDetails>
   /** Makes a folder. Throws `EXISTS`, `REMOTE_MISSING`. */
   mkdir(path: string, options?: MkdirOptions): Promise<RemoteEntry>
   /** Removes entries after looking all of them up. Throws `REMOTE_MISSING`, `IS_CONTAINER`, `ROOM_DELETE`. */
@@ -55,7 +63,7 @@ export interface EntryCalls {
   /** As `move`, and leaves it where it is, too. */
   copy(source: string, target: string, options?: MoveOptions): Promise<RemoteEntry>
   /** Gives a file or folder another name where it is. Throws `EXISTS`. */
-  rename(path: string, name: string, options?: CallOptions): Promise<RemoteEntry>
+  rename(path: string, name: string, options?: Abortable): Promise<RemoteEntry>
   /** Stores bytes or a stream, of known or unknown length, under a path. See `put` in content.ts. */
   put(path: string, content: Content, options?: PutOptions): Promise<PutResult>
   /** Fetches a file; resolves when all of it has been checked. See `get` in content.ts. */
@@ -65,38 +73,40 @@ export interface EntryCalls {
 export interface RoomCalls {
   /** Makes a top room, encrypted unless told otherwise. Throws `NO_KEY_PAIR`, `EXISTS`. */
   create(path: string, options?: RoomOptions): Promise<RemoteEntry>
-  list(options?: CallOptions): AsyncIterable<RemoteEntry>
-  members(path: string, options?: CallOptions): AsyncIterable<RoomMember>
-  /** Adds a user, by name, or gives another role. Their key has to be trusted before they can read: `keys`. */
-  addMember(path: string, user: string, options?: AddMemberOptions): Promise<void>
-  removeMember(path: string, user: string, options?: CallOptions): Promise<void>
+  list(options?: Abortable): AsyncIterable<RemoteEntry>
+  members(path: string, options?: Abortable): AsyncIterable<RoomMember>
+  /** Adds a user, by name, or gives another role; returns the room. Their key has to be trusted before they can read: `keys`. */
+  addMember(path: string, user: string, options?: AddMemberOptions): Promise<RemoteNode>
+  removeMember(path: string, user: string, options?: Abortable): Promise<void>
 }
 
 export interface KeyCalls {
   /** Own key pairs, and how many file keys there are to hand out. */
-  status(options?: CallOptions): Promise<KeysStatus>
+  status(options?: Abortable): Promise<KeysStatus>
   /**
    * Makes the account's key pair. Throws `KEY_PAIR_EXISTS`.
    *
    * @param password - The encryption password; default: that of the client.
    */
-  create(password?: () => Promise<Password>, options?: CallOptions): Promise<KeyId>
+  create(password?: () => Promise<Password>, options?: Abortable): Promise<KeyId>
+  /** Finds out whether a password opens the key pair. Throws `KEY_PASSWORD_WRONG`. */
+  tryPassword(password: Password, options?: Abortable): Promise<void>
   /** Hands out the file keys that members lack, to those whose keys are trusted. */
   distribute(options?: DistributeOptions): Promise<Distribution>
   /** Whose keys are known, new, changed or gone. */
-  list(options?: CallOptions): Promise<KeyList>
+  list(options?: Abortable): Promise<KeyList>
   /** Compares a member's key with what they have read out. Throws `FINGERPRINT_DIFFERS`. */
-  verify(user: string, fingerprint: string, options?: CallOptions): Promise<KeyVerified>
+  verify(user: string, fingerprint: string, options?: Abortable): Promise<KeyVerified>
   /** Trusts the keys that the server shows for a member. */
   trust(user: string, options?: TrustOptions): Promise<KeysTrusted>
   /** Trusts everybody who is new, and nobody whose key has changed. */
-  trustAll(options?: CallOptions): Promise<TrustedAll>
+  trustAll(options?: Abortable): Promise<TrustedAll>
   /** Forgets a member's keys. */
-  forget(user: string, options?: CallOptions): Promise<KeyOwner & { readonly count: number }>
+  forget(user: string, options?: Abortable): Promise<KeyOwner & { readonly count: number }>
   /** Forgets that a place was encrypted. */
   forgetPlace(
     path: string,
-    options?: CallOptions,
+    options?: Abortable,
   ): Promise<{ readonly id: number | undefined; readonly wasKnown: boolean }>
   /** Removes the caches of file keys in the client's directory. */
   clearCache(): Promise<{ readonly files: number; readonly bytes: number }>
@@ -104,13 +114,13 @@ export interface KeyCalls {
 
 /** The recycle bins of rooms. */
 export interface TrashCalls {
-  list(room: string, options?: CallOptions): AsyncIterable<DeletedSummary>
+  list(room: string, options?: Abortable): AsyncIterable<DeletedSummary>
   /** Puts things back where they were, or into another place of their room; all or none. Throws `EXISTS`, `NOT_FOUND`. */
   restore(ids: readonly number[], options?: TrashRestoreOptions): Promise<void>
   /** Removes things from a bin for good; all or none. */
-  purge(ids: readonly number[], options?: CallOptions): Promise<void>
+  purge(ids: readonly number[], options?: Abortable): Promise<void>
   /** Removes everything in the bin of a room for good. */
-  empty(room: string, options?: CallOptions): Promise<void>
+  empty(room: string, options?: Abortable): Promise<void>
 }
 
 /** Older versions of files, which are in the recycle bin of their room. */
@@ -118,12 +128,12 @@ export interface VersionCalls {
   /** All that was removed or replaced under a path, newest first. */
   list(
     path: string,
-    options?: CallOptions & { readonly type?: 'file' | 'folder' | undefined },
+    options?: Abortable & { readonly type?: 'file' | 'folder' | undefined },
   ): AsyncIterable<DeletedVersion>
   /** Makes an older version the current one; the one that was current goes into the bin. Throws `NOT_FOUND`. */
-  restore(path: string, id: number, options?: CallOptions): Promise<void>
+  restore(path: string, id: number, options?: Abortable): Promise<void>
   /** Removes versions for good. */
-  purge(ids: readonly number[], options?: CallOptions): Promise<void>
+  purge(ids: readonly number[], options?: Abortable): Promise<void>
 }
 
 type Without<T> = Omit<T, 'state'>
@@ -131,7 +141,7 @@ type Without<T> = Omit<T, 'state'>
 /** Backup sets; see sync/backup. An abort of `run` and `restore` resolves with `stoppedBy`. */
 export interface BackupCalls {
   run(set: BackupSetOptions, options?: Without<BackupOptions>): Promise<BackupSummary>
-  list(place: SetPlace, options?: CallOptions): Promise<Runs>
+  list(place: SetPlace, options?: Abortable): Promise<Runs>
   show(place: SetPlace, options?: ShowOptions): Promise<ShownRun>
   restore(place: SetPlace, directory: string, options?: Without<RestoreOptions>): Promise<RestoreSummary>
   prune(set: BackupSetOptions, options?: Without<PruneOptions>): Promise<PruneSummary>
@@ -145,9 +155,9 @@ export interface ClientCalls extends EntryCalls {
   readonly versions: VersionCalls
   readonly backups: BackupCalls
   /** The account that is logged in. */
-  whoami(options?: CallOptions): Promise<AccountInfo>
+  whoami(options?: Abortable): Promise<AccountInfo>
   /** What the server says of itself. */
-  serverInfo(options?: CallOptions): Promise<ServerInfo>
+  serverInfo(options?: Abortable): Promise<ServerInfo>
   /** What differs between a local and a remote directory, by size and time. */
   diff(local: string, remote: string, options?: DiffOptions): Promise<Comparison>
   /** As `diff`, by content. */
@@ -194,6 +204,7 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
     keys: {
       status: async (how = {}) => (await keys()).status(context, how),
       create: async (secret = password, how = {}) => (await keys()).create(context, secret, how),
+      tryPassword: async (secret, how = {}) => (await keys()).tryPassword(context, secret, how),
       distribute: async (how = {}) => (await keys()).distribute(context, how),
       list: async (how = {}) => (await keys()).list(context, how),
       verify: async (user, fingerprint, how = {}) => (await keys()).verify(context, user, fingerprint, how),

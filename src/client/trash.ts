@@ -3,7 +3,7 @@ import { emptyBin, listDeleted, listDeletedVersions, purgeDeleted, restoreDelete
 import type { DeletedSummary, DeletedVersion } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { parseRemotePath, requireContainer, requireRemote } from '../sync/remote-path.ts'
-import type { CallOptions, ClientContext } from './context.ts'
+import type { Abortable, ClientContext } from './context.ts'
 import { requireRoom } from './rooms.ts'
 
 export type { DeletedSummary, DeletedVersion } from '../api/wire.ts'
@@ -17,7 +17,7 @@ export type { DeletedSummary, DeletedVersion } from '../api/wire.ts'
 export async function* list(
   context: ClientContext,
   room: string,
-  { signal }: CallOptions,
+  { signal }: Abortable,
 ): AsyncGenerator<DeletedSummary> {
   const { id } = await requireRoom(context, room, signal)
   yield* listDeleted(context.api, id, signal)
@@ -33,7 +33,7 @@ export async function* list(
 export async function* versions(
   context: ClientContext,
   path: string,
-  { type = 'file', signal }: CallOptions & { readonly type?: 'file' | 'folder' | undefined },
+  { type = 'file', signal }: Abortable & { readonly type?: 'file' | 'folder' | undefined },
 ): AsyncGenerator<DeletedVersion> {
   const names = parseRemotePath(path)
   const above = names.slice(0, -1)
@@ -49,7 +49,7 @@ export async function* versions(
   yield* found.sort((a, b) => (b.deletedAt ?? 0) - (a.deletedAt ?? 0) || b.id - a.id)
 }
 
-export interface RestoreOptions extends CallOptions {
+export interface RestoreOptions extends Abortable {
   /** Path of a room or folder to put them into, instead of where they were. */
   readonly into?: string | undefined
   /** Where a file has the name: `overwrite` puts that one into the bin. Default `fail`. */
@@ -83,7 +83,7 @@ export async function restoreVersion(
   context: ClientContext,
   path: string,
   id: number,
-  { signal }: CallOptions,
+  { signal }: Abortable,
 ): Promise<void> {
   for await (const version of versions(context, path, { signal })) {
     if (version.id === id) return restoreDeleted(context.api, [id], { resolution: 'overwrite' }, signal)
@@ -96,11 +96,11 @@ export async function restoreVersion(
  *
  * @throws {SyncError} `NOT_FOUND`, `FORBIDDEN`.
  */
-export const purge = (context: ClientContext, ids: readonly number[], { signal }: CallOptions): Promise<void> =>
+export const purge = (context: ClientContext, ids: readonly number[], { signal }: Abortable): Promise<void> =>
   purgeDeleted(context.api, ids, signal)
 
 /** Removes everything in the bin of a room for good. */
-export async function empty(context: ClientContext, room: string, { signal }: CallOptions): Promise<void> {
+export async function empty(context: ClientContext, room: string, { signal }: Abortable): Promise<void> {
   const { id } = await requireRoom(context, room, signal)
   await emptyBin(context.api, id, signal)
 }

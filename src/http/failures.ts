@@ -3,11 +3,11 @@
  * none of them is worth a second try.
  * @module
  */
-import { cancelled, SyncError, systemCode } from '../errors.ts'
+import { cancelled, SyncError, type SyncErrorCode, systemCode } from '../errors.ts'
 import type { HttpRequest } from './types.ts'
 
 interface TlsFailure {
-  readonly code: string
+  readonly code: SyncErrorCode
   readonly what: string
   readonly hint: string
   readonly matches: RegExp

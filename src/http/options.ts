@@ -6,7 +6,7 @@
 import { X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
 import { createSecureContext, rootCertificates, type SecureContext, type SecureContextOptions } from 'node:tls'
-import { SyncError } from '../errors.ts'
+import { SyncError, type SyncErrorCode } from '../errors.ts'
 import type { Reach } from './addresses.ts'
 import { isPin } from './pins.ts'
 import { type Exception, PROXY_FORM, type ProxyServer, parseException, parseProxy, splitExceptions } from './proxy.ts'
@@ -113,7 +113,7 @@ export interface Transport {
 }
 
 /** Collects what is wrong. */
-type Report = (code: string, text: string) => void
+type Report = (code: SyncErrorCode, text: string) => void
 
 const MAX_MS = 86_400_000
 const MAX_BYTES = 1024 ** 3
@@ -216,7 +216,7 @@ function certificateParts(certificate: ClientCertificate): SecureContextOptions 
 }
 
 /** What OpenSSL says, in words of ours: its own name functions and files. */
-function certificateProblem(error: unknown): [code: string, text: string] {
+function certificateProblem(error: unknown): [code: SyncErrorCode, text: string] {
   const said = error instanceof Error ? `${'code' in error ? error.code : ''} ${error.message}` : ''
   if (/bad decrypt|mac verify failure|empty password|password/i.test(said)) {
     return ['CLIENT_CERT_PASSPHRASE', 'the passphrase of clientCertificate is wrong or missing']
@@ -323,7 +323,7 @@ function checkAddresses({ bindAddress, family, proxyResolves }: DialerOptions, r
  * and for several at once.
  */
 export function parseTransport(options: DialerOptions): Transport {
-  const problems: { code: string; text: string }[] = []
+  const problems: { code: SyncErrorCode; text: string }[] = []
   const report: Report = (code, text) => void problems.push({ code, text })
   checkNumbers(options, report)
   checkAddresses(options, report)

@@ -5,7 +5,7 @@
  * @module
  */
 import { randomBytes } from 'node:crypto'
-import { SyncError } from '../../crypto/errors.ts'
+import { SyncError, type SyncErrorCode } from '../../crypto/errors.ts'
 import type { Store } from './store.ts'
 
 /** What a place of content knows about the store it belongs to. */
@@ -47,7 +47,7 @@ export function parseMark(text: string, place: string): Mark {
   })
 }
 
-const refuse = (code: string, message: string, hint: string): SyncError =>
+const refuse = (code: SyncErrorCode, message: string, hint: string): SyncError =>
   new SyncError('safety', code, message, { hint: `${hint} Nothing was changed.` })
 
 /** Metadata that is not there beside content that is. */

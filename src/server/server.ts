@@ -3,9 +3,13 @@
  * keys and has no code to open either.
  * @module
  */
+
+import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { SyncError } from '../../crypto/errors.ts'
 import { BlobFiles } from './blob-files.ts'
 import type { BlobStore } from './blobs.ts'
@@ -29,17 +33,20 @@ import { ObjectStore } from './s3/objects.ts'
 import { Signer } from './signing.ts'
 import { openStore, type Store, usesObjects } from './store.ts'
 import { Uploads } from './uploads.ts'
+import { addUser, type NewAccount } from './users.ts'
 
 export interface ServerOptions {
-  /** Made, with mode 0700, if it does not exist. */
-  dataDir: string
+  /** Directory of all data; made, with mode 0700, if it does not exist. Default: a temporary one, removed by `close`. */
+  data?: string
+  /** Accounts to make, unless there are accounts of these names. */
+  users?: readonly NewAccount[]
   /** 0 or absent: any free port. */
   port?: number
   /** Address to listen on; 127.0.0.1 by default. Anything but loopback needs `tls`. */
   host?: string
   /** `s3`: clients send parts to presigned URLs. `classic` (default): chunks through the API. */
   storage?: 'classic' | 's3'
-  /** An object store for content, to which clients then talk directly; goes with `storage: 's3'`. Default: `dataDir`. */
+  /** An object store for content, to which clients then talk directly; goes with `storage: 's3'`. Default: `data`. */
   s3?: S3Options
   /** PEM texts. */
   tls?: { cert: string | Buffer; key: string | Buffer }
@@ -68,6 +75,8 @@ export interface RunningServer {
   readonly faults: FaultPlan
   /** Stops listening, ends connections and closes the store. */
   close(): Promise<void>
+  /** As `close`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void>
 }
 
 const SWEEP_MS = 600_000
@@ -76,24 +85,51 @@ const HEADERS_CHECK_MS = 5000
 const MAX_TEXT = 64 * 1024 * 1024
 
 /**
- * Starts a server on a data directory.
+ * Starts a server on a data directory, for use or for tests.
  *
  * @throws {SyncError} `TLS_REQUIRED` beyond loopback without a certificate; `SERVER_RUNNING` when the directory is in
  * use; `CANNOT_LISTEN` when the address is not to be had; `S3_OPTIONS`, `S3_BUCKET_MISSING`, `S3_REFUSED`,
  * `S3_UNREACHABLE` and `S3_NEEDED` about the object store.
  */
-export async function startServer(options: ServerOptions): Promise<RunningServer> {
+export async function startServer(options: ServerOptions = {}): Promise<RunningServer> {
+  if (options.data !== undefined) return start(options.data, options)
+  const directory = await mkdtemp(join(tmpdir(), 'sealsync-server-'))
+  const remove = () => rm(directory, { recursive: true, force: true })
+  try {
+    const server = await start(directory, options)
+    const close = async () => {
+      await server.close()
+      await remove()
+    }
+    return { ...server, close, [Symbol.asyncDispose]: close }
+  } catch (error) {
+    await remove()
+    throw error
+  }
+}
+
+/** Makes the accounts that are not there. */
+async function addUsers(dataDir: string, users: readonly NewAccount[]): Promise<void> {
+  for (const user of users) {
+    await addUser(dataDir, user).catch((error) => {
+      if (!(error instanceof SyncError) || error.code !== 'USER_EXISTS') throw error
+    })
+  }
+}
+
+async function start(dataDir: string, options: ServerOptions): Promise<RunningServer> {
   const host = options.host ?? '127.0.0.1'
   if (options.tls === undefined && !isLoopback(host)) {
     throw new SyncError('usage', 'TLS_REQUIRED', 'Listening beyond loopback needs TLS', {
       hint: 'Give a certificate and a key, or listen on 127.0.0.1.',
     })
   }
-  const lock = await takeInstanceLock(options.dataDir)
+  await addUsers(dataDir, options.users ?? [])
+  const lock = await takeInstanceLock(dataDir)
   const undo: (() => unknown)[] = [() => lock.release()]
   try {
-    const files = new BlobFiles(options.dataDir)
-    const store = await openStore(options.dataDir, files, { isServed: false })
+    const files = new BlobFiles(dataDir)
+    const store = await openStore(dataDir, files, { isServed: false })
     undo.unshift(() => store.close())
     const { app, places } = await createApp(store, files, options)
     undo.unshift(() => app.blobs.close())
@@ -141,6 +177,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       port,
       faults,
       close: () => (closing ??= close()),
+      [Symbol.asyncDispose]: () => (closing ??= close()),
     }
   } catch (error) {
     for (const step of undo) await step()

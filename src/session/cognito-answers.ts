@@ -2,7 +2,7 @@
  * Calls to Cognito's one endpoint, and what its answers mean: exceptions by name, and the parameters of challenges.
  * @module
  */
-import { type ErrorClass, SyncError } from '../errors.ts'
+import { type ErrorClass, SyncError, type SyncErrorCode } from '../errors.ts'
 import type { HttpRequest, HttpResponse } from '../http/types.ts'
 import type { AuthContext } from './authorizer.ts'
 import { type Fields, isFields, notJson, parseFields, rateLimited, textOf, unavailable } from './srp-answers.ts'
@@ -52,7 +52,7 @@ function exceptionOf({ headers }: HttpResponse, fields: Fields | undefined): str
   return /^[A-Za-z]{1,80}$/.test(type) ? type : ''
 }
 
-type Meaning = readonly [ErrorClass, string, string, string]
+type Meaning = readonly [ErrorClass, SyncErrorCode, string, string]
 
 const WRONG_CREDENTIALS: Meaning = [
   'auth',

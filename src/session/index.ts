@@ -4,7 +4,7 @@
  * @module
  */
 export type { Clock, DeviceCode, Random, Ui } from '../environment.ts'
-export { type ErrorClass, SyncError } from '../errors.ts'
+export { type ErrorClass, SyncError, type SyncErrorCode } from '../errors.ts'
 export type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 export type { AuthContext, Authorizer, Grant, Verdict } from './authorizer.ts'
 export { type ApiKey, withApiKey } from './authorizers/api-key.ts'

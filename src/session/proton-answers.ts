@@ -3,7 +3,7 @@
  * Python client has dumped.
  * @module
  */
-import { type ErrorClass, SyncError } from '../errors.ts'
+import { type ErrorClass, SyncError, type SyncErrorCode } from '../errors.ts'
 import { parseBaseUrl } from '../http/addresses.ts'
 import type { HttpResponse } from '../http/types.ts'
 import type { Grant, Verdict } from './authorizer.ts'
@@ -26,7 +26,7 @@ export interface Surroundings {
 const LOGIN_AGAIN = 'Log in again: sync login'
 const CLIENT = 'Update this program, or set the client version that the server expects.'
 
-const MEANINGS: Readonly<Record<number, readonly [ErrorClass, string, string, string]>> = Object.freeze({
+const MEANINGS: Readonly<Record<number, readonly [ErrorClass, SyncErrorCode, string, string]>> = Object.freeze({
   401: ['auth', 'GRANT_REFUSED', 'The login has expired', LOGIN_AGAIN],
   403: ['auth', 'SCOPE_MISSING', 'The login does not cover this', 'Log out and in again, with the second factor.'],
   2001: ['permission', 'REQUEST_REFUSED', 'The server refused a value', 'Check the user name and the options.'],

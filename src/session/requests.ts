@@ -3,7 +3,7 @@
  * not a success. What is sent and judged is session.ts's business.
  * @module
  */
-import { type ErrorClass, SyncError } from '../errors.ts'
+import { type ErrorClass, SyncError, type SyncErrorCode } from '../errors.ts'
 import { retryAfterMs } from '../http/retry.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 
@@ -37,7 +37,7 @@ export interface Requests {
   raw(method: HttpRequest['method'], path: string, options?: CallOptions): Promise<HttpResponse>
 }
 
-const misuse = (code: string, message: string) => new SyncError('usage', code, message)
+const misuse = (code: SyncErrorCode, message: string) => new SyncError('usage', code, message)
 
 function addQuery(url: URL, query: CallOptions['query'] = {}): void {
   for (const [name, value] of Object.entries(query)) {
@@ -101,7 +101,7 @@ function parseBody({ body, headers }: HttpResponse, label: string): unknown {
   }
 }
 
-const MEANINGS: Readonly<Record<number, readonly [ErrorClass, string, string]>> = Object.freeze({
+const MEANINGS: Readonly<Record<number, readonly [ErrorClass, SyncErrorCode, string]>> = Object.freeze({
   400: ['usage', 'BAD_REQUEST', 'was not understood'],
   401: ['auth', 'LOGIN_NEEDED', 'needs a login'],
   403: ['permission', 'FORBIDDEN', 'is not permitted'],

@@ -4,7 +4,7 @@
  * @module
  */
 import type { RemoteNode } from '../api/wire.ts'
-import { SyncError } from '../errors.ts'
+import { SyncError, type SyncErrorCode } from '../errors.ts'
 import type { Direction, SyncStep } from './reconcile.ts'
 import type { Pair, Roots } from './state.ts'
 
@@ -21,7 +21,7 @@ export interface GuardOptions {
   readonly acceptRoots?: boolean
 }
 
-const stop = (code: string, message: string, hint: string) => new SyncError('safety', code, message, { hint })
+const stop = (code: SyncErrorCode, message: string, hint: string) => new SyncError('safety', code, message, { hint })
 
 /** Both roots must be those of the last run. */
 export function guardRoots(

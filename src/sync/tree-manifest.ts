@@ -5,7 +5,7 @@
  * @module
  */
 import type { RemoteNode } from '../api/wire.ts'
-import { SyncError, toSyncError } from '../errors.ts'
+import { SyncError, type SyncErrorCode, toSyncError } from '../errors.ts'
 import { MANIFEST_NAME } from '../local/atomic-file.ts'
 import { checkLocalName } from '../local/names.ts'
 import {
@@ -89,7 +89,8 @@ export const TREE_FORMAT = Object.freeze({ format: 'sealsync-tree', version: 1 }
 /** Who has not looked for so many manifests cannot tell whether the newest follows from the one that is known. */
 export const MAX_PREVIOUS = 256
 
-const integrity = (code: string, message: string, hint: string) => new SyncError('integrity', code, message, { hint })
+const integrity = (code: SyncErrorCode, message: string, hint: string) =>
+  new SyncError('integrity', code, message, { hint })
 
 const HINT =
   'Ask who has access to the room. Files are held to what this machine knows; the next push stores a new manifest.'

@@ -9,10 +9,11 @@ import { type HolderKey, KEYS_PER_CALL, listMissingFileKeys, postFileKeys } from
 import { countTree, listTooLong, MAX_ENTRIES } from '../api/nodes.ts'
 import type { MissingFileKeys } from '../api/wire.ts'
 import { cancelled } from '../errors.ts'
+import { showFingerprint } from '../fingerprint.ts'
 import type { OnEvent } from './events.ts'
 import type { Keyring } from './keyring.ts'
 import { listMemberNames } from './members.ts'
-import { showFingerprint, type Verdict } from './pins.ts'
+import type { Verdict } from './pins.ts'
 
 export interface Distributor {
   /** Keeps the key of a file just uploaded until the next hand-out in its room. The key is wiped then. */

@@ -22,9 +22,6 @@ export interface KeyId {
   readonly fingerprint: string
 }
 
-/** What two people compare over the phone: groups of four digits. */
-export const showFingerprint = (fingerprint: string): string => fingerprint.match(/.{1,4}/g)?.join(' ') ?? ''
-
 export interface KeyPin extends KeyId {
   readonly userId: number
   /** Milliseconds since the epoch. */

@@ -5,13 +5,13 @@
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import { type ErrorClass, SyncError, toSyncError } from '../errors.ts'
+import { type ErrorClass, SyncError, type SyncErrorCode, toSyncError } from '../errors.ts'
 
 /** An answer has an error, or what was asked for. */
 export interface Failure {
   readonly error?: {
     readonly class: ErrorClass
-    readonly code: string
+    readonly code: SyncErrorCode
     readonly message: string
     readonly hint: string | undefined
   }

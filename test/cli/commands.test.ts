@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { display, showBytes } from '../../src/cli/display.ts'
 import { exitCodeOf, exitCodeOfRun } from '../../src/cli/exit-codes.ts'
 import { splitCommand } from '../../src/cli/secrets.ts'
-import { type ErrorClass, SyncError } from '../../src/errors.ts'
+import { type ErrorClass, SyncError, type SyncErrorCode } from '../../src/errors.ts'
 import { createWorld, KEY_PASSWORD, MAIN, makeTree, runCli, type World } from '../support/cli.ts'
 import { freePort } from '../support/tls.ts'
 
@@ -361,7 +361,7 @@ describe('what is shown and returned', () => {
   })
 
   test('exit codes follow from the class, and the worst wins', () => {
-    const error = (kind: ErrorClass, code = 'X') => new SyncError(kind, code, 'x')
+    const error = (kind: ErrorClass, code: SyncErrorCode = 'INTERNAL') => new SyncError(kind, code, 'x')
     const table: [ErrorClass, number][] = [
       ['usage', 2], ['not_found', 2], ['auth', 4], ['network', 5], ['tls', 5], ['server', 5], ['rate_limit', 5],
       ['permission', 6], ['quota', 6], ['limit', 6], ['integrity', 7], ['safety', 9], ['local_io', 10], ['conflict', 12],

@@ -23,7 +23,7 @@ describe.skipIf(!hasOpenssl)('over TLS (needs openssl)', () => {
     issued = authority.issue()
     base = join(issued.certPath, '..')
     const dataDir = join(base, 'data')
-    server = await startServer({ dataDir, storage: 's3', tls: { cert: issued.cert, key: issued.key } })
+    server = await startServer({ data: dataDir, storage: 's3', tls: { cert: issued.cert, key: issued.key } })
     await addUser(dataDir, { name: 'anna', password: PASSWORD })
     writeFileSync(join(base, 'password'), PASSWORD, { mode: 0o600 })
     const who = ['--user', 'anna', '--password-file', join(base, 'password'), '--ca-file', authority.certPath]

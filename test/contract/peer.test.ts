@@ -102,7 +102,7 @@ const passwordOf = (name: string) => `${name}'s account: pässword & more`
 async function world(options: Partial<ServerOptions> = {}): Promise<World> {
   const dir = mkdtempSync(join(tmpdir(), 'sealsync-peer-'))
   const data = join(dir, 'server')
-  const server = await startServer({ dataDir: data, ...options })
+  const server = await startServer({ data: data, ...options })
   const peers: Peer[] = []
   onTestFinished(async () => {
     for (const peer of peers) peer.close()

@@ -166,7 +166,7 @@ describe('mutated containers give typed errors and nothing else', () => {
           // Accepted is only what means the same key.
           expect(checkPrivateKey(injured, version).pkcs8).toEqual(original)
         } catch (error) {
-          if (error instanceof DerError) throw new SyncError('key', 'DER', error.message)
+          if (error instanceof DerError) throw new SyncError('key', 'KEY_CONTAINER_INVALID', error.message)
           throw error
         }
       })

@@ -102,7 +102,7 @@ describe('what is there is compared by its content', () => {
     for (const onConflict of ['fail', undefined] as const) {
       const { failed } = await again(onConflict)
       expect(failed.map(({ path }) => path).sort()).toEqual(names.map((name) => join(source, name)).sort())
-      expect(new Set(failed.map(({ error }) => error.code))).toEqual(new Set(['LOCAL_DIFFERS']))
+      expect(new Set(failed.map(({ error }) => error.code))).toEqual(new Set(['TARGET_DIFFERS']))
     }
     expect(await again('skip')).toMatchObject({ failed: [], transferred: 0, skipped: 7 })
     expect(await again('overwrite', true)).toMatchObject({ failed: [], transferred: 0, skipped: 7 })
@@ -123,7 +123,7 @@ describe('what is there is compared by its content', () => {
     rmSync(join(content, 'fine'))
     symlinkSync('/etc/passwd', join(content, 'fine'))
     expect((await again('fail')).failed).toMatchObject([
-      { path: join(source, 'fine'), error: { code: 'LOCAL_DIFFERS' } },
+      { path: join(source, 'fine'), error: { code: 'TARGET_DIFFERS' } },
     ])
     expect(await again('overwrite')).toMatchObject({ failed: [], transferred: 1, skipped: 6 })
     expect(looks(content)).toEqual(looks(source))

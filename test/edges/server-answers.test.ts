@@ -41,7 +41,7 @@ test('a data directory, or a part of it, that is a file: what it is and what to 
     writeFileSync(path, 'a file')
     const data = name === '' ? path : dir
     const expected = { class: 'usage', code: 'NOT_A_DIRECTORY', message: expect.stringContaining(path) }
-    await expect(startServer({ dataDir: data }), name).rejects.toMatchObject(expected)
+    await expect(startServer({ data: data }), name).rejects.toMatchObject(expected)
     await expect(addUser(data, { name: 'x', password: 'x' }), name).rejects.toMatchObject(expected)
   }
   const dir = await freshDir()
@@ -65,7 +65,7 @@ test('files of the metadata that cannot be opened are named; nothing ends withou
       else if (process.getuid?.() === 0 || process.platform === 'win32') continue
       else chmodSync(path, 0o400)
       const expected = { message: expect.stringContaining(path), hint: expect.any(String) }
-      await expect(startServer({ dataDir: dir }), `${name} ${what}`).rejects.toMatchObject(expected)
+      await expect(startServer({ data: dir }), `${name} ${what}`).rejects.toMatchObject(expected)
       await expect(addUser(dir, { name: 'y', password: 'y' }), `${name} ${what}`).rejects.toMatchObject(expected)
     }
   }
@@ -75,7 +75,7 @@ test('a lock of another machine: the file is named, and left', async () => {
   const dir = await freshDir()
   const lock = join(dir, 'server.lock')
   writeFileSync(lock, JSON.stringify({ pid: 1, host: 'another-machine', started: 'x', id: 'y' }))
-  await expect(startServer({ dataDir: dir })).rejects.toMatchObject({
+  await expect(startServer({ data: dir })).rejects.toMatchObject({
     code: 'SERVER_RUNNING',
     message: expect.stringContaining('another-machine'),
     hint: expect.stringContaining(lock),

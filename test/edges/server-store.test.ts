@@ -41,7 +41,7 @@ const ids = new Map<string, number>()
 beforeAll(async () => {
   good = mkdtempSync(join(tmpdir(), 'sealsync-good-'))
   await addUser(good, { name: 'ann', password: 'ann-pw' })
-  const server = await startServer({ dataDir: good })
+  const server = await startServer({ data: good })
   const world = { dir: good, server, api: `${server.url}/api` }
   const ann = await enter(world, 1, 'ann')
   const room = await makeRoom(ann, 'R')
@@ -78,7 +78,7 @@ test.each(refusals)(
     spoil(dir)
     const before = readdirSync(dir, { recursive: true }).sort()
     const blobs = await blobsIn(dir)
-    await expect(startServer({ dataDir: dir })).rejects.toMatchObject({
+    await expect(startServer({ data: dir })).rejects.toMatchObject({
       code,
       hint: expect.stringContaining('back from'),
     })
@@ -94,7 +94,7 @@ test.each(refusals)(
     expect([told.code, told.json.at(-1)]).toMatchObject([exitCode, { type: 'summary', exitCode }])
     // Putting the file back mends everything.
     cpSync(join(good, 'db'), join(dir, 'db'), { recursive: true })
-    const world = await startWorld({ dataDir: dir })
+    const world = await startWorld({ data: dir })
     const ann = await enter(world, 1, 'ann')
     for (const name of ['f0', 'f1'])
       expect((await download(ann, ids.get(name)!)).body.equals(CONTENTS.get(name)!)).toBe(true)
@@ -175,7 +175,7 @@ describe('a damaged file', () => {
     expect(problems).toMatchObject([{ kind: 'content', code: 'CONTENT_DAMAGED', paths: [`/R/${name}`] }])
     expect((await checkStore(dir)).problems).toEqual([])
     const errors: unknown[] = []
-    const world = await startWorld({ dataDir: dir, onError: (error) => errors.push(error) })
+    const world = await startWorld({ data: dir, onError: (error) => errors.push(error) })
     const ann = await enter(world, 1, 'ann')
     const id = ids.get(name)!
     expect((await download(ann, id, { range: 'bytes=0-1000' })).body.equals(wanted.subarray(0, 1001))).toBe(true)
@@ -195,25 +195,25 @@ describe('content and metadata that do not belong together', () => {
     const dir = await copyOfGood()
     rmSync(join(dir, 'blobs'), { recursive: true })
     cpSync(join(other.dir, 'blobs'), join(dir, 'blobs'), { recursive: true })
-    await expect(startServer({ dataDir: dir })).rejects.toMatchObject({ class: 'safety', code: 'STORE_FOREIGN' })
+    await expect(startServer({ data: dir })).rejects.toMatchObject({ class: 'safety', code: 'STORE_FOREIGN' })
     await expect(addUser(dir, { name: 'x', password: 'x' })).rejects.toMatchObject({ code: 'STORE_FOREIGN' })
     // And the other way round: metadata of another store beside content.
     const turned = await copyOfGood()
     cpSync(join(other.dir, 'db'), join(turned, 'db'), { recursive: true })
-    await expect(startServer({ dataDir: turned })).rejects.toMatchObject({ code: 'STORE_FOREIGN' })
+    await expect(startServer({ data: turned })).rejects.toMatchObject({ code: 'STORE_FOREIGN' })
     expect(await blobsIn(turned)).toEqual(await blobsIn(good))
   })
 
   test('content that is not there: an empty directory, or none', async () => {
     const dir = await copyOfGood()
     rmSync(join(dir, 'blobs'), { recursive: true })
-    await expect(startServer({ dataDir: dir })).rejects.toMatchObject({ class: 'safety', code: 'CONTENT_MISSING' })
+    await expect(startServer({ data: dir })).rejects.toMatchObject({ class: 'safety', code: 'CONTENT_MISSING' })
   })
 
   test('older metadata sweeps nothing; adopted, it sets aside for 48 hours, and the newer one brings it back', async () => {
     const dir = await copyOfGood()
     const before = await blobsIn(dir)
-    const later = await startWorld({ dataDir: dir })
+    const later = await startWorld({ data: dir })
     const ann = await enter(later, 1, 'ann')
     const bytes = randomBytes(50_000)
     const room = (await ann.call('GET', '/v4/nodes')).json.items[0].id
@@ -222,7 +222,7 @@ describe('content and metadata that do not belong together', () => {
     const newest = await freshDir()
     cpSync(join(dir, 'db'), newest, { recursive: true })
     cpSync(join(good, 'db'), join(dir, 'db'), { recursive: true })
-    await expect(startServer({ dataDir: dir })).rejects.toMatchObject({ code: 'STORE_OLDER', class: 'safety' })
+    await expect(startServer({ data: dir })).rejects.toMatchObject({ code: 'STORE_OLDER', class: 'safety' })
     await expect(addUser(dir, { name: 'x', password: 'x' })).rejects.toMatchObject({ code: 'STORE_OLDER' })
     expect(await blobsIn(dir)).toHaveLength(before.length + 1)
 
@@ -231,7 +231,7 @@ describe('content and metadata that do not belong together', () => {
     expect([adopted.code, adopted.json.at(-1)]).toMatchObject([0, { type: 'summary', problems: 0, strays: 1 }])
     let now = Date.now()
     const aside = () => readdirSync(join(dir, 'blobs', '.strays'))
-    const start = async () => startServer({ dataDir: dir, clock: { now: () => now } })
+    const start = async () => startServer({ data: dir, clock: { now: () => now } })
     await (await start()).close()
     expect([await blobsIn(dir), aside().length]).toEqual([before, 1])
     now += 47 * HOUR
@@ -241,7 +241,7 @@ describe('content and metadata that do not belong together', () => {
     // The right metadata turns up after all.
     cpSync(newest, join(dir, 'db'), { recursive: true })
     await checkStore(dir, { adopt: true })
-    const again = await startWorld({ dataDir: dir })
+    const again = await startWorld({ data: dir })
     expect((await download(await enter(again, 1, 'ann'), fresh.id)).body.equals(bytes)).toBe(true)
     expect(aside()).toEqual([])
     await again.server.close()
@@ -261,20 +261,20 @@ describe('content and metadata that do not belong together', () => {
     try {
       const one = await freshDir()
       const two = await freshDir()
-      await (await startServer({ dataDir: one, s3: store.options })).close()
-      const options = { dataDir: two, s3: store.options }
+      await (await startServer({ data: one, s3: store.options })).close()
+      const options = { data: two, s3: store.options }
       await expect(startServer(options)).rejects.toMatchObject({ class: 'safety', code: 'STORE_FOREIGN' })
       // The same directory keeps its bucket.
-      await (await startServer({ dataDir: one, s3: store.options })).close()
+      await (await startServer({ data: one, s3: store.options })).close()
       const old = await freshDir()
       cpSync(one, old, { recursive: true })
-      await (await startServer({ dataDir: one, s3: store.options })).close()
+      await (await startServer({ data: one, s3: store.options })).close()
       // The whole directory from a backup: only the bucket knows better.
-      await expect(startServer({ dataDir: old, s3: store.options })).rejects.toMatchObject({ code: 'STORE_OLDER' })
+      await expect(startServer({ data: old, s3: store.options })).rejects.toMatchObject({ code: 'STORE_OLDER' })
       expect((await checkStore(old, { s3: store.options })).problems).toMatchObject([{ code: 'STORE_OLDER' }])
       expect((await checkStore(old, { s3: store.options, adopt: true })).problems).toEqual([])
-      await (await startServer({ dataDir: old, s3: store.options })).close()
-      await expect(startServer({ dataDir: one, s3: store.options })).rejects.toMatchObject({ code: 'STORE_OLDER' })
+      await (await startServer({ data: old, s3: store.options })).close()
+      await expect(startServer({ data: one, s3: store.options })).rejects.toMatchObject({ code: 'STORE_OLDER' })
     } finally {
       await store.stop()
     }
@@ -285,7 +285,7 @@ test('serve check: sound, running, empty, content that is gone', async () => {
   const dir = await copyOfGood()
   const sound = await runCli(dir, ['serve', 'check', '--data', dir, '--content', '--json'])
   expect([sound.code, sound.json]).toMatchObject([0, [{ type: 'summary', problems: 0, files: FILES, strays: 0 }]])
-  const world = await startWorld({ dataDir: dir })
+  const world = await startWorld({ data: dir })
   await expect(checkStore(dir)).rejects.toMatchObject({ code: 'SERVER_RUNNING' })
   await world.server.close()
   const [gone = ''] = await blobsIn(dir)

@@ -35,7 +35,7 @@ beforeAll(async () => {
   await build({
     stdin: {
       contents: `import { startServer } from './src/server/index.ts'
-        const server = await startServer({ dataDir: process.argv[2] })
+        const server = await startServer({ data: process.argv[2] })
         process.stdout.write(server.url + '\\n')`,
       resolveDir: ROOT,
       loader: 'ts',
@@ -68,7 +68,7 @@ const killed = (child: ChildProcess): Promise<void> =>
 
 test('a clean restart keeps users, tokens, rooms, files, keys and the bin', async () => {
   const dataDir = await freshDir()
-  const first = await startWorld({ dataDir })
+  const first = await startWorld({ data: dataDir })
   const ann = await signUp(first, 'ann')
   const room = await makeRoom(ann, 'Enc', true)
   const key = fileKeyBody()
@@ -80,7 +80,7 @@ test('a clean restart keeps users, tokens, rooms, files, keys and the bin', asyn
   const { downloadUrl } = (await ann.call('POST', `/v4/nodes/files/${node.id}/downloads`)).json
   await first.server.close()
   expect((await stat(dataDir)).mode & 0o777).toBe(0o700)
-  const second = await startWorld({ dataDir, port: first.server.port })
+  const second = await startWorld({ data: dataDir, port: first.server.port })
   const call = (path: string) => ask(`${second.api}${path}`, { token: ann.token })
   expect((await call(`/v4/nodes/${node.id}`)).json).toEqual(before)
   expect((await ask(downloadUrl)).body.equals(bytes)).toBe(true)
@@ -92,7 +92,7 @@ test('a clean restart keeps users, tokens, rooms, files, keys and the bin', asyn
 
 test('secrets on disk: no token, no password, no plain file of the client', async () => {
   const dataDir = await freshDir()
-  const world = await startWorld({ dataDir })
+  const world = await startWorld({ data: dataDir })
   const ann = await signUp(world, 'ann')
   await world.server.close()
   const { readFile } = await import('node:fs/promises')
@@ -103,7 +103,7 @@ test('secrets on disk: no token, no password, no plain file of the client', asyn
 
 test('open uploads and stray blobs are gone after a restart; live ones stay', async () => {
   const dataDir = await freshDir()
-  const first = await startWorld({ dataDir })
+  const first = await startWorld({ data: dataDir })
   const ann = await signUp(first, 'ann')
   const room = await makeRoom(ann, 'R')
   const bytes = randomBytes(50_000)
@@ -113,7 +113,7 @@ test('open uploads and stray blobs are gone after a restart; live ones stay', as
   await writeFile(join(dataDir, 'blobs', 'stray-1'), 'x')
   expect(await blobsIn(dataDir)).toHaveLength(3)
   await first.server.close()
-  const second = await startWorld({ dataDir })
+  const second = await startWorld({ data: dataDir })
   const again = await enter(second, ann.id, 'ann')
   expect(await blobsIn(dataDir)).toHaveLength(1)
   expect((await download(again, node.id)).body.equals(bytes)).toBe(true)
@@ -163,7 +163,7 @@ test('killed while busy, four times: everything confirmed is there, nothing is h
     })
     await killed(child)
     await Promise.all(lanes)
-    const checked = await startWorld({ dataDir: dir })
+    const checked = await startWorld({ data: dir })
     await check(await enter(checked, 1, 'ann'), room, confirmed, dir)
     await checked.server.close()
   }

@@ -67,13 +67,13 @@ test('URLs carry the host the client used', async () => {
 test('listening beyond loopback needs TLS; a directory serves one server', async () => {
   const dataDir = await freshDir()
   for (const host of ['0.0.0.0', '::', '192.0.2.1', 'example.com']) {
-    await expect(startServer({ dataDir, host })).rejects.toMatchObject({ class: 'usage', code: 'TLS_REQUIRED' })
+    await expect(startServer({ data: dataDir, host })).rejects.toMatchObject({ class: 'usage', code: 'TLS_REQUIRED' })
   }
-  const world = await startWorld({ dataDir })
-  await expect(startServer({ dataDir })).rejects.toMatchObject({ class: 'conflict', code: 'SERVER_RUNNING' })
+  const world = await startWorld({ data: dataDir })
+  await expect(startServer({ data: dataDir })).rejects.toMatchObject({ class: 'conflict', code: 'SERVER_RUNNING' })
   expect((await ask(`${world.api}/v4/public/time`)).status).toBe(200)
   await world.server.close()
-  await (await startServer({ dataDir })).close()
+  await (await startServer({ data: dataDir })).close()
 })
 
 test('bad JSON is 400 with a JSON body, and the connection survives', async () => {

@@ -58,7 +58,7 @@ async function scene(options: Partial<ServerOptions> = {}): Promise<Scene> {
 /** The same directory with a new server, and a login there. */
 async function restart({ store, world, ann }: Scene): Promise<{ world: World; ann: Person }> {
   await world.server.close()
-  const next = await startWorld({ dataDir: world.dir, s3: store.options })
+  const next = await startWorld({ data: world.dir, s3: store.options })
   return { world: next, ann: await enter(next, ann.id, 'ann') }
 }
 

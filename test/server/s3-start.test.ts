@@ -43,7 +43,7 @@ test.each([
 ])('%s', async (_what, more, kind, code) => {
   const store = await startStore()
   const dataDir = await freshDir()
-  const start = (options: object) => startServer({ dataDir, s3: { ...store.options, ...options } })
+  const start = (options: object) => startServer({ data: dataDir, s3: { ...store.options, ...options } })
   const error = await start(more).then(
     () => undefined,
     (reason: unknown) => reason as Error,
@@ -64,7 +64,7 @@ test('content from before stays readable and deletable; without the store the se
   const { json: tiny } = await uploadClassic(ann, room, 'tiny', Buffer.from('tiny'))
   await first.server.close()
 
-  const second = await startWorld({ dataDir: first.dir, s3: store.options })
+  const second = await startWorld({ data: first.dir, s3: store.options })
   const again = await enter(second, ann.id, 'ann')
   expect((await download(again, old.id)).body.equals(bytes)).toBe(true)
   expect((await download(again, tiny.id, { range: 'bytes=1-2' })).body.toString()).toBe('in')
@@ -76,15 +76,15 @@ test('content from before stays readable and deletable; without the store the se
   expect(store.objects.size).toBe(1)
   await second.server.close()
 
-  await expect(startServer({ dataDir: first.dir })).rejects.toMatchObject({ class: 'usage', code: 'S3_NEEDED' })
-  const third = await startWorld({ dataDir: first.dir, s3: store.options })
+  await expect(startServer({ data: first.dir })).rejects.toMatchObject({ class: 'usage', code: 'S3_NEEDED' })
+  const third = await startWorld({ data: first.dir, s3: store.options })
   const later = await enter(third, ann.id, 'ann')
   expect((await download(later, node.id)).body.toString()).toBe('new')
   await later.call('DELETE', `/v4/nodes/${room}`)
   await expect.poll(() => store.objects.size).toBe(0)
   await third.server.close()
   // Nothing is there any more, so nothing is missing.
-  await (await startServer({ dataDir: first.dir })).close()
+  await (await startServer({ data: first.dir })).close()
 })
 
 test('through the server: a store that fails is a 5xx, one that cuts is a cut, never other bytes', async () => {

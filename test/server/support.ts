@@ -93,8 +93,8 @@ export interface World {
 
 /** A server that ends with the test. */
 export async function startWorld(options: Partial<ServerOptions> = {}): Promise<World> {
-  const dir = options.dataDir ?? (await freshDir())
-  const server = await startServer({ dataDir: dir, ...options })
+  const dir = options.data ?? (await freshDir())
+  const server = await startServer({ data: dir, ...options })
   onTestFinished(() => server.close())
   return { dir, server, api: `${server.url}/api` }
 }

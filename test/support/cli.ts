@@ -170,7 +170,7 @@ export const user1 = 'anna'
 
 /** A running server with the accounts, the first one logged in at the command line, with a key pair and the room `/room`. */
 export async function createWorld(
-  options: Partial<ServerOptions> & { users?: readonly string[]; keyPair?: boolean } = {},
+  options: Omit<ServerOptions, 'users'> & { users?: readonly string[]; keyPair?: boolean } = {},
 ): Promise<World> {
   const base = mkdtempSync(join(tmpdir(), 'sealsync-cli-'))
   chmodSync(base, 0o755)
@@ -178,7 +178,7 @@ export async function createWorld(
   const dataDir = join(base, 'server')
   const home = join(base, 'home')
   mkdirSync(home, { mode: 0o700 })
-  const server = await startServer({ dataDir, storage: 's3', ...serverOptions })
+  const server = await startServer({ data: dataDir, storage: 's3', ...serverOptions })
   const secret = (name: string, content: string) => {
     const path = join(base, name)
     writeFileSync(path, content, { mode: 0o600 })

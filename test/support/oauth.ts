@@ -128,7 +128,7 @@ const unescapeHtml = (text: string) =>
 export async function embedded() {
   const dataDir = await freshDirectory()
   await addUser(dataDir, { name: 'ann', password: 'canary-51c0d-pw' })
-  const server = await startServer({ dataDir })
+  const server = await startServer({ data: dataDir })
   onTestFinished(() => server.close())
   return server.url
 }

@@ -350,7 +350,7 @@ describe('a manifest that somebody made', () => {
     const body = { format: 'sealsync-backup', version: 1, ...manifest, entries }
     await put(backup, 'runs', `${run}.json`, JSON.stringify(body))
     const { summary, content } = await backup.restore()
-    expect(codes(summary)).toEqual(['LOCAL_DIFFERS'])
+    expect(codes(summary)).toEqual(['TARGET_DIFFERS'])
     expect(listFiles(outside)).toEqual([])
     expect(snapshot(content)).toEqual({ 'dir/': '', 'dir/f': 'x' })
   })

@@ -221,11 +221,11 @@ test('what is there already is kept, or replaced, as one says; never what came m
     })
   }
   makeTree(content, { differs: 'mine' })
-  expect((await again()).failed.map(({ error }) => error.code)).toEqual(['LOCAL_DIFFERS'])
+  expect((await again()).failed.map(({ error }) => error.code)).toEqual(['TARGET_DIFFERS'])
   rmSync(join(content, 'link'))
   symlinkSync('differs', join(content, 'link'))
   const codes = async (how: 'fail' | 'skip') => (await again(how)).failed.map(({ error }) => error.code)
-  expect(await codes('fail')).toEqual(['LOCAL_DIFFERS', 'LOCAL_DIFFERS'])
+  expect(await codes('fail')).toEqual(['TARGET_DIFFERS', 'TARGET_DIFFERS'])
   expect(await codes('skip')).toEqual([])
   expect(snapshot(content).differs).toBe('mine')
   expect(await again('overwrite')).toMatchObject({ failed: [], transferred: 1, skipped: 2 })

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { exitCodeOfRun } from '../../src/cli/exit-codes.ts'
-import { type ErrorClass, SyncError } from '../../src/errors.ts'
+import { type ErrorClass, SyncError, type SyncErrorCode } from '../../src/errors.ts'
 import { createTally, runEntries, summarize } from '../../src/sync/outcome.ts'
 
 const never = new AbortController().signal
@@ -32,7 +32,7 @@ async function run(
 }
 
 describe('what stops a run', () => {
-  test.each<[ErrorClass, string]>([
+  test.each<[ErrorClass, SyncErrorCode]>([
     ['auth', 'LOGIN_NEEDED'],
     ['tls', 'TLS_FAILED'],
     ['quota', 'QUOTA'],
@@ -47,7 +47,7 @@ describe('what stops a run', () => {
     expect(done.tried).toEqual([0, 1, 2])
   })
 
-  test.each<[ErrorClass, string]>([
+  test.each<[ErrorClass, SyncErrorCode]>([
     ['local_io', 'LOCAL_EACCES'],
     ['changed', 'SOURCE_CHANGED'],
     ['conflict', 'EXISTS'],

@@ -1,8 +1,7 @@
 /** login, logout, whoami. @module */
-import { getAccount, getServerVersion } from '../../api/account.ts'
-import { createClient, parseBaseUrl } from '../../client.ts'
+
+import { createClient, memoryGrantStore, parseBaseUrl, type StoreKind } from '../../client/index.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
-import { memoryGrantStore, type StoreKind } from '../../session/grant-store.ts'
 import { createAuthorizer } from '../authorizers.ts'
 import { connect, forgetLogin, openStore, terminalUi, withClient } from '../connect.ts'
 import { type Context, requireProfile } from '../context.ts'
@@ -76,7 +75,7 @@ export async function login(context: Context, url: string): Promise<void> {
   })
   try {
     await client.session.login(signal)
-    const account = await getAccount(client.api, signal)
+    const account = await client.whoami({ signal })
     const previous = await loadProfile(profileName).catch(() => undefined)
     const identity = { server: client.origin, user: account.userName, login: kept, method }
     const { store, kind } = await openStore(identity, settings, settings.text('session-store') as StoreKind | undefined)
@@ -146,11 +145,11 @@ export async function whoami(context: Context): Promise<void> {
   const { output, settings, signal, profileName } = context
   const profile = await requireProfile(context)
   await withClient(context, async (client) => {
-    const account = await getAccount(client.api, signal)
-    const version = await getServerVersion(client.api, signal).catch(() => undefined)
+    const account = await client.whoami({ signal })
+    const server = await client.serverInfo({ signal }).catch(() => undefined)
     const { place } = (await openStore(profile, settings, profile.store)).store
-    const hasKeyPair = account.isEncryptionEnabled === true
-    const serverVersion = version?.sdsServerVersion
+    const { hasKeyPair } = account
+    const serverVersion = server?.serverVersion
     output.result(
       [
         `user     ${display(account.userName)}`,

@@ -9,13 +9,9 @@ import {
   unwrapFileKey,
   wrapFileKey,
 } from '../../../crypto/index.ts'
-import { VERSION_PATH } from '../../api/account.ts'
-import { deleteNode } from '../../api/nodes.ts'
-import { type Client, createClient, parseBaseUrl } from '../../client.ts'
+import { type Client, createClient, parseBaseUrl, type RunSummary, VERSION_PATH } from '../../client/index.ts'
 import { systemClock } from '../../environment.ts'
 import { cancelled, localError, SyncError } from '../../errors.ts'
-import type { RunSummary } from '../../sync/outcome.ts'
-import { requireRemote } from '../../sync/remote-path.ts'
 import { createAuthorizer } from '../authorizers.ts'
 import { withClient } from '../connect.ts'
 import { type Context, integerOption, text } from '../context.ts'
@@ -136,7 +132,7 @@ async function measureTransfer(context: Context, client: Client, room: string, b
   }
   try {
     // Unlocking takes its time too, and is done once a run whatever the files are.
-    if ((await requireRemote(client.api, room, signal)).node.isEncrypted) await client.keyring.ownKey(signal)
+    if ((await client.stat(room, { signal })).isEncrypted) await client.keyring.ownKey(signal)
     await makeFile(join(directory, name), bytes).catch((error) => {
       throw localError(error, 'write a temporary file')
     })
@@ -145,8 +141,9 @@ async function measureTransfer(context: Context, client: Client, room: string, b
     await timed('download', () => client.download([remote], directory, { signal }))
   } finally {
     await rm(directory, { recursive: true, force: true })
-    const left = await requireRemote(client.api, remote).catch(() => undefined)
-    if (left !== undefined) await deleteNode(client.api, left.node.id)
+    await client.remove(remote).catch((error) => {
+      if (!(error instanceof SyncError) || error.class !== 'not_found') throw error
+    })
   }
 }
 

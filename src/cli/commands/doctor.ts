@@ -1,11 +1,16 @@
 /** doctor: what works and what does not, from the settings to the login. @module */
 import { stat } from 'node:fs/promises'
-import { getAccount, VERSION_PATH } from '../../api/account.ts'
-import { type Client, createClient, parseBaseUrl } from '../../client.ts'
+import {
+  type Client,
+  createClient,
+  parseBaseUrl,
+  readServerPins,
+  type ServerPin,
+  type TransportOptions,
+  VERSION_PATH,
+} from '../../client/index.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
 import { openSystemKeyring } from '../../local/system-keyring.ts'
-import { readServerPins, type ServerPin, type TransportOptions } from '../../session/open.ts'
-import { parseFields, textOf } from '../../session/srp-answers.ts'
 import { createAuthorizer } from '../authorizers.ts'
 import { openStore } from '../connect.ts'
 import { type Context, requireSettings, text } from '../context.ts'
@@ -100,12 +105,22 @@ async function checkTls(origin: string, transport: TransportOptions, report: Rep
 
 const SKEW_MS = 60_000
 
+/** The fields of a JSON object; `undefined` for anything else. */
+function parseObject(body: Uint8Array): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(Buffer.from(body).toString('utf8'))
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : undefined
+  } catch {
+    return undefined
+  }
+}
+
 async function checkServer(client: Client, report: Report): Promise<void> {
   await report.run('server', async () => {
     const before = Date.now()
     const answer = await client.session.raw('GET', VERSION_PATH, { auth: false })
     const after = Date.now()
-    const version = answer.status === 200 ? parseFields(answer.body) : undefined
+    const version = answer.status === 200 ? parseObject(answer.body) : undefined
     if (version === undefined) {
       throw new SyncError(
         'server',
@@ -116,7 +131,7 @@ async function checkServer(client: Client, report: Report): Promise<void> {
         },
       )
     }
-    const api = textOf(version.restApiVersion) ?? '?'
+    const api = typeof version.restApiVersion === 'string' ? version.restApiVersion : '?'
     report.say('server', 'ok', `answers in ${after - before} ms, API ${api}`, { ms: after - before })
     const date = Date.parse(answer.headers.date ?? '')
     if (Number.isNaN(date)) return
@@ -137,8 +152,7 @@ async function checkLogin(client: Client, context: Context, profile: Profile, re
       })
     }
     report.say('login', 'ok', `${profile.user} by ${profile.method}`)
-    const account = await getAccount(client.api, context.signal)
-    const has = account.isEncryptionEnabled === true
+    const { hasKeyPair: has } = await client.whoami({ signal: context.signal })
     report.say('key pair', has ? 'ok' : 'warn', has ? 'there is one' : 'none yet: sync keys create')
   })
 }

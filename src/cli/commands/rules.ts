@@ -1,6 +1,6 @@
 /** rules list and accept: rule files that came from a server, or were changed from there, wait here. @module */
 import { resolve } from 'node:path'
-import { createHeldRules, type HeldRule } from '../../sync/held-rules.ts'
+import { createHeldRules, type HeldRule } from '../../client/index.ts'
 import { type Context, rulesPath } from '../context.ts'
 import { display, plural } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'

@@ -77,7 +77,7 @@ export async function serve(context: Context): Promise<void> {
   const host = text(options, 'host')
   const s3 = await s3Options(context)
   const server = await startServer({
-    dataDir,
+    data: dataDir,
     port: integerOption(options, 'port', { min: 0, max: 65_535 }) ?? 0,
     storage: options.storage === 's3' ? 's3' : 'classic',
     ...(s3 === undefined ? {} : { s3 }),

@@ -6,7 +6,7 @@
  * @module
  */
 import { createHash } from 'node:crypto'
-import { cancelled, SyncError } from '../../errors.ts'
+import { cancelled, SyncError, type SyncErrorCode } from '../../errors.ts'
 import type { HttpRequest, HttpResponse } from '../../http/types.ts'
 import type { AuthContext, Authorizer, Grant } from '../authorizer.ts'
 import { invalidAnswer, isAboutTime, ovhAnswer, ovhFailure, ovhFields, ovhRefusal } from './ovh-answers.ts'
@@ -123,7 +123,7 @@ function serverClock(endpoint: string, applicationKey: string): ServerClock {
 
 const ask = async (secret: Secret) => (typeof secret === 'string' ? secret : await secret())
 
-const misuse = (code: string, message: string) => new SyncError('usage', code, message)
+const misuse = (code: SyncErrorCode, message: string) => new SyncError('usage', code, message)
 
 /** The body of a request for a consumer key. */
 function credentialRequest({ accessRules = [], redirection, allowedIPs }: OvhSignatureOptions): string {

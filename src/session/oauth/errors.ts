@@ -3,11 +3,11 @@
  * @module
  */
 import * as oauth from 'oauth4webapi'
-import { type ErrorClass, SyncError } from '../../errors.ts'
+import { type ErrorClass, SyncError, type SyncErrorCode } from '../../errors.ts'
 
 const LOGIN_AGAIN = 'Log in again: sync login'
 
-export const loginAgain = (code: string, message: string, cause?: unknown) =>
+export const loginAgain = (code: SyncErrorCode, message: string, cause?: unknown) =>
   new SyncError('auth', code, message, { hint: LOGIN_AGAIN, cause })
 
 /** The library's error as a cause: its text only, because what it carries besides are whole answers, tokens included. */
@@ -22,7 +22,7 @@ export const errorCodeOf = (error: unknown): string | undefined =>
 const CLIENT_HINT = 'Check --client-id, --client-secret-file and --redirect-uri with the server’s administrator.'
 
 /** Class, code, what happened, what to do (RFC 6749 §4.1.2.1, §5.2; RFC 8628 §3.5). */
-const MEANINGS: ReadonlyMap<string, readonly [ErrorClass, string, string, string]> = new Map([
+const MEANINGS: ReadonlyMap<string, readonly [ErrorClass, SyncErrorCode, string, string]> = new Map([
   ['invalid_grant', ['auth', 'GRANT_REFUSED', 'was refused: wrong or expired credentials', LOGIN_AGAIN]],
   ['invalid_client', ['auth', 'OAUTH_REFUSED', 'was refused (invalid_client): the client is not known', CLIENT_HINT]],
   [

@@ -2,9 +2,10 @@
  * What can be wrong with a private key. OpenSSL's and the parsers' reasons are left out: they help nobody who holds the file.
  * @module
  */
-import { SyncError } from '../../errors.ts'
+import { SyncError, type SyncErrorCode } from '../../errors.ts'
 
-export const keyError = (code: string, message: string, hint: string) => new SyncError('key', code, message, { hint })
+export const keyError = (code: SyncErrorCode, message: string, hint: string) =>
+  new SyncError('key', code, message, { hint })
 
 export const keyInvalid = () =>
   keyError('KEY_INVALID', 'The private key cannot be read', 'It must be PEM, JWK or PKCS#12 and hold a private key.')

@@ -1,5 +1,5 @@
 /** What a run has to do, from what is there, what is at the server and what is known. Pure. @module */
-import { SyncError } from '../../errors.ts'
+import { SyncError, type SyncErrorCode } from '../../errors.ts'
 import { defaultMaxDelete, type Limit } from '../guards.ts'
 import { type LocalIdentity, localIdentity } from '../records.ts'
 import { parentKey, type RemoteItem } from '../scan.ts'
@@ -97,7 +97,7 @@ export function planBackup(
   return { store, unchanged, inTheWay, removed, leftovers, folders }
 }
 
-const stop = (code: string, message: string, hint: string) => new SyncError('safety', code, message, { hint })
+const stop = (code: SyncErrorCode, message: string, hint: string) => new SyncError('safety', code, message, { hint })
 
 export interface BackupGuards {
   /** Default: the smaller of 50 files and 20 %, at least 10. */

@@ -245,13 +245,13 @@ function look(path: string): Stats | undefined {
 }
 
 const differs = () =>
-  new SyncError('conflict', 'LOCAL_DIFFERS', 'Something else is there and was kept', {
+  new SyncError('conflict', 'TARGET_DIFFERS', 'Something else is there and was kept', {
     hint: 'See --on-conflict for what else can be done.',
   })
 
 /** For what is never replaced. */
 const inTheWay = () =>
-  new SyncError('conflict', 'LOCAL_DIFFERS', 'Something that is not a file has this name, and was kept', {
+  new SyncError('conflict', 'TARGET_DIFFERS', 'Something that is not a file has this name, and was kept', {
     hint: 'Move it away, then run again.',
   })
 

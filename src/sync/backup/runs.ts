@@ -6,7 +6,7 @@
 import { getFileKey } from '../../api/file-keys.ts'
 import { listChildren } from '../../api/nodes.ts'
 import type { RemoteNode } from '../../api/wire.ts'
-import { SyncError, toSyncError } from '../../errors.ts'
+import { SyncError, type SyncErrorCode, toSyncError } from '../../errors.ts'
 import { fetchManifestFile, isAboutContent } from '../manifest-file.ts'
 import { sealOf } from '../records.ts'
 import type { RunContext } from '../run.ts'
@@ -31,7 +31,8 @@ export interface Runs {
 
 export const manifestName = (run: string): string => `${run}.json`
 
-const integrity = (code: string, message: string, hint: string) => new SyncError('integrity', code, message, { hint })
+const integrity = (code: SyncErrorCode, message: string, hint: string) =>
+  new SyncError('integrity', code, message, { hint })
 
 const HINT = 'Ask who has access to the room. To take what is there for good: sync backup run --accept-runs'
 

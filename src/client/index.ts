@@ -1,0 +1,115 @@
+/**
+ * Public surface of `sealsync/client`: a client, the types of everything it does, and where logins are kept,
+ * without any way to log in. What is behind a
+ * call is loaded when it is called. Re-exports only.
+ * @module
+ */
+export type { Password, PublicKey, WrappedFileKey } from '../../crypto/index.ts'
+export { VERSION_PATH } from '../api/account.ts'
+export type { Api } from '../api/api.ts'
+export type { DeletedSummary, DeletedVersion, RemoteNode } from '../api/wire.ts'
+export {
+  type Client,
+  type ClientOptions,
+  createClient,
+  parseBaseUrl,
+  type RateEntry,
+  type RateLimits,
+  type RatePlan,
+} from '../client.ts'
+export type { Environment } from '../environment.ts'
+export { type ErrorClass, SyncError, type SyncErrorCode, type SyncErrorOptions } from '../errors.ts'
+export { parseFingerprint, showFingerprint } from '../fingerprint.ts'
+export type { Names } from '../local/names.ts'
+export { parseDump, type SessionDump } from '../session/grant.ts'
+export {
+  encryptedFileGrantStore,
+  fileGrantStore,
+  type GrantStore,
+  keyringGrantStore,
+  memoryGrantStore,
+  openGrantStore,
+  type StoreKind,
+  type StoreOptions,
+} from '../session/grant-store.ts'
+export {
+  createDialer,
+  proxyFromEnvironment,
+  readServerPins,
+  type ServerPin,
+  type TransportOptions,
+} from '../session/open.ts'
+export type { SessionCheck } from '../session/session.ts'
+export type { DrillOptions, DrillReport } from '../sync/backup/drill.ts'
+export type { BackupEntry, DirectoryEntry, FileEntry, LinkEntry } from '../sync/backup/manifest.ts'
+export type { PruneOptions, PruneSummary } from '../sync/backup/prune.ts'
+export type { RestoreOptions, RestoreSummary } from '../sync/backup/restore.ts'
+export type { BackupOptions, BackupSummary } from '../sync/backup/run.ts'
+export type { Runs } from '../sync/backup/runs.ts'
+export type { BackupSet, Retention, RunNote, SetPlace } from '../sync/backup/set.ts'
+export type { CompareRunOptions, Comparison, Difference } from '../sync/compare.ts'
+export type { ConflictAction } from '../sync/conflicts.ts'
+export { createHeldRules, type HeldRule } from '../sync/held-rules.ts'
+export type { SyncOptions } from '../sync/jobs/pair.ts'
+export type { DownloadOptions, UploadOptions } from '../sync/jobs/transfer.ts'
+export type { Pending, RunSummary } from '../sync/outcome.ts'
+export { isChange, type PlanFile, type PlanLine, planLine } from '../sync/plan-file.ts'
+export { parseRemotePath } from '../sync/remote-path.ts'
+export type { RunContext, RunEvent } from '../sync/run.ts'
+export type { Command, Limits, SyncSummary } from '../sync/run-job.ts'
+export type { EntryFailure } from '../sync/tree.ts'
+export type { Verification, VerifyOptions } from '../sync/verify.ts'
+export type { DistributionResult, RefusedMember } from '../transfer/distribute.ts'
+export type { TransferEvent } from '../transfer/events.ts'
+export type { Keyring } from '../transfer/keyring.ts'
+export type { KeyId } from '../transfer/pins.ts'
+export type { AccountInfo, ServerInfo } from './account.ts'
+export type { BackupSetOptions, ShownRun, ShowOptions } from './backups.ts'
+export type { DiffOptions, VerifyRunOptions } from './compare.ts'
+export type {
+  Content,
+  GetOptions,
+  PutOptions,
+  PutResult,
+  ReadableLike,
+  RemoteContent,
+  WritableLike,
+} from './content.ts'
+export type { Abortable, ClientContext } from './context.ts'
+export type {
+  FindOptions,
+  MkdirOptions,
+  MoveOptions,
+  RemoteDetails,
+  RemoteEntry,
+  RemoveOptions,
+  StatOptions,
+} from './entries.ts'
+export { clearKeyCache } from './home.ts'
+export { ownerText } from './key-owner.ts'
+export type {
+  DistributeOptions,
+  Distribution,
+  KeyList,
+  KeyOwner,
+  KeyState,
+  KeysStatus,
+  KeysTrusted,
+  KeyVerified,
+  KnownKey,
+  OwnKeyPair,
+  TrustedAll,
+  TrustOptions,
+} from './keys.ts'
+export type { AddMemberOptions, Role, RoomMember, RoomOptions } from './rooms.ts'
+export type * from './runs.ts'
+export type {
+  BackupCalls,
+  ClientCalls,
+  EntryCalls,
+  KeyCalls,
+  RoomCalls,
+  TrashCalls,
+  VersionCalls,
+} from './surface.ts'
+export type { RestoreOptions as TrashRestoreOptions } from './trash.ts'
