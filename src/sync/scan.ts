@@ -161,7 +161,10 @@ export function takeIn(
   // The same thing named twice; and directories of one name from two sources become one.
   const areBothDirectories = kind === 'directory' && other.kind === 'directory'
   if (other.source === source || (areBothDirectories && showPath(other.path) === showPath(path))) return
-  block(path, meeting('Two local names are one name on the server'))
+  const error = meeting('Two local names are one name on the server')
+  // Neither is stored, so both are told.
+  block(other.path, error)
+  block(path, error)
 }
 
 /** Neither we nor others list deeper trees, so what is stored there would be out of reach. */
