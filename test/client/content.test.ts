@@ -157,6 +157,27 @@ describe.each(['s3', 'classic'] as const)('content over %s', (storage) => {
     expect(await errorOf(client.stat('/room/silent'))).toMatchObject({ code: 'REMOTE_MISSING' })
   })
 
+  test('an abort while parts are on their way cancels the upload, and one of a fetch leaves nothing', async () => {
+    const { faults } = world.server
+    const reason = new Error('enough')
+    const aborted = async (on: { method: string; path: string }, work: (signal: AbortSignal) => Promise<unknown>) => {
+      const stop = new AbortController()
+      const before = faults.hits.length
+      faults.add({ on, do: { hold: true } })
+      const error = errorOf(work(stop.signal))
+      await faults.until(before + 1)
+      stop.abort(reason)
+      expect(await error).toBe(reason)
+    }
+    const part = storage === 's3' ? { method: 'PUT', path: '^/s3/' } : { method: 'POST', path: '/uploads/[^/]{30,}$' }
+    await aborted(part, (signal) => client.put('/room/held', pieces(randomBytes(20 * MiB), MiB), { signal }))
+    expect(await errorOf(client.stat('/room/held'))).toMatchObject({ code: 'REMOTE_MISSING' })
+    await client.put('/room/fetched', randomBytes(100_000))
+    const download = { method: 'GET', path: '/downloads/' }
+    await aborted(download, (signal) => client.get('/room/fetched', { signal, memory: 1000 }))
+    expect(temporary()).toEqual([])
+  })
+
   test('what is there is replaced, or not, or only if it is what was seen', async () => {
     const first = (await client.put('/room/replaced', randomBytes(10))).entry
     expect(await errorOf(client.put('/room/replaced', randomBytes(11), { onConflict: 'fail' }))).toMatchObject({
