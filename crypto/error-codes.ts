@@ -144,6 +144,7 @@ export type SyncErrorCode =
   | 'LOCAL_ENOENT'
   | 'LOCAL_ENOSPC'
   | 'LOCAL_NOT_A_FILE'
+  | 'LMDB_MISSING'
   | 'LOCKED'
   | 'LOGIN_CONFIGURATION'
   | 'LOGIN_DENIED'

@@ -53,7 +53,7 @@ test('the code in the README compiles against the package', async () => {
   const base = mkdtempSync(join(ROOT, 'node_modules', '.readme-'))
   try {
     const snippets = blocks('ts')
-    expect(snippets.length).toBe(5)
+    expect(snippets.length).toBe(7)
     snippets.forEach((text, index) => {
       writeFileSync(join(base, `snippet${index}.ts`), `${text}\nexport {}\n`)
     })
@@ -72,6 +72,7 @@ test('the code in the README compiles against the package', async () => {
             sealsync: ['../../dist/src/index.d.ts'],
             'sealsync/crypto': ['../../dist/crypto/index.d.ts'],
             'sealsync/session': ['../../dist/src/session/index.d.ts'],
+            'sealsync/server': ['../../dist/src/server/index.d.ts'],
           },
         },
         include: ['*.ts'],

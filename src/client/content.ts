@@ -56,7 +56,10 @@ export interface PutOptions extends Abortable {
   readonly replaces?: RemoteEntry | undefined
   /** Make the folders above it. Default false. */
   readonly parents?: boolean | undefined
-  /** Bytes per part, at least 5 MiB; four parts are in memory at most. Default 8 MiB. */
+  /**
+   * Bytes per part, at least 5 MiB, and 6,871,948 where the length is unknown: a file has 10,000 parts at most. Four parts are in
+   * memory at most. Default 8 MiB.
+   */
   readonly partSize?: number | undefined
   /** As for uploads: content may go where it is not encrypted. */
   readonly allowPlain?: boolean | undefined

@@ -2,6 +2,7 @@
  * The operating system's keyring as a small store of texts: Keychain, Credential Manager, or the Secret Service.
  * @module
  */
+import { loadNative } from './native.ts'
 
 export interface SystemKeyring {
   get(account: string): Promise<string | undefined>
@@ -25,7 +26,7 @@ export async function openSystemKeyring(options: { probe: boolean }): Promise<Sy
   // Without a session bus there is no secret service, and asking for one can take seconds.
   if (process.platform === 'linux' && !process.env.DBUS_SESSION_BUS_ADDRESS) return undefined
   try {
-    const { AsyncEntry } = await import('@napi-rs/keyring')
+    const { AsyncEntry } = (await loadNative('@napi-rs/keyring')) as typeof import('@napi-rs/keyring')
     const entry = (account: string) => new AsyncEntry(SERVICE, account, ENTRY_OPTIONS)
     if (options.probe) {
       const probe = entry(`probe ${globalThis.crypto.randomUUID()}`)

@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import type { Key, RootDatabase } from 'lmdb'
 import { SyncError } from '../../crypto/errors.ts'
 import { localError, systemCode } from '../errors.ts'
+import { loadNative } from '../local/native.ts'
 import { checkDataFile, DataFileError } from './data-file.ts'
 import { type Place, storeLost } from './identity.ts'
 import { privateDirectory } from './private-directory.ts'
@@ -333,6 +334,18 @@ export async function openStore(dataDir: string, content: Place, options: { isSe
   if (stateOf(file).size === 0) {
     if ((await content.readMark()) !== undefined || (await content.hasContent())) throw storeLost(file, content.name)
   } else if (!options.isServed) checkFile(file)
-  const { open } = await import('lmdb')
+  const { open } = await loadLmdb()
   return new Store(open({ path: join(dataDir, 'db'), maxDbs: 24, noSubdir: false }))
+}
+
+/** @throws {SyncError} `LMDB_MISSING` where the package is not installed, or not for this machine. */
+async function loadLmdb(): Promise<typeof import('lmdb')> {
+  try {
+    return (await loadNative('lmdb')) as typeof import('lmdb')
+  } catch (cause) {
+    throw new SyncError('usage', 'LMDB_MISSING', 'The server needs the package lmdb, which cannot be loaded here', {
+      hint: 'Install it beside this program: npm install lmdb',
+      cause,
+    })
+  }
 }

@@ -1,45 +1,17 @@
 /**
- * Accounts: adding, listing, removing, and checking passwords (scrypt). Works on the store directly, so it can run
- * beside a live server. Key pairs of users are handled by the account routes.
+ * Accounts: adding, listing and removing. Works on the store directly, so it can run beside a live server. Key pairs of users are
+ * handled by the account routes.
  * @module
  */
-import { randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { SyncError } from '../../crypto/errors.ts'
 import { BlobFiles } from './blob-files.ts'
+import { findUser, foldUserName, hashPassword } from './credentials.ts'
 import { usesFiles } from './disk-blobs.ts'
 import { checkPlace, identityOf } from './identity.ts'
 import { isServed } from './instance-lock.ts'
-import { authenticatorUri, checkCode, newSecret } from './one-time-codes.ts'
-import type { UserRecord } from './records.ts'
+import { authenticatorUri, newSecret } from './one-time-codes.ts'
 import { openStore, type Store } from './store.ts'
-
-const HASH_BYTES = 32
-const SCRYPT = { N: 16384, r: 8, p: 1, maxmem: 64 * 1024 * 1024 }
-
-function hashPassword(password: string, salt: Uint8Array): Promise<Buffer> {
-  return new Promise((resolve, reject) => {
-    scrypt(password.normalize('NFC'), salt, HASH_BYTES, SCRYPT, (error, key) => (error ? reject(error) : resolve(key)))
-  })
-}
-
-/** The form in which user names are compared. */
-export function foldUserName(name: string): string {
-  return name.normalize('NFC').toLowerCase()
-}
-
-export function findUser(store: Store, name: string): UserRecord | undefined {
-  if (name.length > 150) return undefined
-  const id = store.userNames.get(foldUserName(name))
-  return id === undefined ? undefined : store.users.get(id)
-}
-
-/** The user, if the password is right. Takes as long for unknown users as for wrong passwords. */
-export async function checkPassword(store: Store, name: string, password: string): Promise<UserRecord | undefined> {
-  const user = findUser(store, name)
-  const hash = await hashPassword(password, user?.salt ?? new Uint8Array(16))
-  const matches = timingSafeEqual(hash, user?.passwordHash ?? new Uint8Array(HASH_BYTES))
-  return matches ? user : undefined
-}
 
 function checkNewName(name: string): string {
   const normal = name.normalize('NFC')
@@ -70,23 +42,6 @@ async function withStore<T>(dataDir: string, work: (store: Store) => Promise<T>)
 }
 
 const noSuchUser = (): SyncError => new SyncError('not_found', 'NO_SUCH_USER', 'There is no user of that name')
-
-/**
- * Uses up a one-time code.
- *
- * @returns false for a wrong code, or one that was used.
- */
-export function useCode(store: Store, id: number, code: string, now: number): Promise<boolean> {
-  return store.write((tx) => {
-    const user = store.users.get(id)
-    if (user?.oneTimeCodes === undefined) return false
-    const { secret, lastStep } = user.oneTimeCodes
-    const step = checkCode(secret, code, now, lastStep)
-    if (step === undefined) return false
-    tx.put(store.users, id, { ...user, oneTimeCodes: { secret, lastStep: step } })
-    return true
-  })
-}
 
 export interface NewAccount {
   readonly name: string

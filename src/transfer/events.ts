@@ -1,6 +1,7 @@
 /** What a transfer reports while it runs. Bytes count when confirmed, so progress never runs backwards. @module */
 
 export type TransferEvent =
+  /** `bytes` is 0 for content of unknown length. */
   | { readonly type: 'file-started'; readonly path: string; readonly bytes: number }
   /** `bytes` more are stored at the other side. A failed file's confirmed bytes are taken back by `file-failed`. */
   | { readonly type: 'part-confirmed'; readonly path: string; readonly bytes: number }

@@ -32,6 +32,8 @@ export interface Thread<Order, Answer> {
 
 /** The compiled program of that name, where it is beside this one: not in a bundle, nor where the sources run as they are. */
 export function programOf(name: string): URL | undefined {
+  // A bundle for CommonJS has no URL.
+  if (!URL.canParse(import.meta.url ?? '')) return undefined
   const program = new URL(`./${name}.js`, import.meta.url)
   return program.protocol === 'file:' && existsSync(fileURLToPath(program)) ? program : undefined
 }

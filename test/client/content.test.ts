@@ -8,6 +8,8 @@ import { createWorld, makeRoom, type World } from '../support/cli.ts'
 import { errorOf } from '../support/servers.ts'
 
 const MiB = 1024 * 1024
+/** Fewest bytes of a part where the length is unknown: 64 GiB in 10,000 parts. */
+const PART = Math.ceil(2 ** 36 / 10_000)
 const digest = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 
 async function* pieces(content: Uint8Array, size: number): AsyncGenerator<Uint8Array> {
@@ -35,8 +37,8 @@ describe.each(['s3', 'classic'] as const)('content over %s', (storage) => {
     return existsSync(directory) ? readdirSync(directory) : []
   }
 
-  // Parts are 5 MiB: below, exactly one, exactly two, and two and a bit.
-  test.each([0, 1, 5 * MiB - 1, 5 * MiB, 10 * MiB, 12 * MiB + 7])(
+  // Below, exactly one part, exactly two, and two and a bit.
+  test.each([0, 1, PART - 1, PART, 2 * PART, 2 * PART + 7])(
     '%d bytes of unknown length arrive as they were',
     async (length) => {
       const content = randomBytes(length)
@@ -52,6 +54,12 @@ describe.each(['s3', 'classic'] as const)('content over %s', (storage) => {
       expect(digest(back)).toBe(digest(content))
     },
   )
+
+  test.each([5 * MiB - 1, 5 * MiB, 10 * MiB + 1])('%d bytes of known length arrive as they were', async (size) => {
+    const content = randomBytes(size)
+    const { entry } = await client.put(`/room/known-${size}`, pieces(content, 777_777), { size, partSize: 5 * MiB })
+    expect(digest(await (await client.get(entry.path)).bytes())).toBe(digest(content))
+  })
 
   test('bytes, iterables, Node streams and web streams are content', async () => {
     const content = randomBytes(300_000)
@@ -147,6 +155,27 @@ describe.each(['s3', 'classic'] as const)('content over %s', (storage) => {
     expect(isEnded).toBe(true)
     expect(await errorOf(client.get('/room/read', { signal: stop.signal }))).toBe(reason)
     expect(await errorOf(client.stat('/room/silent'))).toMatchObject({ code: 'REMOTE_MISSING' })
+  })
+
+  test('an abort while parts are on their way cancels the upload, and one of a fetch leaves nothing', async () => {
+    const { faults } = world.server
+    const reason = new Error('enough')
+    const aborted = async (on: { method: string; path: string }, work: (signal: AbortSignal) => Promise<unknown>) => {
+      const stop = new AbortController()
+      const before = faults.hits.length
+      faults.add({ on, do: { hold: true } })
+      const error = errorOf(work(stop.signal))
+      await faults.until(before + 1)
+      stop.abort(reason)
+      expect(await error).toBe(reason)
+    }
+    const part = storage === 's3' ? { method: 'PUT', path: '^/s3/' } : { method: 'POST', path: '/uploads/[^/]{30,}$' }
+    await aborted(part, (signal) => client.put('/room/held', pieces(randomBytes(20 * MiB), MiB), { signal }))
+    expect(await errorOf(client.stat('/room/held'))).toMatchObject({ code: 'REMOTE_MISSING' })
+    await client.put('/room/fetched', randomBytes(100_000))
+    const download = { method: 'GET', path: '/downloads/' }
+    await aborted(download, (signal) => client.get('/room/fetched', { signal, memory: 1000 }))
+    expect(temporary()).toEqual([])
   })
 
   test('what is there is replaced, or not, or only if it is what was seen', async () => {

@@ -4,11 +4,11 @@
  * @module
  */
 import type { Call, Reply } from '../call.ts'
+import { checkPassword, foldUserName, useCode } from '../credentials.ts'
 import { OAuthError } from '../errors.ts'
 import { type Client, findClient, isRedirectAllowed, type TokenReply } from '../grants.ts'
 import type { LoginOutcome } from '../login-limits.ts'
 import type { UserRecord } from '../records.ts'
-import { checkPassword, foldUserName, useCode } from '../users.ts'
 import type { RouteTable } from './index.ts'
 import { callbackPage, errorPage, loginPage, type PageReply } from './oauth-pages.ts'
 
