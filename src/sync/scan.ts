@@ -101,6 +101,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
   const failures: EntryFailure[] = []
   const links: (readonly string[])[] = []
   const leftovers = new Map<string, readonly string[]>()
+  const met = new Set<string>()
   let left = 0
   const block = (path: readonly string[], error: SyncError) => {
     failures.push({ path: showPath(path), error })
@@ -124,7 +125,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
       blocked.add(keyOf(path))
       return false
     },
-    onEntry: (entry) => takeIn(entry, { items, names, block }),
+    onEntry: (entry) => takeIn(entry, { items, met, names, block }),
     onFailure({ path, error }) {
       if (path === '') throw error
       failures.push({ path, error })
@@ -139,11 +140,13 @@ export function takeIn(
   entry: LocalEntry,
   how: {
     readonly items: Map<string, LocalEntry>
+    /** Keys that several names share. */
+    readonly met: Set<string>
     readonly names: Names | undefined
     block(path: readonly string[], error: SyncError): void
   },
 ): void {
-  const { items, names, block } = how
+  const { items, met, names, block } = how
   const { path, kind, source } = entry
   const key = keyOf(path)
   try {
@@ -162,8 +165,9 @@ export function takeIn(
   const areBothDirectories = kind === 'directory' && other.kind === 'directory'
   if (other.source === source || (areBothDirectories && showPath(other.path) === showPath(path))) return
   const error = meeting('Two local names are one name on the server')
-  // Neither is stored, so both are told.
-  block(other.path, error)
+  // None is stored, so all are told.
+  if (!met.has(key)) block(other.path, error)
+  met.add(key)
   block(path, error)
 }
 

@@ -457,7 +457,7 @@ test('names that meet, or that the other side cannot hold, are told and left alo
   })
   const run = await pair.push({ delete: true })
   expect(run.transferred).toBe(1)
-  expect(run.failed.map(({ error }) => error.code).sort()).toEqual(['EXISTS', 'NAME_TOO_LONG'])
+  expect(run.failed.map(({ error }) => error.code).sort()).toEqual(['EXISTS', 'EXISTS', 'NAME_TOO_LONG'])
   const names: string[] = []
   for await (const { name } of listChildren(anna.api, (await requireRemote(anna.api, pair.remote)).node.id))
     names.push(name)

@@ -40,12 +40,12 @@ function up(
 ) {
   const items = new Map<string, LocalEntry>()
   const failures: [string, string][] = []
-  const blocked = createBlocked()
+  const [blocked, met] = [createBlocked(), new Set<string>()]
   const block = (path: readonly string[], error: SyncError) => {
     failures.push([path.join('/'), error.code])
     blocked.add(keyOf(path))
   }
-  for (const entry of entries) takeIn(entry, { items, names: undefined, block })
+  for (const entry of entries) takeIn(entry, { items, met, names: undefined, block })
   const { items: found } = arrange(there)
   for (const map of [items, found]) for (const key of map.keys()) if (blocked.has(key)) map.delete(key)
   const steps = planTransfer({ direction: 'push', local: items, remote: found }, { onConflict: 'overwrite', ...how })

@@ -304,6 +304,7 @@ async function scanSources(
 ) {
   const items = new Map<string, LocalEntry>()
   const failures: EntryFailure[] = []
+  const met = new Set<string>()
   const missing: EntryFailure[] = []
   const unaccepted: EntryFailure[] = []
   const blocked = createBlocked()
@@ -314,7 +315,7 @@ async function scanSources(
   }
   const add = (entry: LocalEntry) => {
     if (entry.kind === 'file') files++
-    takeIn(entry, { items, names, block })
+    takeIn(entry, { items, met, names, block })
   }
   for (const source of sources) {
     const top = openSource(source)
