@@ -226,3 +226,18 @@ test('a transfer that was stopped goes on with `resume`, and a plan of one is ap
   await client.forget(local, remote)
   await expect(client.status({ local, remote })).rejects.toMatchObject({ code: 'NO_RUNS' })
 })
+
+test('two restores into one directory at once: the second is refused', async () => {
+  const source = world.path(fresh('source'))
+  makeTree(source, { a: 'a' })
+  const set = { name: 'set', target: `/room/${fresh('set')}`, sources: [source] }
+  expect(await client.backups.run(set)).toMatchObject({ transferred: 1, failed: [] })
+  const target = world.path(fresh('restored'))
+  world.server.faults.add({ on: { path: '/downloads$' }, times: 9, do: { hold: true } })
+  const first = client.backups.restore(set, target)
+  await world.server.faults.until(world.server.faults.hits.length + 1)
+  await expect(client.backups.restore(set, target)).rejects.toMatchObject({ code: 'LOCKED' })
+  world.server.faults.clear()
+  expect(await first).toMatchObject({ transferred: 1, failed: [] })
+  expect(await client.backups.restore(set, target)).toMatchObject({ transferred: 0, skipped: 1, failed: [] })
+})

@@ -6,7 +6,14 @@ import { writePrivateFile } from '../../local/atomic-file.ts'
 import { type DrillReport, drillBackup } from '../../sync/backup/drill.ts'
 import type { BackupEntry, FileEntry } from '../../sync/backup/manifest.ts'
 import { futureText, pruneBackup, runsFromFuture } from '../../sync/backup/prune.ts'
-import { entriesBelow, listRuns, openRun, type RestoreOptions, restoreBackup } from '../../sync/backup/restore.ts'
+import {
+  entriesBelow,
+  listRuns,
+  openRun,
+  type RestoreOptions,
+  type RestoreSummary,
+  restoreBackup,
+} from '../../sync/backup/restore.ts'
 import { type BackupSummary, runBackup, unpinnedText } from '../../sync/backup/run.ts'
 import type { Runs } from '../../sync/backup/runs.ts'
 import type { SetPlace } from '../../sync/backup/set.ts'
@@ -219,7 +226,19 @@ export async function show(context: Context, name: string, wanted: string, path?
   return code
 }
 
+/** Restores a run, and tells who watches over it. */
 export async function restore(context: Context, name: string, places: readonly string[]): Promise<number> {
+  const run = { command: 'restore', local: resolve(places.at(-1)!), remote: name }
+  return (await reported(context, run, (onEvent) => restoreSet(context, name, places, onEvent))).exitCode
+}
+
+async function restoreSet(
+  context: Context,
+  name: string,
+  places: readonly string[],
+  onEvent: (event: RunEvent) => void,
+): Promise<RunEnd> {
+  requireSettings(context)
   if (places.length > 2) throw wrongOption('One run and one directory are enough: restore NAME [RUN] DIRECTORY')
   const target = resolve(places.at(-1)!)
   const place = await placeOf(context, name)
@@ -235,10 +254,11 @@ export async function restore(context: Context, name: string, places: readonly s
       run: places.length === 2 ? places[0]! : 'latest',
       paths: (options.path as string[] | undefined) ?? [],
       trustTimes: options.trustTimes === true,
+      ...waitOf(context),
       ...jobsOf(context),
       ...(onConflict === undefined ? {} : { onConflict: onConflict as NonNullable<RestoreOptions['onConflict']> }),
     })
-  const { exitCode } = await summarized(context, 'Restoring', 'download', work, (summary, seconds) => {
+  const show = (summary: RestoreSummary, seconds: number) => {
     const { run: id, isPinned, files, bytes, transferred, skipped } = summary
     if (!isPinned) {
       context.output.warn(
@@ -249,8 +269,8 @@ export async function restore(context: Context, name: string, places: readonly s
       text: `Restored ${plural(transferred, 'file')} (${showBytes(bytes)}) of run ${id} in ${seconds.toFixed(1)} s; ${skipped} were there, ${summary.failed.length} failed`,
       object: { run: id, isPinned, files, bytes, transferred, skipped },
     }
-  })
-  return exitCode
+  }
+  return summarized(context, 'Restoring', 'download', work, show, onEvent)
 }
 
 export async function prune(context: Context, name: string): Promise<number> {

@@ -50,6 +50,10 @@ async function read(path: string): Promise<Stored | undefined> {
   }
 }
 
+/** Held by a restore into a directory. */
+export const restoreLock = (setDirectory: string, target: string): string =>
+  placeOf(setDirectory, target).replace(/json$/, 'lock')
+
 /**
  * The restore that was begun in a directory, if it is still that directory.
  *

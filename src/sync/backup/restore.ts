@@ -6,12 +6,19 @@
 import { readdirSync } from 'node:fs'
 import { localError, SyncError, systemCode, toSyncError } from '../../errors.ts'
 import { isTemporaryName } from '../../local/atomic-file.ts'
+import { type Lock, takeLock } from '../../local/lock.ts'
 import { createSafeTree } from '../../local/safe-tree.ts'
 import { createTally, type RunSummary, summarize } from '../outcome.ts'
 import { never, type RunContext, report } from '../run.ts'
 import type { BackupEntry, Manifest } from './manifest.ts'
 import { type OnConflict, restoreEntries } from './restore-entries.ts'
-import { isSameRestore, type RestoreRecord, readRestoreRecord, writeRestoreRecord } from './restore-record.ts'
+import {
+  isSameRestore,
+  type RestoreRecord,
+  readRestoreRecord,
+  restoreLock,
+  writeRestoreRecord,
+} from './restore-record.ts'
 import { openRuns, type Runs, readRun, requireNewest } from './runs.ts'
 import { componentsOf, findRun, isWithin, type RunNote, type SetPlace } from './set.ts'
 import { backupDirectory, readMemory, type StatePlace } from './state.ts'
@@ -83,6 +90,8 @@ export interface RestoreOptions {
   /** Take files of the same size and time for the same, without reading them. */
   readonly trustTimes?: boolean
   readonly jobs?: number
+  /** How long to wait for another restore into the same directory to end. Milliseconds. */
+  readonly waitMs?: number
   readonly signal?: AbortSignal
 }
 
@@ -97,7 +106,7 @@ export interface RestoreSummary extends RunSummary {
  * content. A restore that was killed goes on when it is given again.
  *
  * @returns the summary, also when something stopped it (`stoppedBy`).
- * @throws {SyncError} for what is wrong before anything is written.
+ * @throws {SyncError} for what is wrong before anything is written; `LOCKED` while another restore writes there.
  */
 export async function restoreBackup(
   context: RunContext,
@@ -107,6 +116,37 @@ export async function restoreBackup(
 ): Promise<RestoreSummary> {
   const signal = options.signal ?? never
   const directory = backupDirectory(options.state, place)
+  const lock = await lockTarget(context, restoreLock(directory, target), options.waitMs ?? 0, signal)
+  try {
+    return await restore(context, place, target, directory, { ...options, signal })
+  } finally {
+    await lock?.release()
+  }
+}
+
+/** Restoring must be possible where nothing else can be written; then nobody is kept out. */
+async function lockTarget(
+  { clock }: RunContext,
+  path: string,
+  waitMs: number,
+  signal: AbortSignal,
+): Promise<Lock | undefined> {
+  try {
+    return await takeLock(path, { clock, waitMs, signal })
+  } catch (error) {
+    if (toSyncError(error).class === 'local_io') return undefined
+    throw error
+  }
+}
+
+async function restore(
+  context: RunContext,
+  place: SetPlace,
+  target: string,
+  directory: string,
+  options: RestoreOptions & { readonly signal: AbortSignal },
+): Promise<RestoreSummary> {
+  const { signal } = options
   const isNew = options.onConflict === undefined
   const isFilled = isNew && !isEmpty(target)
   const begun = isFilled ? await readRestoreRecord(directory, target) : undefined
