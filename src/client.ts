@@ -45,7 +45,8 @@ export interface ClientOptions {
   /**
    * Private directory (made with mode 0700) of all that is kept for later clients: members' keys and encrypted rooms, rules that
    * wait for `accept`, unwrapped file keys (sealed), states of pairs and sets, journals and locks. Clients of all accounts may
-   * share it. Default: nothing outlives the client; what runs need on a disk is in a temporary directory until it is closed.
+   * share it. Default: nothing outlives the client; what runs need on a disk is in a temporary directory until it is closed, and there
+   * is no push, pull or both, which have to remember.
    */
   readonly directory?: string
   /** Name of this login in that directory. Default: address of the server and id of the user, which is asked for once. */

@@ -133,9 +133,6 @@ const home = () => homePaths(homeDirectory())
 
 export const lockPath = (name: string): string => join(home().locks, name)
 
-/** What an interrupted run leaves for the next one of the same account and places. */
-export const journalPath = (name: string): string => join(home().journals, name)
-
 export const keyCachePath = (): string => home().fileKeys
 
 /** States of synchronized pairs. */

@@ -4,11 +4,9 @@ import { join } from 'node:path'
 export interface HomePaths {
   /** The private directory itself. */
   readonly directory: string
-  /** Locks of runs. */
+  /** Locks of logins and of figures that are written. */
   readonly locks: string
-  /** What interrupted runs leave for the next ones. */
-  readonly journals: string
-  /** States of synchronized pairs. */
+  /** States of pairs and transfers, with journals of what was interrupted, and their locks. */
   readonly states: string
   /** Memories of backup sets. */
   readonly backups: string
@@ -33,7 +31,6 @@ export interface Home extends HomePaths {
 export const homePaths = (directory: string): HomePaths => ({
   directory,
   locks: join(directory, 'locks'),
-  journals: join(directory, 'journal'),
   states: join(directory, 'sync'),
   backups: join(directory, 'backup'),
   pins: join(directory, 'pins'),

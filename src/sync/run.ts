@@ -22,7 +22,7 @@ export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
   readonly onEvent?: ((event: RunEvent) => void) | undefined
   /** Which rules of others somebody has accepted. Absent: all count. */
   readonly rules?: HeldRules
-  /** Where runs keep what they remember, their locks and journals. */
+  /** Where runs keep what they remember. */
   readonly home?: Home
   /** Tells when the server says that it is too busy; returns how to stop listening. */
   readonly onBusy?: ((listener: () => void) => () => void) | undefined
