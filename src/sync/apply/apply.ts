@@ -50,7 +50,8 @@ export async function applySteps(
 async function carryOut(work: Work, steps: readonly SyncStep[], options: ApplyOptions): Promise<ApplyResult> {
   const { context, signal, conflicts } = work
   const tally = createTally()
-  const rule = createOutageRule()
+  // That folders could be made says nothing about where contents go.
+  const [structureRule, rule] = [createOutageRule(), createOutageRule()]
   let kept = steps.filter((step) => step.do === 'keep').length
   let [moved, deleted, left] = [0, 0, 0]
   const failed = (step: SyncStep, error: SyncError) => {
@@ -60,7 +61,7 @@ async function carryOut(work: Work, steps: readonly SyncStep[], options: ApplyOp
   }
   const result = () => ({ tally, moved, deleted, kept, left, conflicts })
   const structure = async (some: readonly SyncStep[]) => {
-    const done = await makeStructure(work, some, rule)
+    const done = await makeStructure(work, some, structureRule)
     moved += done.moved
     for (const failure of done.failed) tally.failed.push(failure)
     tally.stoppedBy ??= done.stoppedBy
