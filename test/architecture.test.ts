@@ -84,7 +84,7 @@ const BEHIND: readonly string[] = [
   // One way to log in is loaded, not all of them.
   'src/cli/authorizers.ts',
   'src/cli/backup-config.ts',
-  ...['backup', 'compare', 'plan', 'runs', 'sync', 'transfer', 'watch'].map((name) => `src/cli/commands/${name}.ts`),
+  ...['backup', 'compare', 'plan', 'runs', 'sync', 'watch'].map((name) => `src/cli/commands/${name}.ts`),
 ]
 
 test('the command line imports public entry points and leaves only', () => {
