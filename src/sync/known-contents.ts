@@ -54,7 +54,14 @@ export function createKnownContents({
       places = new Map()
       for (const [key, { seal: one }] of records()) if (one !== undefined) places.set(one, key)
     }
-    return places.get(seal)
+    const place = places.get(seal)
+    // The run goes on meanwhile.
+    return place !== undefined && records().get(place)?.seal === seal ? place : undefined
+  }
+  /** True for content that is known to be somewhere, under this node. */
+  const isLive = (seal: string, { id }: RemoteNode): boolean => {
+    const from = placeOf(seal)
+    return from !== undefined && records().get(from)?.remote.id === id
   }
   return {
     judge(key, node, seal) {
@@ -63,7 +70,7 @@ export function createKnownContents({
       if (seal !== undefined && record?.seal === seal) return
       if (record === undefined) {
         // A new place may hold what another one held; what was here and is older may not come back unasked.
-        if (seal !== undefined && superseded.get(seal) === key) throw setBack()
+        if (seal !== undefined && superseded.get(seal) === key && !isLive(seal, node)) throw setBack()
         return
       }
       if (record.seal !== undefined && seal === undefined) throw swapped('The server shows it as not encrypted')
@@ -72,7 +79,7 @@ export function createKnownContents({
         if (isOther) throw swapped('The server has other content under this file than was stored there')
         return
       }
-      if (seal !== undefined && superseded.has(seal)) throw setBack()
+      // Something else may have taken its old place meanwhile: what is known to be somewhere is not out of date.
       const from = seal === undefined ? undefined : placeOf(seal)
       if (from !== undefined) {
         const { path, remote } = records().get(from)!
@@ -80,6 +87,7 @@ export function createKnownContents({
         if (remote.id === node.id && !isThere(from)) return
         throw swapped(`The server shows the content of ${path} here`)
       }
+      if (seal !== undefined && superseded.has(seal)) throw setBack()
       if (node.id < record.remote.id) throw setBack()
     },
   }
