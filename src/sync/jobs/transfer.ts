@@ -207,7 +207,7 @@ async function lookDown(
   let left = 0
   let top: RemoteNode | undefined
   for (const source of pair.transfer?.sources ?? []) {
-    const above = parseRemotePath(source).slice(0, contents ? undefined : -1)
+    const parts = parseRemotePath(source)
     const selection = createSelection(options.selection ?? {}, clock.now())
     const found = new Set<string>()
     // One by one: a call takes some 100,000 arguments at most.
@@ -218,11 +218,13 @@ async function lookDown(
         left++
         continue
       }
-      const path = contents && entry.below.length > 0 ? entry.below : contents ? [] : [entry.top, ...entry.below]
-      const one = path.length === 0 ? [entry.node.name] : path
-      if (path.length === 0 && entry.node.type !== 'file') continue
-      entries.push({ node: entry.node, path: one, roomId: entry.roomId })
-      if (options.state !== undefined) places.set(entry.node.id, [...above, ...one])
+      const { node, roomId, top: name, below } = entry
+      // Of a directory whose content goes into the target nothing is made.
+      if (contents && below.length === 0 && node.type !== 'file') continue
+      const isBelow = contents && below.length > 0
+      const path = isBelow ? below : [name, ...below]
+      entries.push({ node, path, roomId })
+      if (options.state !== undefined) places.set(node.id, [...(isBelow ? parts : parts.slice(0, -1)), ...path])
     }
     for (const failure of selection.missing((key) => key === '' || found.has(key))) missing.push(failure)
   }
