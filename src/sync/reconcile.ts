@@ -172,7 +172,7 @@ export function reconcile(trees: Trees, options: ReconcileOptions): SyncStep[] {
     if (trees.foldsCase) findCaseMoves(view, options.direction)
     ;({ local, remote, records } = own)
   }
-  let found = placesToLookAt({ local, remote, records, blocked }, options)
+  let found = placesToLookAt({ ...trees, local, remote, records }, options)
   const reserved = new Set<string>()
   const taken: Taken = {
     has: (key) => reserved.has(key) || found.has(key) || local.has(key) || remote.has(key) || records.has(key),
@@ -193,7 +193,7 @@ export function reconcile(trees: Trees, options: ReconcileOptions): SyncStep[] {
     append(emptied, settled.emptied)
     freed = settled.freed
     ;({ local, remote, records } = own)
-    found = placesToLookAt({ local, remote, records, blocked }, options)
+    found = placesToLookAt({ ...trees, local, remote, records }, options)
     for (const key of settled.left) for (const one of found) if (isAtOrBelow(one, key)) found.delete(one)
   }
   const keys = [...found].sort(byPath)
@@ -231,10 +231,10 @@ function append(steps: SyncStep[], more: readonly SyncStep[]): void {
 }
 
 /** Where there may be something to do. */
-function placesToLookAt(
-  { local, remote, records, blocked }: Pick<Trees, 'local' | 'remote' | 'records' | 'blocked'>,
-  { checksum }: Pick<ReconcileOptions, 'checksum'>,
-): Set<string> {
+function placesToLookAt(trees: Trees, options: ReconcileOptions): Set<string> {
+  const { local, remote, records, blocked } = trees
+  const { checksum } = options
+  if (options.remembers === false) return placesToFill(trees, options)
   const found = new Set<string>()
   let [knownHere, knownThere] = [0, 0]
   for (const [key, record] of records) {
@@ -249,6 +249,20 @@ function placesToLookAt(
   ] as const) {
     if (tree.size === known) continue
     for (const key of tree.keys()) if (!records.has(key) && !blocked.has(key)) found.add(key)
+  }
+  return found
+}
+
+/** The same for runs that remember nothing: what the source has, as far as the target does not have it already. */
+function placesToFill(
+  { local, remote, blocked, isEqual = looksEqual }: Trees,
+  { direction, checksum }: ReconcileOptions,
+): Set<string> {
+  const found = new Set<string>()
+  for (const key of (direction === 'pull' ? remote : local).keys()) {
+    const [here, there] = [local.get(key), remote.get(key)]
+    const isThere = checksum !== true && here?.kind === 'file' && there?.kind === 'file' && isEqual(here, there.node)
+    if (!isThere && !blocked.has(key)) found.add(key)
   }
   return found
 }
@@ -318,7 +332,7 @@ function createDecision(trees: Trees, options: ReconcileOptions, taken: Taken) {
       if (here === 'same' && there === 'same' && !options.checksum) return undefined
       const equal = isEqual(local, remote.node)
       if (record === undefined && equal && !options.checksum) {
-        return { do: 'adopt', ...at, reason: 'same size and time', local, remote }
+        return remembers ? { do: 'adopt', ...at, reason: 'same size and time', local, remote } : undefined
       }
       if (here === 'same' && there === 'same') {
         return {
@@ -460,7 +474,7 @@ function need(key: string, needed: Set<string>): void {
 function planDirectories(
   trees: Trees,
   made: ReadonlySet<string>,
-  { direction, delete: wantsDelete }: ReconcileOptions,
+  { direction, delete: wantsDelete, remembers = true }: ReconcileOptions,
   keys: readonly string[],
   needed: Set<string>,
 ): { make: SyncStep[]; remove: SyncStep[] } {
@@ -475,7 +489,7 @@ function planDirectories(
   for (const key of keys) {
     const [here, there, record] = [local.get(key), remote.get(key), records.get(key)]
     if (here !== undefined && there !== undefined) {
-      const isKnown = record?.remote.id === there.node.id && record.local.ino === here.ino
+      const isKnown = !remembers || (record?.remote.id === there.node.id && record.local.ino === here.ino)
       if (!isKnown)
         make.push({ do: 'adopt', key, path: here.path, reason: 'on both sides', local: here, remote: there })
       continue

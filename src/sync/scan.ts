@@ -220,6 +220,8 @@ export function arrangeRemote(
   /** Containers on this disk, by remote path; `folded` is the key under which names meet here. */
   const places = new Map([['', { path: [] as readonly string[], key: '', folded: '' }]])
   const claims = new Map<string, string>()
+  let before: readonly string[] = []
+  let above = places.get('')
   let ignored = 0
   let manifest: RemoteNode | undefined
   for (const { node, path: remotePath, roomId } of entries) {
@@ -227,8 +229,9 @@ export function arrangeRemote(
       manifest = node
       continue
     }
-    const id = exactKey(remotePath)
-    const above = places.get(exactKey(remotePath.slice(0, -1)))
+    // What is in one directory comes together.
+    if (!areSiblings(remotePath, before)) above = places.get(exactKey(remotePath.slice(0, -1)))
+    before = remotePath
     if (above === undefined) continue
     let name: string
     try {
@@ -257,14 +260,21 @@ export function arrangeRemote(
       failures.push({ path: showPath(path), error }, { path: showPath(other.path), error })
       blocked.add(key)
       blocked.add(otherKey!)
-      places.delete(id)
+      places.delete(exactKey(remotePath))
       continue
     }
     if (foldCase) claims.set(folded, key)
-    if (kind === 'directory') places.set(id, { path, key, folded })
+    if (kind === 'directory') places.set(exactKey(remotePath), { path, key, folded })
     items.set(key, { kind, path, node, roomId })
   }
   return { items, failures, ignored, manifest }
+}
+
+/** True for two things in one directory. */
+function areSiblings(one: readonly string[], other: readonly string[]): boolean {
+  if (one.length !== other.length) return false
+  for (let at = one.length - 2; at >= 0; at--) if (one[at] !== other[at]) return false
+  return true
 }
 
 const below = (key: string, name: string): string => (key === '' ? name : `${key}/${name}`)
