@@ -49,10 +49,14 @@ export interface ClientOptions {
    * is no push, pull or both, which have to remember.
    */
   readonly directory?: string
+  /** Where members' keys and encrypted rooms are kept, if not in `directory`. */
+  readonly pins?: { readonly directory: string }
+  /** Where it is kept which rules came from servers, if not in `directory`. */
+  readonly rules?: { readonly directory: string }
   /** Name of this login in that directory. Default: address of the server and id of the user, which is asked for once. */
   readonly account?: string
-  /** Keep unwrapped file keys in the directory. Default true. */
-  readonly keyCache?: boolean
+  /** Keep unwrapped file keys, sealed: in `directory` (default true), or in another one. */
+  readonly keyCache?: boolean | { readonly directory: string }
   /**
    * Hands file keys also to members whose keys were never seen before, and pins those. Default: false, since it is the server
    * that says who is a member.
@@ -162,7 +166,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   const pins = createPins({
     origin,
     clock,
-    directory: options.directory && paths.pins,
+    directory: options.pins?.directory ?? (options.directory && paths.pins),
     trustNew: options.trustNewMembers,
     onEvent: options.onEvent,
   })
@@ -173,13 +177,12 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     sendPlain: retry(withRate(storageSend, options.limitRate ?? {}, clock)),
     ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
   }
-  const cache =
-    options.directory === undefined || options.keyCache === false
-      ? undefined
-      : createFileKeyCache({ directory: paths.fileKeys, origin, clock })
+  const { keyCache = options.directory !== undefined } = options
+  const keysPath = typeof keyCache === 'object' ? keyCache.directory : options.directory && keyCache && paths.fileKeys
+  const cache = keysPath ? createFileKeyCache({ directory: keysPath, origin, clock }) : undefined
   const password = options.keyPassword ?? noPassword
   const keyring = createKeyring(api, password, cache, pins)
-  const rules = createHeldRules(options.directory && paths.rules)
+  const rules = createHeldRules(options.rules?.directory ?? (options.directory && paths.rules))
   const home: Home = {
     ...paths,
     isLasting: options.directory !== undefined,

@@ -38,6 +38,8 @@ import { addUser, type NewAccount } from './users.ts'
 export interface ServerOptions {
   /** Directory of all data; made, with mode 0700, if it does not exist. Default: a temporary one, removed by `close`. */
   data?: string
+  /** Another name of `data`. */
+  dataDir?: string
   /** Accounts to make, unless there are accounts of these names. */
   users?: readonly NewAccount[]
   /** 0 or absent: any free port. */
@@ -92,7 +94,8 @@ const MAX_TEXT = 64 * 1024 * 1024
  * `S3_UNREACHABLE` and `S3_NEEDED` about the object store.
  */
 export async function startServer(options: ServerOptions = {}): Promise<RunningServer> {
-  if (options.data !== undefined) return start(options.data, options)
+  const data = options.data ?? options.dataDir
+  if (data !== undefined) return start(data, options)
   const directory = await mkdtemp(join(tmpdir(), 'sealsync-server-'))
   const remove = () => rm(directory, { recursive: true, force: true })
   try {
