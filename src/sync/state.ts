@@ -185,21 +185,27 @@ function namesIn(directory: string): string[] {
 export async function listPairs(directory: string, account: string): Promise<Pair[]> {
   const pairs: Pair[] = []
   for (const name of namesIn(directory)) {
-    const content = await readPrivateFile(join(directory, name, PAIR_FILE)).catch((error) => {
-      // No pair, rather than one that the disk does not give.
-      if (toSyncError(error).class !== 'local_io' || toSyncError(error).code === 'LOCAL_ENOTDIR') return undefined
-      throw error
-    })
-    if (content === undefined) continue
-    try {
-      const { account: whose, local, remote, transfer } = JSON.parse(Buffer.from(content).toString('utf8'))
-      if (whose === account && typeof local === 'string' && typeof remote === 'string')
-        pairs.push({ account, local, remote, ...(isTransfer(transfer) ? { transfer } : {}) })
-    } catch {
-      // Not one of ours, or damaged: its logs say what they are about by themselves.
-    }
+    const pair = await readPair(join(directory, name))
+    if (pair?.account === account) pairs.push(pair)
   }
   return pairs
+}
+
+/** What a directory of state is about; `undefined` for other directories. */
+export async function readPair(directory: string): Promise<Pair | undefined> {
+  const content = await readPrivateFile(join(directory, PAIR_FILE)).catch((error) => {
+    // No pair, rather than one that the disk does not give.
+    if (toSyncError(error).class !== 'local_io' || toSyncError(error).code === 'LOCAL_ENOTDIR') return undefined
+    throw error
+  })
+  if (content === undefined) return undefined
+  try {
+    const { account, local, remote, transfer } = JSON.parse(Buffer.from(content).toString('utf8'))
+    if (typeof account !== 'string' || typeof local !== 'string' || typeof remote !== 'string') return undefined
+    return { account, local, remote, ...(isTransfer(transfer) ? { transfer } : {}) }
+  } catch {
+    return undefined // not one of ours, or damaged: its logs say what they are about by themselves
+  }
 }
 
 const isTransfer = (value: unknown): value is NonNullable<Pair['transfer']> => {

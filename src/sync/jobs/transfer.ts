@@ -14,6 +14,7 @@ import { likelyTarget, probeTarget, type Target } from '../../local/target.ts'
 import { type ConflictAction, sameTime } from '../conflicts.ts'
 import { type KnownPlaces, readKnownPlaces } from '../known-places.ts'
 import { lookAt } from '../local-move.ts'
+import { dropOldTransfers } from '../old-transfers.ts'
 import { isChange, planLine, recordedOf, requireSamePlan } from '../plan-file.ts'
 import { reconcile, type SyncStep } from '../reconcile.ts'
 import { parseRemotePath, requireContainer, requireRemote } from '../remote-path.ts'
@@ -107,7 +108,7 @@ export async function runUpload(
     isSending: true,
     look: () => lookUp(context, pair, options),
   }
-  return runJob(context, job, options)
+  return runTransfer(context, job, state, options)
 }
 
 /**
@@ -143,7 +144,18 @@ export async function runDownload(
       }
     },
   }
-  return runJob(context, job, options)
+  return runTransfer(context, job, state, options)
+}
+
+async function runTransfer(
+  context: RunContext,
+  job: Job,
+  state: StatePlace | undefined,
+  options: TransferOptions,
+): Promise<SyncSummary> {
+  const summary = await runJob(context, job, options)
+  if (state !== undefined && options.dryRun !== true) await dropOldTransfers(state.directory, context.clock)
+  return summary
 }
 
 /** What runs of pairs have found at the sources. */
