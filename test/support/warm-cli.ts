@@ -37,8 +37,10 @@ export function createWarmCli(): WarmCli {
   const all = new Set<ChildProcess>()
 
   function take(kind: 'shimmed' | 'plain'): ChildProcess {
-    const free = idle[kind].pop()
-    if (free !== undefined) return free
+    for (let free = idle[kind].pop(); free !== undefined; free = idle[kind].pop()) {
+      // One that has ended meanwhile would never answer.
+      if (free.connected && free.exitCode === null && free.signalCode === null) return free
+    }
     const env = { PATH: process.env.PATH ?? '', ...(kind === 'shimmed' ? shimEnv({ kinds: [], roots: [] }) : {}) }
     const child = fork(CHILD, { env, execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
     all.add(child)
