@@ -133,8 +133,6 @@ const home = () => homePaths(homeDirectory())
 
 export const lockPath = (name: string): string => join(home().locks, name)
 
-export const keyCachePath = (): string => home().fileKeys
-
 /** States of synchronized pairs. */
 export const statesPath = (): string => home().states
 

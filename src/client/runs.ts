@@ -22,6 +22,13 @@ export type { PairStatus, PastRun, PlanFile, RunRecord, Told, UndoResult }
 /** Options of a run whose direction is its name. */
 export type PairOptions = Omit<SyncOptions, 'direction'>
 
+/** How far a run that is done again may go, and what is allowed; what it does is known. */
+export interface RepeatOptions extends Limits {
+  /** See `UploadOptions`. */
+  readonly allowPlain?: boolean | undefined
+  readonly requireEncryption?: boolean | undefined
+}
+
 /** What runs are asked about: those of one local directory and remote folder, or of all. */
 export interface RunFilter extends Abortable {
   readonly local?: string | undefined
@@ -55,15 +62,15 @@ export interface RunCalls {
    */
   plan(command: Command, places: readonly string[], options?: Told): Promise<PlanFile>
   /** Carries out a plan. Throws `PLAN_DRIFTED` when it would do anything else now. */
-  apply(plan: PlanFile, limits?: Limits): Promise<SyncSummary>
+  apply(plan: PlanFile, how?: RepeatOptions): Promise<SyncSummary>
   /** What was run, newest first. */
   runs(filter?: RunFilter): Promise<PastRun[]>
   /** How each pair, and each transfer that was ever made, stands. */
   status(filter?: RunFilter): Promise<PairStatus[]>
   /** Goes on with last runs that did not come to their end. */
-  resume(filter?: RunFilter, limits?: Limits): Promise<SyncSummary[]>
+  resume(filter?: RunFilter, how?: RepeatOptions): Promise<SyncSummary[]>
   /** Tries again what failed in last runs, and nothing else. */
-  retry(filter?: RunFilter, limits?: Limits): Promise<SyncSummary[]>
+  retry(filter?: RunFilter, how?: RepeatOptions): Promise<SyncSummary[]>
   /** Takes back what a run did; what has changed since is left alone and told. Throws `NO_RUNS`, `LOCKED`. */
   undo(runId: string, options?: UndoOptions): Promise<UndoResult>
   /** Forgets a pair, or what is known of transfers between two places: its next run is a first one. Throws `NO_RUNS`, `LOCKED`. */
@@ -86,12 +93,12 @@ export function createRunCalls(context: ClientContext): RunCalls {
   }
   const again =
     (which: 'resume' | 'retry') =>
-    async (filter: RunFilter = {}, limits: Limits = {}): Promise<SyncSummary[]> => {
+    async (filter: RunFilter = {}, how: RepeatOptions = {}): Promise<SyncSummary[]> => {
       const { listRepeats, repeat } = await history()
       const { state, pairs: chosen } = await select(filter)
       const summaries: SyncSummary[] = []
       for (const one of await listRepeats(context, state, chosen, which)) {
-        summaries.push(await repeat(context, one, { signal: filter.signal, ...limits }))
+        summaries.push(await repeat(context, one, { signal: filter.signal, ...how }))
       }
       return summaries
     }
@@ -109,13 +116,13 @@ export function createRunCalls(context: ClientContext): RunCalls {
       const { pair, steps } = await repeat(context, one)
       return planFileOf(pair, command, options, steps, context.clock.now())
     },
-    async apply(plan, limits = {}) {
+    async apply(plan, how = {}) {
       const { repeat, placesOf } = await history()
       const { parsePlan, placesIn } = await import('../sync/plan-file.ts')
       // A plan may come from anywhere.
       const { direction, options, steps } = parsePlan(JSON.stringify(plan))
       const pair = placesOf(direction, placesIn(plan))
-      return repeat(context, { command: direction, pair, options: { ...limits, ...options, planned: steps } })
+      return repeat(context, { command: direction, pair, options: { ...how, ...options, planned: steps } })
     },
     async runs(filter) {
       const { state, pairs: chosen } = await select(filter)

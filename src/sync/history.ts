@@ -176,18 +176,20 @@ export async function listRepeats(
     // The manifest waits for a run over the whole tree.
     const paths = failed.map(({ path }) => path).filter((path) => path !== MANIFEST_NAME)
     if (paths.length === 0) continue
-    // A transfer compares all it was given, which is as quick as to look for a part of it.
-    const isPart = pair.transfer === undefined
-    const selection = { ...options.selection, ...(isPart ? { paths, pathsMayBeGone: true } : {}) }
+    const isNamed = pair.transfer !== undefined && options.contents !== true
+    const selection = {
+      ...options.selection,
+      paths: isNamed ? paths.map(belowSource) : paths,
+      pathsMayBeGone: true,
+    }
     // A part of the tree says nothing about what is gone.
-    repeats.push({
-      pair,
-      command: last.command,
-      options: { ...options, ...(isPart ? { delete: false } : {}), selection },
-    })
+    repeats.push({ pair, command: last.command, options: { ...options, delete: false, selection } })
   }
   return repeats
 }
+
+/** What was sent or fetched under the name of a directory, as it is from there on; a file by itself has its name only. */
+const belowSource = (path: string): string => path.slice(path.indexOf('/') + 1)
 
 /** Does a run again. */
 export function repeat(context: RunContext, { pair, command, options }: Repeat, more: Told = {}): Promise<SyncSummary> {

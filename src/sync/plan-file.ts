@@ -185,5 +185,6 @@ export function parsePlan(text: string): PlanFile {
     if (typeof step?.do !== 'string' || typeof step.path !== 'string' || typeof step.of !== 'string')
       throw invalid('a step makes no sense')
   }
-  return value as PlanFile
+  // A plan says what is done, and nothing about what is allowed.
+  return { ...value, options: recordedOf(options) } as PlanFile
 }

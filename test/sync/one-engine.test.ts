@@ -2,6 +2,7 @@
  * What all runs have in common, whatever they are called: folders made together, one folder that fails, files that differ, filters, limits,
  * locks, room on the disk, and what can be listed, repeated and taken back afterwards.
  */
+import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
@@ -226,6 +227,48 @@ test('a transfer that was stopped goes on with `resume`, and a plan of one is ap
   await client.forget(local, remote)
   await expect(client.status({ local, remote })).rejects.toMatchObject({ code: 'NO_RUNS' })
 })
+
+test('`retry` sends what failed, and nothing that is new', async () => {
+  const local = world.path(fresh('retried'))
+  makeTree(local, { 'a/f': 'x', 'b/f': 'x' })
+  const remote = `/room/${fresh('retried')}`
+  await client.mkdir(remote)
+  const name = local.slice(local.lastIndexOf('/') + 1)
+  await client.mkdir(`${remote}/${name}`)
+  const answer = { status: 400, headers: json, body: '{"code":400,"errorCode":-40755}' }
+  world.server.faults.add({ on: { method: 'POST', path: '/nodes/folders$' }, times: 1, do: answer })
+  const first = await client.upload([local], remote)
+  expect(first).toMatchObject({ transferred: 1 })
+  expect(first.failed.length).toBeGreaterThan(0)
+  makeTree(local, { new: 'n' })
+  expect(await client.retry({ local, remote })).toMatchObject([{ transferred: 1, failed: [] }])
+  expect(await remotes(remote)).toEqual([`${name}/a/f`, `${name}/b/f`])
+})
+
+test('a plan says what is done, not what is allowed', async () => {
+  const local = world.path(fresh('planned'))
+  makeTree(local, { a: 'a' })
+  await client.rooms.create('/plain', { plain: true })
+  const plan = await client.plan('upload', [local, '/plain'], { contents: true })
+  const forged = { ...plan, options: { ...plan.options, allowPlain: true, requireEncryption: false } }
+  await expect(client.apply(forged, { requireEncryption: true })).rejects.toMatchObject({ class: 'safety' })
+})
+
+test.runIf(process.platform === 'linux' && process.getuid?.() === 0).each(Object.entries(FETCHING))(
+  '%s: what does not fit is told before anything is fetched',
+  async (name, run) => {
+    const remote = `/room/${fresh(name)}`
+    await client.put(`${remote}/large`, Buffer.alloc(3_000_000), { parents: true })
+    const target = world.path(fresh('small-disk'))
+    mkdirSync(target)
+    expect(spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', target]).status).toBe(0)
+    try {
+      await expect(run(remote, target)).rejects.toMatchObject({ code: 'LOCAL_ENOSPC' })
+    } finally {
+      expect(spawnSync('umount', [target]).status).toBe(0)
+    }
+  },
+)
 
 test('two restores into one directory at once: the second is refused', async () => {
   const source = world.path(fresh('source'))
