@@ -5,6 +5,7 @@
  */
 
 import { spawnSync } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -20,6 +21,9 @@ run(process.execPath, [bin('@biomejs/biome/bin/biome'), 'check', '.'])
 checkTypes()
 build()
 
+// The full sets search, so they start from another number each time.
+const seed = process.env.SEALSYNC_SEED ?? String(randomInt(2 ** 31))
+if (full) console.log(`SEALSYNC_SEED=${seed}`)
 const reports = mkdtempSync(join(tmpdir(), 'sealsync-test-'))
 const report = join(reports, 'report.json')
 const { status } = spawnSync(
@@ -37,7 +41,11 @@ const { status } = spawnSync(
   {
     cwd: ROOT,
     stdio: 'inherit', // What is installed is tested; whoever runs single files has only compiled, perhaps.
-    env: { ...process.env, TEST_MAIN: join(ROOT, 'dist/bin/main.js'), ...(full ? { SEALSYNC_FULL: '1' } : {}) },
+    env: {
+      ...process.env,
+      TEST_MAIN: join(ROOT, 'dist/bin/main.js'),
+      ...(full ? { SEALSYNC_FULL: '1', SEALSYNC_SEED: seed } : {}),
+    },
   },
 )
 if (!existsSync(report)) process.exit(status || 1)

@@ -7,10 +7,11 @@
  *   them where there is `taskset` (Linux); elsewhere seven for each core.
  * - `--project NAME`: `native` (the default), `portable`, or `all`.
  *
- * Prints a line for each run and what failed in it, then the counts; ends with 1 if anything was red.
+ * Each run takes another SEALSYNC_SEED, unless there is one. Prints a line for each run and what failed in it, then the counts; ends with 1 if anything was red.
  * @module
  */
 import { spawn, spawnSync } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
@@ -52,10 +53,11 @@ const failures = new Map()
 let green = 0
 for (let run = 1; run <= times; run++) {
   const begun = performance.now()
-  const failed = await runOnce()
+  const seed = process.env.SEALSYNC_SEED ?? String(randomInt(2 ** 31))
+  const failed = await runOnce(seed)
   const seconds = ((performance.now() - begun) / 1000).toFixed(0)
   if (failed.length === 0) green++
-  console.log(`run ${run} of ${times}: ${failed.length === 0 ? 'green' : 'RED'}, ${seconds} s`)
+  console.log(`run ${run} of ${times}: ${failed.length === 0 ? 'green' : 'RED'}, ${seconds} s, SEALSYNC_SEED=${seed}`)
   for (const { name, message } of failed) {
     failures.set(name, (failures.get(name) ?? 0) + 1)
     console.log(`  ${name}\n    ${message.split('\n').slice(0, 12).join('\n    ')}`)
@@ -75,7 +77,7 @@ function startLoop() {
 }
 
 /** What failed in a run of the files. */
-async function runOnce() {
+async function runOnce(seed) {
   rmSync(report, { force: true })
   const [program, args] = pinned(process.execPath, [
     join(ROOT, 'node_modules/vitest/vitest.mjs'),
@@ -87,7 +89,8 @@ async function runOnce() {
     `--outputFile=${report}`,
     ...files,
   ])
-  const child = spawn(program, args, { cwd: ROOT, stdio: ['ignore', 'ignore', 'pipe'] })
+  const env = { ...process.env, TEST_MAIN: join(ROOT, 'dist/bin/main.js'), SEALSYNC_SEED: seed }
+  const child = spawn(program, args, { cwd: ROOT, env, stdio: ['ignore', 'ignore', 'pipe'] })
   let stderr = ''
   child.stderr.setEncoding('utf8').on('data', (text) => {
     stderr = (stderr + text).slice(-4_000)

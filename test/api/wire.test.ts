@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
   PAGE,
@@ -20,6 +19,7 @@ import {
   parseVersion,
 } from '../../src/api/wire.ts'
 import { SyncError } from '../../src/errors.ts'
+import fc from '../support/property.ts'
 
 const invalid = expect.objectContaining({ class: 'server', code: 'ANSWER_INVALID' })
 const bytes = (text: string) => Buffer.from(text)

@@ -13,12 +13,11 @@ import { checkPrivateKey, openPrivateKey, readLockedPrivateKey } from '../../cry
 import { importSpki } from '../../crypto/public-key.ts'
 import { KEY_PAIR_PROFILES, type KeyPairVersion } from '../../crypto/versions.ts'
 
+export { SEED } from '../support/seed.ts'
+
 export const hex = (text: string) => new Uint8Array(Buffer.from(text, 'hex'))
 export const base64 = (text: string) => new Uint8Array(Buffer.from(text, 'base64'))
 export const toBase64 = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64')
-
-/** Seed of everything random in these tests; set SEALSYNC_TEST_SEED to repeat a run. */
-export const SEED = Number(process.env.SEALSYNC_TEST_SEED ?? Date.now() % 2 ** 31)
 
 /** Small quick generator (mulberry32) for test data: `random(n)` is an integer in 0…n−1. */
 export function seededRandom(seed: number) {

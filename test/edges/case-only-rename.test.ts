@@ -1,7 +1,6 @@
 /** Only the case of a name changes, on a disk that takes both for one: what stands there gets the new name, whatever else has changed. */
 import { readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { RemoteNode } from '../../src/api/wire.ts'
 import { foldKey } from '../../src/local/names.ts'
@@ -11,6 +10,7 @@ import { createRecord, type SyncRecord } from '../../src/sync/records.ts'
 import { createBlocked } from '../../src/sync/scan.ts'
 import { createWorld, makeTree, type World } from '../support/cli.ts'
 import { foldingEnv, noFolding } from '../support/folding.ts'
+import fc from '../support/property.ts'
 
 describe.skipIf(noFolding)(`at the command line${noFolding}`, () => {
   let world: World

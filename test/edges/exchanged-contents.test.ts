@@ -4,7 +4,6 @@
  */
 import { mkdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import fc from 'fast-check'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { RemoteNode } from '../../src/api/wire.ts'
 import type { Client } from '../../src/client.ts'
@@ -17,6 +16,7 @@ import { openState, stateDirectory } from '../../src/sync/state.ts'
 import { undoRun } from '../../src/sync/undo.ts'
 import { verifyRemote } from '../../src/sync/verify.ts'
 import { createWorld, makeTree, snapshot, type World } from '../support/cli.ts'
+import fc from '../support/property.ts'
 
 let world: World
 let anna: Client

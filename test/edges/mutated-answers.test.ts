@@ -34,9 +34,9 @@ import { parseDump, readGrant } from '../../src/session/grant.ts'
 import { createRequests } from '../../src/session/requests.ts'
 import { fakeClock } from '../support/clock.ts'
 import { contextOf } from '../support/oauth.ts'
+import { SEED } from '../support/seed.ts'
 
 const FULL = process.env.SEALSYNC_FULL !== undefined
-const SEED = Number(process.env.SEALSYNC_SEED ?? 20_261_130)
 /** For one answer, on a machine that does much else: what hangs takes for ever. */
 const BUDGET_MS = 10_000
 const BUDGET_BYTES = 256 * 1024 * 1024

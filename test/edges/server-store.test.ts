@@ -16,13 +16,13 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { checkDataFile, DataFileError } from '../../src/server/data-file.ts'
 import { addUser, checkStore, startServer } from '../../src/server/index.ts'
 import { isWhole } from '../../src/server/table.ts'
 import { blobsIn, download, enter, freshDir, makeRoom, signUp, startWorld, uploadClassic } from '../server/support.ts'
 import { runCli } from '../support/cli.ts'
+import fc from '../support/property.ts'
 import { startS3Server } from '../support/s3-server.ts'
 
 const HOUR = 3_600_000

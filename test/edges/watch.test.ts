@@ -16,9 +16,9 @@ import fs, {
 import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import fc from 'fast-check'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { createTreeWatcher } from '../../src/local/tree-watcher.ts'
+import fc from '../support/property.ts'
 
 const RUNS = process.env.SEALSYNC_FULL ? 500 : 40
 

@@ -1,9 +1,9 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { SyncError } from '../../src/errors.ts'
 import { createRetry, type Outcome, retryAfterMs, retryDelay, withRetry } from '../../src/http/retry.ts'
 import type { HttpRequest, HttpResponse } from '../../src/http/types.ts'
 import { fakeClock, settle, steadyRandom } from '../support/clock.ts'
+import fc from '../support/property.ts'
 import { errorOf } from '../support/servers.ts'
 
 const request = (method: HttpRequest['method'] = 'GET', more: Partial<HttpRequest> = {}): HttpRequest => ({

@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
   checkLocalName,
@@ -9,6 +8,7 @@ import {
   sameNameKey,
   unescapeName,
 } from '../../src/local/names.ts'
+import fc from '../support/property.ts'
 
 const ESCAPES: [string, string][] = [
   ['plain.txt', 'plain.txt'],

@@ -3,9 +3,9 @@
  * @module
  */
 import { connect } from 'node:net'
-import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { startServer } from '../../src/server/index.ts'
+import fc from '../support/property.ts'
 import { ask, freshDir, makeRoom, signUp, startWorld } from './support.ts'
 
 /** Sends raw bytes and answers everything that comes back. */

@@ -1,8 +1,9 @@
 /** The rules of .gitignore: as another implementation reads them, and what they cost. */
-import fc from 'fast-check'
+
 import ignore from 'ignore'
 import { describe, expect, test } from 'vitest'
 import { parseRules } from '../../src/sync/ignore-rules.ts'
+import fc from '../support/property.ts'
 
 const RUNS = process.env.SEALSYNC_FULL ? 200_000 : 5_000
 

@@ -1,10 +1,10 @@
 import { mkdtempSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { readSmallStable } from '../../src/local/stable-read.ts'
 import { sameTime } from '../../src/sync/conflicts.ts'
+import fc from '../support/property.ts'
 
 const now = 1_763_800_000_000
 

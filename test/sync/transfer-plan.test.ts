@@ -1,5 +1,5 @@
 /** What uploads and downloads decide, where nothing is remembered of the places. */
-import fc from 'fast-check'
+
 import { describe, expect, test } from 'vitest'
 import type { RemoteNode } from '../../src/api/wire.ts'
 import type { SyncError } from '../../src/errors.ts'
@@ -9,6 +9,7 @@ import type { SyncStep } from '../../src/sync/reconcile.ts'
 import { arrangeRemote, createBlocked, keyOf, takeIn } from '../../src/sync/scan.ts'
 import { createSelection } from '../../src/sync/select.ts'
 import type { LocalEntry, RemoteEntry } from '../../src/sync/tree.ts'
+import fc from '../support/property.ts'
 
 const TIME = 1_700_000_000_123
 
