@@ -8,7 +8,7 @@ import { exitCodeOf, exitCodeOfRun } from '../../src/cli/exit-codes.ts'
 import { splitCommand } from '../../src/cli/secrets.ts'
 import { type ErrorClass, SyncError, type SyncErrorCode } from '../../src/errors.ts'
 import { createWorld, KEY_PASSWORD, MAIN, makeTree, runCli, type World } from '../support/cli.ts'
-import { freePort } from '../support/tls.ts'
+import { freePort } from '../support/ports.ts'
 
 let world: World
 beforeAll(async () => {

@@ -193,11 +193,14 @@ test('a one-time code besides the password: from a file, or there is nobody to a
     const text = new URL(readFileSync(file, 'utf8').trim()).searchParams.get('secret')!
     const bits = [...text].map((one) => 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'.indexOf(one).toString(2).padStart(5, '0'))
     const secret = Uint8Array.from(bits.join('').match(/.{8}/g) ?? [], (byte) => Number.parseInt(byte, 2))
+    const step = Math.floor(Date.now() / 30_000)
+    const good = Array.from({ length: 30 }, (_, at) => codeAt(secret, step - 2 + at))
+    const bad = Array.from({ length: 31 }, (_, at) => `0000${10 + at}`).find((one) => !good.includes(one))
     const home = world.path('home-2')
     const args = ['login', world.server.url, '--user', 'otto', ...password, '--json']
     const nobody = await runCli(home, args)
     expect([nobody.code, nobody.json.at(-1)?.code]).toEqual([4, 'CODE_NEEDED'])
-    const wrong = await runCli(home, [...args, '--code', '-'], { input: '000000\n' })
+    const wrong = await runCli(home, [...args, '--code', '-'], { input: `${bad}\n` })
     expect([wrong.code, wrong.json.at(-1)?.code]).toEqual([4, 'GRANT_REFUSED'])
     const code = codeAt(secret, Math.floor(Date.now() / 30_000))
     const right = await runCli(home, [...args, '--code', '-'], { input: `${code}\n` })

@@ -1,12 +1,13 @@
 /** A server that goes away in the middle of a run and comes back: everything waits for it, and everything arrives. */
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createClient } from '../../src/client.ts'
 import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
 import type { RunEvent } from '../../src/sync/run.ts'
 import { accountPassword, createWorld, KEY_PASSWORD, makeTree, snapshot, user1, type World } from '../support/cli.ts'
+import { freePort } from '../support/ports.ts'
 
 let world: World
 beforeAll(async () => {
@@ -35,8 +36,8 @@ async function front() {
     await once(listener.listen(port, '127.0.0.1'), 'listening')
     return listener
   }
-  let listener = await open(0)
-  const { port } = listener.address() as AddressInfo
+  const port = await freePort()
+  let listener = await open(port)
   const stop = async () => {
     const closed = once(listener, 'close')
     listener.close()

@@ -6,9 +6,10 @@ import { withRetry } from '../../src/http/retry.ts'
 import type { DialerOptions } from '../../src/http/undici.ts'
 import { fakeClock, steadyRandom } from '../support/clock.ts'
 import { freshDirectory } from '../support/files.ts'
+import { freePort } from '../support/ports.ts'
 import { connectProxy, socksProxy, type TestProxy, type TestProxyOptions } from '../support/proxies.ts'
 import { dialer, errorOf, httpServer, rawServer } from '../support/servers.ts'
-import { createAuthority, freePort, hasProgram, runServer, type TestAuthority, tlsServer } from '../support/tls.ts'
+import { createAuthority, hasProgram, runServer, type TestAuthority, tlsServer } from '../support/tls.ts'
 
 const ok = () => httpServer((_request, response) => response.end('ok'))
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString()

@@ -5,17 +5,10 @@ import { readServerPins } from '../../src/http/connect.ts'
 import { withRetry } from '../../src/http/retry.ts'
 import type { DialerOptions } from '../../src/http/undici.ts'
 import { fakeClock, steadyRandom } from '../support/clock.ts'
+import { freePort } from '../support/ports.ts'
 import { connectProxy } from '../support/proxies.ts'
 import { dialer, errorOf, httpServer } from '../support/servers.ts'
-import {
-  createAuthority,
-  freePort,
-  hasProgram,
-  type Issued,
-  runServer,
-  type TestAuthority,
-  tlsServer,
-} from '../support/tls.ts'
+import { createAuthority, hasProgram, type Issued, runServer, type TestAuthority, tlsServer } from '../support/tls.ts'
 
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString()
 const other = (fill: number) => `sha256/${Buffer.alloc(32, fill).toString('base64')}`

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 import { beforeAll, expect, onTestFinished, test } from 'vitest'
 import { addUser } from '../../src/server/index.ts'
+import { freePort } from '../support/ports.ts'
 import {
   ask,
   blobsIn,
@@ -68,7 +69,7 @@ const killed = (child: ChildProcess): Promise<void> =>
 
 test('a clean restart keeps users, tokens, rooms, files, keys and the bin', async () => {
   const dataDir = await freshDir()
-  const first = await startWorld({ data: dataDir })
+  const first = await startWorld({ data: dataDir, port: await freePort() })
   const ann = await signUp(first, 'ann')
   const room = await makeRoom(ann, 'Enc', true)
   const key = fileKeyBody()

@@ -19,7 +19,6 @@ function raw(port: number, text: string): Promise<string> {
     })
     socket.on('close', () => resolve(got))
     socket.on('error', reject)
-    socket.setTimeout(3000, () => socket.destroy())
   })
 }
 

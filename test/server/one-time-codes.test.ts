@@ -49,21 +49,32 @@ function secretOf(uri: string): Uint8Array {
   return Uint8Array.from(bits.match(/.{8}/g) ?? [], (byte) => Number.parseInt(byte, 2))
 }
 
+/** An account whose codes are all different while the test lasts, and none of them is the wrong one. */
+async function addUserWithCodes(dir: string): Promise<{ name: string; secret: Uint8Array }> {
+  for (let n = 1; ; n++) {
+    const name = `ann${n}`
+    const secret = secretOf((await addUser(dir, { name, password: 'pw', oneTimeCodes: true })).authenticator!)
+    const step = Math.floor(Date.now() / 30_000)
+    const codes = Array.from({ length: 30 }, (_, at) => codeAt(secret, step - 2 + at))
+    if (new Set([...codes, WRONG]).size === codes.length + 1) return { name, secret }
+  }
+}
+const WRONG = '000000'
+
 test('a login needs password and code; no code is told apart from a wrong one only after the right password', async () => {
   const world = await startWorld()
-  const { authenticator } = await addUser(world.dir, { name: 'ann', password: 'pw', oneTimeCodes: true })
-  const secret = secretOf(authenticator!)
+  const { name, secret } = await addUserWithCodes(world.dir)
   const login = (password: string, otp?: string) =>
     ask(`${world.server.url}/oauth/token`, {
       method: 'POST',
-      form: { grant_type: 'password', username: 'ann', password, ...(otp === undefined ? {} : { otp }) },
+      form: { grant_type: 'password', username: name, password, ...(otp === undefined ? {} : { otp }) },
       headers: { authorization: BASIC },
     })
   const now = () => codeAt(secret, Math.floor(Date.now() / 30_000))
   expect((await login('wrong')).json).toMatchObject({ error: 'invalid_grant' })
   expect((await login('wrong', now())).json).toMatchObject({ error: 'invalid_grant' })
   expect((await login('pw')).json).toMatchObject({ error: 'mfa_required' })
-  expect((await login('pw', '000000')).json).toMatchObject({ error: 'invalid_grant' })
+  expect((await login('pw', WRONG)).json).toMatchObject({ error: 'invalid_grant' })
   const code = now()
   expect((await login('pw', code)).status).toBe(200)
   expect((await login('pw', code)).json).toMatchObject({ error: 'invalid_grant' })
@@ -77,7 +88,7 @@ test('a login needs password and code; no code is told apart from a wrong one on
         redirect_uri: 'http://127.0.0.1:5123/callback',
         code_challenge: 'a'.repeat(43),
         code_challenge_method: 'S256',
-        username: 'ann',
+        username: name,
         password: 'pw',
         otp,
       },

@@ -196,7 +196,7 @@ test('completing fails for good: an error, no node, and the client may try again
 test('a finish that takes long is answered early, and its failure shows in the status', async () => {
   const store = await startStore()
   const errors: unknown[] = []
-  const world = await startWorld({ s3: { ...store.options, timeoutMs: 200 }, onError: (error) => errors.push(error) })
+  const world = await startWorld({ s3: { ...store.options, timeoutMs: 300 }, onError: (error) => errors.push(error) })
   const ann = await signUp(world, 'ann')
   const one = { store, world, ann, room: await makeRoom(ann, 'R'), errors }
   const { uploadId, list, finish } = await sendParts(one, 'f', [Buffer.from('content')])
@@ -237,7 +237,7 @@ test('no answer from the store: 504, the operator is told without secrets, and t
 
 test('a store that says nothing at all does not hold a request for ever', async () => {
   const store = await startStore()
-  const world = await startWorld({ s3: { ...store.options, timeoutMs: 50 } })
+  const world = await startWorld({ s3: { ...store.options, timeoutMs: 500 } })
   const ann = await signUp(world, 'ann')
   const room = await makeRoom(ann, 'R')
   store.fail('CreateMultipartUpload', { hang: () => {} })

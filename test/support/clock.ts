@@ -63,6 +63,12 @@ export function fakeClock(mode: 'auto' | 'manual' = 'auto', start = Date.UTC(202
 /** The same number every time. */
 export const steadyRandom = (value = 0): Random => ({ next: () => value })
 
+/** CPU time of this process, in milliseconds: for bounds of work, which must not depend on what else the machine does. */
+export function spentMs(): number {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1000
+}
+
 /** Lets everything run that can run without time passing. */
 export async function settle(): Promise<void> {
   for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve))

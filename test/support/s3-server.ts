@@ -4,7 +4,8 @@
  */
 import { createHash, createHmac, randomBytes } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { AddressInfo, Socket } from 'node:net'
+import type { Socket } from 'node:net'
+import { freePort } from './ports.ts'
 
 export type S3Operation =
   | 'HeadBucket'
@@ -222,7 +223,7 @@ export async function startS3Server(): Promise<S3Server> {
       for (const socket of sockets) socket.destroy()
       await new Promise((resolve) => server.close(resolve))
     },
-    start: () => listen(port),
+    start: () => listen(),
   }
   const take = (operation: S3Operation): S3Fault | undefined => {
     const rule = faults.find(({ on, times }) => on === operation && times > 0)
@@ -239,9 +240,9 @@ export async function startS3Server(): Promise<S3Server> {
     sockets.add(socket)
     socket.on('error', () => {}).on('close', () => sockets.delete(socket))
   })
-  const listen = (at: number) => new Promise<void>((resolve) => server.listen(at, '127.0.0.1', resolve))
-  await listen(0)
-  const { port } = server.address() as AddressInfo
+  const port = await freePort()
+  const listen = () => new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve))
+  await listen()
   store.options.endpoint = `http://127.0.0.1:${port}`
   return store
 }

@@ -1,7 +1,7 @@
 /** A small certificate authority made by openssl, for servers and clients of one test file. */
 import { execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { connect, createServer as createTcpServer } from 'node:net'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createServer, type Server, type TLSSocket, type TlsOptions } from 'node:tls'
@@ -147,23 +147,6 @@ export async function tlsServer(options: TlsOptions, answer?: (socket: TLSSocket
     await new Promise((resolve) => server.close(resolve))
   })
   return { origin: `https://127.0.0.1:${port}`, port, requests, connections: () => connections }
-}
-
-/**
- * A port for what cannot choose one itself: free a moment ago, and from below those that systems hand out, so that no other
- * server or connection of the tests gets it meanwhile.
- */
-export async function freePort(): Promise<number> {
-  for (;;) {
-    const port = 10_000 + Math.floor(Math.random() * 22_000)
-    const server = createTcpServer()
-    const isFree = await new Promise<boolean>((resolve) => {
-      server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true))
-    })
-    if (!isFree) continue
-    await new Promise((resolve) => server.close(resolve))
-    return port
-  }
 }
 
 /** Runs a program that listens on `port`, until the test ends; resolves when it accepts connections. */
