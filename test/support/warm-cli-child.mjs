@@ -1,6 +1,6 @@
 /**
  * A process that runs one command of the command line after another, each as it comes by message: { args, env, plan } with the lines of a
- * plan for shim.c (or none), and answers with { code, stdout, stderr }. What nobody catches is the last answer. See warm-cli.ts.
+ * plan for shim.c (or none), and answers with { code, stdout, stderr }; without a command it only answers. What nobody catches is the last answer. See warm-cli.ts.
  */
 import { closeSync, openSync } from 'node:fs'
 import { setFlagsFromString } from 'node:v8'
@@ -38,6 +38,7 @@ process.on('uncaughtException', (error) => {
 })
 
 process.on('message', async ({ args, env, plan }) => {
+  if (args === undefined) return process.send({ code: 0, stdout: '', stderr: '' })
   Object.assign(said, { stdout: '', stderr: '' })
   for (const name of Object.keys(process.env)) delete process.env[name]
   Object.assign(process.env, env)

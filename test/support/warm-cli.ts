@@ -13,6 +13,8 @@ import { type ShimPlan, shimEnv, shimLines } from './shim.ts'
 const CHILD = fileURLToPath(new URL('warm-cli-child.mjs', import.meta.url))
 
 export interface WarmRun extends CliResult {
+  /** The process that ran it. */
+  readonly pid: number
   /** Ends the process that ran it; otherwise it takes the next command. */
   retire(): Promise<void>
   /** Lets it take the next command. */
@@ -25,6 +27,25 @@ export interface WarmCli {
   close(): Promise<void>
 }
 
+type Said = Omit<CliResult, 'json'>
+
+/** Sends a message and resolves to the answer, or to the end of the process. */
+function ask(child: ChildProcess, message: object): Promise<Said> {
+  return new Promise((resolve) => {
+    const onExit = (code: number | null, signal: NodeJS.Signals | null) =>
+      resolve({ code, signal, stdout: '', stderr: '' })
+    child.once('exit', onExit)
+    child.once('message', (answer) => {
+      child.off('exit', onExit)
+      resolve({ signal: null, ...(answer as Omit<Said, 'signal'>) })
+    })
+    // Where it does not arrive, the end of the process is the answer.
+    child.send(message, () => {})
+  })
+}
+
+const isThere = (child: ChildProcess) => child.connected && child.exitCode === null && child.signalCode === null
+
 async function end(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return
   const ended = once(child, 'exit')
@@ -36,10 +57,14 @@ export function createWarmCli(): WarmCli {
   const idle: Record<'shimmed' | 'plain', ChildProcess[]> = { shimmed: [], plain: [] }
   const all = new Set<ChildProcess>()
 
-  function take(kind: 'shimmed' | 'plain'): ChildProcess {
+  async function take(kind: 'shimmed' | 'plain'): Promise<ChildProcess> {
     for (let free = idle[kind].pop(); free !== undefined; free = idle[kind].pop()) {
-      // One that has ended meanwhile would never answer.
-      if (free.connected && free.exitCode === null && free.signalCode === null) return free
+      // One that has ended meanwhile never answers, and the end of one that is about to would be taken for that of the command.
+      if (!isThere(free)) continue
+      free.channel?.ref()
+      const { code } = await ask(free, {})
+      free.removeAllListeners('message')
+      if (code === 0 && isThere(free)) return free
     }
     const env = { PATH: process.env.PATH ?? '', ...(kind === 'shimmed' ? shimEnv({ kinds: [], roots: [] }) : {}) }
     const child = fork(CHILD, { env, execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
@@ -53,33 +78,24 @@ export function createWarmCli(): WarmCli {
   return {
     async run(home, args, env, plan) {
       const kind = plan === undefined ? 'plain' : 'shimmed'
-      const child = take(kind)
+      const child = await take(kind)
       // Until it has answered this process waits for it, and no longer.
       child.channel?.ref()
-      const answer = new Promise<Omit<CliResult, 'json'>>((resolve) => {
-        const onExit = (code: number | null, signal: NodeJS.Signals | null) =>
-          resolve({ code, signal, stdout: '', stderr: '' })
-        child.once('exit', onExit)
-        child.once('message', (message) => {
-          child.off('exit', onExit)
-          resolve({ signal: null, ...(message as Omit<CliResult, 'json' | 'signal'>) })
-        })
-      })
-      child.send({
+      const said = await ask(child, {
         args,
         env: { PATH: process.env.PATH ?? '', SEALSYNC_HOME: home, SEALSYNC_RETRY_FOR: '5s', ...env },
         ...(plan === undefined ? {} : { plan: shimLines(plan) }),
       })
-      const said = await answer
       child.removeAllListeners('message')
       child.channel?.unref()
       const json = said.stdout.split('\n').flatMap((line) => (line.startsWith('{') ? [JSON.parse(line)] : []))
       return {
         ...said,
         json,
+        pid: child.pid ?? 0,
         retire: () => end(child),
         release() {
-          if (said.signal === null && child.connected) idle[kind].push(child)
+          if (said.signal === null && isThere(child)) idle[kind].push(child)
         },
       }
     },
