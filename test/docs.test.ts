@@ -53,7 +53,7 @@ test('the code in the README compiles against the package', async () => {
   const base = mkdtempSync(join(ROOT, 'node_modules', '.readme-'))
   try {
     const snippets = blocks('ts')
-    expect(snippets.length).toBe(7)
+    expect(snippets.length).toBe(8)
     snippets.forEach((text, index) => {
       writeFileSync(join(base, `snippet${index}.ts`), `${text}\nexport {}\n`)
     })

@@ -3,7 +3,7 @@
  * begins, since a look at the server needs nothing of them.
  *
  * A run that has begun resolves when its signal aborts: the summary says what was done, and `stoppedBy` why it ended. Before that an
- * abort rejects.
+ * abort rejects. A watch always resolves.
  * @module
  */
 
@@ -15,9 +15,10 @@ import type { StatePlace } from '../sync/run.ts'
 import type { Command, Limits, SyncSummary } from '../sync/run-job.ts'
 import type { RunRecord } from '../sync/state.ts'
 import type { UndoResult } from '../sync/undo.ts'
+import type { WatchedRun, WatchOptions } from '../sync/watch.ts'
 import type { Abortable, ClientContext } from './context.ts'
 
-export type { PairStatus, PastRun, PlanFile, RunRecord, Told, UndoResult }
+export type { PairStatus, PastRun, PlanFile, RunRecord, Told, UndoResult, WatchedRun, WatchOptions }
 
 /** Options of a run whose direction is its name. */
 export type PairOptions = Omit<SyncOptions, 'direction'>
@@ -55,6 +56,11 @@ export interface RunCalls {
   both(local: string, remote: string, options?: PairOptions): Promise<SyncSummary>
   /** As `push`, `pull` or `both`, by `options.direction`. */
   sync(local: string, remote: string, options: SyncOptions): Promise<SyncSummary>
+  /**
+   * As `sync`, and again whenever something has changed, until the signal aborts. Rejects with what another run could not make up for;
+   * tries again after anything else. See `watchPair`.
+   */
+  watch(local: string, remote: string, options: WatchOptions): Promise<void>
   /**
    * Says what a run would do, to be kept (it is JSON) and applied later.
    *
@@ -109,6 +115,7 @@ export function createRunCalls(context: ClientContext): RunCalls {
     push: (local, remote, how = {}) => sync(local, remote, { ...how, direction: 'push' }),
     pull: (remote, local, how = {}) => sync(local, remote, { ...how, direction: 'pull' }),
     both: (local, remote, how = {}) => sync(local, remote, { ...how, direction: 'both' }),
+    watch: async (local, remote, how) => (await import('../sync/watch.ts')).watchPair(context, local, remote, how),
     async plan(command, places, options = {}) {
       const { repeat, placesOf } = await history()
       const { planFileOf } = await import('../sync/plan-file.ts')

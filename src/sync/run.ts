@@ -17,6 +17,8 @@ export type RunEvent =
   | { readonly type: 'step-done'; readonly do: string; readonly path: string; readonly from?: string }
   /** Both sides had changed; the local version is `copy` now. */
   | { readonly type: 'conflict'; readonly path: string; readonly copy: string }
+  /** Of a watch: the run that has just ended did not do all that it could have; there is another one after this time. */
+  | { readonly type: 'run-again'; readonly delayMs: number }
 
 export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
   readonly onEvent?: ((event: RunEvent) => void) | undefined

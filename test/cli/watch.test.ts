@@ -1,117 +1,11 @@
-/** `--watch`: when runs are due, and that changes on either side arrive. */
+/** `--watch`: changes on either side arrive, and it ends as it should. When runs are due: test/sync/watch.test.ts. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { createSchedule, type ScheduleOptions } from '../../src/cli/commands/watch.ts'
 import { createWorld, MAIN, makeTree, type World } from '../support/cli.ts'
-import { fakeClock, settle } from '../support/clock.ts'
-
-describe('when a run is due', () => {
-  function start(options: ScheduleOptions) {
-    const clock = fakeClock('manual')
-    const stop = new AbortController()
-    const schedule = createSchedule(clock, options, stop.signal)
-    /** Times at which something was due, and what. */
-    const due: [seconds: number, what: string][] = []
-    const wait = async () => {
-      const what = await schedule.next()
-      due.push([clock.monotonic() / 1_000, what])
-    }
-    /** Lets time pass, a second at a time. */
-    const pass = async (seconds: number, each?: () => void) => {
-      for (let i = 0; i < seconds; i++) {
-        each?.()
-        clock.advance(1_000)
-        await settle()
-      }
-    }
-    const run = (seconds: number, isWell = true) => {
-      schedule.begin()
-      clock.advance(seconds * 1_000)
-      return schedule.ended(isWell)
-    }
-    return { clock, schedule, stop, due, wait, pass, run }
-  }
-  const rarely = { rescanMs: 900_000 }
-
-  test('changes are waited for until there is quiet, but not for ever', async () => {
-    const { schedule, due, wait, pass, run } = start(rarely)
-    run(0)
-    void wait()
-    await pass(5)
-    schedule.changed()
-    await pass(1)
-    schedule.changed()
-    await pass(10)
-    expect(due).toEqual([[8, 'run']])
-    run(0)
-    void wait()
-    await pass(60, schedule.changed)
-    expect(due).toEqual([
-      [8, 'run'],
-      [46, 'run'],
-    ])
-  })
-
-  test('what changes during a run calls for another one, after a rest as long as the run deserves', async () => {
-    const { schedule, clock, due, wait, pass } = start(rarely)
-    schedule.begin()
-    schedule.changed()
-    clock.advance(10_000)
-    schedule.ended(true)
-    void wait()
-    await pass(100)
-    expect(due).toEqual([[50, 'run']])
-  })
-
-  test('what changed before a run began is done with', async () => {
-    const { schedule, due, wait, pass, run } = start(rarely)
-    schedule.changed()
-    run(0)
-    void wait()
-    await pass(100)
-    expect(due).toEqual([])
-  })
-
-  test('the server is asked, and everything is looked at, by the clock', async () => {
-    const { due, wait, pass, run } = start({ rescanMs: 150_000, pollMs: 60_000 })
-    run(0)
-    for (let i = 0; i < 3; i++) {
-      void wait()
-      await pass(60)
-    }
-    expect(due).toEqual([
-      [60, 'poll'],
-      [120, 'poll'],
-      [150, 'run'],
-    ])
-  })
-
-  test('failures are tried again, less and less often, whatever changes', async () => {
-    const { schedule, due, wait, pass, run } = start({ rescanMs: 60_000, pollMs: 1_000 })
-    const delays = Array.from({ length: 9 }, () => run(0, false))
-    expect(delays.map((ms) => ms! / 1_000)).toEqual([5, 10, 20, 40, 80, 160, 300, 300, 300])
-    void wait()
-    await pass(400, schedule.changed)
-    expect(due).toEqual([[300, 'run']])
-    expect(run(0)).toBeUndefined()
-    expect(run(0, false)).toBe(5_000)
-  })
-
-  test('a signal ends the waiting', async () => {
-    const { stop, schedule, pass, run, due } = start(rarely)
-    run(0)
-    const waiting = schedule.next()
-    await pass(1)
-    stop.abort(new Error('enough'))
-    await expect(waiting).rejects.toThrow('enough')
-    await expect(schedule.next()).rejects.toThrow('enough')
-    expect(due).toEqual([])
-  })
-})
 
 let world: World
 beforeAll(async () => {

@@ -205,6 +205,8 @@ export interface JobRun {
   readonly dryRun?: boolean
   /** Read when the run begins, so that what is wrong with them is told like everything else. */
   readonly options: () => Told
+  /** Default: a run of this kind. */
+  readonly start?: (client: Client, options: Told) => Promise<SyncSummary>
 }
 
 export interface JobEnd {
@@ -253,7 +255,7 @@ async function carryOut(
   link: Link,
   onEvent: (event: RunEvent) => void,
 ): Promise<JobEnd> {
-  const { command, pair, dryRun = false } = run
+  const { command, pair, dryRun = false, start } = run
   const begun = performance.now()
   const progress = await createProgress(context.output, VERBS[command])
   let summary: SyncSummary | undefined
@@ -267,7 +269,7 @@ async function carryOut(
         onEvent(event)
         progress.onEvent(event)
       })
-      summary = await repeat(client.context, { pair, command, options })
+      summary = await (start?.(client, options) ?? repeat(client.context, { pair, command, options }))
     } finally {
       await link.release()
     }
