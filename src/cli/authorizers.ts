@@ -1,13 +1,7 @@
 /** The authorizer behind a login of the command line; each is loaded only when it is needed. @module */
+import { loginWays } from '../client/index.ts'
 import { SyncError } from '../errors.ts'
-import type { Authorizer } from '../session/authorizer.ts'
-import {
-  type ClientAuthMethod,
-  type OAuthClient,
-  SCRIPTING_CLIENT,
-  type SigningKey,
-  type SigningKeySource,
-} from '../session/oauth.ts'
+import type { Authorizer, ClientAuthMethod, OAuthClient, SigningKey, SigningKeySource } from '../session/index.ts'
 import type { MethodName } from './methods.ts'
 import { getSecret } from './secrets.ts'
 
@@ -56,7 +50,8 @@ async function clientOf(values: Values): Promise<OAuthClient | undefined> {
   const auth = values['client-auth'] === undefined ? {} : { auth: CLIENT_AUTH[values['client-auth']]! }
   if (keyFile !== undefined) return { id, key: keySource(keyFile, undefined), ...auth }
   if (secretFile !== undefined) return { id, secret: await secretText(secretFile), ...auth }
-  return id === SCRIPTING_CLIENT.id ? SCRIPTING_CLIENT : { id }
+  const scripting = await loginWays.scriptingClient()
+  return id === scripting.id ? scripting : { id }
 }
 
 const notLoggedIn = async (): Promise<never> => {
@@ -86,27 +81,27 @@ async function byMethod(method: MethodName, values: Values, secrets: Secrets): P
   const of = (origin: string) => serverOptions(values, origin)
   switch (method) {
     case 'password': {
-      const { passwordAuthorizer } = await import('../session/authorizers/password.ts')
+      const passwordAuthorizer = await loginWays.password()
       const code = secrets.code === undefined ? {} : { code: secrets.code }
       const user = { userName: values.user ?? '', password: secrets.password ?? notLoggedIn, ...code }
       return (origin) => passwordAuthorizer(of(origin).issuer, { ...user, ...known, ...of(origin).options })
     }
     case 'browser': {
-      const { authorizationCodeAuthorizer } = await import('../session/authorizers/authorization-code.ts')
+      const authorizationCodeAuthorizer = await loginWays.authorizationCode()
       const redirect = values['redirect-uri'] === undefined ? {} : { redirectUri: values['redirect-uri'] }
       return (origin) =>
         authorizationCodeAuthorizer(of(origin).issuer, { ...known, ...redirect, ...of(origin).options })
     }
     case 'device': {
-      const { deviceCodeAuthorizer } = await import('../session/authorizers/device-code.ts')
+      const deviceCodeAuthorizer = await loginWays.deviceCode()
       return (origin) => deviceCodeAuthorizer(of(origin).issuer, { client: need(client), ...of(origin).options })
     }
     case 'client-credentials': {
-      const { clientCredentialsAuthorizer } = await import('../session/authorizers/client-credentials.ts')
+      const clientCredentialsAuthorizer = await loginWays.clientCredentials()
       return (origin) => clientCredentialsAuthorizer(of(origin).issuer, { client: need(client), ...of(origin).options })
     }
     case 'jwt': {
-      const { jwtBearerAuthorizer } = await import('../session/authorizers/jwt-bearer.ts')
+      const jwtBearerAuthorizer = await loginWays.jwtBearer()
       const key = keySource(values['jwt-key-file']!, values['jwt-key-password-file'], {
         ...(values['jwt-key-id'] === undefined ? {} : { kid: values['jwt-key-id'] }),
         ...(values['jwt-algorithm'] === undefined ? {} : { algorithm: values['jwt-algorithm'] as 'RS256' }),
@@ -119,16 +114,17 @@ async function byMethod(method: MethodName, values: Values, secrets: Secrets): P
       return (origin) => jwtBearerAuthorizer(of(origin).issuer, { key, ...claims, ...known, ...of(origin).options })
     }
     case 'access-token': {
-      const { accessTokenAuthorizer } = await import('../session/authorizers/token.ts')
+      const accessTokenAuthorizer = await loginWays.accessToken()
       return () => accessTokenAuthorizer(() => secretText(values['access-token-file']!))
     }
     case 'refresh-token': {
-      const { refreshTokenAuthorizer } = await import('../session/authorizers/token.ts')
+      const refreshTokenAuthorizer = await loginWays.refreshToken()
+      const scripting = await loginWays.scriptingClient()
       const file = values['refresh-token-file']
       const refreshToken = file === undefined ? notLoggedIn : () => secretText(file)
       return (origin) =>
         refreshTokenAuthorizer(of(origin).issuer, {
-          client: client ?? SCRIPTING_CLIENT,
+          client: client ?? scripting,
           refreshToken,
           ...of(origin).options,
         })
@@ -145,7 +141,7 @@ export async function createAuthorizer(
   const make = await byMethod(method, values, secrets)
   const { 'api-key-header': header, 'api-key-file': file } = values
   if (header === undefined || file === undefined) return make
-  const { withApiKey } = await import('../session/authorizers/api-key.ts')
+  const withApiKey = await loginWays.apiKey()
   const value = await secretText(file)
   return (origin) => withApiKey(make(origin), { header, value })
 }

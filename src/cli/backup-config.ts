@@ -2,10 +2,8 @@
 import { readFile, stat } from 'node:fs/promises'
 import { isAbsolute, join, normalize } from 'node:path'
 import { parse as parseToml } from 'smol-toml'
+import { type BackupSet, createHeldRules, parseRemotePath, type Retention } from '../client/index.ts'
 import { localError, SyncError, systemCode } from '../errors.ts'
-import { type BackupSet, componentsOf, isWithin, type Retention } from '../sync/backup/set.ts'
-import { createHeldRules } from '../sync/held-rules.ts'
-import { parseRemotePath } from '../sync/remote-path.ts'
 import { rulesPath } from './context.ts'
 import { homeDirectory } from './profile.ts'
 import { parseSize } from './settings.ts'
@@ -102,6 +100,9 @@ export function remoteTarget(target: string, wrong: Wrong): string {
   throw wrong('"target" takes a remote path such as "/room/backups/web1"')
 }
 
+/** Of plain absolute paths. */
+const isAtOrBelow = (path: string, above: string) => `${path}/`.startsWith(above === '/' ? above : `${above}/`)
+
 function parseSources(value: unknown, wrong: Wrong): string[] {
   const sources = texts(value, 'sources', wrong).map((source) => {
     const plain = source.length > 1 ? source.replace(/\/+$/, '') : source
@@ -110,7 +111,7 @@ function parseSources(value: unknown, wrong: Wrong): string[] {
   })
   if (sources.length === 0) throw wrong('"sources" names nothing')
   for (const [at, source] of sources.entries()) {
-    const other = sources.find((one, index) => index !== at && isWithin(componentsOf(one), componentsOf(source)))
+    const other = sources.find((one, index) => index !== at && isAtOrBelow(one, source))
     if (other !== undefined) throw wrong(`"sources" has ${other} twice: it is at or below ${source}`)
   }
   return sources

@@ -59,7 +59,7 @@ async function knownOf(
   let names: Names | undefined
   let pin: ManifestPin | undefined
   for (const pair of await listPairs(home.states, await home.account(signal))) {
-    if (pair.remote !== wanted) continue
+    if (pair.transfer !== undefined || pair.remote !== wanted) continue
     const state = await openState(stateDirectory(home.states, pair), pair, clock.now(), (keptAs) => {
       const message = `damaged state was put aside as ${keptAs}`
       onEvent?.({ type: 'warning', code: 'STATE_DAMAGED', message })

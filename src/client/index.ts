@@ -49,14 +49,26 @@ export type { Runs } from '../sync/backup/runs.ts'
 export type { BackupSet, Retention, RunNote, SetPlace } from '../sync/backup/set.ts'
 export type { CompareRunOptions, Comparison, Difference } from '../sync/compare.ts'
 export type { ConflictAction } from '../sync/conflicts.ts'
+export type { Limit } from '../sync/guards.ts'
 export { createHeldRules, type HeldRule } from '../sync/held-rules.ts'
 export type { SyncOptions } from '../sync/jobs/pair.ts'
 export type { DownloadOptions, UploadOptions } from '../sync/jobs/transfer.ts'
 export type { Pending, RunSummary } from '../sync/outcome.ts'
-export { isChange, type PlanFile, type PlanLine, planLine } from '../sync/plan-file.ts'
+export {
+  isChange,
+  type PlanFile,
+  type PlanLine,
+  parsePlan,
+  placesIn,
+  planFileOf,
+  planLine,
+} from '../sync/plan-file.ts'
+export type { Direction, SyncStep } from '../sync/reconcile.ts'
 export { parseRemotePath } from '../sync/remote-path.ts'
 export type { RunContext, RunEvent } from '../sync/run.ts'
 export type { Command, Limits, SyncSummary } from '../sync/run-job.ts'
+export type { SelectionOptions } from '../sync/select.ts'
+export type { Pair } from '../sync/state.ts'
 export type { EntryFailure } from '../sync/tree.ts'
 export type { Verification, VerifyOptions } from '../sync/verify.ts'
 export type { DistributionResult, RefusedMember } from '../transfer/distribute.ts'
@@ -85,6 +97,7 @@ export type {
   RemoveOptions,
   StatOptions,
 } from './entries.ts'
+export { type History, type HistoryOptions, openHistory, type RunFilter } from './history.ts'
 export { clearKeyCache } from './home.ts'
 export { ownerText } from './key-owner.ts'
 export type {
@@ -113,3 +126,4 @@ export type {
   VersionCalls,
 } from './surface.ts'
 export type { RestoreOptions as TrashRestoreOptions } from './trash.ts'
+export { loginWays } from './ways.ts'

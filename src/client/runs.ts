@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { PairStatus, PastRun, Told } from '../sync/history.ts'
+import type { PairStatus, PastRun, Repeat, Told } from '../sync/history.ts'
 import type { SyncOptions } from '../sync/jobs/pair.ts'
 import type { DownloadOptions, UploadOptions } from '../sync/jobs/transfer.ts'
 import type { PlanFile } from '../sync/plan-file.ts'
@@ -17,8 +17,9 @@ import type { RunRecord } from '../sync/state.ts'
 import type { UndoResult } from '../sync/undo.ts'
 import type { WatchedRun, WatchOptions } from '../sync/watch.ts'
 import type { Abortable, ClientContext } from './context.ts'
+import { type History, historyOf, type RunFilter } from './history.ts'
 
-export type { PairStatus, PastRun, PlanFile, RunRecord, Told, UndoResult, WatchedRun, WatchOptions }
+export type { PairStatus, PastRun, PlanFile, Repeat, RunRecord, Told, UndoResult, WatchedRun, WatchOptions }
 
 /** Options of a run whose direction is its name. */
 export type PairOptions = Omit<SyncOptions, 'direction'>
@@ -30,12 +31,6 @@ export interface RepeatOptions extends Limits {
   readonly requireEncryption?: boolean | undefined
 }
 
-/** What runs are asked about: those of one local directory and remote folder, or of all. */
-export interface RunFilter extends Abortable {
-  readonly local?: string | undefined
-  readonly remote?: string | undefined
-}
-
 export interface UndoOptions extends Abortable {
   /** Only say what would be taken back. */
   readonly dryRun?: boolean
@@ -43,7 +38,7 @@ export interface UndoOptions extends Abortable {
   readonly waitMs?: number
 }
 
-export interface RunCalls {
+export interface RunCalls extends History {
   /** Uploads local files and directories into a remote room or folder; deletes nothing. See `runUpload`. */
   upload(sources: readonly string[], target: string, options?: UploadOptions): Promise<SyncSummary>
   /** Downloads remote files and folders into a local directory; deletes nothing. See `runDownload`. */
@@ -62,6 +57,12 @@ export interface RunCalls {
    */
   watch(local: string, remote: string, options: WatchOptions): Promise<void>
   /**
+   * A run of any kind, by the name of its command.
+   *
+   * @param places - As the command takes them: sources, then the target.
+   */
+  run(command: Command, places: readonly string[], options?: Told): Promise<SyncSummary>
+  /**
    * Says what a run would do, to be kept (it is JSON) and applied later.
    *
    * @param places - As the command takes them: sources, then the target.
@@ -69,14 +70,12 @@ export interface RunCalls {
   plan(command: Command, places: readonly string[], options?: Told): Promise<PlanFile>
   /** Carries out a plan. Throws `PLAN_DRIFTED` when it would do anything else now. */
   apply(plan: PlanFile, how?: RepeatOptions): Promise<SyncSummary>
-  /** What was run, newest first. */
-  runs(filter?: RunFilter): Promise<PastRun[]>
-  /** How each pair, and each transfer that was ever made, stands. */
-  status(filter?: RunFilter): Promise<PairStatus[]>
   /** Goes on with last runs that did not come to their end. */
   resume(filter?: RunFilter, how?: RepeatOptions): Promise<SyncSummary[]>
   /** Tries again what failed in last runs, and nothing else. */
   retry(filter?: RunFilter, how?: RepeatOptions): Promise<SyncSummary[]>
+  /** Does one of `repeats` again; of what the run was told then, nothing is changed. */
+  repeat(one: Repeat, how?: Told): Promise<SyncSummary>
   /** Takes back what a run did; what has changed since is left alone and told. Throws `NO_RUNS`, `LOCKED`. */
   undo(runId: string, options?: UndoOptions): Promise<UndoResult>
   /** Forgets a pair, or what is known of transfers between two places: its next run is a first one. Throws `NO_RUNS`, `LOCKED`. */
@@ -93,51 +92,42 @@ export function createRunCalls(context: ClientContext): RunCalls {
   })
   const sync: RunCalls['sync'] = async (local, remote, how) => (await pairs()).runSync(context, local, remote, how)
 
-  async function select(filter: RunFilter = {}) {
-    const state = await stateOf(filter.signal)
-    return { state, pairs: await (await history()).findPairs(state, filter) }
+  const run: RunCalls['run'] = async (command, places, options = {}) => {
+    const { placesOf } = await history()
+    return repeat({ command, pair: placesOf(command, places), options })
   }
+  const past = historyOf(context, stateOf)
+  const repeat: RunCalls['repeat'] = async (one, how) => (await history()).repeat(context, one, how)
   const again =
     (which: 'resume' | 'retry') =>
     async (filter: RunFilter = {}, how: RepeatOptions = {}): Promise<SyncSummary[]> => {
-      const { listRepeats, repeat } = await history()
-      const { state, pairs: chosen } = await select(filter)
       const summaries: SyncSummary[] = []
-      for (const one of await listRepeats(context, state, chosen, which)) {
-        summaries.push(await repeat(context, one, { signal: filter.signal, ...how }))
+      for (const one of await past.repeats(which, filter)) {
+        summaries.push(await repeat(one, { signal: filter.signal, ...how }))
       }
       return summaries
     }
   return {
+    ...past,
     sync,
+    repeat,
     upload: async (sources, target, how) => (await transfers()).runUpload(context, sources, target, how),
     download: async (sources, target, how) => (await transfers()).runDownload(context, sources, target, how),
     push: (local, remote, how = {}) => sync(local, remote, { ...how, direction: 'push' }),
     pull: (remote, local, how = {}) => sync(local, remote, { ...how, direction: 'pull' }),
     both: (local, remote, how = {}) => sync(local, remote, { ...how, direction: 'both' }),
     watch: async (local, remote, how) => (await import('../sync/watch.ts')).watchPair(context, local, remote, how),
+    run,
     async plan(command, places, options = {}) {
-      const { repeat, placesOf } = await history()
       const { planFileOf } = await import('../sync/plan-file.ts')
-      const one = { command, pair: placesOf(command, places), options: { ...options, dryRun: true } }
-      const { pair, steps } = await repeat(context, one)
+      const { pair, steps } = await run(command, places, { ...options, dryRun: true })
       return planFileOf(pair, command, options, steps, context.clock.now())
     },
     async apply(plan, how = {}) {
-      const { repeat, placesOf } = await history()
       const { parsePlan, placesIn } = await import('../sync/plan-file.ts')
       // A plan may come from anywhere.
       const { direction, options, steps } = parsePlan(JSON.stringify(plan))
-      const pair = placesOf(direction, placesIn(plan))
-      return repeat(context, { command: direction, pair, options: { ...how, ...options, planned: steps } })
-    },
-    async runs(filter) {
-      const { state, pairs: chosen } = await select(filter)
-      return (await history()).listRuns(context, state, chosen)
-    },
-    async status(filter) {
-      const { state, pairs: chosen } = await select(filter)
-      return (await history()).listStatus(context, state, chosen)
+      return run(direction, placesIn(plan), { ...how, ...options, planned: steps })
     },
     resume: again('resume'),
     retry: again('retry'),

@@ -15,13 +15,20 @@ import { type UndoResult, undoRun } from './undo.ts'
 export const isCommand = (name: string): name is Command =>
   ['push', 'pull', 'both', 'upload', 'download'].includes(name)
 
-/** Places as commands take them (sources, then the target) as a pair, of an account that is not known yet. */
+/**
+ * Places as commands take them (sources, then the target) as a pair, of an account that is not known yet.
+ *
+ * @throws {SyncError} `OPTION_INVALID` (class `usage`) for a command that there is not, or too few or too many places for it.
+ */
 export function placesOf(command: Command, places: readonly string[]): Pair {
+  const wrong = (message: string) => new SyncError('usage', 'OPTION_INVALID', message)
+  if (!isCommand(command)) throw wrong(`There is no run of the kind ${command}`)
   const [sources, target = ''] = [places.slice(0, -1), places.at(-1)]
+  const isTransfer = command === 'upload' || command === 'download'
+  if (isTransfer ? sources.length === 0 : sources.length !== 1) throw wrong(`${command} takes a source and a target`)
   const isUp = command === 'upload' || command === 'push' || command === 'both'
   const local = isUp ? sources.map((path) => resolve(path)) : [resolve(target)]
   const remote = isUp ? target : sources.join(' ')
-  const isTransfer = command === 'upload' || command === 'download'
   return {
     account: '',
     local: local.join(' '),

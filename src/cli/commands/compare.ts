@@ -1,16 +1,8 @@
 /** diff, check and verify: looking without changing anything. @module */
 import { resolve } from 'node:path'
-import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
-import type { Names } from '../../local/names.ts'
-import { compareTrees } from '../../sync/compare.ts'
-import { isCommand } from '../../sync/history.ts'
-import type { SyncRecord } from '../../sync/records.ts'
-import { parseRemotePath } from '../../sync/remote-path.ts'
-import { listPairs, type ManifestPin, openState, stateDirectory } from '../../sync/state.ts'
-import { type VerifyOptions, verifyRemote } from '../../sync/verify.ts'
 import { connect } from '../connect.ts'
-import { accountName, type Context, namesOf, statesPath, text } from '../context.ts'
+import { type Context, namesOf, text } from '../context.ts'
 import { display, plural, showBytes } from '../display.ts'
 import { EXIT, exitCodeOfRun } from '../exit-codes.ts'
 import { createProgress, summaryFields } from '../output.ts'
@@ -26,8 +18,7 @@ const compare =
     await requireAcceptedLists(context, resolve(local))
     const progress = await createProgress(output, 'Comparing')
     const { client } = await connect(context, (event) => progress.onEvent(event))
-    const result = await compareTrees(client.context, resolve(local), remote, {
-      contents: isDeep,
+    const result = await client[isDeep ? 'check' : 'diff'](resolve(local), remote, {
       selection: selectionOf(context, resolve(local)),
       names: namesOf(context),
       signal,
@@ -66,22 +57,13 @@ export async function verify(context: Context, path: string): Promise<number> {
   const jobs = settings.number('jobs')
   const begun = performance.now()
   const progress = await createProgress(output, 'Verifying')
-  const { client, profile } = await connect(context, (event) => progress.onEvent(event))
-  const result = await (async () => {
-    const known = await knownOf(accountName(profile), path, (message) => output.warn(message))
-    // A machine without runs over it has its settings only.
-    const names = known.names ?? namesOf(context)
-    return verifyRemote(client.context, path, {
-      share,
-      signal,
-      ...known,
-      names,
-      ...(jobs === undefined ? {} : { jobs }),
+  const { client } = await connect(context, (event) => progress.onEvent(event))
+  const result = await client
+    .verify(path, { share, signal, names: namesOf(context), ...(jobs === undefined ? {} : { jobs }) })
+    .finally(async () => {
+      progress.stop()
+      await client.close()
     })
-  })().finally(async () => {
-    progress.stop()
-    await client.close()
-  })
   const { files, verified, bytes, compared, tally } = result
   const exitCode = exitCodeOfRun(tally, 'download')
   if (tally.stoppedBy !== undefined) output.error(tally.stoppedBy, exitCode, { plain: true })
@@ -108,31 +90,4 @@ function parseShare(sample: string | undefined): number {
   const share = match === null ? Number.NaN : Number(match[1]) / 100
   if (!(share > 0 && share <= 1)) throw new SyncError('usage', 'OPTION_INVALID', '--sample takes a share such as 5%')
   return share
-}
-
-/** What is known of a remote place from runs over it. */
-async function knownOf(
-  account: string,
-  remote: string,
-  warn: (message: string) => void,
-): Promise<Required<Pick<VerifyOptions, 'known' | 'names' | 'pin'>>> {
-  const wanted = `/${parseRemotePath(remote).join('/')}`
-  const known = new Map<string, SyncRecord>()
-  let names: Names | undefined
-  let pin: ManifestPin | undefined
-  for (const pair of await listPairs(statesPath(), account)) {
-    if (pair.transfer !== undefined) continue
-    if (pair.remote !== wanted) continue
-    const directory = stateDirectory(statesPath(), pair)
-    const state = await openState(directory, pair, systemClock.now(), (keptAs) =>
-      warn(`damaged state was put aside as ${keptAs}`),
-    )
-    for (const [key, record] of state.records()) known.set(key, record)
-    const last = state.runs().find(({ command }) => isCommand(command))
-    if (last?.options?.names === 'escape') names = 'escape'
-    const { manifest } = state
-    if (manifest !== undefined && manifest.sequence > (pin?.sequence ?? 0)) pin = manifest
-    await state.close()
-  }
-  return { known, names, pin }
 }

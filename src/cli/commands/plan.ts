@@ -1,13 +1,10 @@
 /** plan and apply: what a run would do, kept in a file, to be carried out later. @module */
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { type Command, type Direction, type PlanFile, parsePlan, placesIn, planFileOf } from '../../client/index.ts'
 import { systemClock } from '../../environment.ts'
 import { localError } from '../../errors.ts'
 import { writePrivateFile } from '../../local/atomic-file.ts'
-import type { Told } from '../../sync/history.ts'
-import { type PlanFile, parsePlan, placesIn, planFileOf } from '../../sync/plan-file.ts'
-import type { Direction } from '../../sync/reconcile.ts'
-import type { Command } from '../../sync/run-job.ts'
 import { type Context, text } from '../context.ts'
 import { runOf, runOne } from './sync.ts'
 
@@ -45,8 +42,6 @@ export async function apply(context: Context, path: string): Promise<number> {
     throw localError(error, `read ${path}`)
   }
   const file = parsePlan(content)
-  const { steps: planned, direction } = file
-  const run = runOf(context, direction, placesIn(file))
-  const options = () => ({ ...run.options(), ...(file.options as Told), planned })
-  return (await runOne(context, { ...run, dryRun: false, options })).exitCode
+  const run = runOf(context, file.direction, placesIn(file))
+  return (await runOne(context, { ...run, dryRun: false, start: (client, how) => client.apply(file, how) })).exitCode
 }

@@ -1,35 +1,33 @@
 /** runs, status, resume, retry and undo: what runs did, and what can still be done about it. @module */
+import { type History, openHistory, type RunFilter, type RunRecord } from '../../client/index.ts'
 import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
-import { findPairs, listRepeats, listRuns, listStatus, type Told, undo as undoRun } from '../../sync/history.ts'
-import type { StatePlace } from '../../sync/run.ts'
-import type { Pair, RunRecord } from '../../sync/state.ts'
-import { connect } from '../connect.ts'
-import { accountName, type Context, requireProfile, statesPath, text } from '../context.ts'
+import { withClient } from '../connect.ts'
+import { accountName, type Context, requireProfile, text } from '../context.ts'
 import { display } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
+import { homeDirectory } from '../profile.ts'
 import { parseDuration } from '../settings.ts'
 import { measured, runOne, toldOf } from './sync.ts'
 
-/** The pairs of this account, or those that were named. */
-async function pairsOf(
-  context: Context,
-  local?: string,
-  remote?: string,
-): Promise<{ state: StatePlace; pairs: readonly Pair[] }> {
-  const state = { directory: statesPath(), account: accountName(await requireProfile(context)) }
-  if (local !== undefined && remote === undefined)
-    throw new SyncError('usage', 'OPTION_INVALID', 'Name both, the local and the remote directory')
-  return { state, pairs: await findPairs(state, { local, remote }) }
+/** What runs of this account did. */
+async function historyOf(context: Context): Promise<History> {
+  const { output } = context
+  return openHistory({
+    directory: homeDirectory(),
+    account: accountName(await requireProfile(context)),
+    clock: systemClock,
+    onEvent(event) {
+      if (event.type === 'warning') output.warn(event.message)
+    },
+  })
 }
 
-/** For what is only read. */
-const reading = ({ output }: Context) => ({
-  clock: systemClock,
-  onEvent: (event: { readonly type: string; readonly message?: string }) => {
-    if (event.type === 'warning') output.warn(event.message ?? '')
-  },
-})
+/** All pairs, or the one that was named. */
+function filterOf({ signal }: Context, local: string | undefined, remote: string | undefined): RunFilter {
+  if (local === undefined || remote !== undefined) return { local, remote, signal }
+  throw new SyncError('usage', 'OPTION_INVALID', 'Name both, the local and the remote directory')
+}
 
 const timeOf = (ms: number) => new Date(ms).toISOString().replace('T', ' ').slice(0, 19)
 
@@ -46,8 +44,8 @@ export async function runs(context: Context, local?: string, remote?: string): P
   const limit = Number(text(context.options, 'limit') ?? 20)
   if (!Number.isSafeInteger(limit) || limit < 1)
     throw new SyncError('usage', 'OPTION_INVALID', '--limit takes a number from 1')
-  const { state, pairs } = await pairsOf(context, local, remote)
-  const found = await listRuns(reading(context), state, pairs)
+  const history = await historyOf(context)
+  const found = await history.runs(filterOf(context, local, remote))
   for (const { pair, run } of found.slice(0, limit)) {
     const place = `${pair.local} ${pair.remote}`
     context.output.result(
@@ -75,8 +73,9 @@ export async function status(context: Context, local?: string, remote?: string):
   }
   const now = systemClock.now()
   let isOverdue = false
-  const { state, pairs } = await pairsOf(context, local, remote)
-  for (const { pair, files, last, success } of await listStatus(reading(context), state, pairs)) {
+  const history = await historyOf(context)
+  const pairs = await history.status(filterOf(context, local, remote))
+  for (const { pair, files, last, success } of pairs) {
     const ageMs = success?.endedAt === undefined ? undefined : now - success.endedAt
     // A success in the future tells of a wrong clock, not of when it was.
     const late = maxAge !== undefined && (ageMs === undefined || ageMs > maxAge || ageMs < -CLOCK_SKEW_MS)
@@ -117,14 +116,21 @@ function ageText(ms: number): string {
 const again =
   (which: 'resume' | 'retry') =>
   async (context: Context, local?: string, remote?: string): Promise<number> => {
-    const { state, pairs } = await pairsOf(context, local, remote)
+    const history = await historyOf(context)
+    const repeats = await history.repeats(which, filterOf(context, local, remote))
     let worst: number = EXIT.done
-    const repeats = await listRepeats(reading(context), state, pairs, which)
-    for (const { pair, command, options } of repeats) {
-      const root = pair.transfer?.direction === 'upload' ? (pair.transfer.sources[0] ?? '') : pair.local
-      // A run that is resumed has its own options; how far it may go, and with what, the command line says.
-      const told = (): Told => ({ ...toldOf(context, command, root), ...options })
-      const { exitCode } = await runOne(context, { command, pair, options: told })
+    for (const one of repeats) {
+      const { command, pair } = one
+      const sources = pair.transfer?.direction === 'upload' ? pair.transfer.sources : undefined
+      const { exitCode } = await runOne(context, {
+        command,
+        local: pair.local,
+        remote: pair.remote,
+        roots: sources ?? [pair.local],
+        // A run that is done again has its own options; how far it may go, and with what, the command line says.
+        options: () => toldOf(context, command, sources?.[0] ?? pair.local),
+        start: (client, how) => client.repeat(one, how),
+      })
       if (exitCode !== EXIT.done) worst = exitCode
     }
     if (repeats.length === 0) context.output.info('The last runs came to a good end; there is nothing to do.')
@@ -142,22 +148,16 @@ export async function undo(context: Context, runId: string): Promise<number> {
   const { output, signal } = context
   const dryRun = context.options.dryRun === true
   const waitMs = measured(context, 'wait', parseDuration, '10m') ?? 0
-  const { client, profile } = await connect(context)
-  try {
-    const state = { directory: statesPath(), account: accountName(profile) }
-    const { undone, skipped } = await undoRun(client.context, state, runId, { dryRun, signal, waitMs })
-    const verb = dryRun ? 'would take back' : 'took back'
-    for (const deed of undone)
-      output[dryRun ? 'result' : 'done'](`${verb}: ${deed.do} ${display(deed.path)}`, { type: 'undone', ...deed })
-    for (const { deed, error } of skipped) {
-      output.warn(`${deed.path}: ${error.message}`)
-      if (output.json) output.result('', { type: 'skipped', path: deed.path, code: error.code, message: error.message })
-    }
-    const exitCode = skipped.length > 0 ? EXIT.partial : EXIT.done
-    if (output.json) output.result('', { type: 'summary', exitCode, undone: undone.length, skipped: skipped.length })
-    else output.info(`${undone.length} ${dryRun ? 'to take back' : 'taken back'}, ${skipped.length} left alone`)
-    return exitCode
-  } finally {
-    await client.close()
+  const { undone, skipped } = await withClient(context, (client) => client.undo(runId, { dryRun, signal, waitMs }))
+  const verb = dryRun ? 'would take back' : 'took back'
+  for (const deed of undone)
+    output[dryRun ? 'result' : 'done'](`${verb}: ${deed.do} ${display(deed.path)}`, { type: 'undone', ...deed })
+  for (const { deed, error } of skipped) {
+    output.warn(`${deed.path}: ${error.message}`)
+    if (output.json) output.result('', { type: 'skipped', path: deed.path, code: error.code, message: error.message })
   }
+  const exitCode = skipped.length > 0 ? EXIT.partial : EXIT.done
+  if (output.json) output.result('', { type: 'summary', exitCode, undone: undone.length, skipped: skipped.length })
+  else output.info(`${undone.length} ${dryRun ? 'to take back' : 'taken back'}, ${skipped.length} left alone`)
+  return exitCode
 }

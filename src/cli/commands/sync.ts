@@ -1,18 +1,21 @@
 /** upload, download, push, pull and both: one run. Those that go on watching begin in watch.ts. @module */
 import { realpathSync } from 'node:fs'
 import { resolve } from 'node:path'
-import type { Client } from '../../client.ts'
+import {
+  type Client,
+  type Command,
+  type ConflictAction,
+  createHeldRules,
+  isChange,
+  type Limit,
+  planLine,
+  type RunEvent,
+  type SelectionOptions,
+  type SyncSummary,
+  type Told,
+} from '../../client/index.ts'
 import { cancelled, SyncError, toSyncError } from '../../errors.ts'
 import { pathsOf, readList, rulesOf } from '../../local/text-list.ts'
-import type { ConflictAction } from '../../sync/conflicts.ts'
-import type { Limit } from '../../sync/guards.ts'
-import { createHeldRules } from '../../sync/held-rules.ts'
-import { placesOf, repeat, type Told } from '../../sync/history.ts'
-import { isChange, planLine } from '../../sync/plan-file.ts'
-import type { RunEvent } from '../../sync/run.ts'
-import type { Command, SyncSummary } from '../../sync/run-job.ts'
-import type { SelectionOptions } from '../../sync/select.ts'
-import type { Pair } from '../../sync/state.ts'
 import { reported } from '../automation.ts'
 import { connect } from '../connect.ts'
 import { type Context, namesOf, requireSettings, rulesPath, text } from '../context.ts'
@@ -174,9 +177,9 @@ export function toldOf(context: Context, command: Command, local: string): Told 
 }
 
 /** What there is to say about a run when it never got to one. */
-const nothing = (pair: Pair): SyncSummary => ({
+const nothing = ({ local, remote }: JobRun): SyncSummary => ({
   runId: '',
-  pair,
+  pair: { account: '', local, remote },
   steps: [],
   files: 0,
   transferred: 0,
@@ -200,13 +203,15 @@ function exitCodeOfSync(summary: SyncSummary, command: Command): number {
 
 export interface JobRun {
   readonly command: Command
-  /** Local paths are absolute; the account is not known yet. */
-  readonly pair: Pair
+  /** Between which places, in words. */
+  readonly local: string
+  readonly remote: string
+  /** Absolute local paths below which lists of the user may have come from a server. */
+  readonly roots: readonly string[]
   readonly dryRun?: boolean
   /** Read when the run begins, so that what is wrong with them is told like everything else. */
   readonly options: () => Told
-  /** Default: a run of this kind. */
-  readonly start?: (client: Client, options: Told) => Promise<SyncSummary>
+  readonly start: (client: Client, options: Told) => Promise<SyncSummary>
 }
 
 export interface JobEnd {
@@ -238,16 +243,11 @@ function linkForOne(context: Context): Link {
 
 /** Does one run, says what became of it, and tells who watches over it. */
 export async function runOne(context: Context, run: JobRun, link = linkForOne(context)): Promise<JobEnd> {
-  const { command, pair } = run
+  const { command, local, remote } = run
   // For a plan nobody waits.
   if (run.dryRun) return carryOut(context, run, link, () => {})
-  const { local, remote } = pair
   return reported(context, { command, local, remote }, (onEvent) => carryOut(context, run, link, onEvent))
 }
-
-/** Where the user's own lists may have come from a server: below the local root of a run. */
-const localRoots = ({ command, pair }: JobRun): readonly string[] =>
-  command === 'upload' ? (pair.transfer?.sources ?? []) : [pair.local]
 
 async function carryOut(
   context: Context,
@@ -255,21 +255,21 @@ async function carryOut(
   link: Link,
   onEvent: (event: RunEvent) => void,
 ): Promise<JobEnd> {
-  const { command, pair, dryRun = false, start } = run
+  const { command, dryRun = false } = run
   const begun = performance.now()
   const progress = await createProgress(context.output, VERBS[command])
   let summary: SyncSummary | undefined
   let exitCode: number
   try {
     requireSettings(context)
-    for (const root of localRoots(run)) await requireAcceptedLists(context, root)
+    for (const root of run.roots) await requireAcceptedLists(context, root)
     const options = { ...run.options(), dryRun }
     try {
       const { client } = await link.open((event) => {
         onEvent(event)
         progress.onEvent(event)
       })
-      summary = await (start?.(client, options) ?? repeat(client.context, { pair, command, options }))
+      summary = await run.start(client, options)
     } finally {
       await link.release()
     }
@@ -277,7 +277,7 @@ async function carryOut(
   } catch (thrown) {
     const error = toSyncError(context.signal.aborted ? cancelled(context.signal) : thrown)
     // What was done is told, also when something went wrong on the way out.
-    summary = { ...(summary ?? nothing(pair)), stoppedBy: summary?.stoppedBy ?? error }
+    summary = { ...(summary ?? nothing(run)), stoppedBy: summary?.stoppedBy ?? error }
     exitCode = exitCodeOfSync(summary, command)
   } finally {
     progress.stop()
@@ -296,11 +296,21 @@ async function carryOut(
   return { outcome: summary, exitCode, summary: fieldsOf(summary) }
 }
 
+const isUp = (command: Command): boolean => command === 'upload' || command === 'push' || command === 'both'
+
 /** One run as the command line describes it: sources, then the target. */
 export function runOf(context: Context, command: Command, places: readonly string[]): JobRun {
-  const pair = placesOf(command, places)
-  const root = command === 'upload' ? (pair.transfer?.sources[0] ?? '') : pair.local
-  return { command, pair, dryRun: context.options.dryRun === true, options: () => toldOf(context, command, root) }
+  const [sources, target = ''] = [places.slice(0, -1), places.at(-1)]
+  const roots = (isUp(command) ? sources : [target]).map((path) => resolve(path))
+  return {
+    command,
+    local: roots.join(' '),
+    remote: isUp(command) ? target : sources.join(' '),
+    roots,
+    dryRun: context.options.dryRun === true,
+    options: () => toldOf(context, command, roots[0] ?? ''),
+    start: (client, options) => client.run(command, places, options),
+  }
 }
 
 /** The summary as programs read it; the plan is told elsewhere. */

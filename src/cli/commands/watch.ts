@@ -1,7 +1,6 @@
 /** push, pull and both: one run, or with `--watch` a run, and then another whenever there is reason for one. @module */
-import type { RunEvent, SyncSummary, WatchedRun } from '../../client/index.ts'
+import type { Direction, RunEvent, SyncSummary, WatchedRun } from '../../client/index.ts'
 import { cancelled, SyncError, toSyncError } from '../../errors.ts'
-import type { Direction } from '../../sync/reconcile.ts'
 import { connect } from '../connect.ts'
 import { type Context, requireSettings, text } from '../context.ts'
 import { signalExit } from '../exit-codes.ts'
@@ -73,7 +72,7 @@ async function watch(context: Context, direction: Direction, run: JobRun): Promi
   try {
     requireSettings(context)
     const { client } = await link.open(between(context))
-    await client.watch(run.pair.local, run.pair.remote, { direction, signal, ...times, onRun })
+    await client.watch(run.local, run.remote, { direction, signal, ...times, onRun })
     return signalExit(toSyncError(cancelled(signal)))
   } catch (error) {
     // What stopped the last run has been told.
