@@ -36,6 +36,7 @@ const UNDICI = `
   import Dispatcher from 'undici/lib/dispatcher/dispatcher.js'
   import api from 'undici/lib/api/index.js'
   Object.assign(Dispatcher.prototype, api)
+  export { Dispatcher }
   export { default as Agent } from 'undici/lib/dispatcher/agent.js'
   export { default as buildConnector } from 'undici/lib/core/connect.js'`
 

@@ -281,6 +281,7 @@ export type SyncErrorCode =
   | 'SIGHUP'
   | 'SIGINT'
   | 'SIGNATURE_REFUSED'
+  | 'SIGN_NEEDED'
   | 'SIGTERM'
   | 'SOURCE_CHANGED'
   | 'SOURCE_EMPTY'

@@ -149,6 +149,8 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
       retry,
       onWarning: (message) => options.onEvent?.({ type: 'warning', code: 'LOGIN', message }),
       probe: ACCOUNT_PATH,
+      // Who uses a client logs in when it suits them: it may ask a person.
+      autoLogin: false,
       ...(options.store === undefined ? {} : { store: options.store }),
       ...(ui === undefined ? {} : { ui }),
     },

@@ -22,7 +22,7 @@ export interface HttpRequest {
 
 export interface HttpResponse {
   readonly status: number
-  /** Names in lower case; repeated headers joined with ", ". */
+  /** Names in lower case; repeated headers joined with ", ", `set-cookie` with a line end. */
   readonly headers: Readonly<Record<string, string>>
   /** The whole body, unless `stream` is set. */
   readonly body: Uint8Array

@@ -12,12 +12,13 @@ import type { HttpResponse } from './types.ts'
 
 export type RawHeaders = Readonly<Record<string, string | string[] | undefined>>
 
-/** Headers without a prototype, repeated ones joined. */
+/** Headers without a prototype, repeated ones joined: with a comma, cookies (which may hold one) with a line end. */
 export function joined(received: RawHeaders): Record<string, string> {
   const headers: Record<string, string> = Object.create(null)
   for (const name of Object.keys(received)) {
     const value = received[name]
-    if (value !== undefined) headers[name] = Array.isArray(value) ? value.join(', ') : value
+    if (value === undefined) continue
+    headers[name] = Array.isArray(value) ? value.join(name === 'set-cookie' ? '\n' : ', ') : value
   }
   return headers
 }

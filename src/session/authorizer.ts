@@ -45,6 +45,13 @@ export type Verdict = 'ok' | 'expired' | 'sign-again' | SyncError
 
 export interface Authorizer {
   readonly name: string
+  /** Of the client that logs in, as the server knows it. */
+  readonly clientId?: string
+  /**
+   * Set when a login needs no person, so that a session may log in by itself at its first request. `once`: with something that gets
+   * locked or is spent when it is sent too often, so that after a refusal only `login()` tries again; `again`: after a minute.
+   */
+  readonly unattended?: 'again' | 'once'
   /** Obtains a first grant; may ask the user through `context.ui`. */
   authorize(context: AuthContext): Promise<Grant>
   /** Extends a grant without the user. Absent or refused (`GRANT_REFUSED`): somebody has to log in again. */

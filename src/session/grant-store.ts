@@ -6,7 +6,7 @@
 import { createCipheriv, createDecipheriv, createHash, randomBytes, scrypt } from 'node:crypto'
 import { unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Clock } from '../environment.ts'
+import { type Clock, systemClock } from '../environment.ts'
 import { localError, SyncError, systemCode } from '../errors.ts'
 import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
 import { takeLock } from '../local/lock.ts'
@@ -60,7 +60,7 @@ function locked(path: string, clock: Clock) {
 }
 
 /** A file of mode 0600. */
-export function fileGrantStore(path: string, clock: Clock): GrantStore {
+export function fileGrantStore(path: string, clock: Clock = systemClock): GrantStore {
   return {
     place: `the file ${path}`,
     async load() {
@@ -91,7 +91,11 @@ const stretch = (secret: Uint8Array, salt: Uint8Array) =>
  *
  * @param secret - Asked once per store; 1 byte or more, bytes of a random key or a passphrase.
  */
-export function encryptedFileGrantStore(path: string, secret: () => Promise<Uint8Array>, clock: Clock): GrantStore {
+export function encryptedFileGrantStore(
+  path: string,
+  secret: () => Promise<Uint8Array>,
+  clock: Clock = systemClock,
+): GrantStore {
   const magic = Buffer.from(SEAL_MAGIC)
   let asked: Promise<Uint8Array> | undefined
   const keys = new Map<string, Promise<Buffer>>()
@@ -161,7 +165,7 @@ async function removeFile(path: string): Promise<void> {
 export async function keyringGrantStore(
   account: string,
   lockPath: string,
-  clock: Clock,
+  clock: Clock = systemClock,
   options: { probe?: boolean } = {},
 ): Promise<GrantStore | undefined> {
   const keyring = await openSystemKeyring({ probe: options.probe ?? true })
@@ -199,7 +203,7 @@ export interface StoreOptions {
   readonly directory: string
   /** Unique name of the login: origin, client and user. */
   readonly account: string
-  readonly clock: Clock
+  readonly clock?: Clock
   /** Forces one kind. */
   readonly kind?: StoreKind
   /** For the encrypted kind, and chooses it where `kind` is not given. */
@@ -211,6 +215,7 @@ const fileName = (account: string) => `grant-${createHash('sha256').update(accou
 
 /** Opens the best store there is. */
 export async function openGrantStore(options: StoreOptions): Promise<{ store: GrantStore; kind: StoreKind }> {
+  const { clock = systemClock } = options
   const path = join(options.directory, fileName(options.account))
   if (options.kind === 'encrypted' || (options.kind === undefined && options.key !== undefined)) {
     const missing = async () => {
@@ -218,13 +223,13 @@ export async function openGrantStore(options: StoreOptions): Promise<{ store: Gr
         hint: 'Give the command that prints it: --session-key-command.',
       })
     }
-    const store = encryptedFileGrantStore(`${path}.enc`, options.key ?? missing, options.clock)
+    const store = encryptedFileGrantStore(`${path}.enc`, options.key ?? missing, clock)
     return { store, kind: 'encrypted' }
   }
   if (options.kind !== 'file') {
-    const store = await keyringGrantStore(options.account, path, options.clock, { probe: options.kind === undefined })
+    const store = await keyringGrantStore(options.account, path, clock, { probe: options.kind === undefined })
     if (store !== undefined) return { store, kind: 'keyring' }
     if (options.kind === 'keyring') unopened()
   }
-  return { store: fileGrantStore(path, options.clock), kind: 'file' }
+  return { store: fileGrantStore(path, clock), kind: 'file' }
 }

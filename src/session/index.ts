@@ -3,7 +3,7 @@
  * Re-exports only.
  * @module
  */
-export type { Clock, DeviceCode, Random, Ui } from '../environment.ts'
+export { type Clock, type DeviceCode, type Random, systemClock, type Ui } from '../environment.ts'
 export { type ErrorClass, SyncError, type SyncErrorCode } from '../errors.ts'
 export type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 export type { AuthContext, Authorizer, Grant, Verdict } from './authorizer.ts'

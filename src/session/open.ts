@@ -2,9 +2,12 @@
  * Opens sessions: the transport, repeating, the life of the grant and the convenient calls, wired together.
  * @module
  */
+
 import { type Clock, type Random, systemClock, systemRandom, type Ui } from '../environment.ts'
 import { SyncError } from '../errors.ts'
 import { parseBaseUrl } from '../http/addresses.ts'
+import { createDispatcher } from '../http/dispatcher.ts'
+import { createFetch, type Fetch } from '../http/fetch.ts'
 import { createRetry, type Retry } from '../http/retry.ts'
 import { createDialer, type DialerOptions } from '../http/undici.ts'
 import type { Authorizer } from './authorizer.ts'
@@ -49,6 +52,12 @@ export interface SessionSettings {
   readonly onWaiting?: (event: WaitingEvent) => void
   /** Repeating that is shared with other senders. Default: its own, by the settings above. */
   readonly retry?: Retry
+  /** Log in by itself at the first request where no person is needed for it. Default true; false: `login()` comes first. */
+  readonly autoLogin?: boolean
+  /** How long before its end a login is renewed, at most half its lifetime, in milliseconds. Default 60,000. */
+  readonly expiryMarginMs?: number
+  /** Up to so much earlier still, by chance, so that many machines do not renew at once. Default 0. */
+  readonly expiryJitterMs?: number
   readonly clock?: Clock
   /** For jitter only. */
   readonly random?: Random
@@ -57,8 +66,19 @@ export interface SessionSettings {
 /** A login and everything that is sent with it. Nothing secret shows in `JSON.stringify` or `util.inspect`. */
 export interface Session extends GrantSession, Requests {
   readonly baseUrl: string
+  /** `fetch` with the login, for SDKs that take one; see `createFetch` for how it differs from the built-in one. */
+  readonly fetch: Fetch
+  /** A dispatcher for undici and for the built-in `fetch`, with the login. Closing it leaves the session open. */
+  dispatcher(): ReturnType<typeof createDispatcher>
   /** Closes connections; the login stays in its store. */
   close(): Promise<void>
+}
+
+const DAY_MS = 86_400_000
+
+function checkDuration(name: string, ms: number | undefined): void {
+  if (ms === undefined || (Number.isFinite(ms) && ms >= 0 && ms <= DAY_MS)) return
+  throw new SyncError('usage', 'OPTION_INVALID', `${name} must be milliseconds from 0 to ${DAY_MS}`)
 }
 
 /**
@@ -76,7 +96,11 @@ function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettin
   const { origin, href } = parseBaseUrl(baseUrl, { path: true })
   const clock = settings.clock ?? systemClock
   const dialer = createDialer({ ownOrigins: [origin], ...settings.transport })
-  const { ui, probe, onWarning, onRetry, onWaiting, retryForMs } = settings
+  const { ui, probe, onWarning, onRetry, onWaiting, retryForMs, autoLogin = true } = settings
+  const random = settings.random ?? systemRandom
+  const { expiryMarginMs, expiryJitterMs } = settings
+  checkDuration('expiryMarginMs', expiryMarginMs)
+  checkDuration('expiryJitterMs', expiryJitterMs)
   const grants = createGrantSession({
     origin,
     authorizer,
@@ -86,12 +110,16 @@ function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettin
       settings.retry ??
       createRetry({
         clock,
-        random: settings.random ?? systemRandom,
+        random,
         ...(retryForMs === undefined ? {} : { retryForMs }),
         ...(onRetry === undefined ? {} : { onRetry }),
         ...(onWaiting === undefined ? {} : { onWaiting }),
       }),
     clock,
+    random,
+    autoLogin,
+    ...(expiryMarginMs === undefined ? {} : { expiryMarginMs }),
+    ...(expiryJitterMs === undefined ? {} : { expiryJitterMs }),
     probe: probe === undefined ? href : href.replace(/\/+$/, '') + probe,
     ...(ui === undefined ? {} : { ui }),
     ...(onWarning === undefined ? {} : { onWarning }),
@@ -100,6 +128,8 @@ function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettin
     ...grants,
     ...createRequests(href, grants.send, grants.sendPlain, () => clock.now()),
     baseUrl: href,
+    fetch: createFetch(grants.send),
+    dispatcher: () => createDispatcher(grants.send),
     close: () => dialer.close(),
   })
 }

@@ -1,14 +1,15 @@
 /**
- * The life of a grant: loaded, used, renewed ahead of its end by one caller for all (and one process for all), replayed once
- * after a 401, revoked. Stamps requests to its own origin only, so that a storage URL never sees a token.
+ * Requests with a login: stamped with the grant in force, sent again once after a 401, and the verbs of a login. Stamps requests
+ * to its own origin only, so that a storage URL never sees a token. How a grant is kept alive is in grant-keeper.ts.
  * @module
  */
-import type { Clock, Ui } from '../environment.ts'
-import { cancelled, SyncError } from '../errors.ts'
+import type { Clock, Random, Ui } from '../environment.ts'
+import { SyncError } from '../errors.ts'
 import type { Retry } from '../http/retry.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 import type { AuthContext, Authorizer, Grant, Verdict } from './authorizer.ts'
 import { readGrant, type SessionDump } from './grant.ts'
+import { createGrantKeeper, loginNeeded } from './grant-keeper.ts'
 import type { GrantStore } from './grant-store.ts'
 
 export interface SessionOptions {
@@ -25,6 +26,13 @@ export interface SessionOptions {
   /** URL for `check({ online: true })` where the authorizer cannot ask: any that needs a login. Default: the origin. */
   readonly probe?: string
   readonly onWarning?: (message: string) => void
+  /** Log in at the first request where no person is needed for it. Default false. */
+  readonly autoLogin?: boolean
+  /** See `SessionSettings`. */
+  readonly expiryMarginMs?: number
+  readonly expiryJitterMs?: number
+  /** For jitter only. */
+  readonly random?: Random
 }
 
 /** How a login stands. */
@@ -43,6 +51,29 @@ export interface GrantSession {
   readonly send: Send
   /** Sends without a stamp, for public calls. */
   readonly sendPlain: Send
+  /** The client that logs in, where the way to log in has one: a client id, an application key. */
+  readonly clientId: string | undefined
+  /**
+   * The access token, or what takes its place; renewed, or obtained, if needed. Send it to `origin` only.
+   *
+   * @throws {SyncError} `LOGIN_NEEDED`; those of a renewal or a login.
+   */
+  accessToken(signal?: AbortSignal): Promise<string>
+  /**
+   * The value of an `Authorization` header, for other HTTP clients; renewed, or obtained, if needed.
+   *
+   * @param options.url - Where it is going to be sent.
+   * @throws {SyncError} `ORIGIN_FOREIGN` when `url` is not at `origin`; `SIGN_NEEDED` where each request is signed by itself: see
+   * `sign`; those of {@link accessToken}.
+   */
+  authHeader(options?: { readonly url?: string | URL; readonly signal?: AbortSignal }): Promise<string>
+  /**
+   * The request with everything that the login adds to it: a header, several, or a signature over method, URL and body, which must be
+   * sent as they are then.
+   *
+   * @throws {SyncError} `ORIGIN_FOREIGN` for a request that is not to `origin`; those of {@link accessToken}.
+   */
+  sign(request: HttpRequest): Promise<HttpRequest>
   /** Logs in now, whatever the store holds. */
   login(signal?: AbortSignal): Promise<void>
   /** Takes a grant that was obtained elsewhere, and stores it. */
@@ -63,11 +94,6 @@ export interface GrantSession {
   dump(): Promise<SessionDump>
 }
 
-const MARGIN_MS = 60_000
-
-const loginNeeded = (message: string, cause?: unknown) =>
-  new SyncError('auth', 'LOGIN_NEEDED', message, { hint: 'Log in first: sync login URL', cause })
-
 /** RFC 6750 §3.1: a 401 is about the token, a 403 with this error about its scope. */
 function judgeBearer({ status, headers }: HttpResponse): Verdict {
   if (status === 401) return 'expired'
@@ -79,8 +105,6 @@ function judgeBearer({ status, headers }: HttpResponse): Verdict {
   }
   return 'ok'
 }
-
-const sameTokens = (a: Grant, b: Grant) => a.accessToken === b.accessToken && a.refreshToken === b.refreshToken
 
 /**
  * Takes a failed renewal or signature past the wrapper that repeats requests: a refresh token must not be sent again and
@@ -94,28 +118,11 @@ class NoGrant extends Error {
   }
 }
 
-/** Waits for `work`, or until the caller gives up; the work itself goes on for those who still wait. */
-function orGiveUp<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return work
-  return new Promise((resolve, reject) => {
-    const give = () => reject(cancelled(signal))
-    if (signal.aborted) return give()
-    signal.addEventListener('abort', give, { once: true })
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', give))
-  })
-}
-
 export function createGrantSession(options: SessionOptions): GrantSession {
   const { origin, authorizer, store, clock } = options
   const retry = options.retry ?? ((send) => send)
   const requests = retry(options.send)
   const logins = retry(options.send, { busyOnly: true })
-  let current: { grant: Grant; endsAt: number } | undefined
-  let renewal: Promise<Grant> | undefined
-  /** Its renewal failed on the way. The next and last try waits for its end: the server may have spent the refresh token. */
-  let kept: Grant | undefined
-  /** A renewal that could not be stored: the server has spent `from`, so the next try goes on with `next`. */
-  let unstored: { readonly from: Grant; readonly next: Grant } | undefined
 
   const context = (send: Send, signal?: AbortSignal): AuthContext => ({
     send,
@@ -125,96 +132,25 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     ...(options.onWarning === undefined ? {} : { warn: options.onWarning }),
   })
 
-  const leftOf = ({ lifetimeMs = Number.POSITIVE_INFINITY, expiresAt = Number.POSITIVE_INFINITY }: Grant) =>
-    Math.min(lifetimeMs, expiresAt - clock.now())
+  const keeper = createGrantKeeper({
+    authorizer,
+    store,
+    clock,
+    authorize: (signal) => authorizer.authorize(context(logins, signal)),
+    extend: (grant) => authorizer.renew!(grant, context(requests)),
+    autoLogin: options.autoLogin ?? false,
+    expiryMarginMs: options.expiryMarginMs,
+    expiryJitterMs: options.expiryJitterMs,
+    random: options.random,
+  })
 
-  // Lifetimes run on the monotonic clock; the wall clock only bridges restarts.
-  function adopt(grant: Grant): Grant {
-    current = { grant, endsAt: clock.monotonic() + leftOf(grant) }
-    return grant
-  }
+  const isOwn = (url: string | URL) => new URL(url).origin === origin
 
-  const margin = (grant: Grant) => Math.min(MARGIN_MS, (grant.lifetimeMs ?? Number.POSITIVE_INFINITY) / 2)
-  const isFresh = () => current !== undefined && clock.monotonic() < current.endsAt - margin(current.grant)
-  const isAlive = () => current !== undefined && clock.monotonic() < current.endsAt
-  const canRenew = ({ refreshToken }: Grant) =>
-    authorizer.renew !== undefined && !(authorizer.needsRefreshToken === true && refreshToken === undefined)
-  /** Whether another process has renewed it, and not so long ago that this has ended, too. */
-  const isNewer = (found: Grant, stale: Grant) =>
-    found.accessToken !== stale.accessToken && leftOf(found) > (canRenew(found) ? margin(found) : 0)
-  /** What the stored grant has become, stored or not. */
-  const latest = (stored: Grant) =>
-    unstored !== undefined && sameTokens(unstored.from, stored) ? unstored.next : undefined
-
-  /** Under the store's lock: take what another process has renewed, else renew and store before use. */
-  async function renewNow(stale: Grant): Promise<Grant> {
-    // A look without the lock first: of many processes that meet the end, only the first few have to queue.
-    const newer = await store.load()
-    if (newer !== undefined && isNewer(newer, stale)) return adopt(newer)
-    return store.exclusive(async () => {
-      const stored = await store.load()
-      if (stored === undefined) {
-        current = undefined
-        throw loginNeeded('The login is gone: somebody logged out')
-      }
-      if (isNewer(stored, stale)) return adopt(stored)
-      // Where renewing fails, it may still be good for a moment.
-      if (stored.accessToken !== stale.accessToken) adopt(stored)
-      if (authorizer.renew === undefined) throw loginNeeded('The login has expired')
-      try {
-        const next = latest(stored) ?? (await authorizer.renew(stored, context(requests)))
-        unstored = { from: stored, next }
-        await store.save(next)
-        unstored = undefined
-        return adopt(next)
-      } catch (error) {
-        if (error instanceof SyncError && error.code === 'GRANT_REFUSED') {
-          const again = await store.load()
-          if (again !== undefined && again.refreshToken !== stored.refreshToken) return adopt(again)
-          await store.clear()
-          current = undefined
-          throw loginNeeded('The login has expired', error)
-        }
-        throw error
-      }
+  function checkOwn(url: string | URL): void {
+    if (isOwn(url)) return
+    throw new SyncError('usage', 'ORIGIN_FOREIGN', 'The request goes to another server than the login is for', {
+      hint: 'A login is sent to its own server only.',
     })
-  }
-
-  /** However many callers wait, one renewal runs; it outlives a caller that gives up, so that its outcome is stored. */
-  function renew(stale: Grant, signal?: AbortSignal): Promise<Grant> {
-    if (renewal === undefined) {
-      renewal = renewNow(stale).finally(() => {
-        renewal = undefined
-      })
-      renewal.catch(() => {}) // reported to those who wait
-    }
-    return orGiveUp(renewal, signal)
-  }
-
-  async function load(): Promise<{ grant: Grant; endsAt: number } | undefined> {
-    if (current === undefined) {
-      const stored = await store.load()
-      if (stored !== undefined && current === undefined) adopt(stored)
-    }
-    return current
-  }
-
-  async function usable(signal?: AbortSignal): Promise<Grant> {
-    const loaded = await load()
-    if (loaded === undefined) throw loginNeeded('Not logged in')
-    const { grant } = loaded
-    if (isFresh() || ((kept === grant || !canRenew(grant)) && isAlive())) return grant
-    try {
-      return await renew(grant, signal)
-    } catch (error) {
-      // The answer may be lost while the old token is still good for a moment.
-      const outage = error instanceof SyncError && ['network', 'server', 'rate_limit'].includes(error.class)
-      if (outage && current !== undefined && isAlive()) {
-        kept = current.grant
-        return kept
-      }
-      throw error
-    }
   }
 
   async function stamp(request: HttpRequest, grant: Grant): Promise<HttpRequest> {
@@ -232,7 +168,7 @@ export function createGrantSession(options: SessionOptions): GrantSession {
       const noGrant = (error: unknown) => {
         throw new NoGrant(error)
       }
-      used = await usable(request.signal).catch(noGrant)
+      used = await keeper.usable(request.signal).catch(noGrant)
       return options.send(await stamp(plain, used).catch(noGrant))
     }
     try {
@@ -246,10 +182,10 @@ export function createGrantSession(options: SessionOptions): GrantSession {
   }
 
   async function send(request: HttpRequest): Promise<HttpResponse> {
-    if (new URL(request.url).origin !== origin) return requests(request)
+    if (!isOwn(request.url)) return requests(request)
     const { response, verdict, used } = await attempt(request)
     if (verdict === 'ok') return response
-    if (verdict === 'expired' && current?.grant === used) await renew(used, request.signal)
+    if (verdict === 'expired' && keeper.isCurrent(used)) await keeper.replace(used, request.signal)
     const again = await attempt(request)
     if (again.verdict === 'sign-again') {
       const { status } = again.response
@@ -261,14 +197,11 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     return again.response
   }
 
-  async function keep(grant: Grant): Promise<void> {
-    await store.exclusive(() => store.save(grant))
-    adopt(grant)
-  }
-
   /** What the server says: from the authorizer, else by a request that needs a login. */
   async function holds(signal: AbortSignal | undefined): Promise<boolean> {
-    if (authorizer.check !== undefined) return authorizer.check(await usable(signal), context(requests, signal))
+    if (authorizer.check !== undefined) {
+      return authorizer.check(await keeper.usable(signal), context(requests, signal))
+    }
     const url = new URL(options.probe ?? '/', origin).href
     const { status } = await send({ method: 'GET', url, label: 'check', ...(signal && { signal }) })
     if (status >= 500 || status === 429) {
@@ -281,36 +214,44 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     origin,
     send,
     sendPlain: requests,
+    clientId: authorizer.clientId,
+    accessToken: async (signal) => (await keeper.usable(signal)).accessToken,
+    async authHeader({ url, signal } = {}) {
+      if (url !== undefined) checkOwn(url)
+      const plain: HttpRequest = {
+        method: 'GET',
+        url: url === undefined ? origin : String(url),
+        ...(signal && { signal }),
+      }
+      const { headers } = await stamp(plain, await keeper.usable(signal))
+      if (headers?.authorization !== undefined) return headers.authorization
+      throw new SyncError('usage', 'SIGN_NEEDED', 'This login has no header that is good for every request', {
+        hint: 'Use session.sign, session.fetch or session.dispatcher.',
+      })
+    },
+    async sign(request) {
+      checkOwn(request.url)
+      return stamp(request, await keeper.usable(request.signal))
+    },
     async login(signal) {
-      await keep(await authorizer.authorize(context(logins, signal)))
+      await keeper.keep(await authorizer.authorize(context(logins, signal)))
     },
     async adopt(grant) {
       const read = readGrant(grant)
       if (read === undefined) throw new SyncError('usage', 'GRANT_INVALID', 'This is not a grant')
-      await keep(read)
+      await keeper.keep(read)
     },
-    async logout(signal) {
-      // Under the lock, so that a renewal that is under way does not leave a newer grant behind.
-      await store.exclusive(async () => {
-        try {
-          const stored = await store.load()
-          if (stored !== undefined) await authorizer.revoke?.(latest(stored) ?? stored, context(requests, signal))
-        } finally {
-          await store.clear()
-          current = undefined
-        }
-      })
-    },
+    logout: (signal) => keeper.drop(async (grant) => authorizer.revoke?.(grant, context(requests, signal))),
     async renew(signal) {
-      const loaded = await load()
-      if (loaded === undefined) throw loginNeeded('Not logged in')
-      await renew(loaded.grant, signal)
+      const grant = await keeper.load()
+      if (grant === undefined) throw loginNeeded('Not logged in')
+      await keeper.renew(grant, signal)
     },
     hasGrant: async () => (await store.load()) !== undefined,
     async check({ online = false, signal } = {}) {
-      const loaded = await load()
+      const loaded = await keeper.load()
       if (loaded === undefined) return { valid: false, reason: 'missing' }
-      if (!isAlive() && !canRenew(loaded.grant)) return { valid: false, reason: 'expired' }
+      if (!keeper.isAlive() && !keeper.canRenew(loaded)) return { valid: false, reason: 'expired' }
       if (online) {
         try {
           if (!(await holds(signal))) return { valid: false, reason: 'refused' }
@@ -320,7 +261,7 @@ export function createGrantSession(options: SessionOptions): GrantSession {
           throw error
         }
       }
-      const { expiresAt, scope } = (current ?? loaded).grant
+      const { expiresAt, scope } = (await keeper.load()) ?? loaded
       return {
         valid: true,
         ...(expiresAt === undefined ? {} : { expiresAt }),

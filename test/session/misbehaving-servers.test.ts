@@ -34,7 +34,7 @@ async function world(tokenUrl: string, transport: DialerOptions = {}, lifetimeMs
     client: { id: 'app', secret: 'canary-client' },
     endpoints: { token: tokenUrl },
   })
-  const session = Session.create(api.origin, authorizer, { clock, store, transport, random: steadyRandom() })
+  const session = Session.create(api.origin, authorizer, { clock, store, transport, autoLogin: false, random: steadyRandom() })
   onTestFinished(() => session.close())
   return {
     clock,

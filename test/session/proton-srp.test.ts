@@ -433,7 +433,7 @@ test('through a session: login, request, 401, renewal, replay, logout', async ()
 test('through a session: a refresh token that is refused ends the login', async () => {
   const server = await protonServer()
   const store = memoryGrantStore(server.seat())
-  const session = Session.create(server.origin, way(server), { store })
+  const session = Session.create(server.origin, way(server), { store, autoLogin: false })
   server.forget()
   expect(await errorOf(session.get('/x'))).toMatchObject({ class: 'auth', code: 'LOGIN_NEEDED' })
   expect(await store.load()).toBeUndefined()

@@ -33,10 +33,12 @@ export function withApiKey(authorizer: Authorizer, { header, value }: ApiKey): A
     if (authorizer.sign !== undefined) return authorizer.sign(request, grant, context)
     return { ...request, headers: { ...request.headers, authorization: `Bearer ${grant.accessToken}` } }
   }
-  const { renew, needsRefreshToken = false, revoke, judge, check } = authorizer
+  const { renew, needsRefreshToken = false, revoke, judge, check, clientId, unattended } = authorizer
   return {
     name: authorizer.name,
     needsRefreshToken,
+    ...(clientId !== undefined && { clientId }),
+    ...(unattended !== undefined && { unattended }),
     authorize: (context) => authorizer.authorize(context),
     ...(renew && { renew: renew.bind(authorizer) }),
     ...(revoke && { revoke: revoke.bind(authorizer) }),

@@ -99,7 +99,12 @@ export function authorizationCodeAuthorizer(origin: string, options: Authorizati
       listener?.close()
     }
   }
-  return { name: 'authorization-code', authorize, ...grantVerbs(locate, options) }
+  return {
+    name: 'authorization-code',
+    clientId: (options.client ?? PUBLIC_CLIENT).id,
+    authorize,
+    ...grantVerbs(locate, options),
+  }
 }
 
 /** Redeems the code; the browser learns how that went. */

@@ -60,6 +60,8 @@ export function clientCredentialsAuthorizer(origin: string, options: ClientCrede
   }
   return {
     name: 'client-credentials',
+    clientId: client.id,
+    unattended: 'again',
     ...grantVerbs(locate, serverOptions),
     needsRefreshToken: false,
     authorize: (context) => ask('The login', context),

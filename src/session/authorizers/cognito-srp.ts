@@ -310,6 +310,8 @@ export function cognitoSrpAuthorizer(options: CognitoSrpOptions): Authorizer {
 
   return {
     name: 'cognito-srp',
+    clientId: options.clientId,
+    unattended: 'once',
     needsRefreshToken: true,
     authorize,
     renew,

@@ -147,6 +147,7 @@ export function deviceCodeAuthorizer(origin: string, options: DeviceCodeOptions)
   const locate = async (context: AuthContext) => ({ server: (await find(context)).server, client })
   return {
     name: 'device-code',
+    clientId: client.id,
     async authorize(context) {
       const show = context.ui?.showCode
       if (show === undefined) throw new SyncError('auth', 'LOGIN_NEEDED', 'Nobody is there to type in a code')

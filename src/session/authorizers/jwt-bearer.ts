@@ -91,6 +91,8 @@ export function jwtBearerAuthorizer(origin: string, options: JwtBearerOptions): 
   }
   return {
     name: 'jwt-bearer',
+    clientId: client.id,
+    unattended: 'again',
     ...grantVerbs(locate, options),
     needsRefreshToken: false,
     authorize: (context) => ask('The login', context),

@@ -80,6 +80,8 @@ export function ovhOAuth2Authorizer(options: OvhOAuth2Options): Authorizer {
 
   return {
     name: 'ovh-oauth2',
+    clientId,
+    unattended: 'again',
     authorize: ask,
     renew: (_grant, context) => ask(context),
     sign: (request, { accessToken }) => ({

@@ -304,6 +304,8 @@ export function ovhSignatureAuthorizer(options: OvhSignatureOptions): Authorizer
 
   return {
     name: 'ovh-signature',
+    clientId: applicationKey,
+    ...(options.consumerKey === undefined ? {} : { unattended: 'once' }),
     authorize,
     sign,
     judge(response: HttpResponse, request) {

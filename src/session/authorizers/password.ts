@@ -43,6 +43,8 @@ export function passwordAuthorizer(origin: string, options: PasswordOptions): Au
   })
   return {
     name: 'password',
+    clientId: client.id,
+    unattended: 'once',
     async authorize(context) {
       const { server } = await locate(context)
       const credentials = { username: options.userName, password: await options.password() }

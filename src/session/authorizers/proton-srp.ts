@@ -247,6 +247,7 @@ export function protonSrpAuthorizer(baseUrl: string, options: ProtonSrpOptions):
 
   return {
     name: 'proton-srp',
+    unattended: 'once',
     needsRefreshToken: true,
     async authorize(context) {
       const password = await options.password()

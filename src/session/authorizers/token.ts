@@ -27,6 +27,7 @@ async function readToken(read: () => Promise<string>): Promise<string> {
 export function accessTokenAuthorizer(read: () => Promise<string>): Authorizer {
   return {
     name: 'access-token',
+    unattended: 'again',
     authorize: async () => ({ v: 1, accessToken: await readToken(read) }),
     // Not GRANT_REFUSED: the stored grant stays, so that the next request looks for a new token again.
     async renew(grant) {
@@ -56,12 +57,33 @@ export function refreshTokenAuthorizer(
   options: TokenClientOptions & { readonly refreshToken: () => Promise<string> },
 ): Authorizer {
   const locate = locator(origin, options)
+  /** Sent before, and replaced or refused: once more would end the login for good where servers look for that. */
+  let spent: string | undefined
   return {
     name: 'refresh-token',
+    clientId: options.client.id,
+    unattended: 'once',
     async authorize(context) {
       const refreshToken = await readToken(options.refreshToken)
+      if (refreshToken === spent) {
+        throw new SyncError(
+          'auth',
+          'TOKEN_REFUSED',
+          'The refresh token was used before, and is good for one use only',
+          {
+            hint: 'Put a new one in its place.',
+          },
+        )
+      }
       const { server, client } = await locate(context)
-      return refreshGrant(server, client, { v: 1, accessToken: '', refreshToken }, context)
+      try {
+        const grant = await refreshGrant(server, client, { v: 1, accessToken: '', refreshToken }, context)
+        if (grant.refreshToken !== refreshToken) spent = refreshToken
+        return grant
+      } catch (error) {
+        if (error instanceof SyncError && error.code === 'GRANT_REFUSED') spent = refreshToken
+        throw error
+      }
     },
     ...grantVerbs(locate, options),
   }
@@ -79,6 +101,8 @@ export function importedGrantAuthorizer(
 ): Authorizer {
   return {
     name: 'imported-grant',
+    clientId: options.client.id,
+    unattended: 'once',
     async authorize() {
       const grant = readGrant(await options.grant())
       if (grant !== undefined) return grant
