@@ -1,6 +1,7 @@
 /** Places of a tree by their keys: what is below what, free names, and other paths for what stands somewhere. @module */
-import type { ReconcileOptions } from './reconcile.ts'
-import { keyOf, parentKey } from './scan.ts'
+
+import { keyOf, parentKey } from '../scan.ts'
+import type { ReconcileOptions } from './steps.ts'
 
 export const isAtOrBelow = (key: string, above: string): boolean => key === above || key.startsWith(`${above}/`)
 

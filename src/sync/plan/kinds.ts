@@ -5,12 +5,12 @@
  * sides have both.
  * @module
  */
-import { SyncError } from '../errors.ts'
+import { SyncError } from '../../errors.ts'
+import { localChange, remoteChange, type SyncRecord } from '../records.ts'
+import { parentKey, type RemoteItem } from '../scan.ts'
+import type { LocalEntry } from '../tree.ts'
 import { nameCopy, rekey, type Taken } from './places.ts'
-import type { ReconcileOptions, SyncStep, Trees } from './reconcile.ts'
-import { localChange, remoteChange, type SyncRecord } from './records.ts'
-import { parentKey, type RemoteItem } from './scan.ts'
-import type { LocalEntry } from './tree.ts'
+import type { ReconcileOptions, SyncStep, Trees } from './steps.ts'
 
 type Own = Omit<Trees, 'local' | 'remote' | 'records'> & {
   readonly local: Map<string, LocalEntry>
