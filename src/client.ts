@@ -14,7 +14,7 @@ import { type Api, judgeAnswer } from './api/api.ts'
 import type { ClientContext } from './client/context.ts'
 import { createRunCalls, type RunCalls } from './client/runs.ts'
 import { type ClientCalls, createCalls } from './client/surface.ts'
-import { type Clock, type Environment, systemClock, systemRandom, type Ui } from './environment.ts'
+import { type Clock, type Environment, type Random, systemClock, systemRandom, type Ui } from './environment.ts'
 import { SyncError } from './errors.ts'
 import { hostOf, parseBaseUrl, type Reach, reachOf } from './http/addresses.ts'
 import { type RatePlan, withRate } from './http/rate.ts'
@@ -111,6 +111,45 @@ const noPassword = async (): Promise<Password> => {
   })
 }
 
+/** Repeats requests, tells of it, and tells whoever listens that the server is too busy. One for all: what waits for it waits together. */
+function createPatience(
+  clock: Clock,
+  random: Random,
+  { onEvent, retryForMs }: Pick<ClientOptions, 'onEvent' | 'retryForMs'>,
+) {
+  const listeners = new Set<() => void>()
+  const onRetry = ({ status, ...event }: RetryEvent) => {
+    if (status === 429 || status === 503) for (const listener of listeners) listener()
+    onEvent?.({ type: 'retry', ...event })
+  }
+  const onBusy = (listener: () => void) => {
+    listeners.add(listener)
+    return () => void listeners.delete(listener)
+  }
+  const retry = createRetry({
+    clock,
+    random,
+    onRetry,
+    onWaiting: (event) => onEvent?.({ type: 'waiting', ...event }),
+    ...(retryForMs === undefined ? {} : { retryForMs }),
+  })
+  return { retry, onBusy }
+}
+
+/** Connections to where content is kept; made when the first one is needed. */
+function createStorage(origin: string, options: DialerOptions): { readonly send: Send; close(): Promise<void> } {
+  let dialer: Promise<ReturnType<typeof createDialer>> | undefined
+  return {
+    async send(request) {
+      dialer ??= reachOfHost(hostOf(new URL(origin))).then((near) =>
+        createDialer({ ...options, allow: (reach) => reach === 'public' || near === 'loopback' || near === reach }),
+      )
+      return (await dialer).send(request)
+    },
+    close: async () => (await dialer)?.close(),
+  }
+}
+
 /**
  * Makes a client. Nothing is sent before the first call.
  *
@@ -123,23 +162,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   const ui: Ui | undefined = options.environment?.ui
   const { origin } = parseBaseUrl(baseUrl)
   const transport = { userAgent: `sealsync|${VERSION}`, ownOrigins: [origin], ...options.transport }
-  const listeners = new Set<() => void>()
-  const onRetry = ({ status, ...event }: RetryEvent) => {
-    if (status === 429 || status === 503) for (const listener of listeners) listener()
-    options.onEvent?.({ type: 'retry', ...event })
-  }
-  const onBusy = (listener: () => void) => {
-    listeners.add(listener)
-    return () => void listeners.delete(listener)
-  }
-  // One for all: what waits for the server waits together.
-  const retry = createRetry({
-    clock,
-    random,
-    onRetry,
-    onWaiting: (event) => options.onEvent?.({ type: 'waiting', ...event }),
-    ...(options.retryForMs === undefined ? {} : { retryForMs: options.retryForMs }),
-  })
+  const { retry, onBusy } = createPatience(clock, random, options)
   const session = Session.create(
     baseUrl,
     { ...options.authorizer(origin), judge: judgeAnswer },
@@ -156,13 +179,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     },
   )
 
-  let storage: Promise<ReturnType<typeof createDialer>> | undefined
-  const storageSend: Send = async (request) => {
-    storage ??= reachOfHost(hostOf(new URL(origin))).then((near) =>
-      createDialer({ ...transport, allow: (reach) => reach === 'public' || near === 'loopback' || near === reach }),
-    )
-    return (await storage).send(request)
-  }
+  const storage = createStorage(origin, transport)
   // Nobody can guess a temporary one; it is made when something is put into it.
   const paths = homePaths(options.directory ?? join(tmpdir(), `sealsync-${randomUUID()}`))
   const pins = createPins({
@@ -176,7 +193,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     origin,
     places: pins,
     send: session.send,
-    sendPlain: retry(withRate(storageSend, options.limitRate ?? {}, clock)),
+    sendPlain: retry(withRate(storage.send, options.limitRate ?? {}, clock)),
     ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
   }
   const { keyCache = options.directory !== undefined } = options
@@ -205,7 +222,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     await keyring.close()
     await pins.close()
     await session.close()
-    await (await storage)?.close()
+    await storage.close()
     if (options.directory === undefined) await rm(paths.directory, { recursive: true, force: true })
   }
   return {
