@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
+import { parseAst } from 'vitest/node'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 
@@ -148,4 +149,56 @@ test('nothing dangerous is used, and the console and raw randomness only where t
       expect(text, file).not.toMatch(/\bwriteFile(Sync)?\(/)
     }
   }
+})
+
+const MOST_LINES = 80
+/** Functions that are still longer; the list only gets shorter. */
+const LONGER: readonly string[] = ['src/sync/jobs/pair.ts look']
+
+interface AstNode {
+  readonly type: string
+  readonly start: number
+  readonly end: number
+}
+
+const isNode = (value: unknown): value is AstNode =>
+  typeof value === 'object' && value !== null && 'type' in value && typeof value.type === 'string'
+
+/** All functions in a file with their own lines: without those of functions within them, which count for themselves. */
+function functionsIn(file: string): { readonly name: string; readonly own: number }[] {
+  const text = readFileSync(join(ROOT, file), 'utf8')
+  const breaks = [...text.matchAll(/\n/g)].map(({ index }) => index)
+  const lineAt = (offset: number) => {
+    let [from, to] = [0, breaks.length]
+    while (from < to) {
+      const middle = (from + to) >> 1
+      if (breaks[middle]! < offset) from = middle + 1
+      else to = middle
+    }
+    return from
+  }
+  const found: { readonly name: string; readonly own: number }[] = []
+  /** @returns the lines below it that belong to functions. */
+  const visit = (value: unknown, name: string): number => {
+    if (Array.isArray(value)) return value.reduce((sum, one) => sum + visit(one, name), 0)
+    if (!isNode(value)) return 0
+    const { id, key, ...parts } = value as AstNode & { id?: unknown; key?: unknown }
+    const named = [id, key].find((one) => isNode(one) && one.type === 'Identifier') as { name?: string } | undefined
+    const called = named?.name ?? name
+    const inner = Object.values(parts).reduce<number>((sum, one) => sum + visit(one, called), visit(key, called))
+    if (!/Function/.test(value.type) || value.type.startsWith('TS')) return inner
+    // The line on which a function begins is also one of that which it is in.
+    const below = lineAt(value.end) - lineAt(value.start)
+    found.push({ name: called, own: below + 1 - inner })
+    return below
+  }
+  visit(parseAst(text, { lang: 'ts' }, file), '')
+  return found
+}
+
+test('no function has more lines of its own than one can keep in mind', () => {
+  const all = files.flatMap((file) => functionsIn(file).map((one) => ({ ...one, file })))
+  expect(all.length).toBeGreaterThan(2_000)
+  const longer = all.filter(({ own }) => own > MOST_LINES)
+  expect(longer.map(({ file, name }) => `${file} ${name}`)).toEqual(LONGER)
 })
