@@ -4,6 +4,7 @@
  * @module
  */
 import { type ErrorClass, SyncError, type SyncErrorCode } from '../errors.ts'
+import { describedBy } from '../http/answer-details.ts'
 import { retryAfterMs } from '../http/retry.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 import type { Verdict } from '../session/authorizer.ts'
@@ -126,7 +127,7 @@ export async function callFor<T>(api: Api, request: Call, parse: (value: unknown
 /** The response itself when its status is 2xx, else throws. */
 export function expectSuccess(response: HttpResponse, label: string): HttpResponse {
   if (response.status >= 200 && response.status < 300) return response
-  throw failure(response, label)
+  throw describedBy(failure(response, label), response)
 }
 
 interface Meaning {

@@ -14,6 +14,7 @@ import { tlsError, wireError } from './failures.ts'
 import { type DialerOptions, parseTransport, type Transport } from './options.ts'
 import { chainPins, checkPin, type ServerPin } from './pins.ts'
 import { isProxied, type ProxyServer } from './proxy.ts'
+import { traceSocket } from './trace.ts'
 import { openTunnel, proxyFailed } from './tunnel.ts'
 
 /** Opens a connection to an http or https origin, ready for the first byte of a request. */
@@ -171,10 +172,12 @@ export function createConnect(transport: Transport): Connect {
     const dial = own ? toOwn : toOther
     checkFamily(target.host, family)
     if (isIP(target.host) !== 0 && allow?.(reachOf(target.host)) === false) throw refused(target.host)
-    const socket =
-      proxy !== undefined && isProxied(proxy, exceptions, target.host, target.port)
-        ? await dialThrough(transport, proxy, toProxy, dial, target)
-        : await dial(target)
+    const began = performance.now()
+    const proxied = proxy !== undefined && isProxied(proxy, exceptions, target.host, target.port)
+    const socket = proxied ? await dialThrough(transport, proxy, toProxy, dial, target) : await dial(target)
+    if (transport.trace !== undefined) {
+      traceSocket(transport.trace, url.origin, socket, proxied, performance.now() - began)
+    }
     // An alert after the handshake (TLS 1.3: about our certificate) must not be lost in the end of the stream behind it.
     socket.once('error', (error) => socket.destroy(error))
     if (pins === undefined || !own || url.protocol !== 'https:') return socket

@@ -10,6 +10,7 @@ import { SyncError, type SyncErrorCode } from '../errors.ts'
 import type { Reach } from './addresses.ts'
 import { isPin } from './pins.ts'
 import { type Exception, PROXY_FORM, type ProxyServer, parseException, parseProxy, splitExceptions } from './proxy.ts'
+import type { TraceHooks } from './trace.ts'
 
 /** A certificate for us, with its key: PEM texts, or PKCS#12. */
 export type ClientCertificate =
@@ -17,7 +18,7 @@ export type ClientCertificate =
   /** PKCS#12: bytes, or their base64. */
   | { readonly pfx: Uint8Array | string; readonly passphrase?: string }
 
-/** How connections are made. All values but `allow` are plain, so that a file can hold them. */
+/** How connections are made. All values but `allow` and `trace` are plain, so that a file can hold them. */
 export interface DialerOptions {
   /** Connections per origin. Default 16. */
   readonly connections?: number
@@ -84,6 +85,8 @@ export interface DialerOptions {
   readonly ownOrigins?: readonly string[]
   /** Addresses this dialer may connect to; checked on the address actually used. Default: all. */
   readonly allow?: (reach: Reach) => boolean
+  /** Told of connections, and of TLS. */
+  readonly trace?: TraceHooks
 }
 
 /** Options as they are used. */
@@ -110,6 +113,7 @@ export interface Transport {
   readonly userAgent: string | undefined
   readonly isOwn: (origin: string) => boolean
   readonly allow: ((reach: Reach) => boolean) | undefined
+  readonly trace: TraceHooks | undefined
 }
 
 /** Collects what is wrong. */
@@ -351,6 +355,7 @@ export function parseTransport(options: DialerOptions): Transport {
     userAgent: readUserAgent(options, report),
     isOwn: readOwnOrigins(options, report),
     allow: options.allow,
+    trace: options.trace,
   }
   if (problems.length === 0) return transport
   const codes = new Set(problems.map(({ code }) => code))

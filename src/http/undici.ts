@@ -12,6 +12,7 @@ import { type Connect, createConnect } from './connect.ts'
 import { wireError } from './failures.ts'
 import type { LargeBodySender } from './large-body.ts'
 import { type DialerOptions, parseTransport, type Transport } from './options.ts'
+import { withEnd } from './stream-end.ts'
 import type { HttpRequest, HttpResponse, Send } from './types.ts'
 import {
   askWhole,
@@ -176,20 +177,18 @@ async function* flowing(body: Readable, stallMs: number): AsyncGenerator<Uint8Ar
   }
 }
 
-async function* readStream(
-  body: Readable,
-  request: HttpRequest,
-  { stallMs }: Transport,
-  end: () => void,
-): AsyncGenerator<Uint8Array> {
-  try {
-    yield* flowing(body, stallMs)
-  } catch (error) {
-    throw wireError(error, request)
-  } finally {
-    end()
-    body.destroy()
+function readStream(body: Readable, request: HttpRequest, { stallMs }: Transport, end: () => void) {
+  async function* chunks(): AsyncGenerator<Uint8Array> {
+    try {
+      yield* flowing(body, stallMs)
+    } catch (error) {
+      throw wireError(error, request)
+    }
   }
+  return withEnd(chunks(), () => {
+    end()
+    body.on('error', () => {}).destroy()
+  })
 }
 
 /** Reads a body as `askWhole` does. */

@@ -7,8 +7,9 @@
  * @module
  */
 import type { Clock, Ui } from '../environment.ts'
-import type { SyncError } from '../errors.ts'
+import type { SyncError, SyncErrorCode } from '../errors.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
+import type { Identity } from './identity.ts'
 
 /** What a login yields. */
 export interface Grant {
@@ -34,7 +35,7 @@ export interface AuthContext {
   readonly ui?: Ui
   readonly signal?: AbortSignal
   /** For what somebody should know although the login goes on: a scope that was narrowed, say. */
-  readonly warn?: (message: string) => void
+  readonly warn?: (message: string, code?: SyncErrorCode) => void
 }
 
 /**
@@ -66,4 +67,6 @@ export interface Authorizer {
   judge?(response: HttpResponse, request: HttpRequest): Verdict
   /** Asks the server whether the grant holds (RFC 7662, say). Default: the session sends its probe. */
   check?(grant: Grant, context: AuthContext): Promise<boolean>
+  /** Who is logged in, from an id token of the login; `undefined` when there is none. */
+  identify?(grant: Grant, context: AuthContext): Promise<Identity | undefined>
 }

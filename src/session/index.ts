@@ -4,7 +4,16 @@
  * @module
  */
 export { type Clock, type DeviceCode, type Random, systemClock, type Ui } from '../environment.ts'
-export { type ErrorClass, SyncError, type SyncErrorCode } from '../errors.ts'
+export { type ErrorClass, type ServerAnswer, SyncError, type SyncErrorCode } from '../errors.ts'
+export type { Fetch } from '../http/fetch.ts'
+export type {
+  ConnectTrace,
+  RequestTrace,
+  ResponseTrace,
+  RetryTrace,
+  TlsTrace,
+  TraceHooks,
+} from '../http/trace.ts'
 export type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 export type { AuthContext, Authorizer, Grant, Verdict } from './authorizer.ts'
 export { type ApiKey, withApiKey } from './authorizers/api-key.ts'
@@ -56,6 +65,8 @@ export {
   type StoreKind,
   type StoreOptions,
 } from './grant-store.ts'
+export type { Identity } from './identity.ts'
+export type { LogFields, Logger } from './log.ts'
 export type { Page, Pages } from './oauth/loopback.ts'
 export {
   type AuthorizationCodeFlow,

@@ -4,15 +4,20 @@
  */
 
 import { type Clock, type Random, systemClock, systemRandom, type Ui } from '../environment.ts'
-import { SyncError } from '../errors.ts'
+import { SyncError, type SyncErrorCode } from '../errors.ts'
 import { parseBaseUrl } from '../http/addresses.ts'
 import { createDispatcher } from '../http/dispatcher.ts'
 import { createFetch, type Fetch } from '../http/fetch.ts'
+import { createInFlight } from '../http/in-flight.ts'
+import { createSecrets } from '../http/redact.ts'
 import { createRetry, type Retry } from '../http/retry.ts'
+import { allHooks, type TraceHooks, tell, withTrace } from '../http/trace.ts'
+import type { Send } from '../http/types.ts'
 import { createDialer, type DialerOptions } from '../http/undici.ts'
 import type { Authorizer } from './authorizer.ts'
 import { parseDump, type SessionDump } from './grant.ts'
 import { type GrantStore, memoryGrantStore } from './grant-store.ts'
+import { createLog, type Logger, logHooks } from './log.ts'
 import { createRequests, type Requests } from './requests.ts'
 import { createGrantSession, type GrantSession } from './session.ts'
 
@@ -44,7 +49,14 @@ export interface SessionSettings {
   readonly ui?: Ui
   /** Path for `check({ online: true })` where the way to log in cannot ask by itself. Default: the base URL. */
   readonly probe?: string
-  readonly onWarning?: (message: string) => void
+  /** `code` names what some warnings are about: `SCOPE_NARROWED`. */
+  readonly onWarning?: (message: string, code?: SyncErrorCode) => void
+  /** Sends in place of a dialer of its own; `transport` has no place beside it. */
+  readonly send?: Send
+  /** Told what happens; secrets are cut out before. */
+  readonly logger?: Logger
+  /** Told of requests, answers, connections and TLS, by an allow-list. */
+  readonly trace?: TraceHooks
   readonly onRetry?: (event: RetryEvent) => void
   /** How long a request is repeated while there is no answer to it, in milliseconds; 0: not at all. Default 2 minutes. */
   readonly retryForMs?: number
@@ -70,6 +82,10 @@ export interface Session extends GrantSession, Requests {
   readonly fetch: Fetch
   /** A dispatcher for undici and for the built-in `fetch`, with the login. Closing it leaves the session open. */
   dispatcher(): ReturnType<typeof createDispatcher>
+  /** Requests that are under way; one whose answer is read as a stream counts to its end. */
+  inFlight(): number
+  /** Resolves when none is: before `close`, or before a program ends. */
+  idle(): Promise<void>
   /** Closes connections; the login stays in its store. */
   close(): Promise<void>
 }
@@ -95,7 +111,18 @@ function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettin
   }
   const { origin, href } = parseBaseUrl(baseUrl, { path: true })
   const clock = settings.clock ?? systemClock
-  const dialer = createDialer({ ownOrigins: [origin], ...settings.transport })
+  if (settings.send !== undefined && settings.transport !== undefined) {
+    throw new SyncError('usage', 'TRANSPORT_INVALID', 'A session has either a send of its own or transport settings')
+  }
+  const secrets = createSecrets()
+  const log = createLog(settings.logger, secrets)
+  const hooks = allHooks([settings.trace, settings.logger && logHooks(log), settings.transport?.trace])
+  const dialer =
+    settings.send === undefined
+      ? createDialer({ ownOrigins: [origin], ...settings.transport, trace: hooks })
+      : { send: settings.send, close: async () => {} }
+  const send = withTrace(dialer.send, hooks, () => clock.monotonic())
+  const inFlight = createInFlight()
   const { ui, probe, onWarning, onRetry, onWaiting, retryForMs, autoLogin = true } = settings
   const random = settings.random ?? systemRandom
   const { expiryMarginMs, expiryJitterMs } = settings
@@ -105,15 +132,23 @@ function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettin
     origin,
     authorizer,
     store: settings.store ?? memoryGrantStore(),
-    send: dialer.send,
+    send,
+    log,
+    secrets,
     retry:
       settings.retry ??
       createRetry({
         clock,
         random,
         ...(retryForMs === undefined ? {} : { retryForMs }),
-        ...(onRetry === undefined ? {} : { onRetry }),
-        ...(onWaiting === undefined ? {} : { onWaiting }),
+        onRetry(event) {
+          onRetry?.(event)
+          tell(hooks.onRetry, { ...event })
+        },
+        onWaiting(event) {
+          onWaiting?.(event)
+          log('warn', 'the server is away', { ...event })
+        },
       }),
     clock,
     random,
@@ -124,12 +159,18 @@ function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettin
     ...(ui === undefined ? {} : { ui }),
     ...(onWarning === undefined ? {} : { onWarning }),
   })
+  const stamped = inFlight.wrap(grants.send)
+  const plain = inFlight.wrap(grants.sendPlain)
   return Object.freeze({
     ...grants,
-    ...createRequests(href, grants.send, grants.sendPlain, () => clock.now()),
+    send: stamped,
+    sendPlain: plain,
+    ...createRequests(href, stamped, plain, () => clock.now(), secrets.list),
     baseUrl: href,
-    fetch: createFetch(grants.send),
-    dispatcher: () => createDispatcher(grants.send),
+    fetch: createFetch(stamped),
+    dispatcher: () => createDispatcher(stamped),
+    inFlight: inFlight.count,
+    idle: inFlight.idle,
     close: () => dialer.close(),
   })
 }

@@ -4,7 +4,9 @@
  * @module
  */
 import { type ErrorClass, SyncError, type SyncErrorCode } from '../errors.ts'
+import { describedBy } from '../http/answer-details.ts'
 import { retryAfterMs } from '../http/retry.ts'
+import { pathTemplate as template } from '../http/trace.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 
 type QueryValue = string | number | boolean | bigint | null | undefined
@@ -129,15 +131,18 @@ function failure(response: HttpResponse, label: string, now: number): SyncError 
   })
 }
 
-/** Ids and values in a path are not shown. */
-const template = (path: string) => path.replace(/\/(\d+|[A-Za-z0-9_-]{20,})(?=\/|$)/g, '/{id}')
-
 /**
  * Makes the calls.
  *
  * @param base - Paths are below it: `https://HOST`, or `https://HOST/1.0`.
  */
-export function createRequests(base: string, send: Send, sendPlain: Send, now: () => number): Requests {
+export function createRequests(
+  base: string,
+  send: Send,
+  sendPlain: Send,
+  now: () => number,
+  secrets: readonly string[] = [],
+): Requests {
   const prefix = base.replace(/\/+$/, '')
 
   async function raw(method: HttpRequest['method'], path: string, options: CallOptions = {}): Promise<HttpResponse> {
@@ -163,9 +168,13 @@ export function createRequests(base: string, send: Send, sendPlain: Send, now: (
 
   const json = (method: HttpRequest['method']) => async (path: string, options?: CallOptions) => {
     const response = await raw(method, path, options)
-    const label = `${method} ${template(path.replace(/\?.*$/s, ''))}`
-    if (response.status >= 200 && response.status < 300) return parseBody(response, label)
-    throw failure(response, label, now())
+    const label = `${method} ${template(path)}`
+    try {
+      if (response.status >= 200 && response.status < 300) return parseBody(response, label)
+      throw failure(response, label, now())
+    } catch (error) {
+      throw describedBy(error, response, secrets)
+    }
   }
   return {
     get: json('GET'),

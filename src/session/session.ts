@@ -4,13 +4,17 @@
  * @module
  */
 import type { Clock, Random, Ui } from '../environment.ts'
-import { SyncError } from '../errors.ts'
+import { SyncError, type SyncErrorCode } from '../errors.ts'
+import { describedBy } from '../http/answer-details.ts'
+import { createSecrets, type Secrets } from '../http/redact.ts'
 import type { Retry } from '../http/retry.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 import type { AuthContext, Authorizer, Grant, Verdict } from './authorizer.ts'
 import { readGrant, type SessionDump } from './grant.ts'
 import { createGrantKeeper, loginNeeded } from './grant-keeper.ts'
 import type { GrantStore } from './grant-store.ts'
+import type { Identity } from './identity.ts'
+import type { Log } from './log.ts'
 
 export interface SessionOptions {
   /** Scheme, host and port that tokens are for. */
@@ -25,7 +29,10 @@ export interface SessionOptions {
   readonly ui?: Ui
   /** URL for `check({ online: true })` where the authorizer cannot ask: any that needs a login. Default: the origin. */
   readonly probe?: string
-  readonly onWarning?: (message: string) => void
+  readonly onWarning?: (message: string, code?: SyncErrorCode) => void
+  readonly log?: Log
+  /** Takes note of the tokens that are used, to be cut out of what is shown. */
+  readonly secrets?: Secrets
   /** Log in at the first request where no person is needed for it. Default false. */
   readonly autoLogin?: boolean
   /** See `SessionSettings`. */
@@ -74,6 +81,13 @@ export interface GrantSession {
    * @throws {SyncError} `ORIGIN_FOREIGN` for a request that is not to `origin`; those of {@link accessToken}.
    */
   sign(request: HttpRequest): Promise<HttpRequest>
+  /**
+   * Who is logged in, as the id token of the login says: for display, and with whether it could be checked. `undefined` without one;
+   * servers send it for the scope `openid`. Does not log in.
+   *
+   * @throws {SyncError} `LOGIN_NEEDED`, `TOKEN_MALFORMED`.
+   */
+  identity(signal?: AbortSignal): Promise<Identity | undefined>
   /** Logs in now, whatever the store holds. */
   login(signal?: AbortSignal): Promise<void>
   /** Takes a grant that was obtained elsewhere, and stores it. */
@@ -118,26 +132,111 @@ class NoGrant extends Error {
   }
 }
 
+/** Whether an answer is what an error is about. */
+const isAbout = (error: unknown, { status }: HttpResponse) =>
+  error instanceof SyncError && (error.status === status || (error.status === undefined && error.class === 'server'))
+
+const SECRET_NAME = /token|secret|password|assertion|code|proof|otp|verifier|answer|hash|new_/i
+
+/** Values of a login's requests that a server might repeat in its answer. */
+function noteSent({ headers = {}, body }: HttpRequest, secrets: Secrets): void {
+  secrets.add(headers.authorization?.replace(/^\S+ /, ''))
+  if (body === undefined || body.length > 65_536) return
+  const text = Buffer.from(body).toString('utf8')
+  const isForm = /form-urlencoded/.test(headers['content-type'] ?? '')
+  for (const [name, value] of isForm ? new URLSearchParams(text) : jsonTexts(text)) {
+    if (SECRET_NAME.test(name) && !/_(type|hint|method)/.test(name)) secrets.add(value)
+  }
+}
+
+function jsonTexts(text: string): [string, string][] {
+  try {
+    const found: [string, string][] = []
+    JSON.parse(text, (name, value) => {
+      if (typeof value === 'string') found.push([name, value])
+      return value
+    })
+    return found
+  } catch {
+    return []
+  }
+}
+
 export function createGrantSession(options: SessionOptions): GrantSession {
   const { origin, authorizer, store, clock } = options
   const retry = options.retry ?? ((send) => send)
   const requests = retry(options.send)
   const logins = retry(options.send, { busyOnly: true })
 
-  const context = (send: Send, signal?: AbortSignal): AuthContext => ({
-    send,
-    clock,
-    ...(options.ui === undefined ? {} : { ui: options.ui }),
-    ...(signal === undefined ? {} : { signal }),
-    ...(options.onWarning === undefined ? {} : { warn: options.onWarning }),
-  })
+  const { log = () => {}, secrets = createSecrets() } = options
+
+  const warn = (message: string, code?: SyncErrorCode) => {
+    log('warn', message, { code })
+    options.onWarning?.(message, code)
+  }
+
+  function noteGrant(grant: Grant): Grant {
+    secrets.add(grant.accessToken, grant.refreshToken)
+    return grant
+  }
+
+  /** One call of the authorizer: an error that an answer has caused gets what that answer said. */
+  async function ask<T>(
+    send: Send,
+    signal: AbortSignal | undefined,
+    work: (context: AuthContext) => T | Promise<T>,
+  ): Promise<T> {
+    let last: HttpResponse | undefined
+    const noting: Send = async (request) => {
+      noteSent(request, secrets)
+      last = undefined
+      last = await send(request)
+      return last
+    }
+    try {
+      return await work({
+        send: noting,
+        clock,
+        warn,
+        ...(options.ui === undefined ? {} : { ui: options.ui }),
+        ...(signal === undefined ? {} : { signal }),
+      })
+    } catch (error) {
+      if (last === undefined || !isAbout(error, last)) throw error
+      throw describedBy(error, last, secrets.list)
+    }
+  }
+
+  /** The same for what changes the login, which the log is told of. */
+  async function change<T>(
+    what: 'login' | 'renewal' | 'logout',
+    send: Send,
+    signal: AbortSignal | undefined,
+    work: (context: AuthContext) => T | Promise<T>,
+  ): Promise<T> {
+    try {
+      const result = await ask(send, signal, work)
+      log('info', `${what} done`, { origin, method: authorizer.name })
+      return result
+    } catch (error) {
+      if (error instanceof SyncError) {
+        const { code, status, serverCode, requestId } = error
+        log('error', `${what} failed`, { origin, method: authorizer.name, code, status, serverCode, requestId })
+      }
+      throw error
+    }
+  }
+
+  const logIn = async (signal?: AbortSignal) =>
+    noteGrant(await change('login', logins, signal, (context) => authorizer.authorize(context)))
 
   const keeper = createGrantKeeper({
     authorizer,
     store,
     clock,
-    authorize: (signal) => authorizer.authorize(context(logins, signal)),
-    extend: (grant) => authorizer.renew!(grant, context(requests)),
+    authorize: logIn,
+    extend: async (grant) =>
+      noteGrant(await change('renewal', requests, undefined, (context) => authorizer.renew!(grant, context))),
     autoLogin: options.autoLogin ?? false,
     expiryMarginMs: options.expiryMarginMs,
     expiryJitterMs: options.expiryJitterMs,
@@ -154,7 +253,10 @@ export function createGrantSession(options: SessionOptions): GrantSession {
   }
 
   async function stamp(request: HttpRequest, grant: Grant): Promise<HttpRequest> {
-    if (authorizer.sign) return authorizer.sign(request, grant, context(requests, request.signal))
+    noteGrant(grant)
+    if (authorizer.sign) {
+      return ask(requests, request.signal, (context) => authorizer.sign!(request, grant, context))
+    }
     return { ...request, headers: { ...request.headers, authorization: `Bearer ${grant.accessToken}` } }
   }
 
@@ -174,7 +276,7 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     try {
       const response = await retry(stamped)(request)
       const verdict = authorizer.judge?.(response, request) ?? judgeBearer(response)
-      if (verdict instanceof SyncError) throw verdict
+      if (verdict instanceof SyncError) throw describedBy(verdict, response, secrets.list)
       return { response, verdict, used: used! }
     } catch (error) {
       throw error instanceof NoGrant ? error.reason : error
@@ -189,10 +291,11 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     const again = await attempt(request)
     if (again.verdict === 'sign-again') {
       const { status } = again.response
-      throw new SyncError('auth', 'SIGNATURE_REFUSED', 'The server does not accept how requests are signed', {
+      const refused = new SyncError('auth', 'SIGNATURE_REFUSED', 'The server does not accept how requests are signed', {
         status,
         hint: 'Check the keys of the application and the clock of this machine.',
       })
+      throw describedBy(refused, again.response, secrets.list)
     }
     return again.response
   }
@@ -200,7 +303,8 @@ export function createGrantSession(options: SessionOptions): GrantSession {
   /** What the server says: from the authorizer, else by a request that needs a login. */
   async function holds(signal: AbortSignal | undefined): Promise<boolean> {
     if (authorizer.check !== undefined) {
-      return authorizer.check(await keeper.usable(signal), context(requests, signal))
+      const grant = await keeper.usable(signal)
+      return ask(requests, signal, (context) => authorizer.check!(grant, context))
     }
     const url = new URL(options.probe ?? '/', origin).href
     const { status } = await send({ method: 'GET', url, label: 'check', ...(signal && { signal }) })
@@ -233,15 +337,23 @@ export function createGrantSession(options: SessionOptions): GrantSession {
       checkOwn(request.url)
       return stamp(request, await keeper.usable(request.signal))
     },
+    async identity(signal) {
+      const grant = await keeper.load()
+      if (grant === undefined) throw loginNeeded('Not logged in')
+      return ask(requests, signal, (context) => authorizer.identify?.(grant, context))
+    },
     async login(signal) {
-      await keeper.keep(await authorizer.authorize(context(logins, signal)))
+      await keeper.keep(await logIn(signal))
     },
     async adopt(grant) {
       const read = readGrant(grant)
       if (read === undefined) throw new SyncError('usage', 'GRANT_INVALID', 'This is not a grant')
       await keeper.keep(read)
     },
-    logout: (signal) => keeper.drop(async (grant) => authorizer.revoke?.(grant, context(requests, signal))),
+    logout: (signal) =>
+      keeper.drop((grant) =>
+        change('logout', requests, signal, (context) => authorizer.revoke?.(noteGrant(grant), context)),
+      ),
     async renew(signal) {
       const grant = await keeper.load()
       if (grant === undefined) throw loginNeeded('Not logged in')

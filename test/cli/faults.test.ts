@@ -82,7 +82,7 @@ describe('what is wrong before anything is transferred', () => {
       {},
     )
     expect(login.code).toBe(4)
-    expect(login.json.at(-1)).toMatchObject({ type: 'error', exitCode: 4, code: 'GRANT_REFUSED' })
+    expect(login.json.at(-1)).toMatchObject({ type: 'error', exitCode: 4, code: 'WRONG_CREDENTIALS' })
     expect(login.stderr).not.toContain('not the password')
   })
 

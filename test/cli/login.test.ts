@@ -201,7 +201,7 @@ test('a one-time code besides the password: from a file, or there is nobody to a
     const nobody = await runCli(home, args)
     expect([nobody.code, nobody.json.at(-1)?.code]).toEqual([4, 'CODE_NEEDED'])
     const wrong = await runCli(home, [...args, '--code', '-'], { input: `${bad}\n` })
-    expect([wrong.code, wrong.json.at(-1)?.code]).toEqual([4, 'GRANT_REFUSED'])
+    expect([wrong.code, wrong.json.at(-1)?.code]).toEqual([4, 'WRONG_CREDENTIALS'])
     const code = codeAt(secret, Math.floor(Date.now() / 30_000))
     const right = await runCli(home, [...args, '--code', '-'], { input: `${code}\n` })
     expect(right.code, right.stderr).toBe(0)

@@ -35,12 +35,12 @@ describe('password', () => {
     )
     const way = passwordAuthorizer(server.origin, { userName: 'ann', password: async () => CANARY + ++asked })
     const error = await errorOf(way.authorize(contextOf(dialer(), systemClock)))
-    expect(error).toMatchObject({ class: 'auth', code: 'GRANT_REFUSED', retryable: false })
+    expect(error).toMatchObject({ class: 'auth', code: 'WRONG_CREDENTIALS', retryable: false })
     expectNoSecret(error, CANARY)
     expect(server.tokenCalls).toHaveLength(1)
     expect(asked).toBe(1)
     const real = await errorOf(authorizer(await embedded(), CANARY).authorize(contextOf(dialer(), systemClock)))
-    expect(real).toMatchObject({ class: 'auth', code: 'GRANT_REFUSED' })
+    expect(real).toMatchObject({ class: 'auth', code: 'WRONG_CREDENTIALS' })
   })
 
   test('the scripting client has an empty secret, sent raw', async () => {
@@ -107,9 +107,9 @@ describe('a one-time code beside the password', () => {
   })
 
   test.each<[string, object[], Partial<PasswordOptions>, string, number, number]>([
-    ['not asked for after a wrong password', [], {}, 'GRANT_REFUSED', 1, 0],
+    ['not asked for after a wrong password', [], {}, 'WRONG_CREDENTIALS', 1, 0],
     ['not asked for when another code is wanted', [{ error: 'other' }], {}, 'OAUTH_REFUSED', 1, 0],
-    ['wrong: once only', [{ error: 'mfa_required' }, { error: 'invalid_grant' }], {}, 'GRANT_REFUSED', 2, 1],
+    ['wrong: once only', [{ error: 'mfa_required' }, { error: 'invalid_grant' }], {}, 'WRONG_CREDENTIALS', 2, 1],
     ['wanted again: once only', [{ error: 'mfa_required' }, { error: 'mfa_required' }], {}, 'OAUTH_REFUSED', 2, 1],
     ['empty: the login ends', [{ error: 'mfa_required' }], { code: async () => ' ' }, 'CODE_MISSING', 1, 0],
   ])('%s', async (_name, answers, more, code, requests, asks) => {
@@ -219,7 +219,7 @@ describe('token answers', () => {
     ['429', '', 429, {}, { class: 'rate_limit', code: 'RATE_LIMITED', retryable: true }],
     ['a status of its own', '', 901, {}, { class: 'server' }],
     ['401', '', 401, { 'www-authenticate': 'Basic realm="x"' }, { class: 'auth', code: 'OAUTH_REFUSED' }],
-    ['invalid_client', { error: 'invalid_client' }, 400, {}, { class: 'auth', code: 'OAUTH_REFUSED' }],
+    ['invalid_client', { error: 'invalid_client' }, 400, {}, { class: 'auth', code: 'CLIENT_REFUSED' }],
     ['unauthorized_client', { error: 'unauthorized_client' }, 400, {}, { class: 'auth', code: 'CLIENT_NOT_ALLOWED' }],
     ['no such grant', { error: 'unsupported_grant_type' }, 400, {}, { class: 'auth', code: 'GRANT_TYPE_UNSUPPORTED' }],
     ['invalid_scope', { error: 'invalid_scope' }, 400, {}, { class: 'auth', code: 'SCOPE_REFUSED' }],
@@ -231,7 +231,7 @@ describe('token answers', () => {
       { error: 'invalid_grant' },
       401,
       { 'www-authenticate': 'Bearer' },
-      { class: 'auth', code: 'GRANT_REFUSED' },
+      { class: 'auth', code: 'WRONG_CREDENTIALS' },
     ],
     ['an error with escapes', { error: '\u001b[2Jx' }, 400, {}, { class: 'auth', code: 'OAUTH_REFUSED' }],
   ]

@@ -51,7 +51,7 @@ describe('at a certified provider', () => {
     const provider = await startProvider(600, jwk)
     const way = clientCredentialsAuthorizer(provider.origin, { client })
     const error = await errorOf(way.authorize(contextOf(dialer(), systemClock)))
-    expect(error).toMatchObject({ class: 'auth', code: 'OAUTH_REFUSED' })
+    expect(error).toMatchObject({ class: 'auth', code: 'CLIENT_REFUSED' })
     expectNoSecret(error, SECRET, PROGRAM_SECRET)
     expect(provider.granted).toEqual([])
   })

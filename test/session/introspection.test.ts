@@ -131,7 +131,7 @@ describe('revocation', () => {
     ['a wait of an hour', (_r, response) => response.writeHead(503, { 'retry-after': '3600' }).end(), 'SERVER'],
     ['429 for ever', (_r, response) => response.writeHead(429).end(), 'RATE_LIMITED'],
     ['a redirect', (_r, response) => response.writeHead(307, { location: '/else' }).end(), 'OAUTH_ANSWER'],
-    ['an unknown client', (_r, response) => json(response, { error: 'invalid_client' }, 401), 'OAUTH_REFUSED'],
+    ['an unknown client', (_r, response) => json(response, { error: 'invalid_client' }, 401), 'CLIENT_REFUSED'],
     [
       'HTML with 404',
       (_r, response) => response.writeHead(404, { 'content-type': 'text/html' }).end('<p>'),

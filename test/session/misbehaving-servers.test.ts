@@ -34,7 +34,13 @@ async function world(tokenUrl: string, transport: DialerOptions = {}, lifetimeMs
     client: { id: 'app', secret: 'canary-client' },
     endpoints: { token: tokenUrl },
   })
-  const session = Session.create(api.origin, authorizer, { clock, store, transport, autoLogin: false, random: steadyRandom() })
+  const session = Session.create(api.origin, authorizer, {
+    clock,
+    store,
+    transport,
+    autoLogin: false,
+    random: steadyRandom(),
+  })
   onTestFinished(() => session.close())
   return {
     clock,
@@ -122,7 +128,7 @@ const REFUSED: [string, Reply, string, string | undefined, DialerOptions?][] = [
     'LOGIN_NEEDED',
     undefined,
   ],
-  ['invalid_client', send({ error: 'invalid_client' }, 401), 'OAUTH_REFUSED', OLD],
+  ['invalid_client', send({ error: 'invalid_client' }, 401), 'CLIENT_REFUSED', OLD],
   ['unauthorized_client', send({ error: 'unauthorized_client' }, 400), 'CLIENT_NOT_ALLOWED', OLD],
   ['unsupported_grant_type', send({ error: 'unsupported_grant_type' }, 400), 'GRANT_TYPE_UNSUPPORTED', OLD],
   ['invalid_scope', send({ error: 'invalid_scope' }, 400), 'SCOPE_REFUSED', OLD],

@@ -266,7 +266,7 @@ describe('the refresh token is refused or its answer lost', () => {
     const clock = fakeClock()
     const store = memoryGrantStore(grantOf(clock, '0', 0))
     const made = await world({ store, onToken: (_f, response) => json(response, { error: 'invalid_client' }, 401) })
-    expect(await errorOf(made.call())).toMatchObject({ class: 'auth', code: 'OAUTH_REFUSED' })
+    expect(await errorOf(made.call())).toMatchObject({ class: 'auth', code: 'CLIENT_REFUSED' })
     expect(await store.load()).toMatchObject({ refreshToken: 'refresh-0' })
   })
 
@@ -454,7 +454,7 @@ describe('login and logout', () => {
   test('a failed login changes nothing', async () => {
     const { session, store } = await world({ onToken: refuse })
     const error = await errorOf(session.login())
-    expect(error).toMatchObject({ class: 'auth', code: 'GRANT_REFUSED' })
+    expect(error).toMatchObject({ class: 'auth', code: 'WRONG_CREDENTIALS' })
     expectNoSecret(error, CANARY)
     expect(await store.load()).toMatchObject({ accessToken: 'access-0' })
   })

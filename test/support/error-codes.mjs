@@ -36,6 +36,7 @@ const OTHERS = new Map([
   ['RUN_FROM_FUTURE', ['safety', 'Runs of the backup are later than the clock of this machine']],
   ['RUN_MISSING', ['not_found', 'There is no such run of the backup']],
   ['S3_OPTIONS', ['usage', 'The options for the object store do not fit']],
+  ['SCOPE_NARROWED', ['auth', 'A warning: the server granted less scope than was asked for']],
   ['SECRET_FILE_UNREADABLE', ['usage', 'The file with a secret cannot be read']],
   ['SIGHUP', ['cancelled', 'Stopped since the terminal is gone']],
   ['SIGTERM', ['cancelled', 'Stopped by SIGTERM']],

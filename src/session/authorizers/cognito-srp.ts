@@ -23,6 +23,7 @@ import {
   type Operation,
   type Reply,
 } from '../cognito-answers.ts'
+import { readIdentity } from '../identity.ts'
 import { lifetimeOf } from '../oauth/exchange.ts'
 import {
   checkPassword,
@@ -330,6 +331,13 @@ export function cognitoSrpAuthorizer(options: CognitoSrpOptions): Authorizer {
       }
       // A token the service no longer takes is as good as revoked.
       if (!GRANT_ENDED.has(reply.exception)) throw reply.error
+    },
+    async identify(grant, context) {
+      const token = grant.extra?.idToken
+      if (token === undefined) return undefined
+      const issuer = `https://cognito-idp.${region}.amazonaws.com/${options.poolId}`
+      const keysUrl = `${endpoint.replace(/\/+$/, '')}/${options.poolId}/.well-known/jwks.json`
+      return readIdentity(token, { issuer, clientId, keysUrl }, context)
     },
     async check({ accessToken }, context) {
       const reply = await call('GetUser', { AccessToken: accessToken }, context)

@@ -163,7 +163,16 @@ export function deviceCodeAuthorizer(origin: string, options: DeviceCodeOptions)
       const parameters = { device_code: device.deviceCode }
       return waitForGrant(device, context, () =>
         // The loop here says when to ask again.
-        askToken({ server, client, context, what: WHAT, grantType: DEVICE_GRANT, parameters, repeatable: false }),
+        askToken({
+          server,
+          client,
+          context,
+          what: WHAT,
+          grantType: DEVICE_GRANT,
+          parameters,
+          asked: options.scope,
+          repeatable: false,
+        }),
       )
     },
     ...grantVerbs(locate, options),

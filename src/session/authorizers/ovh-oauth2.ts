@@ -24,7 +24,7 @@ const LABEL = '/auth/oauth2/token'
 const FORM = 'grant_type=client_credentials&scope=all'
 
 /**
- * A login by client credentials. `authorize` and `renew` throw `OAUTH_REFUSED`, `SERVER`, `RATE_LIMITED`, `ANSWER_INVALID`,
+ * A login by client credentials. `authorize` and `renew` throw `CLIENT_REFUSED`, `OAUTH_REFUSED`, `SERVER`, `RATE_LIMITED`, `ANSWER_INVALID`,
  * `TOKEN_TYPE`, `TOKEN_MALFORMED`; requests `RULE_MISSING`, `FORBIDDEN`, `ORIGIN_FOREIGN`.
  *
  * @throws {SyncError} `REGION_UNKNOWN`; `OAUTH_UNAVAILABLE` for a region without OAuth2.
@@ -57,10 +57,9 @@ export function ovhOAuth2Authorizer(options: OvhOAuth2Options): Authorizer {
     const response = await context.send(request)
     const { status } = response
     if (status === 400 || status === 401 || status === 403) {
-      throw new SyncError('auth', 'OAUTH_REFUSED', `The client was refused (${status})`, {
-        status,
-        hint: 'Check the client id and its secret, and that it was made in this region.',
-      })
+      const hint = 'Check the client id and its secret, and that it was made in this region.'
+      if (status === 401) throw new SyncError('auth', 'CLIENT_REFUSED', 'The client was refused', { status, hint })
+      throw new SyncError('auth', 'OAUTH_REFUSED', `The login was refused (${status})`, { status, hint })
     }
     const now = context.clock.now()
     if (status !== 200) throw ovhFailure(response, request, now)

@@ -30,6 +30,8 @@ export interface PasswordOptions extends ServerOptions {
  * Logs in with user name and password.
  *
  * @param origin - `https://HOST` of the authorization server.
+ * `authorize` throws `WRONG_CREDENTIALS`, `CODE_MISSING`, and those of a token request.
+ *
  * @throws {TypeError} when `codeError` is `invalid_grant`: a wrong password would be sent twice.
  */
 export function passwordAuthorizer(origin: string, options: PasswordOptions): Authorizer {
@@ -57,11 +59,21 @@ export function passwordAuthorizer(origin: string, options: PasswordOptions): Au
           return ask({ ...credentials, [codeParameter]: await readCode(options.code) })
         })
       } catch (error) {
-        throw oauthError(error, what)
+        throw wrongPassword(oauthError(error, what))
       }
     },
     ...grantVerbs(locate, options),
   }
+}
+
+/** What the server says of wrong credentials, it says here of the password alone. */
+function wrongPassword(error: unknown): unknown {
+  if (!(error instanceof SyncError) || error.code !== 'GRANT_REFUSED') return error
+  return new SyncError('auth', 'WRONG_CREDENTIALS', 'The server refused the user name or the password', {
+    hint: 'Check both. Only local accounts and those of Active Directory can log in by password: others use the browser.',
+    cause: error.cause,
+    ...(error.status === undefined ? {} : { status: error.status }),
+  })
 }
 
 async function readCode(code: () => Promise<string>): Promise<string> {

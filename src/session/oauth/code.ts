@@ -94,6 +94,7 @@ export async function finishLogin(login: CodeLogin, query: URLSearchParams, cont
     context,
     what,
     grantType: 'authorization_code',
+    asked: login.scope,
     parameters: { code, redirect_uri: login.redirectUri, code_verifier: login.verifier },
   })
 }

@@ -24,7 +24,10 @@ const CLIENT_HINT = 'Check --client-id, --client-secret-file and --redirect-uri 
 /** Class, code, what happened, what to do (RFC 6749 §4.1.2.1, §5.2; RFC 8628 §3.5). */
 const MEANINGS: ReadonlyMap<string, readonly [ErrorClass, SyncErrorCode, string, string]> = new Map([
   ['invalid_grant', ['auth', 'GRANT_REFUSED', 'was refused: wrong or expired credentials', LOGIN_AGAIN]],
-  ['invalid_client', ['auth', 'OAUTH_REFUSED', 'was refused (invalid_client): the client is not known', CLIENT_HINT]],
+  [
+    'invalid_client',
+    ['auth', 'CLIENT_REFUSED', 'was refused: the client is not known, or its proof is wrong', CLIENT_HINT],
+  ],
   [
     'unauthorized_client',
     [

@@ -5,9 +5,10 @@
 import * as oauth from 'oauth4webapi'
 import { SyncError } from '../../errors.ts'
 import type { AuthContext, Authorizer, Grant } from '../authorizer.ts'
+import { readIdentity } from '../identity.ts'
 import { clientAuth, type OAuthClient } from './client.ts'
 import { bare, loginAgain, oauthError } from './errors.ts'
-import { type Found, requireEndpoint, type Server, type ServerOptions } from './server.ts'
+import { type Found, keysUrlOf, requireEndpoint, type Server, type ServerOptions } from './server.ts'
 import { DEFAULT_LIFETIME_SECONDS, requestOptions } from './wire.ts'
 
 const MIN_LIFETIME_MS = 30_000
@@ -32,6 +33,7 @@ export function toGrant(
   context: AuthContext,
   previous?: Grant,
   asked?: string,
+  idToken: string | undefined = previous?.extra?.idToken,
 ): Grant {
   const refreshToken = answer.refresh_token ?? previous?.refreshToken
   for (const token of [answer.access_token, refreshToken]) {
@@ -52,6 +54,7 @@ export function toGrant(
     lifetimeMs,
     ...(refreshToken === undefined ? {} : { refreshToken }),
     ...(scope === undefined ? {} : { scope }),
+    ...(idToken === undefined ? {} : { extra: { idToken } }),
   }
 }
 
@@ -69,7 +72,7 @@ function warnWhenNarrower(
   const shown = missing.filter((one) => !(one === 'offline_access' && canRenew))
   if (shown.length === 0) return
   const names = shown.map((one) => one.replace(/[^\w.:/-]/g, '?').slice(0, 100)).join(', ')
-  context.warn?.(`The server did not grant all of the scope that was asked for; missing: ${names}`)
+  context.warn?.(`The server did not grant all of the scope that was asked for; missing: ${names}`, 'SCOPE_NARROWED')
 }
 
 export interface TokenRequest {
@@ -81,6 +84,8 @@ export interface TokenRequest {
   readonly grantType: string
   readonly parameters: Readonly<Record<string, string>>
   readonly scope?: string | undefined
+  /** Scope that an earlier request of the same login asked for. Default: `scope`. */
+  readonly asked?: string | undefined
   readonly previous?: Grant
   /** The same request may be sent again: nothing is spent by it. */
   readonly repeatable?: boolean
@@ -89,6 +94,10 @@ export interface TokenRequest {
 /** One request to the token endpoint; throws what the library throws, for those who look at the server's error code. */
 export async function askToken(request: TokenRequest): Promise<Grant> {
   const { server, client, context, what, scope, repeatable, previous } = request
+  let idToken: string | undefined
+  const onIdToken = (token: string) => {
+    idToken = token
+  }
   requireEndpoint(server, 'token')
   const id = { client_id: client.id }
   const answer = await oauth.genericTokenEndpointRequest(
@@ -97,15 +106,16 @@ export async function askToken(request: TokenRequest): Promise<Grant> {
     clientAuth(client, context.clock),
     request.grantType,
     { ...request.parameters, ...(scope === undefined ? {} : { scope }) },
-    requestOptions(context, { what, ...(repeatable === undefined ? {} : { repeatable }) }),
+    requestOptions(context, { what, onIdToken, ...(repeatable === undefined ? {} : { repeatable }) }),
   )
-  return toGrant(await oauth.processGenericTokenEndpointResponse(server, id, answer), context, previous, scope)
+  const tokens = await oauth.processGenericTokenEndpointResponse(server, id, answer)
+  return toGrant(tokens, context, previous, request.asked ?? scope, idToken)
 }
 
 /**
  * One request to the token endpoint.
  *
- * @throws {SyncError} `GRANT_REFUSED` for wrong or expired credentials; `OAUTH_REFUSED`, `CLIENT_NOT_ALLOWED`,
+ * @throws {SyncError} `GRANT_REFUSED` for wrong or expired credentials; `CLIENT_REFUSED`, `OAUTH_REFUSED`, `CLIENT_NOT_ALLOWED`,
  * `GRANT_TYPE_UNSUPPORTED`, `SCOPE_REFUSED`; `RATE_LIMITED`, `SERVER` with `retryAfterMs` where the server says; `OAUTH_ANSWER`,
  * `TOKEN_TYPE`, `TOKEN_MALFORMED` for answers against the rules.
  */
@@ -216,7 +226,7 @@ export type Locate = (context: AuthContext) => Promise<Pick<Found, 'server'> & {
 export function grantVerbs(
   locate: Locate,
   options: ServerOptions = {},
-): Required<Pick<Authorizer, 'renew' | 'revoke' | 'needsRefreshToken'>> & Pick<Authorizer, 'check'> {
+): Required<Pick<Authorizer, 'renew' | 'revoke' | 'needsRefreshToken' | 'identify'>> & Pick<Authorizer, 'check'> {
   const introspect = options.introspect ?? options.endpoints?.introspection !== undefined
   return {
     needsRefreshToken: true,
@@ -227,6 +237,16 @@ export function grantVerbs(
     async revoke(grant, context) {
       const { server, client } = await locate(context)
       return revokeGrant(server, client, grant, context)
+    },
+    async identify(grant, context) {
+      const token = grant.extra?.idToken
+      if (token === undefined) return undefined
+      const { server, client } = await locate(context)
+      return readIdentity(
+        token,
+        { issuer: server.issuer, clientId: client.id, keysUrl: keysUrlOf(server, options.allowedHosts) },
+        context,
+      )
     },
     ...(introspect
       ? {

@@ -17,6 +17,8 @@ export interface Endpoints {
   readonly revocation?: string
   readonly introspection?: string
   readonly deviceAuthorization?: string
+  /** Keys of the issuer (JWKS), to check id tokens with. */
+  readonly keys?: string
 }
 
 export interface ServerOptions {
@@ -47,6 +49,7 @@ const METADATA_NAMES = {
   revocation: 'revocation_endpoint',
   introspection: 'introspection_endpoint',
   deviceAuthorization: 'device_authorization_endpoint',
+  keys: 'jwks_uri',
 } as const satisfies Record<keyof Endpoints, string>
 
 const KINDS = Object.keys(METADATA_NAMES) as (keyof Endpoints)[]
@@ -113,8 +116,19 @@ async function readMetadata(
   }
 }
 
+/** Where the issuer's keys are, if that is a place that endpoints may be at. */
+export function keysUrlOf(server: Server, allowedHosts: readonly string[] = []): string | undefined {
+  const { jwks_uri: text, issuer } = server
+  if (typeof text !== 'string' || !URL.canParse(text) || !URL.canParse(issuer)) return undefined
+  const [url, home] = [new URL(text), new URL(issuer)]
+  const isNear = url.host === home.host || allowedHosts.includes(url.host)
+  return isNear && (url.protocol === 'https:' || url.protocol === home.protocol) ? url.href : undefined
+}
+
 function checkEndpoints(server: Server, issuer: URL, allowedHosts: readonly string[]): void {
   for (const kind of KINDS) {
+    // No credentials go there, and not knowing keys is no reason to refuse a login.
+    if (kind === 'keys') continue
     const url = server[METADATA_NAMES[kind]]
     if (url === undefined) continue
     // The library checks the issuer only: an endpoint may be anything.

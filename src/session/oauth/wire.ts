@@ -13,13 +13,15 @@ export interface WireOptions {
   readonly what?: string
   /** The request does the same when it arrives twice. */
   readonly repeatable?: boolean
+  /** Gets the id token of the answer, unchecked. */
+  readonly onIdToken?: (token: string) => void
 }
 
 /** The time for an answer that names none, and for one that names nonsense, in seconds. */
 export const DEFAULT_LIFETIME_SECONDS = 300
 
 /** Options for the library's request functions. Redirects come back as they are and are then refused (RFC 9700 §4.12). */
-export function requestOptions(context: AuthContext, { what, repeatable }: WireOptions = {}) {
+export function requestOptions(context: AuthContext, { what, repeatable, onIdToken }: WireOptions = {}) {
   return {
     [oauth.allowInsecureRequests]: true, // http is limited to loopback by the dialer
     [oauth.customFetch]: async (
@@ -39,7 +41,7 @@ export function requestOptions(context: AuthContext, { what, repeatable }: WireO
       }
       const answer = await context.send(request)
       if (what !== undefined) refuseBusy(answer, what, context)
-      return toResponse(answer)
+      return toResponse(answer, onIdToken)
     },
   }
 }
@@ -53,12 +55,12 @@ function refuseBusy({ status, headers }: HttpResponse, what: string, { clock }: 
   throw new SyncError('server', 'SERVER', `${what} failed at the server (${status})`, options)
 }
 
-function toResponse({ status, headers, body }: HttpResponse): Response {
+function toResponse({ status, headers, body }: HttpResponse, onIdToken: WireOptions['onIdToken']): Response {
   const bodyless = status === 204 || status === 205 || status === 304
   // With a challenge the library would not look at the body, which says more: `invalid_grant` or `invalid_client`.
   const { 'www-authenticate': _challenge, ...others } = headers
   // A `Response` cannot carry the made-up statuses that some proxies send.
-  return new Response(bodyless ? null : tidy(body), { status: status > 599 ? 502 : status, headers: others })
+  return new Response(bodyless ? null : tidy(body, onIdToken), { status: status > 599 ? 502 : status, headers: others })
 }
 
 const isPositive = (value: unknown): boolean =>
@@ -67,10 +69,10 @@ const isPositive = (value: unknown): boolean =>
   Number(value) >= 0
 
 /**
- * Puts right what would make the library refuse an otherwise good answer: durations that are texts or nonsense, and an ID token,
- * which nobody here asks for or trusts.
+ * Puts right what would make the library refuse an otherwise good answer: durations that are texts or nonsense, and an id token,
+ * which is for display only and is checked when somebody wants to see it.
  */
-function tidy(body: Uint8Array): Uint8Array<ArrayBuffer> {
+function tidy(body: Uint8Array, onIdToken: WireOptions['onIdToken']): Uint8Array<ArrayBuffer> {
   const bytes = body as Uint8Array<ArrayBuffer>
   let answer: unknown
   try {
@@ -79,7 +81,9 @@ function tidy(body: Uint8Array): Uint8Array<ArrayBuffer> {
     return bytes
   }
   if (typeof answer !== 'object' || answer === null || Array.isArray(answer)) return bytes
-  const { expires_in: lifetime, interval, id_token: _identity, ...rest } = answer as Record<string, unknown>
+  const { expires_in: lifetime, interval, id_token: identity, ...rest } = answer as Record<string, unknown>
+  if (typeof identity === 'string' && /^[\w-]{1,8000}\.[\w-]{1,8000}\.[\w-]{0,8000}$/.test(identity))
+    onIdToken?.(identity)
   const isDevice = 'device_code' in rest
   return Buffer.from(
     JSON.stringify({
