@@ -12,7 +12,7 @@ import { SyncError, systemCode } from '../errors.ts'
 import { hostOf, parseBaseUrl, reachOf } from './addresses.ts'
 import { tlsError, wireError } from './failures.ts'
 import { type DialerOptions, parseTransport, type Transport } from './options.ts'
-import { chainPins, checkPin, type ServerPin } from './pins.ts'
+import { chainPins, checkFirstUse, checkPin, type ServerPin } from './pins.ts'
 import { isProxied, type ProxyServer } from './proxy.ts'
 import { traceSocket } from './trace.ts'
 import { openTunnel, proxyFailed } from './tunnel.ts'
@@ -55,13 +55,13 @@ function allowedLookup(allow: NonNullable<Transport['allow']>) {
 
 /** TCP, and TLS where the URL says so; inside `tunnel` when there is one. */
 function createDial(transport: Transport, secureContext: SecureContext, allow: Transport['allow']): Dial {
-  const { connectTimeoutMs, bindAddress, family, pins } = transport
+  const { connectTimeoutMs, bindAddress, family, pins, firstUse } = transport
   const connect = buildConnector({
     timeout: connectTimeoutMs,
     secureContext,
     rejectUnauthorized: true,
     // A resumed session shows no certificate to compare.
-    ...(pins === undefined ? {} : { maxCachedSessions: 0 }),
+    ...(pins === undefined && firstUse === undefined ? {} : { maxCachedSessions: 0 }),
     ...(allow === undefined ? {} : { lookup: allowedLookup(allow) }),
     ...(family === undefined ? {} : { family }),
   })
@@ -162,7 +162,7 @@ async function dialThrough(transport: Transport, proxy: ProxyServer, toProxy: Di
  * allowed at all is the caller's check.
  */
 export function createConnect(transport: Transport): Connect {
-  const { proxy, exceptions, contexts, pins, isOwn, allow, family } = transport
+  const { proxy, exceptions, contexts, pins, firstUse, isOwn, allow, family } = transport
   const toProxy = createDial(transport, contexts.other, undefined)
   const toOwn = createDial(transport, contexts.own, allow)
   const toOther = contexts.own === contexts.other ? toOwn : createDial(transport, contexts.other, allow)
@@ -180,9 +180,10 @@ export function createConnect(transport: Transport): Connect {
     }
     // An alert after the handshake (TLS 1.3: about our certificate) must not be lost in the end of the stream behind it.
     socket.once('error', (error) => socket.destroy(error))
-    if (pins === undefined || !own || url.protocol !== 'https:') return socket
+    if ((pins === undefined && firstUse === undefined) || !own || url.protocol !== 'https:') return socket
     try {
-      checkPin(socket, pins)
+      if (pins !== undefined) checkPin(socket, pins)
+      if (firstUse !== undefined) await checkFirstUse(socket, url.origin, firstUse)
       return socket
     } catch (error) {
       socket.destroy()
@@ -200,7 +201,7 @@ export function createConnect(transport: Transport): Connect {
  */
 export async function readServerPins(url: string, options: DialerOptions = {}): Promise<ServerPin[]> {
   const { origin } = parseBaseUrl(url, { path: true })
-  const { pins: _, ...others } = options
+  const { pins: _, pinStore: _store, backupPins: _backup, ...others } = options
   const transport = parseTransport(others)
   let socket: Socket
   try {

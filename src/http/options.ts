@@ -8,7 +8,7 @@ import { isIP } from 'node:net'
 import { createSecureContext, rootCertificates, type SecureContext, type SecureContextOptions } from 'node:tls'
 import { SyncError, type SyncErrorCode } from '../errors.ts'
 import type { Reach } from './addresses.ts'
-import { isPin } from './pins.ts'
+import { type FirstUse, isPin, memoryPinStore, type PinStore } from './pins.ts'
 import { type Exception, PROXY_FORM, type ProxyServer, parseException, parseProxy, splitExceptions } from './proxy.ts'
 import type { TraceHooks } from './trace.ts'
 
@@ -18,7 +18,7 @@ export type ClientCertificate =
   /** PKCS#12: bytes, or their base64. */
   | { readonly pfx: Uint8Array | string; readonly passphrase?: string }
 
-/** How connections are made. All values but `allow` and `trace` are plain, so that a file can hold them. */
+/** How connections are made. All values but `allow`, `trace` and `pinStore` are plain, so that a file can hold them. */
 export interface DialerOptions {
   /** Connections per origin. Default 16. */
   readonly connections?: number
@@ -68,8 +68,15 @@ export interface DialerOptions {
   /** PEM of additional certificate authorities, one or more in each. */
   readonly ca?: readonly string[]
   readonly clientCertificate?: ClientCertificate
-  /** Two or more `sha256/BASE64` of public keys; the server's own certificate must have one of them. */
-  readonly pins?: readonly string[]
+  /**
+   * Two or more `sha256/BASE64` of public keys; the server's own certificate must have one of them. Or `first-use`: the key that is
+   * seen first is kept in `pinStore`, and must stay.
+   */
+  readonly pins?: readonly string[] | 'first-use'
+  /** For `first-use`. Default: in memory. */
+  readonly pinStore?: PinStore
+  /** For `first-use`: keys that may follow the one that was seen first. */
+  readonly backupPins?: readonly string[]
   /** Default TLSv1.2. */
   readonly minTls?: 'TLSv1.2' | 'TLSv1.3'
   /** Local address to connect from. */
@@ -107,6 +114,7 @@ export interface Transport {
   /** With the client certificate, and without. */
   readonly contexts: { readonly own: SecureContext; readonly other: SecureContext }
   readonly pins: ReadonlySet<string> | undefined
+  readonly firstUse: FirstUse | undefined
   readonly bindAddress: string | undefined
   readonly family: 4 | 6 | undefined
   readonly headers: Readonly<Record<string, string>>
@@ -144,7 +152,7 @@ function checkNumbers(options: DialerOptions, report: Report): void {
 }
 
 /** A list of texts, or nothing when it is something else, which is reported. */
-function listOf(name: 'ca' | 'noProxy' | 'pins' | 'ownOrigins', options: DialerOptions, report: Report) {
+function listOf(name: 'ca' | 'noProxy' | 'pins' | 'backupPins' | 'ownOrigins', options: DialerOptions, report: Report) {
   const value: unknown = options[name]
   if (value === undefined) return undefined
   if (Array.isArray(value) && value.every((entry) => typeof entry === 'string')) return value as string[]
@@ -178,7 +186,21 @@ function readExceptions(options: DialerOptions, report: Report): Exception[] {
   })
 }
 
+function readFirstUse(options: DialerOptions, report: Report): FirstUse | undefined {
+  const { pins, pinStore, backupPins } = options
+  if (pins !== 'first-use') {
+    if (pinStore !== undefined || backupPins !== undefined) {
+      report('PINS_INVALID', 'pinStore and backupPins need pins: first-use')
+    }
+    return undefined
+  }
+  const backup = listOf('backupPins', options, report) ?? []
+  if (!backup.every(isPin)) report('PINS_INVALID', 'backupPins must look like sha256/BASE64, with 32 bytes in base64')
+  return { store: pinStore ?? memoryPinStore(), backup: new Set(backup) }
+}
+
 function readPins(options: DialerOptions, report: Report): Set<string> | undefined {
+  if (options.pins === 'first-use') return undefined
   const pins = listOf('pins', options, report)
   if (pins === undefined) return undefined
   if (!pins.every(isPin)) report('PINS_INVALID', 'pins must look like sha256/BASE64, with 32 bytes in base64')
@@ -348,6 +370,7 @@ export function parseTransport(options: DialerOptions): Transport {
     proxyResolves: options.proxyResolves ?? false,
     contexts: readContexts(options, report),
     pins: readPins(options, report),
+    firstUse: readFirstUse(options, report),
     bindAddress,
     // A local address can reach its own family only, so the lookup must not offer the other.
     family: options.family ?? (bindAddress === undefined ? undefined : isIP(bindAddress) === 6 ? 6 : 4),

@@ -33,6 +33,54 @@ export function checkPin(socket: unknown, pins: ReadonlySet<string>): void {
   })
 }
 
+/** Where keys are kept that were seen first. */
+export interface PinStore {
+  load(origin: string): Promise<string | undefined>
+  /** Keeps `pin`, unless what is there is not `previous` any more. */
+  save(origin: string, pin: string, previous: string | undefined): Promise<void>
+}
+
+/** For as long as the program runs. */
+export function memoryPinStore(): PinStore {
+  const pins = new Map<string, string>()
+  return {
+    load: async (origin) => pins.get(origin),
+    save: async (origin, pin, previous) => {
+      if (pins.get(origin) === previous) pins.set(origin, pin)
+    },
+  }
+}
+
+/** Trust on first use. */
+export interface FirstUse {
+  readonly store: PinStore
+  /** Keys that may take the place of the one that was seen. */
+  readonly backup: ReadonlySet<string>
+}
+
+/**
+ * Compares the key that the server has just proven with the one seen before, or keeps it. A key that has changed is refused unless
+ * it is a backup pin, which then takes its place.
+ *
+ * @throws {SyncError} `PIN_MISMATCH`, and what the store throws.
+ */
+export async function checkFirstUse(socket: unknown, origin: string, { store, backup }: FirstUse): Promise<void> {
+  const certificate = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined
+  const known = await store.load(origin)
+  if (certificate !== undefined) {
+    const pin = pinOf(certificate)
+    if (pin === known) return
+    if (known === undefined || backup.has(pin)) {
+      await store.save(origin, pin, known)
+      // What another process has kept meanwhile counts.
+      if ((await store.load(origin)) === pin) return
+    }
+  }
+  throw new SyncError('tls', 'PIN_MISMATCH', 'The server has another key than the one that was seen first', {
+    hint: 'Somebody may be in between. If the server has a new key, compare it with its operator, then forget the old one.',
+  })
+}
+
 /** A certificate that a server presented. All texts but `pin` are its own: show them through a filter. */
 export interface ServerPin {
   readonly pin: string

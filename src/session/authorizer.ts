@@ -11,6 +11,12 @@ import type { SyncError, SyncErrorCode } from '../errors.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 import type { Identity } from './identity.ts'
 
+/** What a client calls itself, for servers that want to know. */
+export interface ClientName {
+  readonly appVersion?: string
+  readonly userAgent?: string
+}
+
 /** What a login yields. */
 export interface Grant {
   /** Version of this record. */
@@ -53,6 +59,10 @@ export interface Authorizer {
    * locked or is spent when it is sent too often, so that after a refusal only `login()` tries again; `again`: after a minute.
    */
   readonly unattended?: 'again' | 'once'
+  /** What it sends as its name besides; goes into dumps. */
+  clientName?(): ClientName
+  /** Takes over the name of a dump, as far as none was chosen here. */
+  adoptName?(name: ClientName): void
   /** Obtains a first grant; may ask the user through `context.ui`. */
   authorize(context: AuthContext): Promise<Grant>
   /** Extends a grant without the user. Absent or refused (`GRANT_REFUSED`): somebody has to log in again. */

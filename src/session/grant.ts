@@ -4,6 +4,7 @@
  */
 import { SyncError } from '../errors.ts'
 import type { Grant } from './authorizer.ts'
+import { type DumpedCookies, readCookies } from './cookies.ts'
 
 /** A login as plain JSON, tokens included: keep it like a password. */
 export interface SessionDump {
@@ -12,7 +13,13 @@ export interface SessionDump {
   readonly origin: string
   /** Name of the authorizer that made it. */
   readonly method: string
-  readonly grant: Grant
+  /** Absent: nobody was logged in. */
+  readonly grant?: Grant
+  /** What the client called itself, where the server wants that to stay the same. */
+  readonly appVersion?: string
+  readonly userAgent?: string
+  /** Where the session keeps them. */
+  readonly cookies?: DumpedCookies
 }
 
 type Fields = Record<string, unknown>
@@ -53,6 +60,9 @@ export function parseGrant(text: string): Grant | undefined {
   }
 }
 
+/** What goes into a header. */
+const CLIENT_NAME = /^[\x20-\x7e]{1,256}$/
+
 const invalid = (message: string, cause?: unknown) =>
   new SyncError('usage', 'SESSION_INVALID', message, {
     hint: 'It must come unchanged from an export of this program, of a version not newer than this one.',
@@ -76,10 +86,24 @@ export function parseDump(dump: unknown): SessionDump {
   }
   if (!isFields(value) || value.type !== 'sealsync-session') throw invalid('This is not an exported session')
   if (value.v !== 1) throw invalid('The exported session has a version that is not known here')
-  const { origin, method } = value
-  const grant = readGrant(value.grant)
-  if (grant === undefined || !isText(origin) || !URL.canParse(origin) || !isText(method)) {
+  const { origin, method, appVersion, userAgent } = value
+  const grant = value.grant === undefined ? undefined : readGrant(value.grant)
+  const isBroken = value.grant !== undefined && grant === undefined
+  const cookies = readCookies(value.cookies)
+  if (isBroken || !isText(origin) || !URL.canParse(origin) || !isText(method)) {
     throw invalid('The exported session is damaged')
   }
-  return { type: 'sealsync-session', v: 1, origin, method, grant }
+  if (![appVersion, userAgent].every((name) => name === undefined || (isText(name) && CLIENT_NAME.test(name)))) {
+    throw invalid('The exported session is damaged')
+  }
+  return {
+    type: 'sealsync-session',
+    v: 1,
+    origin,
+    method,
+    ...(grant === undefined ? {} : { grant }),
+    ...(isText(appVersion) ? { appVersion } : {}),
+    ...(isText(userAgent) ? { userAgent } : {}),
+    ...(cookies === undefined ? {} : { cookies }),
+  }
 }

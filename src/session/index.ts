@@ -15,7 +15,7 @@ export type {
   TraceHooks,
 } from '../http/trace.ts'
 export type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
-export type { AuthContext, Authorizer, Grant, Verdict } from './authorizer.ts'
+export type { AuthContext, Authorizer, ClientName, Grant, Verdict } from './authorizer.ts'
 export { type ApiKey, withApiKey } from './authorizers/api-key.ts'
 export { type AuthorizationCodeOptions, authorizationCodeAuthorizer } from './authorizers/authorization-code.ts'
 export { type ClientCredentialsOptions, clientCredentialsAuthorizer } from './authorizers/client-credentials.ts'
@@ -54,6 +54,7 @@ export {
   type TokenClientOptions,
 } from './authorizers/token.ts'
 export type { CodeKind, Factor } from './cognito-answers.ts'
+export type { DumpedCookies } from './cookies.ts'
 export type { SessionDump } from './grant.ts'
 export {
   encryptedFileGrantStore,
@@ -80,7 +81,10 @@ export {
   type SigningKey,
   type SigningKeySource,
 } from './oauth.ts'
+export { oneTimeCode, oneTimeCodes } from './one-time-code.ts'
 export {
+  memoryPinStore,
+  type PinStore,
   proxyFromEnvironment,
   type RetryEvent,
   readServerPins,
@@ -91,6 +95,7 @@ export {
 } from './open.ts'
 export { loadOvhConfig, type OvhOAuth2Config, type OvhSignatureConfig, type OvhSources } from './ovh-config.ts'
 export type { PinnedKey } from './pgp-signed-message.ts'
+export { filePinStore } from './pin-store.ts'
 export { importProtonSession } from './proton-answers.ts'
 export type { CallOptions, Requests } from './requests.ts'
 export type { SessionCheck } from './session.ts'

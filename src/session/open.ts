@@ -15,6 +15,7 @@ import { allHooks, type TraceHooks, tell, withTrace } from '../http/trace.ts'
 import type { Send } from '../http/types.ts'
 import { createDialer, type DialerOptions } from '../http/undici.ts'
 import type { Authorizer } from './authorizer.ts'
+import { createCookies, type DumpedCookies } from './cookies.ts'
 import { parseDump, type SessionDump } from './grant.ts'
 import { type GrantStore, memoryGrantStore } from './grant-store.ts'
 import { createLog, type Logger, logHooks } from './log.ts'
@@ -22,7 +23,7 @@ import { createRequests, type Requests } from './requests.ts'
 import { createGrantSession, type GrantSession } from './session.ts'
 
 export { readServerPins } from '../http/connect.ts'
-export type { ServerPin } from '../http/pins.ts'
+export { memoryPinStore, type PinStore, type ServerPin } from '../http/pins.ts'
 export { proxyFromEnvironment } from '../http/proxy.ts'
 export { createDialer, type DialerOptions as TransportOptions } from '../http/undici.ts'
 
@@ -53,6 +54,8 @@ export interface SessionSettings {
   readonly onWarning?: (message: string, code?: SyncErrorCode) => void
   /** Sends in place of a dialer of its own; `transport` has no place beside it. */
   readonly send?: Send
+  /** Keep cookies of the session's own server, and put them into dumps. Default false. */
+  readonly cookies?: boolean
   /** Told what happens; secrets are cut out before. */
   readonly logger?: Logger
   /** Told of requests, answers, connections and TLS, by an allow-list. */
@@ -104,6 +107,15 @@ function checkDuration(name: string, ms: number | undefined): void {
  * @throws {SyncError} `URL_INVALID`, `URL_INSECURE`, `TLS_DISABLED`.
  */
 function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettings = {}): Session {
+  return open(baseUrl, authorizer, settings)
+}
+
+function open(
+  baseUrl: string,
+  authorizer: Authorizer,
+  settings: SessionSettings,
+  keptCookies?: DumpedCookies,
+): Session {
   if (process.env.NODE_TLS_REJECT_UNAUTHORIZED === '0') {
     throw new SyncError('tls', 'TLS_DISABLED', 'NODE_TLS_REJECT_UNAUTHORIZED=0 would switch certificate checks off', {
       hint: 'Unset it; name a private authority with --ca-file.',
@@ -121,7 +133,9 @@ function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettin
     settings.send === undefined
       ? createDialer({ ownOrigins: [origin], ...settings.transport, trace: hooks })
       : { send: settings.send, close: async () => {} }
-  const send = withTrace(dialer.send, hooks, () => clock.monotonic())
+  const traced = withTrace(dialer.send, hooks, () => clock.monotonic())
+  const cookies = settings.cookies === true ? createCookies(origin, keptCookies) : undefined
+  const send = cookies?.wrap(traced) ?? traced
   const inFlight = createInFlight()
   const { ui, probe, onWarning, onRetry, onWaiting, retryForMs, autoLogin = true } = settings
   const random = settings.random ?? systemRandom
@@ -169,6 +183,14 @@ function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettin
     baseUrl: href,
     fetch: createFetch(stamped),
     dispatcher: () => createDispatcher(stamped),
+    async dump() {
+      const { userAgent } = settings.transport ?? {}
+      return {
+        ...(userAgent === undefined ? {} : { userAgent }),
+        ...(await grants.dump()),
+        ...(cookies === undefined ? {} : { cookies: await cookies.dump() }),
+      }
+    },
     inFlight: inFlight.count,
     idle: inFlight.idle,
     close: () => dialer.close(),
@@ -176,7 +198,7 @@ function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettin
 }
 
 /**
- * Opens a session with a login that was dumped elsewhere, and stores it.
+ * Opens a session with a login that was dumped elsewhere, and stores it; a dump without a login leaves the store as it is.
  *
  * @param dump - What `dump()` returned, or its JSON.
  * @param authorizer - Of the kind that made it.
@@ -187,17 +209,25 @@ async function load(
   dump: SessionDump | string,
   baseUrl: string,
   authorizer: Authorizer,
-  settings?: SessionSettings,
+  settings: SessionSettings = {},
 ): Promise<Session> {
-  const { origin, method, grant } = parseDump(dump)
+  const { origin, method, grant, appVersion, userAgent, cookies } = parseDump(dump)
   if (new URL(origin).origin !== parseBaseUrl(baseUrl, { path: true }).origin) {
     throw new SyncError('usage', 'SESSION_OTHER_SERVER', 'The exported session belongs to another server')
   }
   if (method !== authorizer.name) {
     throw new SyncError('usage', 'SESSION_OTHER_METHOD', 'The exported session was made by another way to log in')
   }
-  const session = create(baseUrl, authorizer, settings)
-  await session.adopt(grant)
+  authorizer.adoptName?.({
+    ...(appVersion === undefined ? {} : { appVersion }),
+    ...(userAgent === undefined ? {} : { userAgent }),
+  })
+  const named =
+    userAgent === undefined || settings.send !== undefined
+      ? settings
+      : { ...settings, transport: { userAgent, ...settings.transport } }
+  const session = open(baseUrl, authorizer, named, cookies)
+  if (grant !== undefined) await session.adopt(grant)
   return session
 }
 

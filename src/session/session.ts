@@ -102,8 +102,7 @@ export interface GrantSession {
   check(options?: { readonly online?: boolean; readonly signal?: AbortSignal }): Promise<SessionCheck>
   /**
    * The login as plain JSON, for another machine. Tokens that rotate are for one owner: forget them here, or there.
-   *
-   * @throws {SyncError} `LOGIN_NEEDED` when there is none.
+   * Without a login it is that of a session that has to log in.
    */
   dump(): Promise<SessionDump>
 }
@@ -382,8 +381,14 @@ export function createGrantSession(options: SessionOptions): GrantSession {
     },
     async dump() {
       const grant = await store.load()
-      if (grant === undefined) throw loginNeeded('Not logged in')
-      return { type: 'sealsync-session', v: 1, origin, method: authorizer.name, grant }
+      return {
+        type: 'sealsync-session',
+        v: 1,
+        origin,
+        method: authorizer.name,
+        ...(grant === undefined ? {} : { grant }),
+        ...authorizer.clientName?.(),
+      }
     },
   }
 }

@@ -297,9 +297,12 @@ describe('moving a login', () => {
     expectNoSecret(error, CANARY)
   })
 
-  test('without a login there is nothing to dump', async () => {
+  test('without a login the dump is that of a session that has to log in', async () => {
     const session = Session.create('http://127.0.0.1:1', bearer)
-    expect(await errorOf(session.dump())).toMatchObject({ class: 'auth', code: 'LOGIN_NEEDED' })
+    const dump = await session.dump()
+    expect(dump).toEqual({ type: 'sealsync-session', v: 1, origin: 'http://127.0.0.1:1', method: 'test' })
+    const moved = await Session.load(JSON.stringify(dump), 'http://127.0.0.1:1', bearer)
+    expect(await moved.check()).toEqual({ valid: false, reason: 'missing' })
     expect(await errorOf(session.adopt({ v: 1, accessToken: 'a\nb' }))).toMatchObject({ code: 'GRANT_INVALID' })
   })
 })

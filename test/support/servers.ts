@@ -29,6 +29,8 @@ export interface Seen {
 }
 
 export interface TestServer {
+  /** Of a TLS server: another certificate, for connections from now on. */
+  setKey(tls: { cert: string; key: string }): void
   readonly origin: string
   readonly port: number
   /** Requests received, in order; complete ones only. */
@@ -64,6 +66,7 @@ export async function httpServer(answer: Answer, tls?: { cert: string; key: stri
     port,
     seen,
     connections: () => connections,
+    setKey: (next) => 'setSecureContext' in server && server.setSecureContext(next),
   }
 }
 
@@ -75,7 +78,7 @@ export async function rawServer(talk: (socket: Socket, first: string) => unknown
     socket.once('data', (data) => talk(socket, data.toString('latin1')))
   })
   const port = await open(server)
-  return { origin: `http://127.0.0.1:${port}`, port, seen: [], connections: () => connections }
+  return { origin: `http://127.0.0.1:${port}`, port, seen: [], connections: () => connections, setKey: () => {} }
 }
 
 export const json = (response: ServerResponse, body: unknown, status = 200, headers: Record<string, string> = {}) =>

@@ -98,13 +98,18 @@ async function writeExport(file: string, text: string): Promise<void> {
   await writePrivateFile(path, text)
 }
 
+const notLoggedIn = (message = 'Not logged in') =>
+  new SyncError('auth', 'LOGIN_NEEDED', message, { hint: 'Log in first: sync login URL' })
+
 export async function exportSession(context: Context, file: string): Promise<void> {
   const keep = context.options.keep === true
   const { client, profile, store } = await connect(context)
   try {
     // Under the lock: no process may renew between the copy and the end of the original.
     await store.exclusive(async () => {
-      const dump: Export = { ...(await client.session.dump()), profile }
+      const dumped = await client.session.dump()
+      if (dumped.grant === undefined) throw notLoggedIn()
+      const dump: Export = { ...dumped, profile }
       await writeExport(file, `${jsonLine(dump).trimEnd()}\n`)
       if (keep) return
       await store.clear()
@@ -155,6 +160,8 @@ export async function importSession(context: Context, file: string): Promise<voi
   const { settings, output, profileName } = context
   const text = await readExport(file)
   const dump = parseDump(text)
+  const { grant } = dump
+  if (grant === undefined) throw notLoggedIn('The export holds no login')
   const exported = (JSON.parse(text) as Export).profile
   const profile: Profile = parseProfile(JSON.stringify(exported ?? null), 'in the export')
   if (new URL(profile.server).origin !== dump.origin) {
@@ -167,7 +174,7 @@ export async function importSession(context: Context, file: string): Promise<voi
   }
   const kind = settings.text('session-store') as Profile['store'] | undefined
   const { store, kind: chosen } = await openStore(profile, settings, kind)
-  await store.exclusive(() => store.save(dump.grant))
+  await store.exclusive(() => store.save(grant))
   await saveProfile(profileName, { ...withoutPrograms(profile, output), store: chosen })
   if (chosen === 'file')
     output.warn(

@@ -33,7 +33,18 @@ export function withApiKey(authorizer: Authorizer, { header, value }: ApiKey): A
     if (authorizer.sign !== undefined) return authorizer.sign(request, grant, context)
     return { ...request, headers: { ...request.headers, authorization: `Bearer ${grant.accessToken}` } }
   }
-  const { renew, needsRefreshToken = false, revoke, judge, check, identify, clientId, unattended } = authorizer
+  const {
+    renew,
+    needsRefreshToken = false,
+    revoke,
+    judge,
+    check,
+    identify,
+    clientName,
+    adoptName,
+    clientId,
+    unattended,
+  } = authorizer
   return {
     name: authorizer.name,
     needsRefreshToken,
@@ -44,6 +55,8 @@ export function withApiKey(authorizer: Authorizer, { header, value }: ApiKey): A
     ...(revoke && { revoke: revoke.bind(authorizer) }),
     ...(judge && { judge: judge.bind(authorizer) }),
     ...(check && { check: check.bind(authorizer) }),
+    ...(clientName && { clientName: clientName.bind(authorizer) }),
+    ...(adoptName && { adoptName: adoptName.bind(authorizer) }),
     ...(identify && { identify: identify.bind(authorizer) }),
     async sign(request, grant, context) {
       // Before the stamp, which may be a signature over the headers.

@@ -157,10 +157,11 @@ export function protonSrpAuthorizer(baseUrl: string, options: ProtonSrpOptions):
   const routes = `${base}${options.authPath ?? '/auth'}`
   const modulusKey = options.modulusKey ?? PROTON_MODULUS_KEY
   let human = options.humanVerification
+  let { appVersion, userAgent } = options
 
   const headersOf = (grant: Grant | undefined): Record<string, string> => ({
-    'x-pm-appversion': options.appVersion ?? 'Other',
-    'user-agent': options.userAgent ?? `sealsync/${VERSION} (${type()})`,
+    'x-pm-appversion': appVersion ?? 'Other',
+    'user-agent': userAgent ?? `sealsync/${VERSION} (${type()})`,
     ...(options.apiVersion === undefined ? {} : { 'x-pm-apiversion': options.apiVersion }),
     ...(options.accept === undefined ? {} : { accept: options.accept }),
     ...(human === undefined
@@ -248,6 +249,14 @@ export function protonSrpAuthorizer(baseUrl: string, options: ProtonSrpOptions):
   return {
     name: 'proton-srp',
     unattended: 'once',
+    clientName: () => ({
+      ...(appVersion === undefined ? {} : { appVersion }),
+      ...(userAgent === undefined ? {} : { userAgent }),
+    }),
+    adoptName(name) {
+      appVersion ??= name.appVersion
+      userAgent ??= name.userAgent
+    },
     needsRefreshToken: true,
     async authorize(context) {
       const password = await options.password()
