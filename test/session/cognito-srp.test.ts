@@ -367,7 +367,7 @@ describe('through a session', () => {
       json(response, { name }, alive ? 200 : 401)
     })
     const store = memoryGrantStore()
-    const session = Session.create(api.origin, way(pool, options), { store, clock: fakeClock() })
+    const session = Session.create(api.origin, way(pool, options), { store, clock: fakeClock(), autoLogin: false })
     onTestFinished(() => session.close())
     return { pool, api, store, session }
   }
