@@ -1,0 +1,84 @@
+/** What there is state of: pairs of places, each with a directory of its own. @module */
+import { createHash } from 'node:crypto'
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { localError, systemCode, toSyncError } from '../../errors.ts'
+import { readPrivateFile, writePrivateFile } from '../../local/atomic-file.ts'
+
+/** What the state is about. */
+export interface Pair {
+  readonly account: string
+  /** Absolute path. */
+  readonly local: string
+  /** As people write it: `/room/folder`. */
+  readonly remote: string
+  /** Of uploads and downloads, which remember no places. Local and remote are their sources, joined, and their target. */
+  readonly transfer?: { readonly direction: 'upload' | 'download'; readonly sources: readonly string[] }
+}
+
+/** Directory of the state of one pair. */
+export function stateDirectory(directory: string, pair: Pair): string {
+  const id = createHash('sha256').update(partsOf(pair).join('\0')).digest('hex')
+  return `${directory}/${id.slice(0, 32)}`
+}
+
+/** What makes a pair another one, as one text. */
+export const scopeOf = (pair: Pair): string => JSON.stringify(partsOf(pair))
+
+const partsOf = ({ account, local, remote, transfer }: Pair): string[] =>
+  transfer === undefined ? [account, local, remote] : [account, transfer.direction, local, remote, ...transfer.sources]
+
+/** Says what a directory of state is about. */
+const PAIR_FILE = 'pair.json'
+
+/** Writes down what a directory of state is about, unless that is there. */
+export async function writePair(directory: string, pair: Pair): Promise<void> {
+  const name = join(directory, PAIR_FILE)
+  if (!existsSync(name)) await writePrivateFile(name, `${JSON.stringify(pair)}\n`)
+}
+
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory).sort()
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return []
+    throw localError(error, `look at ${directory}`)
+  }
+}
+
+/**
+ * All pairs that there is state of, for one account.
+ *
+ * @throws {SyncError} class `local_io`.
+ */
+export async function listPairs(directory: string, account: string): Promise<Pair[]> {
+  const pairs: Pair[] = []
+  for (const name of namesIn(directory)) {
+    const pair = await readPair(join(directory, name))
+    if (pair?.account === account) pairs.push(pair)
+  }
+  return pairs
+}
+
+/** What a directory of state is about; `undefined` for other directories. */
+export async function readPair(directory: string): Promise<Pair | undefined> {
+  const content = await readPrivateFile(join(directory, PAIR_FILE)).catch((error) => {
+    // No pair, rather than one that the disk does not give.
+    if (toSyncError(error).class !== 'local_io' || toSyncError(error).code === 'LOCAL_ENOTDIR') return undefined
+    throw error
+  })
+  if (content === undefined) return undefined
+  try {
+    const { account, local, remote, transfer } = JSON.parse(Buffer.from(content).toString('utf8'))
+    if (typeof account !== 'string' || typeof local !== 'string' || typeof remote !== 'string') return undefined
+    return { account, local, remote, ...(isTransfer(transfer) ? { transfer } : {}) }
+  } catch {
+    return undefined // not one of ours, or damaged: its logs say what they are about by themselves
+  }
+}
+
+const isTransfer = (value: unknown): value is NonNullable<Pair['transfer']> => {
+  const { direction, sources } = (value ?? {}) as Partial<NonNullable<Pair['transfer']>>
+  const isKnown = direction === 'upload' || direction === 'download'
+  return isKnown && Array.isArray(sources) && sources.every((one) => typeof one === 'string')
+}
