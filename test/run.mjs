@@ -44,6 +44,7 @@ const { status } = spawnSync(
     env: {
       ...process.env,
       TEST_MAIN: join(ROOT, 'dist/bin/main.js'),
+      SEALSYNC_TEST_SHARED: '1',
       ...(full ? { SEALSYNC_FULL: '1', SEALSYNC_SEED: seed } : {}),
     },
   },

@@ -42,6 +42,10 @@ export class LongestFirst extends BaseSequencer {
       const at = LONG.findIndex((name) => moduleId.endsWith(name))
       return at === -1 ? LONG.length : at
     }
-    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b))
+    // A process goes on with the next file only when that one is of its own project, so projects are not mixed.
+    const group = ({ project: { config, name } }: TestSpecification) => (config.isolate ? '' : name)
+    return (await super.sort(files)).sort(
+      (a, b) => Number(group(a) > group(b)) - Number(group(a) < group(b)) || rank(a) - rank(b),
+    )
   }
 }

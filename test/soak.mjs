@@ -84,12 +84,17 @@ async function runOnce(seed) {
     'run',
     '--config',
     'test/vitest.config.ts',
-    ...(values.project === 'all' ? [] : ['--project', values.project]),
+    ...(values.project === 'all' ? [] : ['--project', `${values.project}*`]),
     '--reporter=json',
     `--outputFile=${report}`,
     ...files,
   ])
-  const env = { ...process.env, TEST_MAIN: join(ROOT, 'dist/bin/main.js'), SEALSYNC_SEED: seed }
+  const env = {
+    ...process.env,
+    TEST_MAIN: join(ROOT, 'dist/bin/main.js'),
+    SEALSYNC_TEST_SHARED: '1',
+    SEALSYNC_SEED: seed,
+  }
   const child = spawn(program, args, { cwd: ROOT, env, stdio: ['ignore', 'ignore', 'pipe'] })
   let stderr = ''
   child.stderr.setEncoding('utf8').on('data', (text) => {

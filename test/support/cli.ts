@@ -19,7 +19,6 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import type { UserKeyPair } from '../../crypto/index.ts'
 import { lockWith } from '../../crypto/key-pair.ts'
 import { createKeyPair, getAccount } from '../../src/api/account.ts'
@@ -30,10 +29,9 @@ import { addUser, type RunningServer, type ServerOptions, startServer } from '..
 import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
 import { unlockFixture } from '../crypto/support.ts'
-import { createWarmCli } from './warm-cli.ts'
+import { createWarmCli, MAIN } from './warm-cli.ts'
 
-/** The command line as it is installed, or (where a test file is run by itself) as it was compiled last. */
-export const MAIN = process.env.TEST_MAIN ?? fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url))
+export { MAIN } from './warm-cli.ts'
 
 export const KEY_PASSWORD = 'encryption pässword'
 export const accountPassword = (name: string) => `account password of ${name}`

@@ -1,22 +1,31 @@
 /**
  * A process that runs one command of the command line after another, each as it comes by message: { args, env, plan } with the lines of a
- * plan for shim.c (or none), and answers with { code, stdout, stderr }; without a command it only answers. What nobody catches is the last answer. See warm-cli.ts.
+ * plan for shim.c (or none), and answers with { code, stdout, stderr }; without a command it only answers. What nobody catches is the
+ * last answer. See warm-cli.ts.
  */
 import { closeSync, openSync } from 'node:fs'
+import { pathToFileURL } from 'node:url'
 import { setFlagsFromString } from 'node:v8'
-import { endOutput } from '../../dist/src/cli/output.js'
-import { runProgram } from '../../dist/src/cli/program.js'
+
+/** The entry of the command line. Each command evaluates it once more; what it imports stays. */
+const main = pathToFileURL(process.argv[2]).href
+let count = 0
 
 setFlagsFromString('--liftoff-only')
 process.setMaxListeners(0)
 
 const said = { stdout: '', stderr: '' }
-for (const name of ['stdout', 'stderr']) {
-  process[name].write = (chunk, ...more) => {
-    said[name] += typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString()
-    const done = more.at(-1)
-    if (typeof done === 'function') process.nextTick(done)
-    return true
+/** Before each command, because each puts itself in between. */
+function listen() {
+  for (const name of ['stdout', 'stderr']) {
+    said[name] = ''
+    process[name].removeAllListeners('error')
+    process[name].write = (chunk, ...more) => {
+      said[name] += typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString()
+      const done = more.at(-1)
+      if (typeof done === 'function') process.nextTick(done)
+      return true
+    }
   }
 }
 
@@ -39,11 +48,14 @@ process.on('uncaughtException', (error) => {
 
 process.on('message', async ({ args, env, plan }) => {
   if (args === undefined) return process.send({ code: 0, stdout: '', stderr: '' })
-  Object.assign(said, { stdout: '', stderr: '' })
+  listen()
   for (const name of Object.keys(process.env)) delete process.env[name]
   Object.assign(process.env, env)
   if (plan !== undefined) tellShim(plan)
-  const code = await endOutput(await runProgram([process.execPath, 'sync', ...args]))
+  process.argv.splice(1, process.argv.length, 'sync', ...args)
+  await import(`${main}?${++count}`)
+  const code = process.exitCode
+  process.exitCode = undefined
   tellShim()
   process.send({ ...said, code })
 })

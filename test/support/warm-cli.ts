@@ -10,6 +10,9 @@ import { fileURLToPath } from 'node:url'
 import type { CliResult } from './cli.ts'
 import { type ShimPlan, shimEnv, shimLines } from './shim.ts'
 
+/** The command line as it is installed, or (where a test file is run by itself) as it was compiled last. */
+export const MAIN = process.env.TEST_MAIN ?? fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url))
+
 const CHILD = fileURLToPath(new URL('warm-cli-child.mjs', import.meta.url))
 
 export interface WarmRun extends CliResult {
@@ -67,7 +70,7 @@ export function createWarmCli(): WarmCli {
       if (code === 0 && isThere(free)) return free
     }
     const env = { PATH: process.env.PATH ?? '', ...(kind === 'shimmed' ? shimEnv({ kinds: [], roots: [] }) : {}) }
-    const child = fork(CHILD, { env, execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+    const child = fork(CHILD, [MAIN], { env, execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
     all.add(child)
     child.once('exit', () => all.delete(child))
     // Nobody has to close it: it ends when this process does.
