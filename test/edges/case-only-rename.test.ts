@@ -83,7 +83,7 @@ describe.skipIf(noFolding)(`at the command line${noFolding}`, () => {
         `edited here: ${direction}`,
       )
     }
-  }, 300_000)
+  })
 })
 
 interface Thing {

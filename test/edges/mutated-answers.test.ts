@@ -319,6 +319,6 @@ describe.each([
       expect(refused).toBeGreaterThan(0)
       if (FULL) console.info(`mutated answers, ${name}: ${count}, ${read} read, ${refused} refused`)
     },
-    FULL ? 900_000 : 120_000,
+    FULL ? 900_000 : undefined,
   )
 })
