@@ -5,7 +5,13 @@
  */
 import { SyncError } from '../crypto/errors.ts'
 
-export { type ErrorClass, type ServerAnswer, SyncError, type SyncErrorCode, type SyncErrorOptions } from '../crypto/errors.ts'
+export {
+  type ErrorClass,
+  type ServerAnswer,
+  SyncError,
+  type SyncErrorCode,
+  type SyncErrorOptions,
+} from '../crypto/errors.ts'
 
 const LOCAL_HINTS: Readonly<Record<string, string>> = Object.freeze({
   ENOENT: 'It does not exist (any more).',

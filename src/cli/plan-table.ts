@@ -29,6 +29,8 @@ const ARROWS: Readonly<Record<PlanFile['direction'], string>> = {
   both: '↔',
   upload: '→',
   download: '←',
+  backup: '→',
+  restore: '←',
 }
 
 export interface Planned {
@@ -41,6 +43,8 @@ export interface Planned {
   readonly kept: number
   readonly failed: readonly EntryFailure[]
   readonly pending?: readonly Pending[] | undefined
+  /** More, for programs. */
+  readonly fields?: object | undefined
 }
 
 /**
@@ -50,7 +54,7 @@ export interface Planned {
  * @returns the exit code: 11 where something is to be done and `--detailed-exitcode` asks for that.
  */
 export function printPlan({ output, options }: Context, planned: Planned, code: number): number {
-  const { direction, local, remote, steps, kept, failed, pending } = planned
+  const { direction, local, remote, steps, kept, failed, pending, fields: more } = planned
   const isDifferent = code === EXIT.done && options.detailedExitcode === true && steps.length > 0
   const exitCode = isDifferent ? EXIT.differences : code
   const bytes = steps.reduce((sum, line) => sum + line.bytes, 0)
@@ -75,6 +79,7 @@ export function printPlan({ output, options }: Context, planned: Planned, code: 
       bytes,
       kept,
       ...summaryFields({ failed, ...(pending && { pending }) }),
+      ...more,
     }
     output.result('', { type: 'summary', exitCode, ...fields })
   } else {

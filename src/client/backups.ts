@@ -5,7 +5,7 @@
  */
 import { type DrillOptions, type DrillReport, drillBackup } from '../sync/backup/drill.ts'
 import type { BackupEntry } from '../sync/backup/manifest.ts'
-import { type PruneOptions, type PruneSummary, pruneBackup } from '../sync/backup/prune.ts'
+import { type PruneOptions, type PruneSummary, pruneBackup, tellFuture } from '../sync/backup/prune.ts'
 import {
   entriesBelow,
   listRuns,
@@ -17,8 +17,7 @@ import {
 import { type BackupOptions, type BackupSummary, runBackup } from '../sync/backup/run.ts'
 import type { Runs } from '../sync/backup/runs.ts'
 import type { BackupSet, Retention, RunNote, SetPlace } from '../sync/backup/set.ts'
-import type { StatePlace } from '../sync/backup/state.ts'
-import type { RunSummary } from '../sync/outcome.ts'
+import type { StatePlace } from '../sync/run.ts'
 import type { Abortable, ClientContext } from './context.ts'
 
 /** A set; all but name, target and sources may be left out. */
@@ -38,6 +37,7 @@ export interface ShowOptions extends Abortable {
 
 export interface ShownRun {
   readonly note: RunNote
+  /** With absolute paths. */
   readonly entries: readonly BackupEntry[]
   /** Absolute paths of what is not in it though it should be. */
   readonly failed: readonly { readonly path: string; readonly code: string }[]
@@ -47,30 +47,43 @@ export interface ShownRun {
 
 const fullSet = (set: BackupSetOptions): BackupSet => ({ exclude: [], oneFileSystem: false, keep: {}, ...set })
 
+type Without<T> = Omit<T, 'state'>
+
+/** Also a client without a directory that lasts keeps something, as long as it lives. */
 async function stateOf({ home }: ClientContext, signal: AbortSignal | undefined): Promise<StatePlace> {
-  return { directory: home.backups, account: await home.account(signal) }
+  return { directory: home.states, account: await home.account(signal) }
 }
 
-type Without<T> = Omit<T, 'state'>
+const withState = async <T extends { readonly signal?: AbortSignal | undefined }>(
+  context: ClientContext,
+  options: T,
+) => ({
+  ...options,
+  state: await stateOf(context, options.signal),
+})
 
 /** Makes a point in time of a set. See `runBackup`; an abort resolves with `stoppedBy`. */
 export const run = async (
   context: ClientContext,
   set: BackupSetOptions,
   options: Without<BackupOptions>,
-): Promise<BackupSummary> =>
-  runBackup(context, fullSet(set), { ...options, state: await stateOf(context, options.signal) })
+): Promise<BackupSummary> => runBackup(context, fullSet(set), await withState(context, options))
 
 /** The runs of a set, newest last, and what is wrong with them. See `listRuns`. */
-export const list = async (context: ClientContext, place: SetPlace, { signal }: Abortable): Promise<Runs> =>
-  listRuns(context, place, await stateOf(context, signal), signal)
+export async function list(context: ClientContext, place: SetPlace, { signal }: Abortable): Promise<Runs> {
+  const runs = await listRuns(context, place, await stateOf(context, signal), signal)
+  tellFuture(context, runs, context.clock.now())
+  return runs
+}
 
 /** What is in one run of a set. See `openRun`. */
 export async function show(context: ClientContext, place: SetPlace, options: ShowOptions): Promise<ShownRun> {
   const { run: wanted = 'latest', paths = [], signal } = options
   const { runs, note, manifest } = await openRun(context, place, wanted, await stateOf(context, signal), signal)
-  return { runs, note, entries: entriesBelow(manifest.entries, paths), failed: manifest.failed }
+  return { runs, note, entries: entriesBelow(manifest.entries, paths).map(absolute), failed: manifest.failed }
 }
+
+const absolute = (entry: BackupEntry): BackupEntry => ({ ...entry, path: `/${entry.path}` })
 
 /** Restores a run into a local directory, which is made. See `restoreBackup`; an abort resolves with `stoppedBy`. */
 export const restore = async (
@@ -78,21 +91,19 @@ export const restore = async (
   place: SetPlace,
   directory: string,
   options: Without<RestoreOptions>,
-): Promise<RestoreSummary> =>
-  restoreBackup(context, place, directory, { ...options, state: await stateOf(context, options.signal) })
+): Promise<RestoreSummary> => restoreBackup(context, place, directory, await withState(context, options))
 
 /** Removes the runs that the set does not keep. See `pruneBackup`. */
 export const prune = async (
   context: ClientContext,
   set: BackupSetOptions,
   options: Without<PruneOptions>,
-): Promise<PruneSummary> =>
-  pruneBackup(context, fullSet(set), { ...options, state: await stateOf(context, options.signal) })
+): Promise<PruneSummary> => pruneBackup(context, fullSet(set), await withState(context, options))
 
 /** Restores a sample into a temporary directory and compares it with the manifest. See `drillBackup`. */
 export const drill = async (
   context: ClientContext,
   place: SetPlace,
   options: Without<DrillOptions>,
-): Promise<{ report: DrillReport; summary: RunSummary }> =>
-  drillBackup(context, place, { ...options, state: await stateOf(context, options.signal) })
+): Promise<{ report: DrillReport; summary: RestoreSummary }> =>
+  drillBackup(context, place, await withState(context, options))

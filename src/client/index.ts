@@ -51,6 +51,7 @@ export type { CompareRunOptions, Comparison, Difference } from '../sync/compare.
 export type { ConflictAction } from '../sync/conflicts.ts'
 export type { Limit } from '../sync/guards.ts'
 export { createHeldRules, type HeldRule } from '../sync/held-rules.ts'
+export type { PlacedCommand } from '../sync/history.ts'
 export type { SyncOptions } from '../sync/jobs/pair.ts'
 export type { DownloadOptions, UploadOptions } from '../sync/jobs/transfer.ts'
 export type { Pending, RunSummary } from '../sync/outcome.ts'
@@ -58,8 +59,8 @@ export {
   isChange,
   type PlanFile,
   type PlanLine,
+  pairIn,
   parsePlan,
-  placesIn,
   planFileOf,
   planLine,
 } from '../sync/plan-file.ts'

@@ -7,12 +7,12 @@
  * @module
  */
 
-import type { PairStatus, PastRun, Repeat, Told } from '../sync/history.ts'
+import type { PairStatus, PastRun, PlacedCommand, Repeat, Told } from '../sync/history.ts'
 import type { SyncOptions } from '../sync/jobs/pair.ts'
 import type { DownloadOptions, UploadOptions } from '../sync/jobs/transfer.ts'
 import type { PlanFile } from '../sync/plan-file.ts'
 import type { StatePlace } from '../sync/run.ts'
-import type { Command, Limits, SyncSummary } from '../sync/run-job.ts'
+import type { Limits, SyncSummary } from '../sync/run-job.ts'
 import type { RunRecord } from '../sync/state.ts'
 import type { UndoResult } from '../sync/undo.ts'
 import type { WatchedRun, WatchOptions } from '../sync/watch.ts'
@@ -61,13 +61,13 @@ export interface RunCalls extends History {
    *
    * @param places - As the command takes them: sources, then the target.
    */
-  run(command: Command, places: readonly string[], options?: Told): Promise<SyncSummary>
+  run(command: PlacedCommand, places: readonly string[], options?: Told): Promise<SyncSummary>
   /**
    * Says what a run would do, to be kept (it is JSON) and applied later.
    *
    * @param places - As the command takes them: sources, then the target.
    */
-  plan(command: Command, places: readonly string[], options?: Told): Promise<PlanFile>
+  plan(command: PlacedCommand, places: readonly string[], options?: Told): Promise<PlanFile>
   /** Carries out a plan. Throws `PLAN_DRIFTED` when it would do anything else now. */
   apply(plan: PlanFile, how?: RepeatOptions): Promise<SyncSummary>
   /** Goes on with last runs that did not come to their end. */
@@ -124,10 +124,11 @@ export function createRunCalls(context: ClientContext): RunCalls {
       return planFileOf(pair, command, options, steps, context.clock.now())
     },
     async apply(plan, how = {}) {
-      const { parsePlan, placesIn } = await import('../sync/plan-file.ts')
+      const { parsePlan, pairIn } = await import('../sync/plan-file.ts')
       // A plan may come from anywhere.
-      const { direction, options, steps } = parsePlan(JSON.stringify(plan))
-      return run(direction, placesIn(plan), { ...how, ...options, planned: steps })
+      const parsed = parsePlan(JSON.stringify(plan))
+      const options = { ...how, ...parsed.options, planned: parsed.steps }
+      return repeat({ command: parsed.direction, pair: pairIn(parsed), options })
     },
     resume: again('resume'),
     retry: again('retry'),

@@ -13,7 +13,6 @@ import type { BackupOptions, BackupSummary } from '../sync/backup/run.ts'
 import type { Runs } from '../sync/backup/runs.ts'
 import type { SetPlace } from '../sync/backup/set.ts'
 import type { Comparison } from '../sync/compare.ts'
-import type { RunSummary } from '../sync/outcome.ts'
 import type { Verification } from '../sync/verify.ts'
 import type { KeyId } from '../transfer/pins.ts'
 import type { AccountInfo, ServerInfo } from './account.ts'
@@ -145,7 +144,7 @@ export interface BackupCalls {
   show(place: SetPlace, options?: ShowOptions): Promise<ShownRun>
   restore(place: SetPlace, directory: string, options?: Without<RestoreOptions>): Promise<RestoreSummary>
   prune(set: BackupSetOptions, options?: Without<PruneOptions>): Promise<PruneSummary>
-  drill(place: SetPlace, options?: Without<DrillOptions>): Promise<{ report: DrillReport; summary: RunSummary }>
+  drill(place: SetPlace, options?: Without<DrillOptions>): Promise<{ report: DrillReport; summary: RestoreSummary }>
 }
 
 export interface ClientCalls extends EntryCalls {

@@ -6,10 +6,8 @@ export interface HomePaths {
   readonly directory: string
   /** Locks of logins and of figures that are written. */
   readonly locks: string
-  /** States of pairs and transfers, with journals of what was interrupted, and their locks. */
+  /** States of pairs, transfers and backup sets, with journals of what was interrupted, and their locks. */
   readonly states: string
-  /** Memories of backup sets. */
-  readonly backups: string
   /** What is known of members' keys and of encrypted rooms. */
   readonly pins: string
   /** Which rules came from servers and wait for somebody. */
@@ -32,7 +30,6 @@ export const homePaths = (directory: string): HomePaths => ({
   directory,
   locks: join(directory, 'locks'),
   states: join(directory, 'sync'),
-  backups: join(directory, 'backup'),
   pins: join(directory, 'pins'),
   rules: join(directory, 'rules'),
   fileKeys: join(directory, 'file-keys'),

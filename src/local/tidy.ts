@@ -11,7 +11,6 @@ import { sweepDirectory } from './partial-file.ts'
 
 /** Directories in which we write, and how deep. Others in it are not ours to look through. */
 const DEPTHS: Readonly<Record<string, number>> = Object.freeze({
-  backup: 3,
   backups: 0,
   drills: 0,
   'file-keys': 0,

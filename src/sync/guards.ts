@@ -14,9 +14,9 @@ export type Limit = { readonly files: number } | { readonly share: number }
 export interface GuardOptions {
   readonly direction: Direction
   /** Default: the smaller of 50 files and 20 %, at least 10. */
-  readonly maxDelete?: Limit
+  readonly maxDelete?: Limit | undefined
   /** Replaced files. Default: the larger of 100 files and 50 %. */
-  readonly maxChange?: Limit
+  readonly maxChange?: Limit | undefined
   /** Somebody has looked: the roots are meant to be other ones, or empty. */
   readonly acceptRoots?: boolean
 }

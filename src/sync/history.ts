@@ -4,6 +4,9 @@ import { resolve } from 'node:path'
 import { localError, SyncError } from '../errors.ts'
 import { MANIFEST_NAME } from '../local/atomic-file.ts'
 import { takeLock } from '../local/lock.ts'
+import { type RestoreOptions, restoreBackup } from './backup/restore.ts'
+import { type BackupOptions, runBackup } from './backup/run.ts'
+import type { BackupSet } from './backup/set.ts'
 import { pairOf, runSync, type SyncOptions } from './jobs/pair.ts'
 import { type DownloadOptions, runDownload, runUpload, type UploadOptions } from './jobs/transfer.ts'
 import { parseRemotePath } from './remote-path.ts'
@@ -13,7 +16,10 @@ import { listPairs, openState, type Pair, type RunRecord, type SyncState, stateD
 import { type UndoResult, undoRun } from './undo.ts'
 
 export const isCommand = (name: string): name is Command =>
-  ['push', 'pull', 'both', 'upload', 'download'].includes(name)
+  ['push', 'pull', 'both', 'upload', 'download', 'backup', 'restore'].includes(name)
+
+/** Those that are given two places, or sources and a target. */
+export type PlacedCommand = Exclude<Command, 'backup' | 'restore'>
 
 /**
  * Places as commands take them (sources, then the target) as a pair, of an account that is not known yet.
@@ -148,7 +154,12 @@ export async function listStatus(
 }
 
 /** What runs of any kind are told. */
-export type Told = Partial<Omit<SyncOptions, 'onConflict'> & UploadOptions & DownloadOptions>
+export type Told = Partial<
+  Omit<SyncOptions, 'onConflict'> & UploadOptions & DownloadOptions & Omit<BackupOptions, 'state'> & RestoreOptions
+> & {
+  /** Of backups. */
+  readonly set?: BackupSet | undefined
+}
 
 /** How a run is done again. */
 export interface Repeat {
@@ -180,9 +191,20 @@ export async function listRepeats(
       if (isOpen) repeats.push({ pair, command: last.command, options })
       continue
     }
+    // A point in time is made as a whole.
+    if (last.command === 'backup') {
+      if (failed.length > 0) repeats.push({ pair, command: last.command, options })
+      continue
+    }
     // The manifest waits for a run over the whole tree.
     const paths = failed.map(({ path }) => path).filter((path) => path !== MANIFEST_NAME)
     if (paths.length === 0) continue
+    if (last.command === 'restore') {
+      const places = paths.filter((path) => path.startsWith('/')).map((path) => path.slice(1))
+      const some = { ...options.selection, paths: places, pathsMayBeGone: true }
+      if (places.length > 0) repeats.push({ pair, command: last.command, options: { ...options, selection: some } })
+      continue
+    }
     const isNamed = pair.transfer !== undefined && options.contents !== true
     const selection = {
       ...options.selection,
@@ -203,6 +225,13 @@ export function repeat(context: RunContext, { pair, command, options }: Repeat, 
   const how = { ...more, ...options }
   if (command === 'upload') return runUpload(context, pair.transfer?.sources ?? [], pair.remote, how)
   if (command === 'download') return runDownload(context, pair.transfer?.sources ?? [], pair.local, how)
+  const set = { name: pair.backup?.set ?? '', target: pair.remote }
+  if (command === 'backup') {
+    // What was recorded with the set, though its configuration may have changed since.
+    const { maxChange: _other, ...more } = how
+    return runBackup(context, { sources: [], exclude: [], oneFileSystem: false, keep: {}, ...how.set, ...set }, more)
+  }
+  if (command === 'restore') return restoreBackup(context, set, pair.local, how)
   const { onConflict, ...rest } = how
   const mirror = onConflict === undefined || onConflict === 'rename' ? {} : { onConflict }
   return runSync(context, pair.local, pair.remote, { ...rest, ...mirror, direction: command })

@@ -39,7 +39,7 @@ export async function readKnownPlaces(
   const wanted = remotes.map((remote) => parseRemotePath(remote))
   const known: Known[] = []
   for (const pair of await listPairs(directory, account)) {
-    if (pair.transfer !== undefined) continue
+    if (pair.transfer !== undefined || pair.backup !== undefined) continue
     const root = parseRemotePath(pair.remote)
     if (wanted.some((path) => isAt(path, root) || isAt(root, path))) known.push(await read(directory, pair, root))
   }

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import type { Clock } from '../environment.ts'
 import { takeLock } from '../local/lock.ts'
 import { lockOf } from './run-job.ts'
-import { readPair } from './state.ts'
+import { readPair, remembersPlaces } from './state.ts'
 
 /** Pairs and transfers together. */
 const KEPT = 1_000
@@ -35,7 +35,8 @@ export async function dropOldTransfers(states: string, clock: Clock, kept: numbe
 
 async function drop(directory: string, clock: Clock): Promise<void> {
   try {
-    if ((await readPair(directory))?.transfer === undefined) return
+    const pair = await readPair(directory)
+    if (pair === undefined || remembersPlaces(pair)) return
     const lock = await takeLock(lockOf(directory), { clock, waitMs: 0 })
     try {
       const isOpen = (await readdir(directory)).some((name) => name.endsWith('.journal'))

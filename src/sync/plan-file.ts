@@ -37,16 +37,31 @@ export interface TransferPlan extends CommonPlan {
   readonly target: string
 }
 
-export type PlanFile = PairPlan | TransferPlan
+/** Of a backup set: a run of it, or a restore of one. */
+export interface SetPlan extends CommonPlan {
+  readonly direction: 'backup' | 'restore'
+  readonly set: string
+  /** Of a restore: the directory; of a run: the sources, in words. */
+  readonly local: string
+  readonly remote: string
+}
 
-/** True for plans that need no memory of earlier runs. */
-export const isTransferPlan = (plan: PlanFile): plan is TransferPlan =>
+export type PlanFile = PairPlan | TransferPlan | SetPlan
+
+const isTransferPlan = (plan: PlanFile): plan is TransferPlan =>
   plan.direction === 'upload' || plan.direction === 'download'
+const isSetPlan = (plan: PlanFile): plan is SetPlan => plan.direction === 'backup' || plan.direction === 'restore'
 
-/** The places of a plan as commands take them: sources, then the target. */
-export function placesIn(plan: PlanFile): readonly string[] {
-  if (isTransferPlan(plan)) return [...plan.sources, plan.target]
-  return plan.direction === 'pull' ? [plan.remote, plan.local] : [plan.local, plan.remote]
+/** The places of a plan, of an account that is not known yet. */
+export function pairIn(plan: PlanFile): Pair {
+  if (isSetPlan(plan)) {
+    const { direction, set, local, remote } = plan
+    return { account: '', local, remote, backup: { direction, set } }
+  }
+  if (!isTransferPlan(plan)) return { account: '', local: plan.local, remote: plan.remote }
+  const { direction, sources, target } = plan
+  const places = direction === 'upload' ? [sources.join(' '), target] : [target, sources.join(' ')]
+  return { account: '', local: places[0]!, remote: places[1]!, transfer: { direction, sources } }
 }
 
 /** Steps that change something. */
@@ -87,7 +102,7 @@ function identity(local: { size: number; mtimeMs: number } | undefined, node: Re
 
 /** A plan with all it needs to be made again. */
 export function planFileOf(
-  { local, remote, transfer }: Pair,
+  { local, remote, transfer, backup }: Pair,
   direction: PlanFile['direction'],
   options: Recordable,
   steps: readonly SyncStep[],
@@ -104,11 +119,13 @@ export function planFileOf(
     const target = direction === 'upload' ? remote : local
     return { ...common, direction, sources: transfer?.sources ?? [], target }
   }
+  if (direction === 'backup' || direction === 'restore')
+    return { ...common, direction, set: backup?.set ?? '', local, remote }
   return { ...common, direction, local, remote }
 }
 
 /** The options that decide what a run does. */
-interface Recordable {
+export interface Recordable {
   readonly delete?: boolean | undefined
   readonly checksum?: boolean | undefined
   readonly contents?: boolean | undefined
@@ -118,13 +135,19 @@ interface Recordable {
   readonly names?: string | undefined
   readonly manifest?: boolean | undefined
   readonly selection?: object | undefined
+  /** Of backups: the set as it was configured. */
+  readonly set?: object | undefined
+  /** Of restores. */
+  readonly run?: string | undefined
+  readonly paths?: readonly string[] | undefined
+  readonly trustTimes?: boolean | undefined
 }
 
 /** What another run has to be told to do the same. */
 export function recordedOf(options: Recordable): Readonly<Record<string, unknown>> {
   const { checksum = false, oneFileSystem = false, names = 'report', manifest = true, selection = {} } = options
-  const { delete: deletes, contents, onConflict, prefer } = options
-  const given = { delete: deletes, contents, onConflict, prefer }
+  const { delete: deletes, contents, onConflict, prefer, set, run, paths, trustTimes } = options
+  const given = { delete: deletes, contents, onConflict, prefer, set, run, paths, trustTimes }
   return {
     checksum,
     oneFileSystem,
@@ -161,26 +184,36 @@ export function requireSamePlan(planned: readonly PlanLine[], steps: readonly Pl
 const isTexts = (value: unknown): value is readonly string[] =>
   Array.isArray(value) && value.every((one) => typeof one === 'string')
 
+/** True for what a set is, apart from its name and place. */
+function isSetOptions(value: unknown): boolean {
+  const { sources, exclude, oneFileSystem, maxSize } = (value ?? {}) as Record<string, unknown>
+  const isSized = maxSize === undefined || Number.isSafeInteger(maxSize)
+  return isTexts(sources) && sources.length > 0 && isTexts(exclude) && typeof oneFileSystem === 'boolean' && isSized
+}
+
 /** @throws {SyncError} `PLAN_INVALID` (class `usage`). */
 export function parsePlan(text: string): PlanFile {
   const invalid = (why: string) =>
     new SyncError('usage', 'PLAN_INVALID', `This is no plan: ${why}`, { hint: 'Make one with: sync plan … -o FILE' })
-  let value: Partial<PairPlan & Omit<TransferPlan, 'direction'>>
+  let value: Partial<PairPlan & Omit<TransferPlan, 'direction'> & Omit<SetPlan, 'direction'>>
   try {
     value = JSON.parse(text)
   } catch {
     throw invalid('not JSON')
   }
   if (value?.format !== 'sealsync-plan' || value.version !== 1) throw invalid('unknown format')
-  const { local, remote, sources, target, steps, options } = value
+  const { local, remote, sources, target, steps, options, set } = value
   const direction = String(value.direction)
   const isTransfer = ['upload', 'download'].includes(direction)
-  if (!isTransfer && !['push', 'pull', 'both'].includes(direction)) throw invalid('unknown direction')
+  const isSet = ['backup', 'restore'].includes(direction)
+  if (!isTransfer && !isSet && !['push', 'pull', 'both'].includes(direction)) throw invalid('unknown direction')
+  if (isSet && typeof set !== 'string') throw invalid('incomplete')
   const isPlaced = isTransfer
     ? isTexts(sources) && sources.length > 0 && typeof target === 'string'
     : typeof local === 'string' && typeof remote === 'string'
   if (!isPlaced || !Array.isArray(steps)) throw invalid('incomplete')
   if (typeof options !== 'object' || options === null) throw invalid('incomplete')
+  if (direction === 'backup' && !isSetOptions((options as Recordable).set)) throw invalid('the set makes no sense')
   for (const step of steps) {
     if (typeof step?.do !== 'string' || typeof step.path !== 'string' || typeof step.of !== 'string')
       throw invalid('a step makes no sense')

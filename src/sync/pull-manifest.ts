@@ -24,6 +24,7 @@ import { checkLocalName } from '../local/names.ts'
 import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
 import { sameTime } from './conflicts.ts'
 import type { KnownFile } from './known-contents.ts'
+import type { FileEntry, LinkEntry } from './manifest.ts'
 import { localChange, localIdentity } from './records.ts'
 import { type RunContext, report } from './run.ts'
 import { keyOf, lookLocal, parentKey } from './scan.ts'
@@ -37,8 +38,6 @@ import {
   judgeManifest,
   readTreeManifest,
   type TreeDirectory,
-  type TreeFile,
-  type TreeLink,
 } from './tree-manifest.ts'
 
 export interface PullManifestOptions {
@@ -91,7 +90,7 @@ export function heldTo({ there, problem }: LookedAt): ReadonlyMap<string, KnownF
   if (problem !== undefined) return files
   for (const { kind, path, ...entry } of there?.manifest.entries ?? []) {
     if (kind !== 'file') continue
-    const { node: id, size, seal } = entry as TreeFile
+    const { node: id, size, seal } = entry as FileEntry
     files.set(keyOf(path.split('/')), { kind, path, remote: { id, size }, ...(seal === undefined ? {} : { seal }) })
   }
   return files
@@ -192,7 +191,7 @@ function createTaker(context: RunContext, tree: SafeTree, options: PullManifestO
     checked = shown
   }
 
-  function passOver({ path, target }: TreeLink, why: string): void {
+  function passOver({ path, target }: LinkEntry, why: string): void {
     passedOver++
     if (passedOver > NAMED) return
     const message = `The link ${path} to ${target} was passed over: ${why}`
@@ -220,7 +219,7 @@ function createTaker(context: RunContext, tree: SafeTree, options: PullManifestO
   }
 
   return {
-    finishFile({ path: name, node, seal, mode, mtimeNs }: TreeFile): void {
+    finishFile({ path: name, node, seal, mode, mtimeNs }: FileEntry): void {
       const key = keyOf(name.split('/'))
       const record = state.current().get(key)
       const isSame = record?.kind === 'file' && record.remote.id === node && seal !== undefined && record.seal === seal
@@ -248,7 +247,7 @@ function createTaker(context: RunContext, tree: SafeTree, options: PullManifestO
       change(now.source, now.ino, constants.O_DIRECTORY, (mode & allowed) | OWN_DIRECTORY, undefined)
     },
 
-    link(entry: TreeLink): void {
+    link(entry: LinkEntry): void {
       const { path, target, mtimeNs } = entry
       const parts = path.split('/')
       if (!selection.takes(parts, 'file')) return

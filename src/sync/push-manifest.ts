@@ -11,9 +11,9 @@ import { getFileKey } from '../api/file-keys.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { toSyncError } from '../errors.ts'
 import { MANIFEST_NAME } from '../local/atomic-file.ts'
-import { writeManifestFile } from './manifest-file.ts'
+import { writeManifest } from './manifest.ts'
 import { GROWING, type SyncRecord, sealOf } from './records.ts'
-import { type RunContext, type RunEvent, report } from './run.ts'
+import { type RunContext, report } from './run.ts'
 import { keyOf, parentKey } from './scan.ts'
 import type { ManifestPin, SyncState } from './state.ts'
 import { type EntryFailure, showPath } from './tree.ts'
@@ -23,7 +23,6 @@ import {
   judgeManifest,
   MAX_PREVIOUS,
   readTreeManifest,
-  TREE_FORMAT,
   type TreeEntry,
   type TreeManifest,
   type TreeManifestHead,
@@ -48,15 +47,6 @@ export interface PushManifestOptions {
   readonly acceptAny: boolean
   readonly signal: AbortSignal
 }
-
-/** The manifest is none of the files that people have been told of; only its failures are. */
-export const withoutManifest = (context: RunContext): RunContext => ({
-  ...context,
-  onEvent(event: RunEvent) {
-    const isAboutIt = 'path' in event && event.path === MANIFEST_NAME
-    if (!isAboutIt || event.type === 'file-failed') context.onEvent?.(event)
-  },
-})
 
 /**
  * Stores the manifest of a pushed tree, unless the one that is there says the same.
@@ -109,9 +99,17 @@ async function store(
   }
   const path = join(directory, 'manifest.json')
   const entries = describe(root, state.current(), linked)
-  const { sha256 } = await writeManifestFile(path, { ...TREE_FORMAT, ...head }, entries, { isCompressed: true })
+  const { sha256 } = await writeManifest(path, head, entries)
   const { id: parentId, roomId } = container
-  const request = { source: path, shown: MANIFEST_NAME, parentId, roomId, name: MANIFEST_NAME, replaces: found }
+  const request = {
+    source: path,
+    shown: MANIFEST_NAME,
+    parentId,
+    roomId,
+    name: MANIFEST_NAME,
+    replaces: found,
+    isUntold: true,
+  }
   const { node, bytes, seal } = await uploader.send(request, signal)
   const { sequence, previous } = head
   state.setManifest({

@@ -19,6 +19,18 @@ export interface SyncRecord {
   readonly seal?: string
   /** Of that content, base64; known only if it was read here to be sent. */
   readonly sha256?: string
+  /** Of the local file when that content was read; kept by jobs that bring them back. */
+  readonly attributes?: Attributes
+}
+
+/** What the server does not hold of a file. */
+export interface Attributes {
+  /** Permission bits, with setuid, setgid and the sticky bit. */
+  readonly mode: number
+  readonly uid: number
+  readonly gid: number
+  /** Nanoseconds since the epoch, decimal. */
+  readonly mtimeNs: string
 }
 
 /** Equal in all fields: not changed. Of a directory only `ino` counts. */
@@ -55,7 +67,13 @@ export const remoteIdentity = ({ id, size, timestampModification }: RemoteNode):
   modified: timestampModification ?? 0,
 })
 
-export function createRecord(local: LocalEntry, node: RemoteNode, seal?: string, sha256?: string): SyncRecord {
+export function createRecord(
+  local: LocalEntry,
+  node: RemoteNode,
+  seal?: string,
+  sha256?: string,
+  attributes?: Attributes,
+): SyncRecord {
   return {
     kind: local.kind,
     path: local.path.join('/'),
@@ -63,6 +81,7 @@ export function createRecord(local: LocalEntry, node: RemoteNode, seal?: string,
     remote: remoteIdentity(node),
     ...(seal === undefined ? {} : { seal }),
     ...(sha256 === undefined ? {} : { sha256 }),
+    ...(attributes === undefined ? {} : { attributes }),
   }
 }
 

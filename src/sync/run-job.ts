@@ -6,27 +6,25 @@
 import { existsSync, mkdirSync } from 'node:fs'
 import { basename, join, relative } from 'node:path'
 import type { RemoteNode } from '../api/wire.ts'
-import { localError, type SyncError, toSyncError } from '../errors.ts'
+import { localError, SyncError, toSyncError } from '../errors.ts'
 import { takeLock } from '../local/lock.ts'
 import { escapeName, type Names } from '../local/names.ts'
 import { type ApplyOptions, type ApplyResult, applySteps } from './apply/apply.ts'
 import { notAccepted } from './held-rules.ts'
-import type { KnownFile } from './known-contents.ts'
 import { type Memory, memoryOfNothing, withoutRecords } from './memory.ts'
 import type { Pending, RunSummary } from './outcome.ts'
 import type { PlanLine } from './plan-file.ts'
-import { withoutManifest } from './push-manifest.ts'
 import type { Direction, SyncStep } from './reconcile.ts'
 import { recover } from './recovery.ts'
 import { ensureFolder } from './remote-path.ts'
 import { memoryOf, never, type RunContext, report } from './run.ts'
 import { keyOf, type RemoteItem } from './scan.ts'
 import type { Selection } from './select.ts'
-import { openState, type Pair, type SyncState } from './state.ts'
+import { isFromHere, openState, type Pair, remembersPlaces, type SyncState } from './state.ts'
 import type { EntryFailure } from './tree.ts'
 import { openUploader, type Uploader } from './uploader.ts'
 
-export type Command = Direction | 'upload' | 'download'
+export type Command = Direction | 'upload' | 'download' | 'backup' | 'restore'
 
 /** How far a run may go, and with what. */
 export interface Limits {
@@ -66,7 +64,7 @@ export interface SyncSummary extends RunSummary {
   readonly conflicts: readonly { readonly path: string; readonly copy: string }[]
 }
 
-export type Known = Pick<SyncState, 'roots' | 'listed' | 'isAsListed' | 'records'>
+export type Known = Pick<SyncState, 'roots' | 'listed' | 'isAsListed' | 'records' | 'runs'>
 
 /** A look begins no state. */
 const NOTHING_KNOWN: Known = Object.freeze({
@@ -74,6 +72,7 @@ const NOTHING_KNOWN: Known = Object.freeze({
   listed: undefined,
   isAsListed: false,
   records: () => new Map(),
+  runs: () => [],
 })
 
 /** Where on the server things are, or will be. */
@@ -119,30 +118,52 @@ export interface Running {
   readonly signal: AbortSignal
 }
 
+/** What has been done when a run comes to its end. */
+export interface Done {
+  readonly bytes: number
+  readonly left: number
+  /** What has failed up to now, and what has been told of files that were stored all the same. */
+  readonly failed: readonly EntryFailure[]
+}
+
 /** A kind of job at certain places. */
 export interface Job<P extends Plan = Plan> {
   readonly command: Command
   readonly pair: Pair
   /** Private directory of what is remembered; absent: nothing is. */
   readonly directory: string | undefined
-  /** What another run needs to do the same. */
-  readonly recorded: Readonly<Record<string, unknown>>
+  /** What another run needs to do the same; read when it has been planned. */
+  recorded(): Readonly<Record<string, unknown>>
+  /** Of a run that has been planned; default: made from the time. */
+  runId?(): string
+  /** It is also done where nothing can be remembered. */
+  readonly mayBeForgotten?: boolean
   /** Looks at both sides, and plans. What is wrong before anything is changed is thrown. */
   look(state: Known): Promise<P>
   /** Sends files, or hands out keys. */
   readonly isSending: boolean
+  /** Also where nothing has changed. */
+  readonly alwaysSends?: boolean
   /** Of each file that is sent its digest is needed. */
   isHashed?(plan: P): boolean
+  /** Makes the remote root where it is not there. Default: the folders that are missing. */
+  makeRemote?(plan: P, signal: AbortSignal): Promise<RemoteNode>
   /** When both roots are there, before the first step. */
   begin?(run: Running, plan: P): Promise<Begun>
   /** When all is done that could be. */
-  end?(run: Running, plan: P, begun: Begun): Promise<readonly EntryFailure[]>
+  end?(run: Running, plan: P, begun: Begun, done: Done): Promise<readonly EntryFailure[]>
 }
 
-export interface Begun extends Pick<ApplyOptions, 'judge'> {
-  readonly acceptAny?: boolean
-  readonly heldTo?: ReadonlyMap<string, KnownFile> | undefined
+export interface Begun extends JobOptions {
+  /** Found meanwhile, and reported. */
+  readonly failed?: readonly EntryFailure[]
 }
+
+/** How steps are carried out for a job. */
+type JobOptions = Pick<
+  ApplyOptions,
+  'judge' | 'acceptAny' | 'heldTo' | 'expected' | 'show' | 'attributesOf' | 'remoteBin' | 'isCautious'
+>
 
 /**
  * Runs a job.
@@ -160,14 +181,40 @@ export async function runJob<P extends Plan>(context: RunContext, job: Job<P>, l
   }
   if (directory === undefined) return run(context, job, memoryOfNothing(job.pair), limits)
   const waitMs = limits.waitMs ?? 0
-  const lock = await takeLock(lockOf(directory), { clock, waitMs, ...(limits.signal && { signal: limits.signal }) })
+  const signal = limits.signal ?? never
+  const lock = await orForgotten(context, job, takeLock(lockOf(directory), { clock, waitMs, signal }))
   try {
-    const state = await openState(directory, job.pair, clock.now(), (keptAs) => tellDamaged(context, keptAs))
-    return await run(context, job, job.pair.transfer === undefined ? state : withoutRecords(state), limits)
+    const tell = (keptAs: string) => tellDamaged(context, keptAs)
+    const state = lock && (await orForgotten(context, job, openState(directory, job.pair, clock.now(), tell)))
+    if (state === undefined)
+      return await run(context, { ...job, directory: undefined }, memoryOfNothing(job.pair), limits)
+    return await run(context, job, remembersPlaces(job.pair) ? state : withoutRecords(state), limits)
   } finally {
-    await lock.release()
+    await lock?.release()
   }
 }
+
+/** `undefined` where a job that is done all the same cannot be remembered. */
+async function orForgotten<T>(
+  { onEvent }: RunContext,
+  { mayBeForgotten }: Pick<Job, 'mayBeForgotten'>,
+  opening: Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await opening
+  } catch (thrown) {
+    const { class: kind, message } = toSyncError(thrown)
+    if (mayBeForgotten !== true || kind !== 'local_io') throw thrown
+    const text = `If this is interrupted, it cannot go on: ${message}`
+    onEvent?.({ type: 'warning', code: 'RUN_NOT_RECORDED', message: text })
+    return undefined
+  }
+}
+
+export const noMemory = (): SyncError =>
+  new SyncError('usage', 'DIRECTORY_NEEDED', 'What is done has to be remembered, and there is no place for it', {
+    hint: 'Give the client a directory of its own.',
+  })
 
 /** The journal of uploads that were interrupted. Its name is in it, so that none is taken for that of other places. */
 export const journalOf = (directory: string): string => join(directory, `${basename(directory)}.journal`)
@@ -189,7 +236,8 @@ async function run<P extends Plan>(
   limits: Limits,
 ): Promise<SyncSummary> {
   const { clock } = context
-  const begin = () => state.beginRun({ command: job.command, startedAt: clock.now(), options: job.recorded })
+  const begin = (id?: string) =>
+    state.beginRun({ command: job.command, startedAt: clock.now(), options: job.recorded(), id })
   let runId: string | undefined
   let summary: SyncSummary | undefined
   let failure: unknown
@@ -208,7 +256,7 @@ async function run<P extends Plan>(
       summary = lookOnly(context, job, plan)
       return
     }
-    runId = begin()
+    runId = begin(job.runId?.())
     summary = await carryOut(context, job, state, plan, runId, limits)
     state.endRun(runId, { endedAt: clock.now(), ...outcomeOf(summary) })
   })
@@ -264,13 +312,15 @@ export function countSkipped(
 }
 
 /** Directories that the run needs above everything else. */
-async function makeRoots(
+async function makeRoots<P extends Plan>(
   { api }: RunContext,
-  { command, pair }: Job,
-  { container }: Plan,
+  job: Job<P>,
+  plan: P,
   signal: AbortSignal,
 ): Promise<{ node: RemoteNode; isEncrypted: boolean }> {
-  if (command !== 'upload') {
+  const { pair } = job
+  const { container } = plan
+  if (!isFromHere(pair)) {
     try {
       mkdirSync(pair.local, { recursive: true })
     } catch (error) {
@@ -279,10 +329,12 @@ async function makeRoots(
   }
   let { node } = container
   let base = container.above
-  for (const name of container.missing) {
-    node = await ensureFolder(api, base.id, escapeName(name), signal)
-    base = { ...node, isEncrypted: base.isEncrypted === true || node.isEncrypted === true }
-  }
+  if (node === undefined && job.makeRemote !== undefined) node = await job.makeRemote(plan, signal)
+  else
+    for (const name of container.missing) {
+      node = await ensureFolder(api, base.id, escapeName(name), signal)
+      base = { ...node, isEncrypted: base.isEncrypted === true || node.isEncrypted === true }
+    }
   if (node === undefined) throw new Error('no remote root')
   return { node, isEncrypted: base.isEncrypted === true }
 }
@@ -304,11 +356,11 @@ async function carryOut<P extends Plan>(
   const inconsistent: EntryFailure[] = []
   const sent = plan.steps.flatMap((step) => (step.do === 'upload' || step.do === 'keep-both' ? [step.local] : []))
   const uploader = job.isSending
-    ? await openUploader(withoutManifest(context), {
+    ? await openUploader(context, {
         signal,
         isEncrypted: plan.container.above.isEncrypted === true,
         isHashed: job.isHashed?.(plan) ?? false,
-        files: sent,
+        files: job.alwaysSends === true ? [...sent, { size: 0 }] : sent,
         partSize: limits.partSize,
         journal: job.directory && journalOf(job.directory),
         onRefused: ({ member, error }) => pending.push({ what: 'member', name: member, error }),
@@ -325,7 +377,7 @@ async function carryOut<P extends Plan>(
     const running: Running = { context, state, runId, startedAt, ...roots, uploader, signal }
     const begun = (await job.begin?.(running, plan)) ?? {}
     for (const { path, error } of [...plan.failures, ...plan.missing]) report(context, path, error)
-    if (job.command !== 'upload') await context.rules?.hold(pair.local, plan.steps)
+    if (!isFromHere(pair)) await context.rules?.hold(pair.local, plan.steps)
     result = await applySteps(context, plan.steps, targetOf(job, plan, roots.node), state, {
       ...begun,
       jobs: limits.jobs,
@@ -338,10 +390,14 @@ async function carryOut<P extends Plan>(
       uploader,
       leftovers: plan.leftovers,
       hasBin: job.directory !== undefined,
+      isFromHere: isFromHere(pair),
     })
-    if (job.command !== 'upload') for (const one of await rulesThatWait(context, job)) pending.push(one)
+    for (const failure of begun.failed ?? []) result.tally.failed.push(failure)
+    if (!isFromHere(pair)) for (const one of await rulesThatWait(context, job)) pending.push(one)
     if (result.tally.stoppedBy === undefined) {
-      for (const failure of (await job.end?.(running, plan, begun)) ?? []) result.tally.failed.push(failure)
+      const failed = [...plan.failures, ...plan.missing, ...result.tally.failed, ...inconsistent]
+      const done = { failed, bytes: result.tally.bytes, left: result.left }
+      for (const failure of (await job.end?.(running, plan, begun, done)) ?? []) result.tally.failed.push(failure)
       await uploader?.handOut(plan.container.roomId)
     }
   } catch (error) {
@@ -359,8 +415,9 @@ async function carryOut<P extends Plan>(
   return summaryOf(job, runId, plan, result)
 }
 
-const targetOf = ({ pair, command }: Job, plan: Plan, node: RemoteNode) => ({
-  root: command === 'upload' ? '' : pair.local,
+const targetOf = ({ pair, command }: Pick<Job, 'pair' | 'command'>, plan: Plan, node: RemoteNode) => ({
+  // The places of a set are those of this machine.
+  root: command === 'upload' ? '' : command === 'backup' ? '/' : pair.local,
   container: { id: node.id, roomId: plan.container.roomId },
   remote: plan.remote,
   records: plan.records,
@@ -381,7 +438,7 @@ const tell = ({ onEvent }: RunContext, { name, error: { code, message } }: Pendi
 async function rulesThatWait(context: RunContext, { pair, command }: Job): Promise<Pending[]> {
   const held = (await context.rules?.note(pair.local)) ?? []
   // They do not count for downloads, so nobody has to do anything about them.
-  if (command === 'download') return []
+  if (command === 'download' || command === 'restore') return []
   return held.map((one) => {
     const { path, error } = notAccepted(relative(pair.local, one.path), one)
     const pending: Pending = { what: 'rules', name: path, error }

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { createContentCheck } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
@@ -7,6 +8,7 @@ import { type DownloadContext, openFileKey } from '../transfer/content.ts'
 import type { TransferEvent } from '../transfer/events.ts'
 import { sameTime } from './conflicts.ts'
 import type { HeldRules } from './held-rules.ts'
+import { sealOf } from './records.ts'
 
 export type RunEvent =
   | TransferEvent
@@ -112,24 +114,41 @@ export const report = (context: RunContext, path: string, error: SyncError) =>
 
 const CHECK_BYTES = 1024 * 1024
 
+/** What a content is told by that turned out to be the same on both sides. */
+export interface SameContent {
+  /** IV and tag, base64; of encrypted files. */
+  readonly seal?: string
+  /** Base64, if it was asked for. */
+  readonly sha256?: string
+}
+
+/** True when a local file is what the node holds; see `compareContent`. */
+export const isSameContent = async (...args: Parameters<typeof compareContent>): Promise<boolean> =>
+  (await compareContent(...args)) !== undefined
+
 /**
- * True when a local file is what the node holds. For an encrypted file the tag is recomputed from the local plaintext; a
- * plain one can only be told by its time.
+ * Compares a local file with what the node holds. For an encrypted file the tag is recomputed from the local plaintext; a plain one
+ * can only be told by its time.
+ *
+ * @returns `undefined` when they differ.
  */
-export async function isSameContent(
+export async function compareContent(
   context: RunContext,
   node: RemoteNode,
   path: string,
   shown: string,
   signal: AbortSignal,
-): Promise<boolean> {
+  { isHashed = false }: { readonly isHashed?: boolean } = {},
+): Promise<SameContent | undefined> {
   const reader = await openStable(path, shown)
   try {
-    if (reader.size !== node.size) return false
+    if (reader.size !== node.size) return undefined
     const fileKey = await openFileKey(context, node, signal)
     if (fileKey === undefined) {
-      return node.timestampModification !== undefined && sameTime(node.timestampModification, reader.modifiedAt)
+      const { timestampModification: time } = node
+      return time !== undefined && sameTime(time, reader.modifiedAt) ? {} : undefined
     }
+    const hash = isHashed ? createHash('sha256') : undefined
     const check = createContentCheck(fileKey)
     const buffer = Buffer.allocUnsafeSlow(Math.min(CHECK_BYTES, reader.size))
     for (let at = 0; at < reader.size; at += buffer.length) {
@@ -137,12 +156,14 @@ export async function isSameContent(
       const piece = buffer.subarray(0, Math.min(buffer.length, reader.size - at))
       await reader.read(piece, at)
       check.update(piece)
+      hash?.update(piece)
     }
     await reader.verify()
     const same = check.matches()
     if (same) context.keyring.confirm(fileKey)
+    const seal = sealOf(fileKey)
     fileKey.wipe()
-    return same
+    return same ? { seal, ...(hash === undefined ? {} : { sha256: hash.digest('base64') }) } : undefined
   } finally {
     await reader.close()
   }

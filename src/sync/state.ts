@@ -11,7 +11,7 @@ import { type Pair, scopeOf, writePair } from './state/pairs.ts'
 import { openRecordLog, type RecordMemory } from './state/record-log.ts'
 import { openRunLog, type RunLog, type RunMemory } from './state/run-log.ts'
 
-export { listPairs, type Pair, readPair, stateDirectory } from './state/pairs.ts'
+export { isFromHere, listPairs, type Pair, readPair, remembersPlaces, stateDirectory } from './state/pairs.ts'
 export type { ManifestPin, Roots } from './state/record-log.ts'
 export type { Deed, LocalMark, Origin, RunRecord } from './state/run-log.ts'
 

@@ -7,70 +7,33 @@
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError, type SyncErrorCode, toSyncError } from '../errors.ts'
 import { MANIFEST_NAME } from '../local/atomic-file.ts'
-import { checkLocalName } from '../local/names.ts'
 import {
-  fetchManifestFile,
-  INTEGER,
+  type CommonHead,
+  type DirectoryEntry,
+  type Entry,
+  type FileEntry,
+  fetchManifest,
   Invalid,
   isAboutContent,
+  type LinkEntry,
   list,
   natural,
-  parseManifestFile,
-  placesOnce,
-  record,
-  SEAL,
+  parseManifest,
   SHA256,
-  TARGET,
   text,
-} from './manifest-file.ts'
+} from './manifest.ts'
 import type { RunContext } from './run.ts'
 import type { ManifestPin } from './state.ts'
-import { MAX_DEPTH } from './tree.ts'
 
-/** What was known of the disk; absent of what was not there, or not in the state that was pushed, when the manifest was made. */
-interface OnDisk {
-  /** Permission bits. */
-  readonly mode?: number
-  /** Nanoseconds since the epoch, decimal. */
-  readonly mtimeNs?: string
-}
+/** A directory of a pushed tree is always on the server. */
+export type TreeDirectory = DirectoryEntry & { readonly node: number }
+export type TreeEntry = FileEntry | TreeDirectory | LinkEntry
 
-export interface TreeFile extends OnDisk {
-  readonly kind: 'file'
-  /** Relative, with `/`. */
-  readonly path: string
-  readonly size: number
-  readonly node: number
-  /** IV and tag of the content, base64; absent for what was found equal on both sides and never read here. */
-  readonly seal?: string
-  /** Of the content, hex; absent for what was not read here to be sent. */
-  readonly sha256?: string
-  /** It never rested when it was pushed: this is its beginning, as it was at one moment. */
-  readonly isInconsistent?: true
-}
-
-export interface TreeDirectory extends OnDisk {
-  readonly kind: 'directory'
-  readonly path: string
-  readonly node: number
-}
-
-export interface TreeLink extends OnDisk {
-  readonly kind: 'symlink'
-  readonly path: string
-  readonly target: string
-}
-
-export type TreeEntry = TreeFile | TreeDirectory | TreeLink
-
-export interface TreeManifestHead {
+export interface TreeManifestHead extends CommonHead {
   /** One more than that of the manifest before; from 1. */
   readonly sequence: number
   /** SHA-256 (hex) of the manifests before, newest first, `MAX_PREVIOUS` at most. */
   readonly previous: readonly string[]
-  /** ISO 8601. */
-  readonly startedAt: string
-  readonly host: string
 }
 
 export interface TreeManifest extends TreeManifestHead {
@@ -85,7 +48,6 @@ export interface FoundManifest {
   readonly seal: string
 }
 
-export const TREE_FORMAT = Object.freeze({ format: 'sealsync-tree', version: 1 })
 /** Who has not looked for so many manifests cannot tell whether the newest follows from the one that is known. */
 export const MAX_PREVIOUS = 256
 
@@ -139,9 +101,9 @@ export async function readTreeManifest(
   node: RemoteNode,
   signal: AbortSignal,
 ): Promise<FoundManifest> {
-  let fetched: Awaited<ReturnType<typeof fetchManifestFile>>
+  let fetched: Awaited<ReturnType<typeof fetchManifest>>
   try {
-    fetched = await fetchManifestFile(context, node, MANIFEST_NAME, signal)
+    fetched = await fetchManifest(context, node, MANIFEST_NAME, signal)
   } catch (thrown) {
     const error = toSyncError(thrown)
     if (!isAboutContent(error)) throw error
@@ -155,55 +117,21 @@ export async function readTreeManifest(
 }
 
 /**
- * Reads a manifest. Paths are relative and stay below the tree, numbers are exact, places there once.
+ * Reads the manifest of a tree.
  *
  * @throws {SyncError} `MANIFEST_INVALID` (class `integrity`).
  */
-export const parseTreeManifest = (bytes: Uint8Array): TreeManifest =>
-  parseManifestFile(bytes, `${MANIFEST_NAME} is no manifest`, read)
-
-function entry(value: unknown): TreeEntry {
-  const from = record(value, 'entry')
-  const path = text(from.path, 'path')
-  const parts = path.split('/')
-  if (parts.length > MAX_DEPTH + 1) throw new Invalid('a path is too deep')
-  for (const part of parts) checkLocalName(part, 'linux')
-  const onDisk = {
-    ...(from.mode === undefined ? {} : { mode: natural(from.mode, 'mode') }),
-    ...(from.mtimeNs === undefined ? {} : { mtimeNs: text(from.mtimeNs, 'mtimeNs', INTEGER) }),
-  }
-  switch (from.kind) {
-    case 'directory':
-      return { kind: 'directory', path, ...onDisk, node: natural(from.node, 'node') }
-    case 'symlink':
-      return { kind: 'symlink', path, ...onDisk, target: text(from.target, 'target', TARGET) }
-    case 'file':
-      return {
-        kind: 'file',
-        path,
-        ...onDisk,
-        size: natural(from.size, 'size'),
-        node: natural(from.node, 'node'),
-        ...(from.seal === undefined ? {} : { seal: text(from.seal, 'seal', SEAL) }),
-        ...(from.sha256 === undefined ? {} : { sha256: text(from.sha256, 'sha256', SHA256) }),
-        ...(from.isInconsistent === true ? { isInconsistent: true } : {}),
-      }
-    default:
-      throw new Invalid('an entry is of an unknown kind')
-  }
+export function parseTreeManifest(bytes: Uint8Array): TreeManifest {
+  const { entries, ...head } = parseManifest(bytes, `${MANIFEST_NAME} is no manifest of a tree`, readHead)
+  return { ...head, entries: entries as readonly TreeEntry[] }
 }
 
-function read(value: unknown): TreeManifest {
-  const from = record(value, 'it')
-  if (from.format !== TREE_FORMAT.format || from.version !== TREE_FORMAT.version)
-    throw new Invalid('it is of another format')
+function readHead(from: Record<string, unknown>, entries: readonly Entry[]) {
   const previous = list(from.previous, 'previous', (one) => text(one, 'previous', SHA256))
   if (previous.length > MAX_PREVIOUS) throw new Invalid('it names too many manifests before it')
-  return {
-    sequence: natural(from.sequence, 'sequence'),
-    previous,
-    startedAt: text(from.startedAt, 'startedAt'),
-    host: text(from.host, 'host'),
-    entries: placesOnce(list(from.entries, 'entries', entry)),
+  for (const { path, ...one } of entries) {
+    if (path === '') throw new Invalid('the root of a tree has no entry')
+    if (one.kind === 'directory' && one.node === undefined) throw new Invalid('a directory has no node')
   }
+  return { sequence: natural(from.sequence, 'sequence'), previous }
 }

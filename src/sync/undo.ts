@@ -4,13 +4,13 @@
  * @module
  */
 import { tmpdir } from 'node:os'
-import { type SyncError, toSyncError } from '../errors.ts'
+import { SyncError, toSyncError } from '../errors.ts'
 import { escapeName, type NameRules } from '../local/names.ts'
 import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
 import { recover } from './recovery.ts'
 import { never, type RunContext } from './run.ts'
 import { keyOf } from './scan.ts'
-import type { Deed, SyncState } from './state.ts'
+import { type Deed, isFromHere, type SyncState } from './state.ts'
 import { createLocalTaker } from './undo/local.ts'
 import { createRemoteTaker } from './undo/remote.ts'
 
@@ -18,6 +18,11 @@ export interface UndoResult {
   readonly undone: readonly Deed[]
   readonly skipped: readonly { readonly deed: Deed; readonly error: SyncError }[]
 }
+
+const notUndone = () =>
+  new SyncError('usage', 'RUN_NOT_UNDONE', 'A run of a backup set is a point in time, and is not taken back', {
+    hint: 'It goes when the set does not keep it any more: sync backup prune NAME',
+  })
 
 /**
  * A deed that was taken back is marked as such, so the same call goes on where another one was killed; each deed that may be
@@ -32,6 +37,7 @@ export async function undoRun(
   options: { readonly dryRun?: boolean; readonly signal?: AbortSignal } = {},
 ): Promise<UndoResult> {
   const signal = options.signal ?? never
+  if (state.pair.backup?.direction === 'backup') throw notUndone()
   if (options.dryRun) {
     const deeds = state.deeds(runId).map(({ deed }) => deed)
     return { undone: deeds.reverse(), skipped: [] }
@@ -42,8 +48,8 @@ export async function undoRun(
   const undone: Deed[] = []
   const skipped: { deed: Deed; error: SyncError }[] = []
   const rules = state.runs().find(({ id }) => id === runId)?.options as NameRules | undefined
-  // An upload changes nothing here, and has no root.
-  const tree = createSafeTree(state.pair.transfer?.direction === 'upload' ? tmpdir() : state.pair.local)
+  // Where nothing was changed here there is no root.
+  const tree = createSafeTree(isFromHere(state.pair) ? tmpdir() : state.pair.local)
   const take = createTaker(context, state, tree, ownId, rules, signal)
   // What is older comes back on purpose.
   state.readmit(deeds.flatMap(({ deed }) => keysOf(deed)))

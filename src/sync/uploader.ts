@@ -48,8 +48,8 @@ export interface SendRequest {
   readonly roomId: number
   readonly name: string
   readonly replaces?: RemoteNode | undefined
-  /** See `UploadRequest`. */
-  readonly isGrowing?: boolean
+  /** It is none of the files that people have been told of; only its failures are told. */
+  readonly isUntold?: boolean
 }
 
 export interface Sent {
@@ -135,10 +135,10 @@ export async function openUploader(context: RunContext, options: UploaderOptions
     async ready() {
       await own
     },
-    async send({ roomId, replaces, ...request }, stop) {
+    async send({ roomId, replaces, isUntold, ...request }, stop) {
       const wrapFor = isEncrypted ? await ownKey() : undefined
       const { node, bytes, fileKey, ...digest } = await uploadFile(
-        transfer,
+        isUntold ? { ...transfer, onEvent: undefined } : transfer,
         { ...request, ...(wrapFor === undefined ? {} : { wrapFor }), ...(replaces === undefined ? {} : { replaces }) },
         stop,
       )

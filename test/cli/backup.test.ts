@@ -1,4 +1,14 @@
-import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { deleteNode } from '../../src/api/nodes.ts'
@@ -29,7 +39,10 @@ test('a set from its first run to a restore on another machine', async () => {
     `target = "/room/backups/web1"\nsources = ["${source}"]\nexclude = ["*.log"]\none-file-system = true\n[keep]\nlast = 1\n`,
   )
   const dry = await backup(['backup', 'run', 'web1', '--dry-run'])
-  expect([dry.code, dry.json.at(-1)]).toMatchObject([0, { type: 'summary', dryRun: true, created: 2, ignored: 1 }])
+  expect([dry.code, dry.json.at(-1)]).toMatchObject([
+    0,
+    { type: 'summary', direction: 'backup', created: 2, counts: { upload: 2 }, bytes: 6 },
+  ])
   const first = await backup(['backup', 'run', 'web1'])
   expect([first.code, first.json.at(-1)]).toMatchObject([0, { exitCode: 0, isComplete: true, created: 2, bytes: 6 }])
   writeFileSync(join(source, 'index.html'), 'changed')
@@ -81,7 +94,7 @@ test('a set from its first run to a restore on another machine', async () => {
 
   rmSync(source, { recursive: true })
   const gone = await backup(['backup', 'run', 'web1'])
-  expect([gone.code, gone.json.at(-1)]).toMatchObject([9, { type: 'error', code: 'SOURCE_MISSING' }])
+  expect([gone.code, gone.json.at(-1)]).toMatchObject([9, { type: 'summary', stoppedBy: { code: 'SOURCE_MISSING' } }])
   const { api } = await world.client()
   const { node } = await requireRemote(api, `/room/backups/web1/files${source}/data/a`)
   await deleteNode(api, node.id)
@@ -90,10 +103,47 @@ test('a set from its first run to a restore on another machine', async () => {
   expect(readdirSync(join(world.home, 'drills'))).toHaveLength(1)
 })
 
+test('a run and a restore are planned, looked at, applied, and listed', async () => {
+  const source = world.path('planned')
+  makeTree(source, { a: 'a', b: 'b' })
+  configure('planned', `target = "/room/backups/planned"\nsources = ["${source}"]\n`)
+  const [runPlan, restorePlan, target] = [
+    world.path('run.plan'),
+    world.path('restore.plan'),
+    world.path('planned-back'),
+  ]
+  const planned = await backup(['plan', 'backup', 'planned', '-o', runPlan, '--detailed-exitcode'])
+  expect([planned.code, planned.json.at(-1)]).toMatchObject([11, { direction: 'backup', counts: { upload: 2 } }])
+  const applied = await backup(['apply', runPlan])
+  expect([applied.code, applied.json.at(-1)]).toMatchObject([0, { transferred: 2, failed: [] }])
+  expect((await backup(['apply', runPlan])).json.at(-1)).toMatchObject({
+    exitCode: 9,
+    stoppedBy: { code: 'PLAN_DRIFTED' },
+  })
+  const limited = await backup(['backup', 'restore', 'planned', target, '--exclude', 'b', '-n'])
+  expect([limited.code, limited.json.at(-1)]).toMatchObject([0, { direction: 'restore', counts: { download: 1 } }])
+  expect((await backup(['plan', 'restore', 'planned', target, '-o', restorePlan])).code).toBe(0)
+  const back = await backup(['apply', restorePlan])
+  expect([back.code, back.json.at(-1)]).toMatchObject([0, { transferred: 2, failed: [] }])
+  expect(snapshot(join(target, source))).toEqual({ a: 'a', b: 'b' })
+  const runs = (await world.cli(['runs', '--json'])).json.filter(({ remote }) => remote === '/room/backups/planned')
+  expect(runs.map(({ command, outcome }) => [command, outcome])).toEqual([
+    ['restore', 'done'],
+    ['backup', 'stopped'],
+    ['backup', 'done'],
+  ])
+  const undone = await world.cli(['undo', String(runs[0]!.id), '--json'])
+  expect([undone.code, existsSync(join(target, source))]).toEqual([0, false])
+  expect((await world.cli(['undo', String(runs[2]!.id), '--json'])).json.at(-1)).toMatchObject({
+    exitCode: 2,
+    code: 'RUN_NOT_UNDONE',
+  })
+})
+
 test('what is wrong with a configuration or a command is told before anything is done: 2', async () => {
   expect((await backup(['backup', 'run', 'nothing'])).json.at(-1)).toMatchObject({
     exitCode: 2,
-    code: 'BACKUP_MISSING',
+    stoppedBy: { code: 'BACKUP_MISSING' },
   })
   configure('open', 'target = "/room/x"\nsources = ["/etc"]\n')
   chmodSync(join(world.home, 'backups', 'open.toml'), 0o666)

@@ -19,7 +19,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { restoreBackup } from '../../src/sync/backup/restore.ts'
-import type { OnConflict } from '../../src/sync/backup/restore-entries.ts'
+import type { ConflictAction as OnConflict } from '../../src/sync/conflicts.ts'
 import { type Backup, createBackup } from '../support/backup.ts'
 import { accountPassword, createWorld, KEY_PASSWORD, makeTree, snapshot, user1, type World } from '../support/cli.ts'
 
@@ -123,7 +123,7 @@ describe('what is there is compared by its content', () => {
     rmSync(join(content, 'fine'))
     symlinkSync('/etc/passwd', join(content, 'fine'))
     expect((await again('fail')).failed).toMatchObject([
-      { path: join(source, 'fine'), error: { code: 'TARGET_DIFFERS' } },
+      { path: join(source, 'fine'), error: { code: 'KINDS_DIFFER' } },
     ])
     expect(await again('overwrite')).toMatchObject({ failed: [], transferred: 1, skipped: 6 })
     expect(looks(content)).toEqual(looks(source))

@@ -1,6 +1,5 @@
 /** What errors say of the answers that caused them, and what they keep back. */
 import { inspect } from 'node:util'
-import fc from 'fast-check'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { answerDetails } from '../../src/http/answer-details.ts'
 import { createSecrets, redact } from '../../src/http/redact.ts'
@@ -10,6 +9,7 @@ import { type Authorizer, Session } from '../../src/session/index.ts'
 import { CLIENT_ID, cognitoServer, POOL } from '../support/cognito-server.ts'
 import { grantOf } from '../support/oauth.ts'
 import { ovhWorld, QUERY_ID, refuse } from '../support/ovh-server.ts'
+import fc from '../support/property.ts'
 import { protonServer } from '../support/proton-server.ts'
 import { type Answer, errorOf, httpServer, json } from '../support/servers.ts'
 

@@ -3,11 +3,11 @@ import { join } from 'node:path'
 import { deleteNode } from '../../src/api/nodes.ts'
 import { systemRandom } from '../../src/environment.ts'
 import type { HttpRequest } from '../../src/http/types.ts'
+import { setDirectory } from '../../src/sync/backup/memory.ts'
 import { type RestoreOptions, restoreBackup } from '../../src/sync/backup/restore.ts'
 import { type BackupOptions, runBackup } from '../../src/sync/backup/run.ts'
 import { readManifest } from '../../src/sync/backup/runs.ts'
 import type { BackupSet } from '../../src/sync/backup/set.ts'
-import { backupDirectory } from '../../src/sync/backup/state.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
 import type { RunContext, RunEvent } from '../../src/sync/run.ts'
 import type { World } from './cli.ts'
@@ -63,7 +63,7 @@ export async function createBackup(world: World, more: Partial<BackupSet> = {}):
     events,
     source,
     state,
-    directory: backupDirectory(state, set),
+    directory: setDirectory(state, set),
     run: (options) => runBackup(context, set, { state, ...options }),
     async restore(run = 'latest', options = {}) {
       const root = world.path(`${name}-back${++restored}`)
@@ -71,7 +71,7 @@ export async function createBackup(world: World, more: Partial<BackupSet> = {}):
       return { summary, root, content: join(root, source) }
     },
     manifest: async (run) =>
-      readManifest(context, set, run, await node(`runs/${run}.json`), undefined, new AbortController().signal),
+      readManifest(context, set, run, await node(`runs/${run}.json.gz`), undefined, new AbortController().signal),
     remote: node,
     remove: async (path) => deleteNode(api, (await node(path)).id),
     through: (change) => ({ ...context, api: { ...api, send: (request) => api.send(change(request)) } }),

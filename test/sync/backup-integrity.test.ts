@@ -1,14 +1,16 @@
 /** A server that drops, swaps or rolls back what a backup consists of, and a machine that has forgotten. */
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { gunzipSync, gzipSync } from 'node:zlib'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { takeLock } from '../../src/local/lock.ts'
 import { drillBackup } from '../../src/sync/backup/drill.ts'
-import { type BackupEntry, parseManifest, writeManifest } from '../../src/sync/backup/manifest.ts'
+import { type BackupEntry, parseRunManifest } from '../../src/sync/backup/manifest.ts'
 import { listRuns, restoreBackup } from '../../src/sync/backup/restore.ts'
 import { runBackup } from '../../src/sync/backup/run.ts'
-import { lockOf } from '../../src/sync/backup/state.ts'
+import { writeManifest } from '../../src/sync/manifest.ts'
+import { lockOf } from '../../src/sync/run-job.ts'
 import { type Backup, createBackup, uploadsIn } from '../support/backup.ts'
 import { createWorld, listFiles, makeTree, snapshot, type World } from '../support/cli.ts'
 
@@ -24,6 +26,8 @@ const codes = (summary: { readonly failed: readonly { readonly error: { readonly
 
 const listed = (backup: Backup) => listRuns(backup.context, backup.set, backup.state)
 
+const FORMAT = { format: 'sealsync-manifest', version: 1 }
+
 /** Puts a file into the room as any other client would. */
 async function put(backup: Backup, folder: string, name: string, content: string | Uint8Array): Promise<void> {
   const client = await world.client()
@@ -37,7 +41,7 @@ async function textOf(backup: Backup, path: string): Promise<string> {
   const target = world.path('fetched')
   await client.download([`${backup.set.target}/${path}`], target)
   const [content] = Object.values(snapshot(target))
-  const text = execFileSync('cat', [join(target, listFiles(target)[0]!)]).toString()
+  const text = gunzipSync(readFileSync(join(target, listFiles(target)[0]!))).toString()
   rmSync(target, { recursive: true })
   expect(content).toBeDefined()
   return text
@@ -66,7 +70,7 @@ describe('a machine that has forgotten', () => {
     const backup = await createBackup(world)
     makeTree(backup.source, { a: 'a', b: 'b' })
     await backup.run()
-    for (const name of ['files', 'set.json']) writeFileSync(join(backup.directory, name), 'damaged\n')
+    for (const name of ['records', 'set.json']) writeFileSync(join(backup.directory, name), 'damaged\n')
     backup.events.length = 0
     expect(await backup.run()).toMatchObject({ failed: [], unchanged: 2, bytes: 0 })
     expect(uploadsIn(backup.events)).toEqual([])
@@ -78,16 +82,16 @@ describe('a machine that has forgotten', () => {
     makeTree(backup.source, { a: 'a' })
     const first = await backup.run()
     const second = await backup.run()
-    const old = await textOf(backup, `runs/${first.run}.json`)
-    await backup.remove(`runs/${second.run}.json`)
-    await put(backup, 'runs', `${second.run}.json`, old)
+    const old = await textOf(backup, `runs/${first.run}.json.gz`)
+    await backup.remove(`runs/${second.run}.json.gz`)
+    await put(backup, 'runs', `${second.run}.json.gz`, gzipSync(old))
     // With a pin and without.
     expect((await listed(backup)).problems).toMatchObject([{ error: { code: 'MANIFEST_SWAPPED' } }])
     await expect(backup.restore()).rejects.toMatchObject({ class: 'integrity', code: 'MANIFEST_SWAPPED' })
     rmSync(backup.directory, { recursive: true })
     await expect(backup.restore()).rejects.toMatchObject({ class: 'integrity', code: 'MANIFEST_SWAPPED' })
-    await backup.remove(`runs/${second.run}.json`)
-    await put(backup, 'runs', `${second.run}.json`, '{}')
+    await backup.remove(`runs/${second.run}.json.gz`)
+    await put(backup, 'runs', `${second.run}.json.gz`, gzipSync('{}'))
     await expect(backup.restore()).rejects.toMatchObject({ class: 'integrity', code: 'MANIFEST_INVALID' })
   })
 })
@@ -98,9 +102,9 @@ describe('manifests', () => {
     makeTree(backup.source, { a: 'a' })
     const first = await backup.run()
     const second = await backup.run()
-    await backup.remove(`runs/${second.run}.json`)
+    await backup.remove(`runs/${second.run}.json.gz`)
     expect((await listed(backup)).problems).toMatchObject([
-      { path: `runs/${second.run}.json`, error: { class: 'integrity', code: 'MANIFEST_DROPPED' } },
+      { path: `runs/${second.run}.json.gz`, error: { class: 'integrity', code: 'MANIFEST_DROPPED' } },
     ])
     // The newest is not silently another one.
     await expect(backup.restore()).rejects.toMatchObject({ code: 'MANIFEST_DROPPED' })
@@ -122,13 +126,16 @@ describe('manifests', () => {
     makeTree(backup.source, { a: 'a' })
     const first = await backup.run()
     const second = await backup.run()
-    const [old, now] = [await backup.remote(`runs/${first.run}.json`), await backup.remote(`runs/${second.run}.json`)]
+    const [old, now] = [
+      await backup.remote(`runs/${first.run}.json.gz`),
+      await backup.remote(`runs/${second.run}.json.gz`),
+    ]
     const context = backup.through((request) => ({
       ...request,
       url: request.url.replace(`/files/${now.id}/`, `/files/${old.id}/`),
     }))
     expect((await listRuns(context, backup.set, backup.state)).problems).toMatchObject([
-      { path: `runs/${second.run}.json`, error: { code: 'MANIFEST_SWAPPED' } },
+      { path: `runs/${second.run}.json.gz`, error: { code: 'MANIFEST_SWAPPED' } },
     ])
     expect(codes(await runBackup(context, backup.set, { state: backup.state }))).toEqual(['MANIFEST_SWAPPED'])
   })
@@ -146,10 +153,15 @@ describe('manifests', () => {
     expect(await backup.run()).toMatchObject({ failed: [], bytes: 0, unchanged: 1 })
     expect((await listed(backup)).notes.map(({ run }) => run).slice(0, 2)).toEqual([first.run, theirs.run])
     // One that knows nothing of the pin is nobody's.
-    const text = JSON.parse(await textOf(backup, `runs/${first.run}.json`))
-    await put(backup, 'runs', '20990101T000000Z-9.json', JSON.stringify({ ...text, run: '20990101T000000Z-9' }))
+    const text = JSON.parse(await textOf(backup, `runs/${first.run}.json.gz`))
+    await put(
+      backup,
+      'runs',
+      '20990101T000000Z-9.json.gz',
+      gzipSync(JSON.stringify({ ...text, run: '20990101T000000Z-9' })),
+    )
     const { problems } = await listed(backup)
-    expect(problems).toMatchObject([{ path: 'runs/20990101T000000Z-9.json', error: { code: 'MANIFEST_FOREIGN' } }])
+    expect(problems).toMatchObject([{ path: 'runs/20990101T000000Z-9.json.gz', error: { code: 'MANIFEST_FOREIGN' } }])
     expect((await backup.restore()).summary.run).not.toBe('20990101T000000Z-9')
   })
 
@@ -221,27 +233,44 @@ describe('files', () => {
     expect(manifest.entries.filter(({ kind }) => kind === 'file')).toHaveLength(2)
   })
 
-  test('one that changes while it is read keeps its version from before, and the run is partial', async () => {
+  test('one that cannot be sent keeps its version from before, and the run is partial', async () => {
     const backup = await createBackup(world)
     makeTree(backup.source, { log: 'v1', calm: 'c' })
     await backup.run()
-    let version = 2
     writeFileSync(join(backup.source, 'log'), 'v2')
-    const restless = {
-      ...backup.context,
-      onEvent: (event: { type: string; path?: string }) => {
-        if (event.type === 'part-confirmed' && event.path?.endsWith('/log'))
-          writeFileSync(join(backup.source, 'log'), `v${++version}`)
-      },
-    }
-    const run = await runBackup(restless, backup.set, { state: backup.state })
-    expect(run).toMatchObject({ isComplete: false, failed: [{ error: { code: 'SOURCE_CHANGED' } }] })
+    world.server.faults.add({ on: { method: 'POST', path: '/nodes/files/uploads$' }, do: { status: 400 } })
+    const run = await backup.run()
+    expect(run).toMatchObject({ isComplete: false, failed: [{ path: join(backup.source, 'log') }] })
+    const { manifest } = await backup.manifest(run.run!)
+    const older = manifest.entries.filter((entry) => entry.kind === 'file' && entry.isOlder === true)
+    expect(older.map(({ path }) => `/${path}`)).toEqual([join(backup.source, 'log')])
     const { content, summary } = await backup.restore()
     expect(summary.failed).toEqual([])
     expect(snapshot(content)).toEqual({ calm: 'c', log: 'v1' })
     expect((await backup.remote(`files${backup.source}/log`)).size).toBe(2)
     expect(await backup.run()).toMatchObject({ isComplete: true, failed: [] })
-    expect(snapshot((await backup.restore()).content).log).toBe(`v${version}`)
+    expect(snapshot((await backup.restore()).content).log).toBe('v2')
+  })
+
+  test('one that changes once it was read is stored as it was then, and again by the next run', async () => {
+    const backup = await createBackup(world)
+    makeTree(backup.source, { log: 'v1', calm: 'c' })
+    await backup.run()
+    writeFileSync(join(backup.source, 'log'), 'v2')
+    const restless = {
+      ...backup.context,
+      onEvent: (event: { type: string; path?: string }) => {
+        if (event.type === 'part-confirmed' && event.path?.endsWith('/log'))
+          writeFileSync(join(backup.source, 'log'), 'v3')
+      },
+    }
+    expect(await runBackup(restless, backup.set, { state: backup.state })).toMatchObject({
+      isComplete: true,
+      failed: [],
+    })
+    expect(snapshot((await backup.restore()).content).log).toBe('v2')
+    expect(await backup.run()).toMatchObject({ isComplete: true, failed: [], bytes: 2 })
+    expect(snapshot((await backup.restore()).content).log).toBe('v3')
   })
 
   test('what could not be listed is not gone', async () => {
@@ -291,29 +320,28 @@ describe('a manifest that somebody made', () => {
   }
   const common = { mode: 0o644, uid: 0, gid: 0, mtimeNs: '0' }
   const seal = Buffer.alloc(28).toString('base64')
-  const file = { kind: 'file', path: '/a', ...common, size: 1, sha256: '0'.repeat(64), node: 1, seal }
+  const file = { kind: 'file', path: 'a', ...common, size: 1, sha256: '0'.repeat(64), node: 1, seal }
   const parse = (entries: unknown[], more: object = {}) =>
-    parseManifest(
-      Buffer.from(JSON.stringify({ format: 'sealsync-backup', version: 1, ...head, ...more, entries })),
-      'it',
-    )
+    parseRunManifest(gzipSync(JSON.stringify({ ...FORMAT, ...head, ...more, entries })), 'it')
 
   test('is read when it is right, also when it was written by us', async () => {
     expect(parse([file]).entries).toEqual([file])
     mkdirSync(world.path('written'), { recursive: true })
-    const path = world.path('written', 'm.json')
+    const path = world.path('written', 'm.json.gz')
     await writeManifest(path, head, [file as BackupEntry])
-    expect(parseManifest(execFileSync('cat', [path]), 'it').entries).toEqual([file])
+    expect(parseRunManifest(readFileSync(path), 'it').entries).toEqual([file])
   })
 
   test.each([
-    ['a way out', { path: '/../a' }],
-    ['a way out in the middle', { path: '/a/../../b' }],
-    ['a relative path', { path: 'a' }],
-    ['NUL', { path: '/a\0b' }],
-    ['an empty part', { path: '/a//b' }],
-    ['the root as a file', { path: '/' }],
-    ['a name that is too long', { path: `/${'x'.repeat(256)}` }],
+    ['a way out', { path: '../a' }],
+    ['a way out in the middle', { path: 'a/../../b' }],
+    ['an absolute path', { path: '/a' }],
+    ['NUL', { path: 'a\0b' }],
+    ['an empty part', { path: 'a//b' }],
+    ['the root as a file', { path: '' }],
+    ['a name that is too long', { path: 'x'.repeat(256) }],
+    ['no digest', { sha256: undefined }],
+    ['no permissions', { mode: undefined }],
     ['a size that is none', { size: -1 }],
     ['a node that is none', { node: '1' }],
     ['a mode that is none', { mode: 1.5 }],
@@ -329,7 +357,7 @@ describe('a manifest that somebody made', () => {
   test('is refused when a path is there twice, or with a run that is none', () => {
     expect(() => parse([file, file])).toThrow(expect.objectContaining({ code: 'MANIFEST_INVALID' }))
     expect(() => parse([file], { run: '../x' })).toThrow(expect.objectContaining({ code: 'MANIFEST_INVALID' }))
-    expect(() => parseManifest(Buffer.from('['.repeat(100_000)), 'it')).toThrow(
+    expect(() => parseRunManifest(gzipSync('['.repeat(100_000)), 'it')).toThrow(
       expect.objectContaining({ code: 'MANIFEST_INVALID' }),
     )
   })
@@ -341,16 +369,15 @@ describe('a manifest that somebody made', () => {
     const { manifest } = await backup.manifest(run!)
     const outside = world.path('outside')
     mkdirSync(outside)
-    const dir = `${backup.source}/dir`
+    const dir = `${backup.source.slice(1)}/dir`
     const entries = manifest.entries
       .filter(({ path }) => path !== dir)
       .concat({ kind: 'symlink', path: dir, ...common, target: outside })
     rmSync(backup.directory, { recursive: true })
-    await backup.remove(`runs/${run}.json`)
-    const body = { format: 'sealsync-backup', version: 1, ...manifest, entries }
-    await put(backup, 'runs', `${run}.json`, JSON.stringify(body))
+    await backup.remove(`runs/${run}.json.gz`)
+    await put(backup, 'runs', `${run}.json.gz`, gzipSync(JSON.stringify({ ...FORMAT, ...manifest, entries })))
     const { summary, content } = await backup.restore()
-    expect(codes(summary)).toEqual(['TARGET_DIFFERS'])
+    expect(codes(summary)).toEqual(['KINDS_DIFFER'])
     expect(listFiles(outside)).toEqual([])
     expect(snapshot(content)).toEqual({ 'dir/': '', 'dir/f': 'x' })
   })

@@ -160,14 +160,14 @@ test('nothing goes when any manifest cannot be trusted, when it would be too muc
   const stranger = { state: { ...backup.state, account: 'somebody' } }
   await expect(prune(backup, 1, stranger)).rejects.toMatchObject({ class: 'safety', code: 'NOT_PINNED' })
   // A manifest that would go is broken: that is no reason to go on.
-  const { id } = await backup.remote(`runs/${runs[0]!.run}.json`)
-  const { id: other } = await backup.remote(`runs/${runs[1]!.run}.json`)
+  const { id } = await backup.remote(`runs/${runs[0]!.run}.json.gz`)
+  const { id: other } = await backup.remote(`runs/${runs[1]!.run}.json.gz`)
   const context = backup.through((request) => ({
     ...request,
     url: request.url.replace(`/files/${id}/`, `/files/${other}/`),
   }))
   await expect(prune({ ...backup, context }, 1)).rejects.toMatchObject({ class: 'integrity' })
-  await backup.remove(`runs/${runs[4]!.run}.json`)
+  await backup.remove(`runs/${runs[4]!.run}.json.gz`)
   await expect(prune(backup, 1)).rejects.toMatchObject({ class: 'integrity', code: 'MANIFEST_DROPPED' })
   expect(await historyOf(backup)).toHaveLength(8)
 })

@@ -131,7 +131,7 @@ function createPlace(remote = `/room/place${count + 1}`) {
       return found.manifest
     },
     /** Puts a file there by the plain commands, under any name. */
-    async put(name: string, content: string) {
+    async put(name: string, content: string | Uint8Array) {
       const source = world.path(`${base}-put`)
       makeTree(source, { fresh: content })
       expect((await anna.upload([join(source, 'fresh')], remote)).failed).toEqual([])
@@ -141,7 +141,7 @@ function createPlace(remote = `/room/place${count + 1}`) {
     /** Puts the manifest there that a member of the room has made. */
     async forge(content: string | object) {
       await this.remove(MANIFEST_NAME).catch(() => {})
-      await this.put(MANIFEST_NAME, typeof content === 'string' ? content : JSON.stringify(content))
+      await this.put(MANIFEST_NAME, typeof content === 'string' ? content : gzipSync(JSON.stringify(content)))
     },
   }
 }
@@ -464,7 +464,7 @@ describe('verify', () => {
     await here.push()
     const { entries, ...head } = await place.manifest()
     const changed = entries.map((one) => ({ ...one, sha256: sha256('bbb') }))
-    await place.forge({ format: 'sealsync-tree', version: 1, ...head, entries: changed })
+    await place.forge({ format: 'sealsync-manifest', version: 1, ...head, entries: changed })
     expect(await place.verify()).toEqual({ a: 'integrity CONTENT_SWAPPED' })
   })
 
@@ -492,7 +492,7 @@ describe('verify', () => {
       ['MANIFEST_INVALID', () => place.forge('{}')],
     ]
     const forgeAs = (sequence: number, previous: string[]) =>
-      place.forge({ format: 'sealsync-tree', version: 1, ...second, sequence, previous })
+      place.forge({ format: 'sealsync-manifest', version: 1, ...second, sequence, previous })
     for (const [code, meddle] of cases) {
       await meddle()
       const told = { [MANIFEST_NAME]: `integrity ${code}` }
@@ -543,7 +543,7 @@ describe('verify', () => {
     await here.push()
     await there.pull()
     const forgeAs = async (sequence: number) =>
-      place.forge({ format: 'sealsync-tree', version: 1, ...(await place.manifest()), sequence })
+      place.forge({ format: 'sealsync-manifest', version: 1, ...(await place.manifest()), sequence })
     await forgeAs(257)
     expect(failures(await there.pull())).toEqual({ [MANIFEST_NAME]: 'integrity MANIFEST_FOREIGN' })
     await forgeAs(258)
@@ -610,9 +610,9 @@ test('a run that is killed after any request: the next one goes on, and the mani
 describe('a hostile manifest', () => {
   const file = { kind: 'file', path: 'a/b', mode: 0o644, mtimeNs: '0', size: 1, sha256: sha256('x'), node: 7 }
   const seal = Buffer.alloc(28).toString('base64')
-  const head = { format: 'sealsync-tree', version: 1, sequence: 1, previous: [], startedAt: 'x', host: 'h' }
+  const head = { format: 'sealsync-manifest', version: 1, sequence: 1, previous: [], startedAt: 'x', host: 'h' }
   const parse = (entries: object[], more: object = {}) =>
-    parseTreeManifest(Buffer.from(JSON.stringify({ ...head, ...more, entries })))
+    parseTreeManifest(gzipSync(JSON.stringify({ ...head, ...more, entries })))
   const invalid = expect.objectContaining({ class: 'integrity', code: 'MANIFEST_INVALID' })
 
   test.each([
@@ -648,7 +648,8 @@ describe('a hostile manifest', () => {
       expect(() => parse([file], more)).toThrow(invalid)
     expect(() => parse([file, file])).toThrow(invalid)
     for (const bytes of ['['.repeat(100_000), '', 'null', '\xff'])
-      expect(() => parseTreeManifest(Buffer.from(bytes, 'latin1'))).toThrow(invalid)
+      for (const form of [Buffer.from(bytes, 'latin1'), gzipSync(Buffer.from(bytes, 'latin1'))])
+        expect(() => parseTreeManifest(form)).toThrow(invalid)
   })
 
   test('may be compressed in several pieces, and not without bound', () => {
@@ -709,7 +710,7 @@ describe('a hostile manifest', () => {
       // Said of another content.
       ...(one.path === 'other' ? { seal } : {}),
     }))
-    await place.forge({ format: 'sealsync-tree', version: 1, ...rest, entries: [...bad, ...good, ...open] })
+    await place.forge({ format: 'sealsync-manifest', version: 1, ...rest, entries: [...bad, ...good, ...open] })
     const refused = [{ path: 'other', error: { class: 'integrity', code: 'CONTENT_SWAPPED' } }]
     expect((await there.pull()).failed).toMatchObject(refused)
     // Ten by name, the others as a number.

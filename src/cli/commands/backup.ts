@@ -1,35 +1,28 @@
 /** backup run, list, show, restore and prune; drill. @module */
 import { join, resolve } from 'node:path'
-import { systemClock } from '../../environment.ts'
-import { cancelled, SyncError, toSyncError } from '../../errors.ts'
+import type {
+  BackupEntry,
+  BackupSet,
+  BackupSummary,
+  ConflictAction,
+  DrillReport,
+  FileEntry,
+  RestoreSummary,
+  Runs,
+  SetPlace,
+  SyncSummary,
+} from '../../client/index.ts'
+import { SyncError } from '../../errors.ts'
 import { writePrivateFile } from '../../local/atomic-file.ts'
-import { type DrillReport, drillBackup } from '../../sync/backup/drill.ts'
-import type { BackupEntry, FileEntry } from '../../sync/backup/manifest.ts'
-import { futureText, pruneBackup, runsFromFuture } from '../../sync/backup/prune.ts'
-import {
-  entriesBelow,
-  listRuns,
-  openRun,
-  type RestoreOptions,
-  type RestoreSummary,
-  restoreBackup,
-} from '../../sync/backup/restore.ts'
-import { type BackupSummary, runBackup, unpinnedText } from '../../sync/backup/run.ts'
-import type { Runs } from '../../sync/backup/runs.ts'
-import type { SetPlace } from '../../sync/backup/set.ts'
-import type { StatePlace } from '../../sync/backup/state.ts'
-import type { RunSummary } from '../../sync/outcome.ts'
-import type { RunContext, RunEvent } from '../../sync/run.ts'
-import { type RunEnd, reported } from '../automation.ts'
 import { checkSetName, loadSet, remoteTarget } from '../backup-config.ts'
-import { connect } from '../connect.ts'
-import { accountName, type Context, namesOf, requireSettings, text } from '../context.ts'
+import { withClient } from '../connect.ts'
+import { type Context, text } from '../context.ts'
 import { display, isoTime, plural, showBytes } from '../display.ts'
-import { exitCodeOf, exitCodeOfRun, signalExit } from '../exit-codes.ts'
-import { createProgress, hintsOf, summaryFields } from '../output.ts'
+import { exitCodeOf, exitCodeOfRun } from '../exit-codes.ts'
+import { pendingText } from '../output.ts'
 import { homeDirectory } from '../profile.ts'
 import { parseDuration } from '../settings.ts'
-import { parseLimit } from './sync.ts'
+import { type JobRun, limitsOf, measured, parseLimit, runOne, selectionOf } from './sync.ts'
 
 const wrongOption = (message: string) => new SyncError('usage', 'OPTION_INVALID', message)
 
@@ -45,129 +38,53 @@ async function placeOf(context: Context, name: string): Promise<SetPlace> {
   return { name: checkSetName(name), target: remoteTarget(target, () => wrongOption('--target takes a remote path')) }
 }
 
-interface Tools {
-  readonly run: RunContext
-  readonly state: StatePlace
-}
+const waitOf = (context: Context) => measured(context, 'wait', parseDuration, '10m')
 
-/** Runs `work` with what it needs, and closes it, whatever happens. */
-async function withTools<T>(
-  context: Context,
-  onEvent: RunContext['onEvent'],
-  work: (tools: Tools) => Promise<T>,
-): Promise<T> {
-  const { client, profile } = await connect(context, onEvent)
-  try {
-    const directory = join(homeDirectory(), 'backup')
-    return await work({ run: client.context, state: { directory, account: accountName(profile) } })
-  } finally {
-    await client.close()
-  }
-}
-
-/** As `withTools`, for commands that end in a summary, whatever happens. */
-async function summarized<T extends RunSummary>(
-  context: Context,
-  verb: string,
-  direction: 'upload' | 'download',
-  work: (tools: Tools) => Promise<T>,
-  show: (summary: T, seconds: number) => { readonly text: string; readonly object: object },
-  onEvent: (event: RunEvent) => void = () => {},
-): Promise<RunEnd> {
-  const { output } = context
-  const begun = performance.now()
-  const progress = await createProgress(output, verb)
-  let summary: T
-  try {
-    const tell = (event: RunEvent) => {
-      onEvent(event)
-      progress.onEvent(event)
-    }
-    summary = await withTools(context, tell, work)
-  } catch (thrown) {
-    progress.stop()
-    const error = toSyncError(context.signal.aborted ? cancelled(context.signal) : thrown)
-    const exitCode = error.class === 'cancelled' ? signalExit(error) : exitCodeOf(error)
-    output.error(error, exitCode)
-    return { exitCode, summary: { stoppedBy: { code: error.code, message: error.message } } }
-  }
-  progress.stop()
-  const exitCode = exitCodeOfRun(summary, direction)
-  const { stoppedBy, pending } = summary
-  if (stoppedBy !== undefined) output.warn(`stopped: ${stoppedBy.message}`)
-  for (const hint of new Set([stoppedBy?.hint, ...hintsOf(summary)])) {
-    if (hint !== undefined) output.info(`  ${hint}`)
-  }
-  const { text: line, object } = show(summary, (performance.now() - begun) / 1000)
-  const fields = summaryFields({
-    ...object,
-    failed: summary.failed,
-    ...(pending && { pending }),
-    ...(stoppedBy === undefined ? {} : { stoppedBy }),
-  })
-  if (output.json) output.result('', { type: 'summary', exitCode, ...fields })
-  else output.info(line)
-  return { exitCode, summary: fields }
-}
-
-const waitOf = ({ options }: Context): { waitMs?: number } => {
-  const value = text(options, 'wait')
-  const waitMs = value === undefined ? undefined : parseDuration(value)
-  if (value !== undefined && waitMs === undefined) throw wrongOption('--wait takes a time such as 10m')
-  return waitMs === undefined ? {} : { waitMs }
-}
-
-const jobsOf = ({ settings }: Context): { jobs?: number } => {
-  const jobs = settings.number('jobs')
-  return jobs === undefined ? {} : { jobs }
-}
-
-/** Makes a point in time, and tells who watches over it. */
+/** Makes a point in time. */
 export async function run(context: Context, name: string): Promise<number> {
-  const work = (onEvent: (event: RunEvent) => void) => runSet(context, name, onEvent)
-  // A look is no run that anybody waits for.
-  if (context.options.dryRun === true) return (await work(() => {})).exitCode
-  // Where a set is, its configuration says; which may be what is wrong.
-  return (await reported(context, { command: 'backup', local: name, remote: '' }, work)).exitCode
+  const { exitCode } = await runOne(context, { ...backupRun(context, name), dryRun: context.options.dryRun === true })
+  return exitCode
 }
 
-async function runSet(context: Context, name: string, onEvent: (event: RunEvent) => void): Promise<RunEnd> {
-  requireSettings(context)
-  const set = await loadOf(context, name)
-  const { options, settings, signal } = context
-  const maxDelete = parseLimit(text(options, 'maxDelete'), 'max-delete')
-  const [partSize, memory] = [settings.number('part-size'), settings.number('memory')]
-  const dryRun = options.dryRun === true
-  const work = ({ run: runContext, state }: Tools): Promise<BackupSummary> =>
-    runBackup(runContext, set, {
-      state,
-      signal,
-      dryRun,
-      names: namesOf(context),
+/** A run of a set as the command line describes it. */
+export function backupRun(context: Context, name: string): JobRun {
+  const { options } = context
+  let set: BackupSet | undefined
+  return {
+    command: 'backup',
+    // Where a set is, its configuration says; which may be what is wrong.
+    local: name,
+    remote: '',
+    roots: [],
+    async prepare() {
+      set = await loadOf(context, name)
+    },
+    options: () => ({
+      ...limitsOf(context),
+      set,
       acceptSources: options.acceptSources === true,
       acceptRuns: options.acceptRuns === true,
-      ...waitOf(context),
-      ...jobsOf(context),
-      ...(maxDelete === undefined ? {} : { maxDelete }),
-      ...(partSize === undefined ? {} : { partSize }),
-      ...(memory === undefined ? {} : { memory }),
-    })
-  const show = (summary: BackupSummary, seconds: number) => {
-    const { run: id, isComplete, files, bytes, transferred, created, changed, unchanged, removed, ignored } = summary
-    const counts = `${created} new, ${changed} changed, ${unchanged} unchanged, ${removed} gone, ${ignored} ignored`
-    const what = dryRun ? 'Would back up' : id === undefined ? 'No new run; sent' : `Run ${id}:`
-    const state = dryRun || summary.failed.length === 0 ? '' : `, ${plural(summary.failed.length, 'problem')}`
-    return {
-      text: `${what} ${plural(files, 'file')}: ${counts}; ${showBytes(bytes)} in ${seconds.toFixed(1)} s${state}`,
-      object: { run: id, isComplete, dryRun, files, bytes, transferred, created, changed, unchanged, removed, ignored },
-    }
+      maxDelete: parseLimit(text(options, 'maxDelete'), 'max-delete'),
+    }),
+    start: (client, told) => client.backups.run(set as BackupSet, told),
+    tell: tellBackup,
   }
-  return summarized(context, 'Backing up', 'upload', work, show, onEvent)
 }
 
-/** Says what is not right or not known about the runs of a set. */
-function tellRuns({ output }: Context, { problems, isPinned, notes, missing }: Runs): number {
-  if (!isPinned && notes.length > 0) output.warn(unpinnedText(notes, missing))
+function tellBackup(summary: SyncSummary, seconds: number): { readonly text: string; readonly fields: object } {
+  const { run: id, isComplete, created, changed, unchanged, removed, ...all } = summary as BackupSummary
+  const { files, bytes, ignored, left, failed } = all
+  const counts = `${created} new, ${changed} changed, ${unchanged} unchanged, ${removed} gone, ${ignored} ignored`
+  const what = id === undefined ? 'No new run; sent' : `Run ${id}:`
+  const more = `${left === 0 ? '' : `, ${left} left for the next run`}${failed.length === 0 ? '' : `, ${plural(failed.length, 'problem')}`}`
+  return {
+    text: `${what} ${plural(files, 'file')}: ${counts}; ${showBytes(bytes)} in ${seconds.toFixed(1)} s${more}${pendingText(summary)}`,
+    fields: { isStored: id !== undefined, isComplete, created, changed, unchanged, removed, bytes },
+  }
+}
+
+/** Says what is not right about the runs of a set. */
+function tellRuns({ output }: Context, { problems }: Runs): number {
   for (const { path, error } of problems) output.warn(`${display(path, 200)}: ${error.message}`)
   const [worst] = problems
   return worst === undefined ? 0 : exitCodeOf(worst.error)
@@ -176,11 +93,8 @@ function tellRuns({ output }: Context, { problems, isPinned, notes, missing }: R
 export async function list(context: Context, name: string): Promise<number> {
   const place = await placeOf(context, name)
   const { output, signal } = context
-  const runs = await withTools(context, undefined, (tools) => listRuns(tools.run, place, tools.state, signal))
+  const runs = await withClient(context, (client) => client.backups.list(place, { signal }))
   const code = tellRuns(context, runs)
-  const now = systemClock.now()
-  const future = runsFromFuture(runs.notes, now)
-  if (future.length > 0) output.warn(futureText(future, now))
   for (const { run: id, startedAt, files, bytes, addedBytes, isComplete } of runs.notes) {
     const added = `+${showBytes(addedBytes)}`
     output.result(
@@ -207,11 +121,12 @@ function stateText({ isOlder, isInconsistent }: FileEntry): string {
 export async function show(context: Context, name: string, wanted: string, path?: string): Promise<number> {
   const place = await placeOf(context, name)
   const { output, signal } = context
-  const { runs, manifest } = await withTools(context, undefined, (tools) =>
-    openRun(tools.run, place, wanted, tools.state, signal),
+  const paths = path === undefined ? [] : [path]
+  const { runs, entries, failed } = await withClient(context, (client) =>
+    client.backups.show(place, { run: wanted, paths, signal }),
   )
   const code = tellRuns(context, runs)
-  for (const entry of entriesBelow(manifest.entries, path === undefined ? [] : [path])) {
+  for (const entry of entries) {
     const size = entry.kind === 'file' ? String(entry.size) : '-'
     const time = isoTime(Number(BigInt(entry.mtimeNs) / 1_000_000n)).replace(/\.\d+Z$/, '')
     const more = entry.kind === 'symlink' ? ` -> ${display(entry.target, 200)}` : ''
@@ -221,56 +136,51 @@ export async function show(context: Context, name: string, wanted: string, path?
       { type: 'entry', ...entry },
     )
   }
-  for (const { path: where, code: why } of manifest.failed)
+  for (const { path: where, code: why } of failed)
     if (why !== 'INCONSISTENT') output.warn(`not in this run: ${display(where, 200)} (${why})`)
   return code
 }
 
-/** Restores a run, and tells who watches over it. */
+/** Restores a run. */
 export async function restore(context: Context, name: string, places: readonly string[]): Promise<number> {
-  const run = { command: 'restore', local: resolve(places.at(-1)!), remote: name }
-  return (await reported(context, run, (onEvent) => restoreSet(context, name, places, onEvent))).exitCode
+  const dryRun = context.options.dryRun === true
+  return (await runOne(context, { ...restoreRun(context, name, places), dryRun })).exitCode
 }
 
-async function restoreSet(
-  context: Context,
-  name: string,
-  places: readonly string[],
-  onEvent: (event: RunEvent) => void,
-): Promise<RunEnd> {
-  requireSettings(context)
-  if (places.length > 2) throw wrongOption('One run and one directory are enough: restore NAME [RUN] DIRECTORY')
+/** A restore as the command line describes it: a run, if it is not the latest, then the directory. */
+export function restoreRun(context: Context, name: string, places: readonly string[]): JobRun {
   const target = resolve(places.at(-1)!)
-  const place = await placeOf(context, name)
-  const { options, settings, signal } = context
-  const onConflict = settings.text('on-conflict')
-  if (onConflict !== undefined && !['fail', 'skip', 'overwrite'].includes(onConflict)) {
-    throw wrongOption('Here --on-conflict takes fail, skip or overwrite')
-  }
-  const work = ({ run: runContext, state }: Tools) =>
-    restoreBackup(runContext, place, target, {
-      state,
-      signal,
+  let place: SetPlace | undefined
+  return {
+    command: 'restore',
+    local: target,
+    remote: name,
+    roots: [target],
+    async prepare() {
+      if (places.length > 2) throw wrongOption('One run and one directory are enough: restore NAME [RUN] DIRECTORY')
+      place = await placeOf(context, name)
+    },
+    options: () => ({
+      ...limitsOf(context),
+      // Paths are those of the machine that was backed up.
+      selection: selectionOf(context, '/'),
       run: places.length === 2 ? places[0]! : 'latest',
-      paths: (options.path as string[] | undefined) ?? [],
-      trustTimes: options.trustTimes === true,
-      ...waitOf(context),
-      ...jobsOf(context),
-      ...(onConflict === undefined ? {} : { onConflict: onConflict as NonNullable<RestoreOptions['onConflict']> }),
-    })
-  const show = (summary: RestoreSummary, seconds: number) => {
-    const { run: id, isPinned, files, bytes, transferred, skipped } = summary
-    if (!isPinned) {
-      context.output.warn(
-        'This machine knows nothing of the set, so an older state at the server could not be noticed; is this the newest run?',
-      )
-    }
-    return {
-      text: `Restored ${plural(transferred, 'file')} (${showBytes(bytes)}) of run ${id} in ${seconds.toFixed(1)} s; ${skipped} were there, ${summary.failed.length} failed`,
-      object: { run: id, isPinned, files, bytes, transferred, skipped },
-    }
+      paths: (context.options.path as string[] | undefined) ?? [],
+      trustTimes: context.options.trustTimes === true,
+      onConflict: context.settings.text('on-conflict') as ConflictAction | undefined,
+    }),
+    start: (client, told) => client.backups.restore(place as SetPlace, target, told),
+    tell: tellRestore,
   }
-  return summarized(context, 'Restoring', 'download', work, show, onEvent)
+}
+
+function tellRestore(summary: SyncSummary, seconds: number): { readonly text: string; readonly fields: object } {
+  const { run: id, isPinned, bytes, transferred, skipped, left, failed } = summary as RestoreSummary
+  const more = left === 0 ? '' : `, ${left} left for the next run`
+  return {
+    text: `Restored ${plural(transferred, 'file')} (${showBytes(bytes)}) of run ${id} in ${seconds.toFixed(1)} s; ${skipped} were there, ${failed.length} failed${more}`,
+    fields: { point: id, isPinned },
+  }
 }
 
 export async function prune(context: Context, name: string): Promise<number> {
@@ -278,14 +188,13 @@ export async function prune(context: Context, name: string): Promise<number> {
   const { options, output, signal } = context
   const maxDelete = parseLimit(text(options, 'maxDelete'), 'max-delete')
   const dryRun = options.dryRun === true
-  const done = await withTools(context, undefined, (tools) =>
-    pruneBackup(tools.run, set, {
-      state: tools.state,
+  const done = await withClient(context, (client) =>
+    client.backups.prune(set, {
       signal,
       dryRun,
       acceptFuture: options.acceptFuture === true,
-      ...waitOf(context),
-      ...(maxDelete === undefined ? {} : { maxDelete }),
+      waitMs: waitOf(context),
+      maxDelete,
     }),
   )
   const { kept, removed, files, bytes } = done
@@ -309,13 +218,9 @@ export async function drill(context: Context, name: string): Promise<number> {
   const place = await placeOf(context, name)
   const { options, output, signal } = context
   const sample = parseLimit(text(options, 'sample'), 'sample')
-  const { report, summary } = await withTools(context, undefined, (tools) =>
-    drillBackup(tools.run, place, {
-      state: tools.state,
-      signal,
-      ...jobsOf(context),
-      ...(sample === undefined ? {} : { sample }),
-    }),
+  const jobs = context.settings.number('jobs')
+  const { report, summary } = await withClient(context, (client) =>
+    client.backups.drill(place, { signal, jobs, sample }),
   )
   const stamp = report.at.replace(/[-:]|\.\d+/g, '')
   const path = resolve(text(options, 'report') ?? join(homeDirectory(), 'drills', `${name}-${stamp}.json`))

@@ -1,12 +1,20 @@
 /** plan and apply: what a run would do, kept in a file, to be carried out later. @module */
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { type Command, type Direction, type PlanFile, parsePlan, placesIn, planFileOf } from '../../client/index.ts'
+import {
+  type Direction,
+  type PlacedCommand,
+  type PlanFile,
+  pairIn,
+  parsePlan,
+  planFileOf,
+  type Told,
+} from '../../client/index.ts'
 import { systemClock } from '../../environment.ts'
 import { localError } from '../../errors.ts'
 import { writePrivateFile } from '../../local/atomic-file.ts'
 import { type Context, text } from '../context.ts'
-import { runOf, runOne } from './sync.ts'
+import { type JobRun, runAgain, runOf, runOne } from './sync.ts'
 
 /** Keeps a plan where `-o` says. */
 async function write(context: Context, file: () => PlanFile): Promise<void> {
@@ -16,22 +24,33 @@ async function write(context: Context, file: () => PlanFile): Promise<void> {
   context.output.info(`The plan is in ${target}. To carry it out: sync apply ${target}`)
 }
 
-/** Says what a run would do. */
-const plan =
-  (command: Command) =>
-  async (context: Context, places: readonly string[]): Promise<number> => {
-    const run = runOf(context, command, places)
-    const options = run.options()
-    const { outcome, exitCode } = await runOne(context, { ...run, dryRun: true, options: () => options })
-    if (outcome.stoppedBy !== undefined) return exitCode
-    await write(context, () => planFileOf(outcome.pair, command, options, outcome.steps, systemClock.now()))
-    return exitCode
+/** Says what a run would do, and keeps that. */
+async function planRun(context: Context, run: JobRun): Promise<number> {
+  const told: { options?: Told } = {}
+  const options = () => {
+    told.options = run.options()
+    return told.options
   }
+  const { outcome, exitCode } = await runOne(context, { ...run, dryRun: true, options })
+  if (outcome.stoppedBy !== undefined) return exitCode
+  const { pair, steps } = outcome
+  await write(context, () => planFileOf(pair, run.command, told.options ?? {}, steps, systemClock.now()))
+  return exitCode
+}
+
+const plan = (command: PlacedCommand) => (context: Context, places: readonly string[]) =>
+  planRun(context, runOf(context, command, places))
 
 export const planPair = (direction: Direction) => (context: Context, first: string, second: string) =>
   plan(direction)(context, [first, second])
 
 export const planTransfer = plan
+
+export const planBackup = async (context: Context, name: string): Promise<number> =>
+  planRun(context, (await import('./backup.ts')).backupRun(context, name))
+
+export const planRestore = async (context: Context, name: string, places: readonly string[]): Promise<number> =>
+  planRun(context, (await import('./backup.ts')).restoreRun(context, name, places))
 
 /** Carries out a plan that somebody has looked at, as long as nothing has changed since. */
 export async function apply(context: Context, path: string): Promise<number> {
@@ -42,6 +61,6 @@ export async function apply(context: Context, path: string): Promise<number> {
     throw localError(error, `read ${path}`)
   }
   const file = parsePlan(content)
-  const run = runOf(context, file.direction, placesIn(file))
-  return (await runOne(context, { ...run, dryRun: false, start: (client, how) => client.apply(file, how) })).exitCode
+  const run = runAgain(context, file.direction, pairIn(file), (client, how) => client.apply(file, how))
+  return (await runOne(context, run)).exitCode
 }

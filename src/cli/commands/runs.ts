@@ -8,7 +8,7 @@ import { display } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
 import { homeDirectory } from '../profile.ts'
 import { parseDuration } from '../settings.ts'
-import { measured, runOne, toldOf } from './sync.ts'
+import { measured, runAgain, runOne } from './sync.ts'
 
 /** What runs of this account did. */
 async function historyOf(context: Context): Promise<History> {
@@ -120,17 +120,8 @@ const again =
     const repeats = await history.repeats(which, filterOf(context, local, remote))
     let worst: number = EXIT.done
     for (const one of repeats) {
-      const { command, pair } = one
-      const sources = pair.transfer?.direction === 'upload' ? pair.transfer.sources : undefined
-      const { exitCode } = await runOne(context, {
-        command,
-        local: pair.local,
-        remote: pair.remote,
-        roots: sources ?? [pair.local],
-        // A run that is done again has its own options; how far it may go, and with what, the command line says.
-        options: () => toldOf(context, command, sources?.[0] ?? pair.local),
-        start: (client, how) => client.repeat(one, how),
-      })
+      const run = runAgain(context, one.command, one.pair, (client, how) => client.repeat(one, how))
+      const { exitCode } = await runOne(context, run)
       if (exitCode !== EXIT.done) worst = exitCode
     }
     if (repeats.length === 0) context.output.info('The last runs came to a good end; there is nothing to do.')

@@ -1,4 +1,8 @@
-/** upload, download, push, pull and both: one run. Those that go on watching begin in watch.ts. @module */
+/**
+ * upload, download, push, pull and both: one run; the wrapper of all runs. Those that go on watching begin in watch.ts, those of backup
+ * sets in backup.ts.
+ * @module
+ */
 import { realpathSync } from 'node:fs'
 import { resolve } from 'node:path'
 import {
@@ -8,6 +12,8 @@ import {
   createHeldRules,
   isChange,
   type Limit,
+  type Pair,
+  type PlacedCommand,
   planLine,
   type RunEvent,
   type SelectionOptions,
@@ -31,6 +37,8 @@ const VERBS: Readonly<Record<Command, string>> = {
   push: 'Pushing',
   pull: 'Pulling',
   both: 'Synchronizing',
+  backup: 'Backing up',
+  restore: 'Restoring',
 }
 
 /** The number of files, or the share, of `--max-delete` and its like. */
@@ -125,7 +133,7 @@ export function selectionOf(context: Context, local: string): SelectionOptions {
 }
 
 /** What the command line says about a run of any kind. */
-function limitsOf(context: Context): Told {
+export function limitsOf(context: Context): Told {
   const { options, settings, signal } = context
   return {
     signal,
@@ -142,7 +150,7 @@ function limitsOf(context: Context): Told {
   }
 }
 
-const isTransfer = (command: Command): command is 'upload' | 'download' =>
+const isTransfer = (command: PlacedCommand): command is 'upload' | 'download' =>
   command === 'upload' || command === 'download'
 
 /**
@@ -150,7 +158,7 @@ const isTransfer = (command: Command): command is 'upload' | 'download' =>
  *
  * @param local - Absolute path of the local root.
  */
-export function toldOf(context: Context, command: Command, local: string): Told {
+export function toldOf(context: Context, command: PlacedCommand, local: string): Told {
   const { options, settings } = context
   const onConflict = settings.text('on-conflict') as ConflictAction | undefined
   const common = { ...limitsOf(context), selection: selectionOf(context, local) }
@@ -195,7 +203,8 @@ const nothing = ({ local, remote }: JobRun): SyncSummary => ({
 })
 
 function exitCodeOfSync(summary: SyncSummary, command: Command): number {
-  const code = exitCodeOfRun(summary, command === 'push' || command === 'upload' ? 'upload' : 'download')
+  const isSending = command === 'push' || command === 'upload' || command === 'backup'
+  const code = exitCodeOfRun(summary, isSending ? 'upload' : 'download')
   if (code !== EXIT.done && code !== EXIT.partial) return code
   if (summary.conflicts.length > 0) return EXIT.conflicts
   return summary.left > 0 ? EXIT.partial : code
@@ -212,6 +221,10 @@ export interface JobRun {
   /** Read when the run begins, so that what is wrong with them is told like everything else. */
   readonly options: () => Told
   readonly start: (client: Client, options: Told) => Promise<SyncSummary>
+  /** Finds out what is to be done, before there is a client. */
+  readonly prepare?: () => Promise<void>
+  /** What there is to say beside what all runs say. Default: what they did. */
+  readonly tell?: (summary: SyncSummary, seconds: number) => { readonly text: string; readonly fields: object }
 }
 
 export interface JobEnd {
@@ -255,7 +268,7 @@ async function carryOut(
   link: Link,
   onEvent: (event: RunEvent) => void,
 ): Promise<JobEnd> {
-  const { command, dryRun = false } = run
+  const { command, dryRun = false, tell } = run
   const begun = performance.now()
   const progress = await createProgress(context.output, VERBS[command])
   let summary: SyncSummary | undefined
@@ -263,6 +276,7 @@ async function carryOut(
   try {
     requireSettings(context)
     for (const root of run.roots) await requireAcceptedLists(context, root)
+    await run.prepare?.()
     const options = { ...run.options(), dryRun }
     try {
       const { client } = await link.open((event) => {
@@ -282,24 +296,34 @@ async function carryOut(
   } finally {
     progress.stop()
   }
+  const seconds = (performance.now() - begun) / 1000
+  const told = summary.stoppedBy !== undefined && summary.runId === '' ? undefined : tell?.(summary, seconds)
   if (dryRun && summary.stoppedBy === undefined) {
     const steps = summary.steps.filter(isChange).map(planLine)
     const kept = summary.steps.filter((step) => step.do === 'keep').length
     exitCode = printPlan(
       context,
-      { direction: command, ...summary.pair, steps, kept, failed: summary.failed, pending: summary.pending },
+      {
+        direction: command,
+        ...summary.pair,
+        steps,
+        kept,
+        failed: summary.failed,
+        pending: summary.pending,
+        fields: told?.fields,
+      },
       exitCode,
     )
   } else {
-    printRun(context, summary, exitCode, performance.now() - begun)
+    printRun(context, summary, exitCode, told?.text ?? textOf(summary, seconds), told?.fields)
   }
-  return { outcome: summary, exitCode, summary: fieldsOf(summary) }
+  return { outcome: summary, exitCode, summary: { ...fieldsOf(summary), ...told?.fields } }
 }
 
 const isUp = (command: Command): boolean => command === 'upload' || command === 'push' || command === 'both'
 
 /** One run as the command line describes it: sources, then the target. */
-export function runOf(context: Context, command: Command, places: readonly string[]): JobRun {
+export function runOf(context: Context, command: PlacedCommand, places: readonly string[]): JobRun {
   const [sources, target = ''] = [places.slice(0, -1), places.at(-1)]
   const roots = (isUp(command) ? sources : [target]).map((path) => resolve(path))
   return {
@@ -313,23 +337,42 @@ export function runOf(context: Context, command: Command, places: readonly strin
   }
 }
 
+/** A run that is known by what is remembered of it, or by its plan; how far it may go, and with what, the command line says. */
+export function runAgain(context: Context, command: Command, pair: Pair, start: JobRun['start']): JobRun {
+  const sources = pair.transfer?.direction === 'upload' ? pair.transfer.sources : undefined
+  const { local, remote, backup } = pair
+  const options = () =>
+    command === 'backup' || command === 'restore' ? limitsOf(context) : toldOf(context, command, sources?.[0] ?? local)
+  return { command, local, remote, roots: backup === undefined ? (sources ?? [local]) : [], options, start }
+}
+
 /** The summary as programs read it; the plan is told elsewhere. */
 const fieldsOf = ({ runId, pair: _pair, steps: _steps, ...rest }: SyncSummary) => ({
   run: runId,
   ...summaryFields(rest),
 })
 
-function printRun({ output }: Context, summary: SyncSummary, exitCode: number, ms: number): void {
-  const { stoppedBy, transferred, bytes, skipped, moved, deleted, kept, left, ignored } = summary
-  const { conflicts, failed, pending, files } = summary
+function printRun(
+  { output }: Context,
+  summary: SyncSummary,
+  exitCode: number,
+  line: string,
+  fields: object | undefined,
+): void {
+  const { stoppedBy, failed, pending } = summary
   if (stoppedBy !== undefined) output.error(stoppedBy, exitCode, { plain: true })
   for (const hint of hintsOf({ failed: stoppedBy === undefined ? failed : [], ...(pending && { pending }) })) {
     output.info(`  ${hint}`)
   }
   if (output.json) {
-    output.result('', { type: 'summary', exitCode, ...fieldsOf(summary) })
+    output.result('', { type: 'summary', exitCode, ...fieldsOf(summary), ...fields })
     return
   }
+  output.info(line)
+}
+
+function textOf(summary: SyncSummary, seconds: number): string {
+  const { transferred, bytes, skipped, moved, deleted, kept, left, ignored, conflicts, failed, files } = summary
   const extra = [
     [skipped, 'unchanged'],
     [moved, 'moved'],
@@ -341,11 +384,8 @@ function printRun({ output }: Context, summary: SyncSummary, exitCode: number, m
     [failed.length, 'failed'],
   ] as const
   const told = extra.filter(([count]) => count > 0).map(([count, what]) => `, ${count} ${what}`)
-  const seconds = ms / 1000
   const rate = bytes > 0 && seconds > 0 ? `, ${showBytes(Math.round(bytes / seconds))}/s` : ''
-  output.info(
-    `${plural(files, 'file')}: ${transferred} transferred (${showBytes(bytes)}) in ${seconds.toFixed(1)} s${rate}${told.join('')}${pendingText(summary)}`,
-  )
+  return `${plural(files, 'file')}: ${transferred} transferred (${showBytes(bytes)}) in ${seconds.toFixed(1)} s${rate}${told.join('')}${pendingText(summary)}`
 }
 
 const transfer =

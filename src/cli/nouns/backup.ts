@@ -1,7 +1,7 @@
 /** Backup sets: backup run, list, show, restore, prune; drill. @module */
 import { type OptionSpec, option } from '../options/option.ts'
 import { settings } from '../options/settings.ts'
-import { KEY_PASSWORD, REMOTE, REPORT } from '../options/shared.ts'
+import { DRY_RUN, KEY_PASSWORD, LIMITS, REMOTE, REPORT, SELECTION } from '../options/shared.ts'
 import type { CommandSpec } from './command.ts'
 
 const load = () => import('../commands/backup.ts')
@@ -20,15 +20,33 @@ const READING: readonly OptionSpec[] = [
   option('--target <path>', 'remote place of the set, instead of a configuration'),
 ]
 
-/** Of those that remove or replace. */
-const guarded = (what: string): OptionSpec[] => [
+const maxDelete = (what: string): OptionSpec =>
   option(
     '--max-delete <n>',
     `stop when more ${what}: a number or 20% (default: the smaller of 50 and 20%, at least 10)`,
-  ),
-  option('-n, --dry-run', 'only say what would be done'),
-  option('--wait <time>', 'wait for another run of the set to end'),
+  )
+
+/** Of a run and its plan. */
+export const BACKUP_RUN: readonly OptionSpec[] = [
+  ...SET,
+  ...LIMITS,
+  maxDelete('files are gone from the sources'),
+  option('--accept-sources', 'sources are meant to be empty, or on another device'),
+  option('--accept-runs', 'take the runs that the server has for the right ones, from now on'),
+  ...settings('jobs', 'memory', 'part-size', 'names', 'trust-new-members'),
 ]
+
+/** Of a restore and its plan. */
+export const RESTORE: readonly OptionSpec[] = [
+  ...READING,
+  ...LIMITS,
+  ...SELECTION,
+  option('--path <path>', 'only this, with all it holds (may be repeated)', { repeats: true }),
+  option('--trust-times', 'take files of the same size and time for the same, without reading them'),
+  ...settings('jobs', 'memory', 'on-conflict'),
+]
+
+export const RESTORE_ARGUMENTS = { arguments: '<name> <run-and-directory...>', usage: 'NAME [RUN] DIRECTORY' } as const
 
 export const BACKUP: readonly CommandSpec[] = [
   {
@@ -39,14 +57,7 @@ export const BACKUP: readonly CommandSpec[] = [
         name: 'run',
         arguments: '<name>',
         summary: 'make a point in time',
-        options: [
-          ...SET,
-          ...guarded('files are gone from the sources'),
-          option('--accept-sources', 'sources are meant to be empty, or on another device'),
-          option('--accept-runs', 'take the runs that the server has for the right ones, from now on'),
-          ...settings('jobs', 'memory', 'part-size', 'names', 'trust-new-members'),
-          ...REPORT,
-        ],
+        options: [...BACKUP_RUN, ...REPORT, ...DRY_RUN],
         withProblems: true,
         action: async () => (await load()).run,
       },
@@ -66,17 +77,9 @@ export const BACKUP: readonly CommandSpec[] = [
       },
       {
         name: 'restore',
-        arguments: '<name> <run-and-directory...>',
+        ...RESTORE_ARGUMENTS,
         summary: 'restore a run, or the latest, into a new directory',
-        usage: 'NAME [RUN] DIRECTORY',
-        options: [
-          ...READING,
-          option('--path <path>', 'only this, with all it holds (may be repeated)', { repeats: true }),
-          option('--trust-times', 'take files of the same size and time for the same, without reading them'),
-          option('--wait <time>', 'wait for another restore into this directory to end'),
-          ...settings('jobs', 'on-conflict'),
-          ...REPORT,
-        ],
+        options: [...RESTORE, ...REPORT, ...DRY_RUN],
         withProblems: true,
         action: async () => (await load()).restore,
       },
@@ -86,7 +89,9 @@ export const BACKUP: readonly CommandSpec[] = [
         summary: 'remove the runs that the set does not keep',
         options: [
           ...SET,
-          ...guarded('runs would go'),
+          maxDelete('runs would go'),
+          option('-n, --dry-run', 'only say what would be done'),
+          option('--wait <time>', 'wait for another run of the set to end'),
           option(
             '--accept-future',
             'go on where runs began later than now; those stay, and take the place of no other',

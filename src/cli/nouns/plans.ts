@@ -1,5 +1,6 @@
-/** plan push, pull, both, upload, download; apply. @module */
+/** plan push, pull, both, upload, download, backup, restore; apply. @module */
 import { PLAN, pairOptions, REMOTE, REPORT, RUN } from '../options/shared.ts'
+import { BACKUP_RUN, RESTORE, RESTORE_ARGUMENTS } from './backup.ts'
 import type { CommandSpec } from './command.ts'
 import { DIRECTIONS } from './pairs.ts'
 import { TRANSFERS } from './transfers.ts'
@@ -28,6 +29,22 @@ export const PLANS: readonly CommandSpec[] = [
           action: async () => (await load()).planTransfer(name),
         }),
       ),
+      {
+        name: 'backup',
+        arguments: '<name>',
+        summary: 'make a point in time of a backup set',
+        options: [...BACKUP_RUN, ...PLAN],
+        withProblems: true,
+        action: async () => (await load()).planBackup,
+      },
+      {
+        name: 'restore',
+        ...RESTORE_ARGUMENTS,
+        summary: 'restore a run of a backup set',
+        options: [...RESTORE, ...PLAN],
+        withProblems: true,
+        action: async () => (await load()).planRestore,
+      },
     ],
   },
   {

@@ -27,6 +27,13 @@ export const KEY_PASSWORD = settings('key-password-file', 'key-password-command'
 /** How a run is watched over. */
 export const REPORT = grouped('Reporting options:', settings('events', 'metrics-file', 'ping-url'))
 
+/** How far a run goes. */
+export const LIMITS: readonly OptionSpec[] = [
+  option('--wait <time>', 'wait for another run of the same places to end'),
+  option('--max-transfer <size>', 'begin no more transfers after so many bytes'),
+  option('--max-duration <time>', 'begin no more transfers after this time'),
+]
+
 /** What runs of all directions take. */
 export const RUN: readonly OptionSpec[] = [
   ...KEY_PASSWORD,
@@ -40,9 +47,7 @@ export const RUN: readonly OptionSpec[] = [
     'allow-plain',
     'trust-new-members',
   ),
-  option('--wait <time>', 'wait for another run of the same places to end'),
-  option('--max-transfer <size>', 'begin no more transfers after so many bytes'),
-  option('--max-duration <time>', 'begin no more transfers after this time'),
+  ...LIMITS,
 ]
 
 /** What takes part in a run. */

@@ -9,7 +9,6 @@ import { createOutageRule, createTally, type Tally } from '../outcome.ts'
 import { bytesOf, type SyncStep } from '../reconcile.ts'
 import { type RunContext, report } from '../run.ts'
 import type { SyncState } from '../state.ts'
-import { showPath } from '../tree.ts'
 import { type ContentOptions, createContents, isContent } from './contents.ts'
 import { isRemoval, removeAll } from './removals.ts'
 import { makeStructure } from './structure.ts'
@@ -18,6 +17,8 @@ import { type ApplyTarget, createWork, type Work, type WorkOptions } from './wor
 export interface ApplyOptions extends ContentOptions, WorkOptions {
   /** Files that are as they should be; for progress. */
   readonly skipped?: number
+  /** Deletions wait for a run in which all else goes well. Default true; false where what is deleted is kept elsewhere. */
+  readonly isCautious?: boolean | undefined
 }
 
 export interface ApplyResult {
@@ -55,7 +56,7 @@ async function carryOut(work: Work, steps: readonly SyncStep[], options: ApplyOp
   let kept = steps.filter((step) => step.do === 'keep').length
   let [moved, deleted, left] = [0, 0, 0]
   const failed = (step: SyncStep, error: SyncError) => {
-    const failure = { path: showPath(step.path), error }
+    const failure = { path: work.show(step.path), error }
     tally.failed.push(failure)
     report(context, failure.path, error)
   }
@@ -89,7 +90,8 @@ async function carryOut(work: Work, steps: readonly SyncStep[], options: ApplyOp
   await makeDurable(contents.settle)
   const late = steps.filter(isLate)
   // What is of another kind on the other side was looked at when this was planned, and says nothing about other places.
-  const isSpotless = () => left === 0 && tally.failed.every(({ error }) => error.code === 'KINDS_DIFFER')
+  const isSpotless = () =>
+    options.isCautious === false || (left === 0 && tally.failed.every(({ error }) => error.code === 'KINDS_DIFFER'))
   const removals = steps.filter(isRemoval)
   if (tally.stoppedBy !== undefined || !isSpotless()) {
     await makeDurable(contents.end)
@@ -106,7 +108,7 @@ async function carryOut(work: Work, steps: readonly SyncStep[], options: ApplyOp
     } else {
       left += late.length
     }
-    if (work.hasBin && work.root !== '') pruneBin(work.root, work.state.runs(), context.clock.now())
+    if (work.hasBin && !work.isFromHere) pruneBin(work.root, work.state.runs(), context.clock.now())
   } catch (error) {
     tally.stoppedBy = toSyncError(signal.aborted ? signal.reason : error)
   }

@@ -9,9 +9,10 @@ import { syncDirectory } from '../../local/atomic-file.ts'
 import { checkSpace } from '../../local/free-space.ts'
 import { bytesLeft, type LeftBehind, removeSettled, sweepTree } from '../../local/leftovers.ts'
 import { openFileKey } from '../../transfer/content.ts'
-import { downloadFile } from '../../transfer/download.ts'
+import { downloadFile, type KnownFile as KnownFileOnDisk } from '../../transfer/download.ts'
 import { createKeysAhead } from '../../transfer/keys-ahead.ts'
 import { createLargeFiles } from '../../transfer/segments.ts'
+import { hashFile } from '../hash.ts'
 import { createKnownContents, type KnownContents, type KnownFile } from '../known-contents.ts'
 import { dropCopy } from '../local-bin.ts'
 import { changedHere, lookAt, markOf } from '../local-move.ts'
@@ -19,13 +20,13 @@ import { type OutageRule, runEntries, type Tally } from '../outcome.ts'
 import { bytesOf, type SyncStep } from '../reconcile.ts'
 import { createRecord, GROWING, remoteIdentity, sealOf, UNSETTLED } from '../records.ts'
 import { settleTouched } from '../recovery.ts'
-import { DEFAULT_JOBS, isSameContent, report } from '../run.ts'
+import { compareContent, DEFAULT_JOBS, report } from '../run.ts'
 import { keyOf, lookEntry, lookLocal, parentKey, type RemoteItem } from '../scan.ts'
 import type { Deed } from '../state.ts'
 import { type EntryFailure, type LocalEntry, showPath } from '../tree.ts'
-import type { Uploader } from '../uploader.ts'
+import type { SendRequest, Sent, Uploader } from '../uploader.ts'
 import { moveAside } from './structure.ts'
-import type { StepOf, Work } from './work.ts'
+import type { RemoteBin, StepOf, Work } from './work.ts'
 
 export interface ContentOptions {
   readonly jobs?: number | undefined
@@ -41,10 +42,25 @@ export interface ContentOptions {
   readonly acceptAny?: boolean
   /** What a manifest says of contents. */
   readonly heldTo?: ReadonlyMap<string, KnownFile> | undefined
+  /** What files have to be, known from elsewhere than the server. Default: what the server says. */
+  readonly expected?: Expected | undefined
   /** Throws for content that cannot be what it should be. `seal`: IV and tag, base64. */
   readonly judge?: ((node: RemoteNode, seal: string | undefined) => void) | undefined
   /** Directories in which runs that were killed may have left something. */
   readonly leftovers?: Iterable<readonly string[]> | undefined
+}
+
+/** Files that are fetched, as they are known to be. */
+export interface Expected {
+  of(node: RemoteNode): KnownContent
+  /** What a failure means for such a file. */
+  explain(error: SyncError): SyncError
+}
+
+/** See `downloadFile`. */
+export interface KnownContent extends KnownFileOnDisk {
+  /** Of the content, hex. */
+  readonly sha256: string
 }
 
 export type ContentStep = StepOf<'upload' | 'download' | 'keep-both' | 'conflict'>
@@ -69,7 +85,7 @@ export interface Contents {
 /** @param all - All contents that this run will move. */
 export function createContents(work: Work, all: readonly ContentStep[], options: ContentOptions): Contents {
   const { context, root, state, remote: target } = work
-  const { uploader } = options
+  const { uploader, expected } = options
   const isThere = (key: string) => target.has(key)
   const known: KnownContents[] = []
   if (!options.acceptAny) {
@@ -104,8 +120,10 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
   /** Paths of the files that are complete now. */
   function settledPaths({ failed }: Tally): Set<string> {
     const paths = new Set<string>()
-    for (const { kind, path } of target.values()) if (kind === 'file') paths.add(showPath(path))
-    for (const { path } of failed) paths.delete(path)
+    const unsettled = new Set(failed.map(({ path }) => path))
+    for (const { kind, path } of target.values()) {
+      if (kind === 'file' && !unsettled.has(work.show(path))) paths.add(showPath(path))
+    }
     return paths
   }
 
@@ -116,7 +134,7 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
     settle,
 
     async prepare() {
-      if (root === '') return
+      if (work.isFromHere) return
       leftovers = await sweepTree(work.local(), options.leftovers ?? [], context.clock)
       const wanted = incoming.reduce((sum, { size = 0 }) => sum + size, 0)
       const bytes = Math.min(wanted, options.maxTransfer ?? wanted)
@@ -138,7 +156,7 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
         begun += bytesOf(step)
         return move(step, stop)
       }
-      const entries = steps.map((step) => ({ step, shown: showPath(step.path) }))
+      const entries = steps.map((step) => ({ step, shown: work.show(step.path) }))
       const unsettled = new Set<string>()
       const onFailure = ({ path, error }: EntryFailure) => {
         if (error.class === 'changed') unsettled.add(path)
@@ -216,14 +234,47 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
   async function isSame(entry: LocalEntry, { node }: RemoteItem, stop: AbortSignal): Promise<boolean> {
     const { path } = entry
     const source = sourceOf(entry, path)
-    const same = await isSameContent(context, node, source, showPath(path), stop).catch((error) => {
+    if (expected !== undefined) return isExpected(expected.of(node), source, path, stop)
+    const known = work.records().get(keyOf(path))
+    // Elsewhere a file that has no key for us is sent again.
+    const isByDigest = work.attributesOf !== undefined && known?.remote.id === node.id
+    if (isByDigest && known.sha256 !== undefined) return isKnown(known.sha256, entry, node, stop)
+    // What attributes are kept of is told by its digest, too.
+    const how = { isHashed: work.attributesOf !== undefined }
+    const same = await compareContent(context, node, source, work.show(path), stop, how).catch((error) => {
       // Without a key of ours for it nobody can tell.
-      if (toSyncError(error).class === 'key' || toSyncError(error).class === 'not_found') return false
+      if (toSyncError(error).class === 'key' || toSyncError(error).class === 'not_found') return undefined
       throw error
     })
     const now = lookEntry(source, path)
-    if (same && now !== undefined && now.mtimeMs === entry.mtimeMs) work.remember(keyOf(path), now, node)
-    return same
+    if (same !== undefined && now !== undefined && now.mtimeMs === entry.mtimeMs)
+      work.remember(keyOf(path), now, node, same.seal, same.sha256)
+    return same !== undefined
+  }
+
+  /** By the digest of what was sent, which takes no key. */
+  async function isKnown(digest: string, entry: LocalEntry, node: RemoteNode, stop: AbortSignal): Promise<boolean> {
+    const { path } = entry
+    const source = sourceOf(entry, path)
+    const read = await hashFile(source, work.show(path), stop).catch((error) => {
+      // What does not rest is not the same.
+      if (toSyncError(error).code === 'SOURCE_CHANGED') return undefined
+      throw error
+    })
+    if (read === undefined || Buffer.from(read.sha256, 'hex').toString('base64') !== digest) return false
+    const now = lookEntry(source, path)
+    if (now !== undefined && now.mtimeMs === entry.mtimeMs) work.remember(keyOf(path), now, node)
+    return true
+  }
+
+  async function isExpected(
+    { sha256 }: KnownContent,
+    source: string,
+    path: readonly string[],
+    stop: AbortSignal,
+  ): Promise<boolean> {
+    work.local().ensureDirectory(path.slice(0, -1))
+    return (await hashFile(source, work.show(path), stop)).sha256 === sha256
   }
 
   async function upload(
@@ -239,32 +290,46 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
     if (before === undefined) {
       // Somebody has named the sources of an upload; what is gone from a mirror is just gone.
       if (root === '') throw new SyncError('local_io', 'LOCAL_ENOENT', 'It is not there any more')
-      const message = `${showPath(path)} vanished before it was read`
+      const message = `${work.show(path)} vanished before it was read`
       context.onEvent?.({ type: 'warning', code: 'VANISHED', message })
       return undefined
     }
     if (before.kind !== 'file') throw changedHere()
     if (uploader === undefined) throw new Error('This run sends nothing')
-    const done = await uploader.send(
-      {
-        source,
-        shown: showPath(path),
-        parentId: place.id,
-        roomId: place.roomId,
-        name: replaces?.name ?? work.nameOf(path),
-        replaces,
-      },
-      stop,
-    )
+    const attributes = work.attributesOf?.(before)
+    const { remoteBin } = work
+    const common = { source, shown: work.show(path), parentId: place.id, roomId: place.roomId }
+    const done = await (replaces === undefined || remoteBin === undefined
+      ? uploader.send({ ...common, name: replaces?.name ?? work.nameOf(path), replaces }, stop)
+      : sendInstead(remoteBin, replaces, path, { ...common, name: work.nameOf(path) }, stop))
     const after = lookEntry(source, path)
     const isSettled = after !== undefined && after.ctimeMs === before.ctimeMs && after.mtimeMs === before.mtimeMs
-    const record = createRecord(before, { ...done.node, size: done.bytes }, done.seal && sealOf(done.seal), done.sha256)
+    const node = { ...done.node, size: done.bytes }
+    const asSent = attributes && done.asOf && { ...attributes, mtimeNs: done.asOf.mtimeNs }
+    const record = createRecord(before, node, done.seal && sealOf(done.seal), done.sha256, asSent ?? attributes)
     if (done.asOf?.isInconsistent) work.put(key, { ...record, local: GROWING })
     else work.put(key, isSettled ? record : { ...record, local: UNSETTLED })
     if (replaces === undefined)
       work.deed({ do: 'created-remote', path: showPath(path), id: done.node.id, isFolder: false })
     else work.deed({ do: 'replaced-remote', path: showPath(path), id: done.node.id, oldId: replaces.id })
     return done.bytes
+  }
+
+  /** What is replaced makes way first; it comes back if nothing takes its place. */
+  async function sendInstead(
+    bin: RemoteBin,
+    replaces: RemoteNode,
+    path: readonly string[],
+    request: SendRequest,
+    stop: AbortSignal,
+  ): Promise<Sent> {
+    await bin.take([replaces], path.slice(0, -1), stop)
+    try {
+      return await (uploader as Uploader).send(request, stop)
+    } catch (error) {
+      await bin.putBack(replaces)
+      throw error
+    }
   }
 
   /** @param makeWay - Gives what stands there another name; else it is replaced, and the bin keeps it. */
@@ -281,7 +346,7 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
     let sealed: string | undefined
     let begun: { number: number; deed: Deed } | undefined
     const openKey = async (one: RemoteNode, when: AbortSignal) => {
-      const fileKey = await (ahead?.take(one, when) ?? openFileKey(context, one, when))
+      const fileKey = await (ahead?.take(one, when) ?? openFileKey(context, one, when)).catch(explained)
       sealed = fileKey && sealOf(fileKey)
       try {
         options.judge?.(node, sealed)
@@ -308,8 +373,16 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
     }
     let bytes: number
     try {
-      const how = { shown: showPath(path), replaces, large, beforeRename, openKey, directory }
-      bytes = await downloadFile(context, node, directory.at(path.at(-1)!), how, stop)
+      const how = {
+        shown: work.show(path),
+        replaces,
+        known: expected?.of(node),
+        large,
+        beforeRename,
+        openKey,
+        directory,
+      }
+      bytes = await downloadFile(context, node, directory.at(path.at(-1)!), how, stop).catch(explained)
     } catch (error) {
       if (begun !== undefined) takeBack(key, path, begun)
       throw error
@@ -321,6 +394,10 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
       arrived.push({ directory: join(root, ...parent), key, entry: now, node, sealed })
     if (arrived.length >= ARRIVALS) await settle()
     return bytes
+  }
+
+  function explained(thrown: unknown): never {
+    throw expected?.explain(toSyncError(thrown)) ?? thrown
   }
 
   /** A file did not get its name after all: then the one that it was to replace is as it was. */

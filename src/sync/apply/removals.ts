@@ -63,16 +63,22 @@ async function removeRemoteFiles(
     for (let at = 0; at < siblings.length; at += DELETE_BATCH) {
       work.signal.throwIfAborted()
       const ready: StepOf<'delete-remote'>[] = []
+      const { remoteBin } = work
       const checks = siblings.slice(at, at + DELETE_BATCH).map(async (step) => {
         if (isBack(work, step)) throw changedHere()
-        await checkUnchanged(work.api, step.remote.node, work.signal)
+        // What is kept elsewhere is not lost, whoever has changed it.
+        if (remoteBin === undefined) await checkUnchanged(work.api, step.remote.node, work.signal)
         ready.push(step)
       })
       for (const [index, outcome] of (await Promise.allSettled(checks)).entries()) {
         if (outcome.status === 'rejected') failed(siblings[at + index]!, toSyncError(outcome.reason))
       }
       if (ready.length === 0) continue
-      await deleteAll(work, ready)
+      if (remoteBin === undefined) await deleteAll(work, ready)
+      else {
+        const nodes = ready.map(({ remote }) => remote.node)
+        await remoteBin.take(nodes, ready[0]!.path.slice(0, -1), work.signal)
+      }
       for (const { key, path, remote } of ready) {
         work.change().delete(key)
         work.state.remove(key)

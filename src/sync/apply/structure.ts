@@ -25,7 +25,7 @@ export interface Structure {
  * same time.
  */
 export async function makeStructure(work: Work, steps: readonly SyncStep[], rule: OutageRule): Promise<Structure> {
-  const { context, signal } = work
+  const { context, signal, show } = work
   let moved = 0
   const tally = createTally()
   const carryOut = async (step: SyncStep, stop: AbortSignal): Promise<void> => {
@@ -49,7 +49,7 @@ export async function makeStructure(work: Work, steps: readonly SyncStep[], rule
     }
   }
   const fail = (step: SyncStep, thrown: unknown) => {
-    const failure = { path: showPath(step.path), error: toSyncError(signal.aborted ? signal.reason : thrown) }
+    const failure = { path: work.show(step.path), error: toSyncError(signal.aborted ? signal.reason : thrown) }
     tally.failed.push(failure)
     report(context, failure.path, failure.error)
     if (rule.isEnd(failure.error)) tally.stoppedBy = failure.error
@@ -59,7 +59,7 @@ export async function makeStructure(work: Work, steps: readonly SyncStep[], rule
     if (tally.stoppedBy !== undefined) break
     if (group[0]!.do === 'make-folder') {
       const onFailure = ({ path, error }: EntryFailure) => report(context, path, error)
-      const entries = group.map((step) => ({ step, shown: showPath(step.path) }))
+      const entries = group.map((step) => ({ step, shown: show(step.path) }))
       const work = async ({ step }: { readonly step: SyncStep }, stop: AbortSignal) => {
         await carryOut(step, stop)
         return 0

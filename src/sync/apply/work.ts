@@ -10,11 +10,11 @@ import { createSafeTree, type SafeTree } from '../../local/safe-tree.ts'
 import { createLocalBin, dropEmptyDirectories, type LocalBin } from '../local-bin.ts'
 import { changedHere } from '../local-move.ts'
 import type { SyncStep } from '../reconcile.ts'
-import { createRecord, type SyncRecord } from '../records.ts'
+import { type Attributes, createRecord, type SyncRecord } from '../records.ts'
 import type { RunContext } from '../run.ts'
 import { keyOf, lookLocal, type RemoteItem } from '../scan.ts'
 import type { Deed, SyncState } from '../state.ts'
-import type { LocalEntry } from '../tree.ts'
+import { type LocalEntry, showPath } from '../tree.ts'
 
 export type StepOf<K extends SyncStep['do']> = Extract<SyncStep, { do: K }>
 
@@ -37,6 +37,26 @@ export interface WorkOptions {
   readonly names?: Names | undefined
   /** What is replaced here goes into the bin; else it is gone. */
   readonly hasBin?: boolean
+  /** Nothing is changed on this disk. */
+  readonly isFromHere?: boolean
+  /** How a place is called in events and failures. Default: `showPath`. */
+  readonly show?: ((path: readonly string[]) => string) | undefined
+  /** What is remembered of a file beside its content. Default: nothing. */
+  readonly attributesOf?: ((entry: LocalEntry) => Attributes | undefined) | undefined
+  /** Where what is replaced or removed at the server goes. Default: its recycle bin. */
+  readonly remoteBin?: RemoteBin | undefined
+}
+
+/** A place at the server for what is out of date. */
+export interface RemoteBin {
+  /**
+   * Moves nodes there, out of the folder that they are in. One that is gone is passed over.
+   *
+   * @param folder - Path of that folder below the root.
+   */
+  take(nodes: readonly RemoteNode[], folder: readonly string[], signal: AbortSignal): Promise<void>
+  /** Moves one back to where it was, since what was to replace it has not come. */
+  putBack(node: RemoteNode): Promise<void>
 }
 
 export type Work = ReturnType<typeof createWork>
@@ -47,7 +67,7 @@ const isStep = (one: Deed): boolean =>
 
 export function createWork(context: RunContext, target: ApplyTarget, state: SyncState, options: WorkOptions) {
   const { root } = target
-  const { signal, runId, names, hasBin = true } = options
+  const { signal, runId, names, hasBin = true, isFromHere = root === '', show = showPath, attributesOf } = options
   let tree: SafeTree | undefined
   let bin: LocalBin | undefined
   /** Places in the bin that are free again. */
@@ -92,6 +112,10 @@ export function createWork(context: RunContext, target: ApplyTarget, state: Sync
     signal,
     runId,
     hasBin,
+    isFromHere,
+    show,
+    attributesOf,
+    remoteBin: options.remoteBin,
     /** Both sides had changed; both are kept. */
     conflicts: [] as { readonly path: string; readonly copy: string }[],
     places,
@@ -123,9 +147,11 @@ export function createWork(context: RunContext, target: ApplyTarget, state: Sync
       tellDone(one)
     },
 
-    remember(key: string, entry: LocalEntry, node: RemoteNode, seal?: string): void {
+    /** @param sha256 - Base64. Default: as it is known of this content. */
+    remember(key: string, entry: LocalEntry, node: RemoteNode, seal?: string, sha256?: string): void {
       const before = sameContent(records.get(key), node)
-      put(key, createRecord(entry, node, seal ?? before?.seal, before?.sha256))
+      const attributes = attributesOf?.(entry)
+      put(key, createRecord(entry, node, seal ?? before?.seal, sha256 ?? before?.sha256, attributes))
     },
 
     /** Where to put something; throws what became of its folder. */

@@ -9,21 +9,20 @@ import type { Clock } from '../../environment.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
 import { makePrivateDirectory } from '../../local/atomic-file.ts'
 import { takeLock } from '../../local/lock.ts'
-import { createTally, type RunSummary, summarize } from '../outcome.ts'
-import { never, type RunContext } from '../run.ts'
-import { hashFile } from './hash.ts'
+import { hashFile } from '../hash.ts'
+import { never, type RunContext, type StatePlace } from '../run.ts'
 import type { FileEntry } from './manifest.ts'
-import { openRun } from './restore.ts'
-import { restoreEntries } from './restore-entries.ts'
+import { requireState, setDirectory } from './memory.ts'
+import { type RestoreSummary, runRestore } from './restore.ts'
 import type { SetPlace } from './set.ts'
-import { backupDirectory, type StatePlace } from './state.ts'
 
 export interface DrillOptions {
-  readonly state: StatePlace
+  /** See `BackupOptions`. */
+  readonly state?: StatePlace | undefined
   /** A number of files, or a share of all. Default 5 %, at least 10 files. */
-  readonly sample?: { readonly files: number } | { readonly share: number }
-  readonly jobs?: number
-  readonly signal?: AbortSignal
+  readonly sample?: { readonly files: number } | { readonly share: number } | undefined
+  readonly jobs?: number | undefined
+  readonly signal?: AbortSignal | undefined
 }
 
 export interface DrillReport {
@@ -49,7 +48,7 @@ const scratchOf = (directory: string) => join(directory, 'drill')
 /**
  * Removes what a drill that was killed has restored: nobody else would look for it.
  *
- * @param directory - See `backupDirectory`.
+ * @param directory - See `setDirectory`.
  */
 export async function removeDeadDrill(directory: string, clock: Clock): Promise<void> {
   if (!existsSync(scratchOf(directory))) return
@@ -76,11 +75,12 @@ const SHARE = 0.05
 export async function drillBackup(
   context: RunContext,
   place: SetPlace,
-  options: DrillOptions,
-): Promise<{ report: DrillReport; summary: RunSummary }> {
+  options: DrillOptions = {},
+): Promise<{ report: DrillReport; summary: RestoreSummary }> {
   const signal = options.signal ?? never
   const { clock } = context
-  const directory = backupDirectory(options.state, place)
+  const state = await requireState(context, options)
+  const directory = setDirectory(state, place)
   const lock = await takeLock(lockOf(directory), { clock, waitMs: 0, signal })
   const scratch = scratchOf(directory)
   const clean = () => rmSync(scratch, { recursive: true, force: true })
@@ -88,40 +88,46 @@ export async function drillBackup(
     clean() // of a drill that was killed
     await makePrivateDirectory(scratch)
     const at = new Date(clock.now()).toISOString()
-    const { runs, note, manifest } = await openRun(context, place, 'latest', options.state, signal)
-    const files = manifest.entries.filter((entry): entry is FileEntry => entry.kind === 'file')
-    // Readable here, whatever the mode.
-    const chosen = choose(files, sizeOf(options.sample, files.length), context).map((one) => ({ ...one, mode: 0o600 }))
-    const tally = createTally()
-    for (const problem of runs.problems) tally.failed.push(problem)
-    await restoreEntries(context, chosen, scratch, tally, { jobs: options.jobs ?? 4, signal })
-    const failed = new Set(tally.failed.map(({ path }) => path))
-    for (const { path, sha256 } of tally.stoppedBy === undefined ? chosen : []) {
-      if (failed.has(path)) continue
+    let files = 0
+    let chosen: readonly FileEntry[] = []
+    const pair = { account: state.account, local: scratch, remote: place.target }
+    const how = { jobs: options.jobs ?? 4, signal }
+    const restored = await runRestore(context, place, pair, state, undefined, how, ({ entries }) => {
+      const all = entries.filter((entry): entry is FileEntry => entry.kind === 'file')
+      files = all.length
+      // Readable here, whatever the mode.
+      chosen = choose(all, sizeOf(options.sample, files), context).map((one) => ({ ...one, mode: 0o600 }))
+      return chosen
+    })
+    const failed = [...restored.failed]
+    const told = new Set(failed.map(({ path }) => path))
+    for (const { path, sha256 } of restored.stoppedBy === undefined ? chosen : []) {
+      const shown = `/${path}`
+      if (told.has(shown)) continue
       try {
         // From the disk: what was written is what was checked, and is still there.
-        const found = await hashFile(join(scratch, path), path, signal)
+        const found = await hashFile(join(scratch, path), shown, signal)
         if (found.sha256 !== sha256) throw differs()
       } catch (error) {
-        tally.failed.push({ path, error: toSyncError(error) })
+        failed.push({ path: shown, error: toSyncError(error) })
       }
     }
-    const summary = summarize(tally, 0)
+    const summary = { ...restored, failed }
+    const { stoppedBy } = summary
+    const wrong = [...failed, ...(stoppedBy === undefined ? [] : [{ path: '', error: stoppedBy }])]
     const report: DrillReport = {
       format: 'sealsync-drill',
       version: 1,
       at,
       set: place.name,
       target: place.target,
-      run: note.run,
-      isPinned: runs.isPinned,
-      files: files.length,
+      run: restored.run,
+      isPinned: restored.isPinned,
+      files,
       sampled: chosen.length,
       bytes: chosen.reduce((sum, { size }) => sum + size, 0),
-      isRight: tally.failed.length === 0 && tally.stoppedBy === undefined,
-      failed: [...tally.failed, ...(tally.stoppedBy === undefined ? [] : [{ path: '', error: tally.stoppedBy }])].map(
-        ({ path, error: { code, message } }) => ({ path, code, message }),
-      ),
+      isRight: wrong.length === 0,
+      failed: wrong.map(({ path, error: { code, message } }) => ({ path, code, message })),
     }
     return { report, summary }
   } finally {

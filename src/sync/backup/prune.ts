@@ -7,12 +7,12 @@
 import type { Api } from '../../api/api.ts'
 import { deleteNode, deleteNodes } from '../../api/nodes.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
-import { never, type RunContext } from '../run.ts'
+import { never, type RunContext, type StatePlace } from '../run.ts'
 import { type RemoteEntry, readRemoteTree } from '../tree.ts'
-import { type BackupGuards, guardRemoved } from './plan.ts'
-import { openRuns, readRun } from './runs.ts'
+import { type BackupGuards, guardRemoved } from './guards.ts'
+import { requireState, type SetMemory, withMemory, writeMemory } from './memory.ts'
+import { openRuns, type Runs, readRun } from './runs.ts'
 import { type BackupSet, type Retention, type RunNote, timeOfRun } from './set.ts'
-import { type BackupState, type StatePlace, withState } from './state.ts'
 import { requireStore } from './store.ts'
 
 const DAY_MS = 24 * 60 * 60_000
@@ -31,7 +31,7 @@ const PERIODS: Readonly<Record<Exclude<keyof Retention, 'last'>, (ms: number) =>
 const SKEW_MS = 60 * 60_000
 
 /** Runs that began later than now: a clock was wrong, then or now. */
-export const runsFromFuture = (notes: readonly RunNote[], now: number): RunNote[] =>
+const runsFromFuture = (notes: readonly RunNote[], now: number): RunNote[] =>
   notes.filter(({ run }) => timeOfRun(run) > now + SKEW_MS)
 
 /**
@@ -64,12 +64,13 @@ export function runsToKeep(notes: readonly RunNote[], keep: Retention, now: numb
 }
 
 export interface PruneOptions extends BackupGuards {
-  readonly state: StatePlace
+  /** See `BackupOptions`. */
+  readonly state?: StatePlace | undefined
   /** Go on where there are runs from the future: they stay, and the others are kept as if those were not there. */
-  readonly acceptFuture?: boolean
-  readonly dryRun?: boolean
-  readonly waitMs?: number
-  readonly signal?: AbortSignal
+  readonly acceptFuture?: boolean | undefined
+  readonly dryRun?: boolean | undefined
+  readonly waitMs?: number | undefined
+  readonly signal?: AbortSignal | undefined
 }
 
 export interface PruneSummary {
@@ -86,25 +87,43 @@ export interface PruneSummary {
  * @throws {SyncError} of class `integrity` when any manifest is missing or cannot be read, `TOO_MANY_DELETIONS`,
  * `RUN_FROM_FUTURE` or `NOT_PINNED` (class `safety`), `NOTHING_KEPT`, `LOCKED`. Nothing was removed then.
  */
-export async function pruneBackup(context: RunContext, set: BackupSet, options: PruneOptions): Promise<PruneSummary> {
+export async function pruneBackup(
+  context: RunContext,
+  set: BackupSet,
+  options: PruneOptions = {},
+): Promise<PruneSummary> {
   const signal = options.signal ?? never
   if (Object.values(set.keep).every((count) => !count)) {
     throw new SyncError('usage', 'NOTHING_KEPT', 'The set does not say which runs to keep', {
       hint: 'Give it a table [keep] with last, daily, weekly, monthly or yearly.',
     })
   }
-  return withState(context, set, options, signal, (state) => prune(context, set, state, options, signal))
+  const place = { state: await requireState(context, options), waitMs: options.waitMs }
+  return withMemory(context, set, place, signal, (directory, memory, state) => {
+    const stored = function* () {
+      for (const { kind, remote } of state.records().values()) if (kind === 'file') yield remote.id
+    }
+    return prune(context, set, { directory, memory, stored: stored() }, options, signal)
+  })
 }
 
 async function prune(
   context: RunContext,
   set: BackupSet,
-  state: BackupState,
+  {
+    directory,
+    memory,
+    stored,
+  }: {
+    readonly directory: string
+    readonly memory: SetMemory | undefined
+    /** Nodes of what is in `files/` now. */
+    readonly stored: Iterable<number>
+  },
   options: PruneOptions,
   signal: AbortSignal,
 ): Promise<PruneSummary> {
   const { api } = context
-  const { memory } = state
   if (memory === undefined) {
     throw new SyncError(
       'safety',
@@ -124,8 +143,7 @@ async function prune(
   const keep = runsToKeep(runs.notes, set.keep, now)
   const kept = runs.notes.filter(({ run }) => keep.has(run))
   const removed = runs.notes.filter(({ run }) => !keep.has(run))
-  const referenced = new Set<number>()
-  for (const { entry } of state.files.values()) referenced.add(entry.node)
+  const referenced = new Set(stored)
   for (const note of runs.notes) {
     // Also those that go: one that cannot be read says that something is wrong here.
     const { entries } = await readRun(context, set, note, signal)
@@ -146,7 +164,7 @@ async function prune(
   // Those of an earlier time that did not end are gone, or go now.
   const going = [...new Set([...memory.pruning, ...summary.removed])]
   const manifests = memory.runs.filter(({ run }) => going.includes(run)).map(({ node }) => node)
-  await state.setMemory({
+  await writeMemory(directory, {
     ...memory,
     runs: [...memory.runs.filter((note) => !runs.notes.includes(note)), ...runs.notes],
     pruning: going,
@@ -154,7 +172,7 @@ async function prune(
   for (const note of removed) if (!manifests.includes(note.node)) manifests.push(note.node)
   await remove(api, manifests, signal)
   for (const ids of dead) await remove(api, ids, signal)
-  await state.setMemory({ ...memory, runs: kept, pruning: [] })
+  await writeMemory(directory, { ...memory, runs: kept, pruning: [] })
   return summary
 }
 
@@ -163,8 +181,17 @@ const fromFuture = (future: readonly RunNote[], now: number) =>
     hint: 'Nothing was removed. Is the clock of this machine right? If it is: --accept-future leaves such runs as they are, and out of account.',
   })
 
-/** What is said of runs that began later than now. */
-export function futureText(future: readonly RunNote[], now: number): string {
+/** Says that runs began later than now, if any did. */
+export function tellFuture(
+  { onEvent }: Pick<RunContext, 'onEvent'>,
+  { notes }: Pick<Runs, 'notes'>,
+  now: number,
+): void {
+  const future = runsFromFuture(notes, now)
+  if (future.length > 0) onEvent?.({ type: 'warning', code: 'RUN_FROM_FUTURE', message: futureText(future, now) })
+}
+
+function futureText(future: readonly RunNote[], now: number): string {
   const [first] = future
   const others = future.length === 1 ? '' : `, and ${future.length - 1} more,`
   return `Run ${first!.run}${others} began in the future: it is ${new Date(now).toISOString().slice(0, 19)}Z here`

@@ -1,53 +1,55 @@
 /**
- * One run of a backup set: what has changed goes up, what it replaces or what is gone moves into the history, and last of all
- * the manifest makes the run visible. A run that is killed leaves content without a manifest; the next one goes on from there.
+ * One run of a backup set: a push of its sources whose bin is the history, and whose last deed is a manifest that makes it a point in
+ * time. A run that is killed leaves content without a manifest; the next one goes on from there.
  * @module
  */
-import { lstatSync, rmSync, statSync } from 'node:fs'
+import { rmSync, statSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
-import { getFileKey } from '../../api/file-keys.ts'
-import { deleteNode, moveNodes } from '../../api/nodes.ts'
-import type { RemoteNode } from '../../api/wire.ts'
+import pLimit from 'p-limit'
 import { SyncError, toSyncError } from '../../errors.ts'
-import { escapeName, type Names } from '../../local/names.ts'
-import type { SourceIdentity } from '../../local/stable-read.ts'
-import type { AsOf } from '../../transfer/upload.ts'
-import { createTally, type RunSummary, runEntries, summarize, type Tally } from '../outcome.ts'
-import { localIdentity, sealOf } from '../records.ts'
-import { DEFAULT_JOBS, isSameContent, never, type RunContext, type RunEvent, report } from '../run.ts'
-import { createBlocked, keyOf, lookLocal, parentKey, type RemoteItem, scanRemote } from '../scan.ts'
+import type { Names } from '../../local/names.ts'
+import { hashFile } from '../hash.ts'
+import { writeManifest } from '../manifest.ts'
+import { isChange, planLine, recordedOf, requireSamePlan } from '../plan-file.ts'
+import { bytesOf, reconcile, type SyncStep } from '../reconcile.ts'
+import { GROWING, type LocalIdentity, localChange, localIdentity, type SyncRecord, sealOf } from '../records.ts'
+import { never, type RunContext, report, type StatePlace } from '../run.ts'
+import {
+  type Begun,
+  type Done,
+  type Job,
+  type Known,
+  type Limits,
+  type Plan,
+  type Running,
+  runJob,
+  type SyncSummary,
+} from '../run-job.ts'
+import { withSavedPlan } from '../saved-plan.ts'
+import { createBlocked, keyOf, parentKey, type RemoteItem, scanRemote } from '../scan.ts'
 import { createSelection } from '../select.ts'
-import type { EntryFailure } from '../tree.ts'
-import { openUploader, type Sent, type Uploader } from '../uploader.ts'
+import { type Pair, stateDirectory } from '../state.ts'
+import type { EntryFailure, LocalEntry } from '../tree.ts'
 import { removeDeadDrill } from './drill.ts'
-import { hashFile } from './hash.ts'
-import { type BackupEntry, type FileEntry, type Manifest, type ManifestHead, writeManifest } from './manifest.ts'
-import { type BackupGuards, type BackupPlan, guardRemoved, guardSources, planBackup, type StoreStep } from './plan.ts'
-import { futureText, runsFromFuture } from './prune.ts'
-import { manifestName, noteOf, openRuns, type Runs } from './runs.ts'
-import { type BackupSet, compareRuns, nextRun, RUNS, type RunNote } from './set.ts'
-import { commonOf, describe, type SourceScan, scanSources } from './source.ts'
-import { type BackupState, type Known, type SetMemory, type StatePlace, withState } from './state.ts'
-import { createFolders, findNode, findStore, makeStore, moveAll, type Store } from './store.ts'
+import { type BackupGuards, guardRemoved, guardSources } from './guards.ts'
+import type { BackupEntry, FileEntry, Manifest, ManifestHead } from './manifest.ts'
+import { openMemory, pairOfSet, requireState, type SetMemory, writeMemory } from './memory.ts'
+import { tellFuture } from './prune.ts'
+import { manifestName, noteOf, openRuns, type Runs, shownManifest, tellUnpinned } from './runs.ts'
+import { type BackupSet, compareRuns, isRunId, nextRun, type RunNote, showSourcePath } from './set.ts'
+import { attributesOf, describe, type SourceScan, scanSources } from './source.ts'
+import { createHistory, findNode, findStore, makeStore, type Store } from './store.ts'
 
-export interface BackupOptions extends BackupGuards {
-  readonly state: StatePlace
+export interface BackupOptions extends BackupGuards, Limits {
+  /** What is remembered of sets. Default: in the directory of the client. */
+  readonly state?: StatePlace | undefined
   /** Take what the server has for what it should have, from now on. */
-  readonly acceptRuns?: boolean
-  readonly dryRun?: boolean
-  /** What to do with names that the server cannot hold. Default `report`; the same in all runs of a set. */
-  readonly names?: Names | undefined
-  readonly jobs?: number
-  readonly partSize?: number
-  readonly memory?: number
-  /** How long to wait for another run of the set to end. Milliseconds. */
-  readonly waitMs?: number
-  readonly signal?: AbortSignal
+  readonly acceptRuns?: boolean | undefined
 }
 
-export interface BackupSummary extends RunSummary {
-  /** Absent: there is no new point in time. */
+export interface BackupSummary extends SyncSummary {
+  /** The point in time; absent: there is no new one. */
   readonly run?: string
   readonly isComplete: boolean
   readonly created: number
@@ -63,72 +65,205 @@ export interface BackupSummary extends RunSummary {
  * @throws {SyncError} for what is wrong before anything is changed: of class `safety` when a guard says no, of class
  * `integrity` when what the server has cannot be the backup, `LOCKED` when the set is in use.
  */
-export async function runBackup(context: RunContext, set: BackupSet, options: BackupOptions): Promise<BackupSummary> {
-  const signal = options.signal ?? never
-  return withState(context, set, options, signal, (state) => run(context, set, state, options, signal))
-}
-
-async function run(
+export async function runBackup(
   context: RunContext,
   set: BackupSet,
-  state: BackupState,
-  options: BackupOptions,
-  signal: AbortSignal,
+  options: BackupOptions = {},
 ): Promise<BackupSummary> {
+  const state = await requireState(context, options)
+  const pair = pairOfSet(state, set, set.sources)
+  const made: Made = {}
+  const job = backupJob(context, set, pair, stateDirectory(state.directory, pair), options, made)
+  const summary = await runJob(context, job, options)
+  const bytes = options.dryRun ? summary.steps.reduce((sum, step) => sum + bytesOf(step), 0) : summary.bytes
+  return {
+    ...summary,
+    bytes,
+    ...countsOf(made, summary),
+    isComplete: made.note?.isComplete ?? made.wouldBeComplete ?? false,
+  }
+}
+
+/** What becomes of a run beside its summary. */
+interface Made {
+  plan?: SetPlan
+  note?: RunNote
+  /** Of a run that was only planned. */
+  wouldBeComplete?: boolean
+}
+
+function countsOf({ plan, note }: Made, { steps, skipped }: SyncSummary) {
+  const run = note === undefined ? {} : { run: note.run }
+  if (plan === undefined) return { ...run, created: 0, changed: 0, unchanged: 0, removed: 0 }
+  let [created, changed] = [0, 0]
+  for (const step of steps) {
+    if (step.do !== 'upload') continue
+    if (plan.records.get(step.key)?.kind === 'file') changed++
+    else created++
+  }
+  // What was read and found to be the same counts as unchanged.
+  const same = skipped - plan.skipped
+  return { ...run, created, changed: Math.max(0, changed - same), unchanged: skipped, removed: plan.removed }
+}
+
+interface SetPlan extends Plan {
+  readonly scan: SourceScan
+  readonly store: Store | undefined
+  readonly runs: Runs
+  /** What is remembered of the set, and what of that counts. */
+  readonly known: SetMemory | undefined
+  readonly memory: SetMemory | undefined
+  /** The records are those of a manifest, and not what is remembered. */
+  readonly isRebuilt: boolean
+  /** Files that are gone from the sources. */
+  readonly removed: number
+  readonly startedAt: number
+}
+
+function backupJob(
+  context: RunContext,
+  set: BackupSet,
+  pair: Pair,
+  directory: string,
+  options: BackupOptions,
+  made: Made,
+): Job<SetPlan> {
+  const { api } = context
+  let store: Store | undefined
+  let run = ''
+  return {
+    command: 'backup',
+    pair,
+    directory,
+    recorded: () => recordedOf({ set, names: options.names }),
+    runId: () => run,
+    isSending: true,
+    alwaysSends: true,
+    isHashed: () => true,
+    async look(state) {
+      const plan = await look(context, { set, pair, directory }, state, options)
+      made.plan = plan
+      // Also after those that are gone, or did not come to their end: an id stands for one run for ever.
+      const ids = [...plan.runs.notes, ...(plan.known?.runs ?? [])].map((note) => note.run)
+      run = nextRun(plan.startedAt, [...ids, ...state.runs().flatMap(({ id }) => (isRunId(id) ? [id] : []))])
+      if (options.dryRun === true) made.wouldBeComplete = plan.scan.failures.length === 0
+      store = plan.store
+      return plan
+    },
+
+    async makeRemote(plan, signal) {
+      store = await makeStore(api, set, signal)
+      // Somebody else's folder may have this name.
+      if (
+        plan.memory === undefined &&
+        (await listFiles(context, store, plan.startedAt, signal, options.names)).size > 0
+      )
+        throw notEmpty(set)
+      return store.files
+    },
+
+    async begin({ state, signal }, plan): Promise<Begun> {
+      const { records, runs, memory } = plan
+      if (plan.isRebuilt) {
+        for (const key of state.records().keys()) if (!records.has(key)) state.remove(key)
+        for (const [key, record] of records) state.put(key, record)
+      }
+      if (memory === undefined) await writeMemory(directory, beginMemory(set, store!, plan.known, runs))
+      return {
+        show: showSourcePath,
+        attributesOf,
+        acceptAny: true,
+        isCautious: false,
+        remoteBin: createHistory(api, store!.history, run, options.names, signal),
+        failed: await findLost(context, plan, state, signal),
+      }
+    },
+
+    async end(running, plan, _begun, done) {
+      requireSameSources(set, plan.scan)
+      const told: EntryFailure[] = []
+      const tell = (failure: EntryFailure) => {
+        told.push(failure)
+        report(context, failure.path, failure.error)
+      }
+      const { note, memory } = await finish(running, set, { plan, store: store!, run, directory, done, tell })
+      made.note = note
+      // A place that the manifest does not have any more is forgotten with it.
+      for (const [key, { kind }] of plan.records) {
+        if (kind === 'file' && !plan.scan.isIncomplete && !plan.scan.items.has(key)) running.state.remove(key)
+      }
+      await running.state.flush()
+      await writeMemory(directory, memory)
+      return told
+    },
+  }
+}
+
+async function look(
+  context: RunContext,
+  { set, pair, directory }: { readonly set: BackupSet; readonly pair: Pair; readonly directory: string },
+  state: Known,
+  options: BackupOptions,
+): Promise<SetPlan> {
   const { api, clock } = context
+  const signal = options.signal ?? never
   const startedAt = clock.now()
-  await removeDeadDrill(state.directory, clock)
+  await removeDeadDrill(directory, clock)
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
-  const scan = await look(set, state.memory, startedAt, signal, options.names)
-  const memory = options.acceptRuns ? undefined : state.memory
-  let store = await findStore(api, set, signal)
+  const known = await openMemory(context, directory)
+  const scan = await lookHere(set, known, startedAt, signal, options.names)
+  const memory = options.acceptRuns ? undefined : known
+  const { store, container, roomId } = await findStore(api, set, signal)
   if (memory !== undefined && store?.target.id !== memory.targetId) throw replaced(set)
-  const isFirst = store === undefined
   const runs: Runs =
     store === undefined
       ? { notes: [], problems: [], isPinned: false, missing: 0 }
       : await openRuns(context, set, store, memory, signal)
-  const known = runs.newest === undefined ? state.files : rebuild(state, runs.newest, options.dryRun ?? false)
   const remote =
     store === undefined
       ? new Map<string, RemoteItem>()
       : await listFiles(context, store, startedAt, signal, options.names)
-  if (state.memory === undefined && runs.notes.length === 0 && remote.size > 0) throw notEmpty(set)
-  if (state.memory === undefined && runs.notes.length > 0) warnUnpinned(context, runs)
-  const future = runsFromFuture(runs.notes, startedAt)
-  if (future.length > 0)
-    context.onEvent?.({ type: 'warning', code: 'RUN_FROM_FUTURE', message: futureText(future, startedAt) })
-  const plan = planBackup(scan, known, remote)
-  guardSources(scan, known, state.memory, options)
-  // What could not be listed may be there.
-  const removed = scan.isIncomplete ? 0 : plan.removed.size
-  if (!options.dryRun) guardRemoved('files are gone from the sources', removed, known.size, options)
-
-  const tally = createTally()
-  tally.files = scan.files.size
-  tally.skipped = plan.unchanged.length
-  for (const failure of [...runs.problems, ...scan.failures]) {
-    tally.failed.push(failure)
-    report(context, failure.path, failure.error)
+  if (known === undefined && runs.notes.length === 0 && remote.size > 0) throw notEmpty(set)
+  if (known === undefined && runs.notes.length > 0) tellUnpinned(context, runs)
+  tellFuture(context, runs, startedAt)
+  const records = runs.newest === undefined ? state.records() : rebuild(runs.newest, scan, remote, state.records())
+  guardSources(scan, records, known, options)
+  const steps = stepsOf(scan, remote, records)
+  const removed = scan.isIncomplete ? 0 : countRemoved(steps, scan, records)
+  if (options.planned !== undefined) requireSamePlan(options.planned, steps.filter(isChange).map(planLine))
+  else if (!options.dryRun) {
+    try {
+      guardRemoved('files are gone from the sources', removed, countFiles(records), options)
+    } catch (error) {
+      const stopped = { command: 'backup', options: { set, names: options.names }, steps, now: startedAt } as const
+      throw await withSavedPlan(error, directory, { pair, ...stopped })
+    }
   }
-  const created = plan.store.filter((step) => step.known === undefined).length
-  const counts = { created, changed: plan.store.length - created, unchanged: plan.unchanged.length, removed }
-  if (options.dryRun) {
-    tally.bytes = plan.store.reduce((sum, { local }) => sum + local.size, 0)
-    return { ...summarize(tally, scan.ignored), ...counts, isComplete: scan.failures.length === 0 }
+  return {
+    steps,
+    files: scan.files,
+    skipped: scan.files - steps.filter((step) => step.do === 'upload').length,
+    ignored: scan.ignored,
+    container: { node: store?.files, above: container, missing: [], roomId },
+    remote,
+    records,
+    failures: [...runs.problems, ...scan.failures],
+    missing: [],
+    selection: { unaccepted: [] },
+    leftovers: [],
+    scan,
+    store,
+    runs,
+    known,
+    memory,
+    isRebuilt: runs.newest !== undefined,
+    removed,
+    startedAt,
   }
-  if (store === undefined) {
-    store = await makeStore(api, set, signal)
-    // Somebody else's folder may have this name.
-    if (memory === undefined && (await listFiles(context, store, startedAt, signal, options.names)).size > 0)
-      throw notEmpty(set)
-  }
-  if (isFirst || memory === undefined) await state.setMemory(begin(set, store, state.memory, runs))
-  return carryOut(context, set, state, { store, scan, runs, known, plan, tally, counts, startedAt }, options, signal)
 }
 
 /** Sources that were there are not just missing, they may not be mounted. */
-async function look(
+async function lookHere(
   set: BackupSet,
   memory: SetMemory | undefined,
   now: number,
@@ -178,17 +313,13 @@ const notEmpty = ({ target }: BackupSet) =>
     hint: 'Choose another target, or move that away.',
   })
 
-function warnUnpinned(context: RunContext, { notes, missing }: Runs): void {
-  context.onEvent?.({ type: 'warning', code: 'NOT_PINNED', message: unpinnedText(notes, missing) })
-}
-
-/** What a machine without memory of a set cannot know. */
-export const unpinnedText = (notes: readonly RunNote[], missing: number): string =>
-  `This machine knows nothing of the set yet, so an older state at the server could not be noticed; the newest run there is ` +
-  `${notes.at(-1)?.run ?? 'none'}${missing > 0 ? `, and ${missing} that it knows of are gone (pruned?)` : ''}`
-
 /** A memory that begins with what the server has. */
-const begin = ({ name }: BackupSet, store: Store, old: SetMemory | undefined, { notes }: Runs): SetMemory => ({
+const beginMemory = (
+  { name }: BackupSet,
+  store: Store,
+  old: SetMemory | undefined,
+  { notes }: Pick<Runs, 'notes'>,
+): SetMemory => ({
   version: 1,
   set: name,
   targetId: store.target.id,
@@ -197,113 +328,144 @@ const begin = ({ name }: BackupSet, store: Store, old: SetMemory | undefined, { 
   pruning: [],
 })
 
-/** The known files by a manifest that was not made here, or whose end this machine did not live to see. */
-function rebuild(state: BackupState, { entries }: Manifest, dryRun: boolean): Map<string, Known> {
-  const before = new Map(state.files)
-  const known = new Map<string, Known>()
+/** To the microsecond: that is what a restored file has of its time. */
+const isSameMicrosecond = (mtimeNs: string, mtimeMs: number) =>
+  Math.abs(Number(BigInt(mtimeNs) / 1000n) - mtimeMs * 1000) <= 1
+
+/** The records by a manifest that was not made here, or whose end this machine did not live to see. */
+function rebuild(
+  { entries }: Manifest,
+  { items }: SourceScan,
+  remote: ReadonlyMap<string, RemoteItem>,
+  before: ReadonlyMap<string, SyncRecord>,
+): Map<string, SyncRecord> {
+  const records = new Map<string, SyncRecord>()
   for (const entry of entries) {
     if (entry.kind !== 'file') continue
-    const key = keyOf(entry.path.split('/').slice(1))
-    const old = before.get(key)
-    const one = { entry, ...(old?.entry.node === entry.node && old.local ? { local: old.local } : {}) }
-    known.set(key, one)
-    if (!dryRun) state.put(one)
+    const { path, size, node: id, seal, mode, uid, gid, mtimeNs } = entry
+    const key = keyOf(path.split('/'))
+    const [here, there, old] = [items.get(key), remote.get(key)?.node, before.get(key)]
+    const isSame = here?.kind === 'file' && here.size === size && isSameMicrosecond(mtimeNs, here.mtimeMs)
+    let local: LocalIdentity = { size, mtimeMs: Number(BigInt(mtimeNs)) / 1e6, ctimeMs: 0, ino: 0 }
+    if (entry.isInconsistent || entry.isOlder) local = GROWING
+    else if (old?.remote.id === id) local = old.local
+    else if (isSame) local = localIdentity(here)
+    records.set(key, {
+      kind: 'file',
+      path,
+      local,
+      remote: { id, size, modified: there?.id === id ? (there.timestampModification ?? 0) : 0 },
+      seal,
+      sha256: Buffer.from(entry.sha256, 'hex').toString('base64'),
+      attributes: { mode, uid, gid, mtimeNs },
+    })
   }
-  if (!dryRun) for (const [key, { entry }] of before) if (!known.has(key)) state.remove(entry.path)
-  return known
+  return records
 }
 
-interface Work {
-  readonly store: Store
-  readonly scan: SourceScan
-  readonly runs: Runs
-  readonly known: ReadonlyMap<string, Known>
-  readonly plan: BackupPlan
-  readonly tally: Tally
-  readonly counts: Pick<BackupSummary, 'created' | 'changed' | 'unchanged' | 'removed'>
-  readonly startedAt: number
-}
-
-async function carryOut(
-  context: RunContext,
-  set: BackupSet,
-  state: BackupState,
-  work: Work,
-  options: BackupOptions,
-  signal: AbortSignal,
-): Promise<BackupSummary> {
-  const { store, scan, plan, tally, runs } = work
-  const bytes = plan.store.reduce((sum, { local }) => sum + local.size, 0)
-  context.onEvent?.({ type: 'planned', files: plan.store.length, bytes, skipped: tally.skipped })
-  // Also after those that are gone: an id stands for one run for ever.
-  const known = [...runs.notes, ...state.memory!.runs].map((note) => note.run)
-  const run = nextRun(work.startedAt, known)
-  // The manifest is none of the files that people have been told of.
-  const onEvent = (event: RunEvent) => {
-    if (!('path' in event) || event.path !== shownManifest(run)) context.onEvent?.(event)
-  }
-  const uploader = await openUploader(
-    { ...context, onEvent },
+/** What has to be done at the server. Something there that is not in the sources goes into the history, unless it may only be out of sight. */
+function stepsOf(
+  { items, isIncomplete }: SourceScan,
+  remote: ReadonlyMap<string, RemoteItem>,
+  records: ReadonlyMap<string, SyncRecord>,
+): SyncStep[] {
+  const all = reconcile(
     {
-      signal,
-      isEncrypted: true,
-      // The manifest is sent in any case.
-      files: [...plan.store.map(({ local }) => local), { size: 0 }],
-      ...(options.memory === undefined ? {} : { memory: options.memory }),
-      partSize: options.partSize,
-      journal: join(state.directory, 'uploads'),
-      onRefused: ({ member, error }) => tally.pending.push({ what: 'member', name: member, error }),
-      onInconsistent: (failure) => tally.failed.push(failure),
+      local: items,
+      remote,
+      records,
+      blocked: createBlocked(),
+      isFirst: false,
+      isIncomplete: false,
+      // Only the digest of a content says what it is.
+      isEqual: () => false,
+    },
+    { direction: 'push', delete: true, onConflict: 'overwrite', comparesAll: true, conflictName: (name) => name },
+  )
+  const steps = all.map((step): SyncStep => {
+    const there = remote.get(step.key)
+    // Whoever has changed what is gone here: it is kept.
+    if (step.do !== 'conflict' || there === undefined || items.has(step.key)) return step
+    return { do: 'delete-remote', key: step.key, path: step.path, reason: step.reason, remote: there }
+  })
+  if (!isIncomplete) return steps
+  return steps.filter(({ do: action, key }) => action !== 'delete-remote' || isInTheWay(key, items))
+}
+
+/** True for the place of a file or directory here, and for what is below the place of a file. */
+function isInTheWay(key: string, items: ReadonlyMap<string, LocalEntry>): boolean {
+  for (let above = key; above !== ''; above = parentKey(above)) {
+    const here = items.get(above)
+    if (here !== undefined) return above === key || here.kind === 'file'
+  }
+  return false
+}
+
+function countRemoved(
+  steps: readonly SyncStep[],
+  { items }: SourceScan,
+  records: ReadonlyMap<string, SyncRecord>,
+): number {
+  const moved = steps.flatMap((step) => (step.do === 'move-remote' ? [{ from: keyOf(step.from), to: step.key }] : []))
+  const isMoved = (key: string) =>
+    moved.some(({ from, to }) => {
+      const isBelow = key === from || key.startsWith(`${from}/`)
+      return isBelow && items.has(to + key.slice(from.length))
+    })
+  let count = 0
+  for (const [key, { kind }] of records)
+    if (kind === 'file' && items.get(key)?.kind !== 'file' && !isMoved(key)) count++
+  return count
+}
+
+function countFiles(records: ReadonlyMap<string, SyncRecord>): number {
+  let count = 0
+  for (const { kind } of records.values()) if (kind === 'file') count++
+  return count
+}
+
+/** Requests at once. */
+const LOOKS = 16
+
+/**
+ * Finds files whose content should be at the server and is not, and forgets it. Content that is not at its place may only have been
+ * moved into the history, by a run that did not end.
+ */
+async function findLost(
+  context: RunContext,
+  { records, remote, scan }: SetPlan,
+  state: Pick<Running['state'], 'remove'>,
+  signal: AbortSignal,
+): Promise<EntryFailure[]> {
+  const limit = pLimit(LOOKS)
+  const lost: EntryFailure[] = []
+  const look = async (key: string, record: SyncRecord) => {
+    const node = await findNode(context.api, record.remote.id, signal)
+    if (node !== undefined && node.size === record.remote.size) return
+    state.remove(key)
+    lost.push({ path: `/${record.path}`, error: dropped() })
+  }
+  const looks: Promise<void>[] = []
+  for (const [key, record] of records) {
+    if (record.kind !== 'file' || scan.items.get(key)?.kind !== 'file') continue
+    const there = remote.get(key)
+    const isThere = there?.node.id === record.remote.id && there.node.size === record.remote.size
+    if (!isThere) looks.push(limit(() => look(key, record)))
+  }
+  await Promise.all(looks)
+  for (const { path, error } of lost) report(context, path, error)
+  return lost
+}
+
+const dropped = () =>
+  new SyncError(
+    'integrity',
+    'CONTENT_DROPPED',
+    'What was stored of this file is gone from the server or was replaced there',
+    {
+      hint: 'It is stored again as it is now; what older runs had of it may be lost. See who has access to the room.',
     },
   )
-  let done: RunNote | undefined
-  let { changed, unchanged } = work.counts
-  try {
-    await uploader.retireOthers(new Set(plan.store.map(({ local }) => local.source)))
-    const keeper = createKeeper({ ...context, uploader, state, store, run, work, names: options.names, signal })
-    await keeper.clear(plan.inTheWay)
-    await runEntries(plan.store, options.jobs ?? DEFAULT_JOBS, tally, keeper.keep, {
-      signal,
-      onFailure: ({ path, error }) => report(context, path, error),
-      onBusy: context.onBusy,
-    })
-    unchanged += keeper.same
-    changed -= keeper.same
-    if (tally.stoppedBy === undefined) {
-      requireSameSources(set, scan)
-      if (!scan.isIncomplete) await keeper.clear(plan.leftovers)
-      done = await finish(context, set, state, keeper, work, run, uploader, signal)
-      if (!scan.isIncomplete) for (const { entry } of plan.removed.values()) state.remove(entry.path)
-      await remember(state, scan, runs, done)
-      await uploader.handOut(store.roomId)
-    }
-  } catch (error) {
-    tally.stoppedBy ??= toSyncError(signal.aborted ? signal.reason : error)
-  } finally {
-    await uploader.close()
-  }
-  tally.skipped = unchanged
-  return {
-    ...summarize(tally, scan.ignored),
-    ...work.counts,
-    changed,
-    unchanged,
-    ...(done === undefined ? {} : { run: done.run }),
-    isComplete: done?.isComplete ?? false,
-  }
-}
-
-const shownManifest = (run: string): string => `${RUNS}/${manifestName(run)}`
-
-/** Makes a run the pin of the next one. */
-async function remember(state: BackupState, scan: SourceScan, runs: Runs, done: RunNote): Promise<void> {
-  const memory = state.memory!
-  // Runs that are told to be wrong stay remembered: they are told again until somebody has looked.
-  const known = new Set(runs.notes.map(({ run }) => run))
-  const wrong = memory.runs.filter(({ run }) => !known.has(run))
-  const all = [...wrong, ...runs.notes, done].sort((a, b) => compareRuns(a.run, b.run))
-  await state.setMemory({ ...memory, sources: scan.roots, runs: all })
-}
 
 /** A disk that went away meanwhile has not lost its files. */
 function requireSameSources({ sources }: BackupSet, { roots }: SourceScan): void {
@@ -316,261 +478,34 @@ function requireSameSources({ sources }: BackupSet, { roots }: SourceScan): void
   }
 }
 
-interface Keeping extends RunContext {
-  readonly uploader: Uploader
-  readonly state: BackupState
+interface Ending {
+  readonly plan: SetPlan
   readonly store: Store
+  /** Id of the new point in time. */
   readonly run: string
-  readonly work: Work
-  readonly names: Names | undefined
-  readonly signal: AbortSignal
+  readonly directory: string
+  readonly done: Done
+  tell(failure: EntryFailure): void
 }
 
-type Keeper = ReturnType<typeof createKeeper>
+/** Failures of files that are in the run all the same. */
+const STORED = new Set(['CONTENT_DROPPED', 'INCONSISTENT'])
 
-const ATTEMPTS = 3
-
-/** Brings files into the store, and what is out of date into the history. */
-function createKeeper(context: Keeping) {
-  const { api, state, store, run, work, names, signal, uploader } = context
-  const { plan, tally, scan } = work
-  const files = createFolders(api, store.files.id, plan.folders, signal, names)
-  const history = createFolders(api, store.history.id, [], signal, names)
-  const current = new Map<string, FileEntry>()
-  for (const { known, local } of plan.unchanged) {
-    current.set(keyOf(local.path), known.entry)
-    if (known.local === undefined) state.put({ entry: known.entry, local: localIdentity(local) })
-  }
-  let same = 0
-
-  const remember = (key: string, one: Known | undefined): 'changed' | undefined => {
-    if (one === undefined) return 'changed'
-    current.set(key, one.entry)
-    state.put(one)
-    return undefined
-  }
-
-  async function toHistory(items: readonly RemoteItem[]): Promise<void> {
-    const parent = items[0]!.path.slice(0, -1)
-    const target = await history.ensure([run, ...parent])
-    await moveAll(
-      api,
-      items.map(({ node }) => node.id),
-      target,
-      signal,
-    )
-  }
-
-  /** The content that is known is not where it was: was it only moved, by a run that did not end? */
-  async function isLost({ entry }: Known): Promise<boolean> {
-    const node = await findNode(api, entry.node, signal)
-    return node === undefined || node.size !== entry.size
-  }
-
-  function tellLost(step: StoreStep): void {
-    const error = new SyncError(
-      'integrity',
-      'CONTENT_DROPPED',
-      'What was stored of this file is gone from the server or was replaced there',
-      {
-        hint: 'It is stored again as it is now; what older runs had of it may be lost. See who has access to the room.',
-      },
-    )
-    tally.failed.push({ path: step.shown, error })
-    report(context, step.shown, error)
-  }
-
-  return {
-    get same() {
-      return same
-    },
-
-    /** Files of the manifest. */
-    *entries(): Generator<FileEntry> {
-      const all = new Map<string, FileEntry>(current)
-      // Not seen, not gone: as they were.
-      if (scan.isIncomplete) {
-        for (const [key, { entry }] of plan.removed) all.set(key, { ...entry, isOlder: true })
-      }
-      yield* [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1))
-    },
-
-    /** Moves items into the history, those of a folder together. */
-    async clear(items: readonly RemoteItem[]): Promise<void> {
-      const byParent = new Map<string, RemoteItem[]>()
-      for (const item of items) {
-        const parent = parentKey(keyOf(item.path))
-        const siblings = byParent.get(parent)
-        if (siblings === undefined) byParent.set(parent, [item])
-        else siblings.push(item)
-      }
-      for (const siblings of byParent.values()) await toHistory(siblings)
-    },
-
-    /** Stores one file; `undefined` when that was not needed. */
-    async keep(step: StoreStep, stop: AbortSignal): Promise<number | undefined> {
-      const { key, known, isThere } = step
-      const isGone = known !== undefined && !isThere && (await isLost(known))
-      if (isGone) tellLost(step)
-      try {
-        return await attempt(step, stop)
-      } catch (error) {
-        // Gone since it was listed: the next run sees that.
-        if (toSyncError(error).code === 'LOCAL_ENOENT') {
-          context.onEvent?.({ type: 'warning', code: 'VANISHED', message: `${step.shown} is not there any more` })
-          return undefined
-        }
-        if (known !== undefined && !isGone) current.set(key, { ...known.entry, isOlder: true })
-        throw error
-      }
-    },
-  }
-
-  async function attempt(step: StoreStep, stop: AbortSignal): Promise<number | undefined> {
-    const { standing, isThere } = step
-    let isMoved = false
-    const clear = async () => {
-      if (standing === undefined || isMoved) return
-      await toHistory([standing])
-      isMoved = true
-    }
-    try {
-      for (let tries = 1; tries <= ATTEMPTS; tries++) {
-        const sent = await storeContent(step, clear, stop)
-        if (sent !== 'changed') return sent
-      }
-      return await storeBeginning(step, clear, stop)
-    } catch (error) {
-      if (standing !== undefined && isThere && isMoved) await putBack(standing.node)
-      throw error
-    }
-  }
-
-  /** @param clear - Makes place for the new content. */
-  async function storeContent(
-    step: StoreStep,
-    clear: () => Promise<void>,
-    stop: AbortSignal,
-  ): Promise<number | 'changed' | undefined> {
-    const { key, known, isThere, local, shown, standing } = step
-    const before = lookLocal('', local.path)
-    if (before === undefined) throw new SyncError('local_io', 'LOCAL_ENOENT', 'It is not there any more')
-    const read = await unlessChanged(hashFile(local.source, shown, stop))
-    if (read === 'changed') return 'changed'
-    const { sha256, identity } = read
-    const knownAs = (node: number, seal: string): Known | undefined => {
-      const now = stateOf(local.source, identity)
-      const entry = now && { kind: 'file' as const, path: shown, ...now, sha256, node, seal }
-      return entry && { entry, local: localIdentity(before) }
-    }
-    if (known !== undefined && isThere && known.entry.sha256 === sha256) {
-      const failure = remember(key, knownAs(known.entry.node, known.entry.seal))
-      if (failure === undefined) same++
-      return failure
-    }
-    if (standing !== undefined && !isThere) {
-      const isSent = await unlessChanged(isSameContent(context, standing.node, local.source, shown, stop))
-      if (isSent === 'changed') return 'changed'
-      // What a run has sent that did not live to remember it.
-      if (isSent) return remember(key, knownAs(standing.node.id, sealOf(await getFileKey(api, standing.node.id, stop))))
-    }
-    await clear()
-    const sent = await send(step, false, stop)
-    if (sent.asOf !== undefined) return rememberBeginning(step, sent, sent.asOf)
-    const failure = remember(key, knownAs(sent.node.id, sealOf(sent.seal!)))
-    if (failure === undefined) return sent.bytes
-    // Nobody knows the digest of what was sent.
-    await deleteNode(api, sent.node.id, signal)
-    return failure
-  }
-
-  /** Stores what is there of a file that is never as it was read; an older version for ever would be worse. */
-  async function storeBeginning(step: StoreStep, clear: () => Promise<void>, stop: AbortSignal): Promise<number> {
-    await clear()
-    const sent = await send(step, true, stop)
-    if (sent.asOf !== undefined) return rememberBeginning(step, sent, sent.asOf)
-    await deleteNode(api, sent.node.id, signal)
-    throw changedWhileRead(step.shown)
-  }
-
-  async function send({ local, shown }: StoreStep, isGrowing: boolean, stop: AbortSignal): Promise<Sent> {
-    const parentId = await files.ensure(local.path.slice(0, -1))
-    const name = escapeName(local.path.at(-1)!, { names })
-    return uploader.send({ source: local.source, shown, parentId, roomId: store.roomId, name, isGrowing }, stop)
-  }
-
-  async function rememberBeginning({ key, local, shown }: StoreStep, sent: Sent, asOf: AsOf): Promise<number> {
-    const now = lstatSync(local.source, { bigint: true, throwIfNoEntry: false })
-    if (now === undefined) {
-      await deleteNode(api, sent.node.id, signal)
-      throw new SyncError('local_io', 'LOCAL_ENOENT', 'It is not there any more')
-    }
-    const entry: FileEntry = {
-      kind: 'file',
-      path: shown,
-      ...commonOf(now),
-      mtimeNs: asOf.mtimeNs,
-      size: sent.bytes,
-      sha256: Buffer.from(sent.sha256!, 'base64').toString('hex'),
-      node: sent.node.id,
-      seal: sealOf(sent.seal!),
-      ...(asOf.isInconsistent ? { isInconsistent: true } : {}),
-    }
-    remember(key, { entry })
-    return sent.bytes
-  }
-
-  /** The current state is better off with an older version than with none. */
-  async function putBack({ id, parentId }: RemoteNode): Promise<void> {
-    if (parentId !== undefined) await moveNodes(api, parentId, [{ id }], 'fail', signal).catch(() => {})
-  }
-}
-
-/** What a manifest says of a file; `undefined` when it is not in the state any more that was read. */
-function stateOf(source: string, identity: SourceIdentity) {
-  const now = lstatSync(source, { bigint: true, throwIfNoEntry: false })
-  const isSame =
-    now?.isFile() === true &&
-    Number(now.size) === identity.size &&
-    String(now.mtimeNs) === identity.mtimeNs &&
-    String(now.ctimeNs) === identity.ctimeNs &&
-    String(now.ino) === identity.ino &&
-    String(now.dev) === identity.dev
-  return isSame ? { ...commonOf(now), size: identity.size } : undefined
-}
-
-/** `changed` for a file that did not rest while it was read. */
-async function unlessChanged<T>(reading: Promise<T>): Promise<T | 'changed'> {
-  try {
-    return await reading
-  } catch (error) {
-    if (error instanceof SyncError && error.code === 'SOURCE_CHANGED') return 'changed'
-    throw error
-  }
-}
-
-const changedWhileRead = (shown: string) =>
-  new SyncError('changed', 'SOURCE_CHANGED', `The file changed while it was read: ${shown}`, {
-    hint: 'Run again when the program that writes it is done.',
-  })
-
-/** Writes the manifest and puts it beside the others. */
+/** Writes the manifest and puts it beside the others; what is remembered of it is the pin of the next run. */
 async function finish(
-  context: RunContext,
+  { context, state, startedAt, uploader, signal }: Running,
   set: BackupSet,
-  state: BackupState,
-  keeper: Keeper,
-  { store, scan, runs, tally, startedAt }: Work,
-  run: string,
-  uploader: Uploader,
-  signal: AbortSignal,
-): Promise<RunNote> {
-  const told = (failure: EntryFailure) => {
-    tally.failed.push(failure)
-    report(context, failure.path, failure.error)
+  { plan, store, run, directory, done, tell }: Ending,
+): Promise<{ note: RunNote; memory: SetMemory }> {
+  const { scan, runs } = plan
+  const told: EntryFailure[] = []
+  const tellMore = (failure: EntryFailure) => {
+    told.push(failure)
+    tell(failure)
   }
-  const entries: BackupEntry[] = [...describe(scan, told), ...keeper.entries()]
-  const failed = tally.failed.filter((failure) => !runs.problems.includes(failure))
+  await completeRecords(plan, state, tellMore, signal)
+  const entries: BackupEntry[] = [...describe(scan, tellMore), ...filesOf(plan, state.current())]
+  const failed = [...done.failed.filter((failure) => !runs.problems.includes(failure)), ...told]
   const head: ManifestHead = {
     set: set.name,
     run,
@@ -584,19 +519,93 @@ async function finish(
       ...(set.maxSize === undefined ? {} : { maxSize: set.maxSize }),
     },
     runs: runs.notes,
-    isComplete: failed.every(({ error }) => ['CONTENT_DROPPED', 'INCONSISTENT'].includes(error.code)),
-    addedBytes: tally.bytes,
+    isComplete: done.left === 0 && failed.every(({ error }) => STORED.has(error.code)),
+    addedBytes: done.bytes,
     failed: failed.map(({ path, error }) => ({ path, code: error.code })),
   }
-  const path = join(state.directory, 'manifest.json')
+  const path = join(directory, 'manifest.json.gz')
   const { sha256, size } = await writeManifest(path, head, entries)
-  const name = manifestName(run)
-  const request = { source: path, shown: shownManifest(run), parentId: store.runs.id, roomId: store.roomId, name }
-  const sent = await uploader.send(request, signal)
+  const { runs: parent, roomId } = store
+  const request = { source: path, shown: shownManifest(run), parentId: parent.id, roomId, name: manifestName(run) }
+  const sent = await (uploader as NonNullable<typeof uploader>).send({ ...request, isUntold: true }, signal)
   try {
     rmSync(path, { force: true })
   } catch {
     // The next run writes it anew; this one is done.
   }
-  return noteOf({ ...head, entries }, { node: sent.node.id, sha256, seal: sealOf(sent.seal!), size })
+  const note = noteOf({ ...head, entries }, { node: sent.node.id, sha256, seal: sealOf(sent.seal!), size })
+  const memory = (await openMemory(context, directory)) ?? beginMemory(set, store, undefined, runs)
+  // Runs that are told to be wrong stay remembered: they are told again until somebody has looked.
+  const right = new Set(runs.notes.map((one) => one.run))
+  const wrong = memory.runs.filter((one) => !right.has(one.run))
+  const all = [...wrong, ...runs.notes, note].sort((a, b) => compareRuns(a.run, b.run))
+  return { note, memory: { ...memory, sources: scan.roots, runs: all } }
+}
+
+/** Finds out what is not known of contents that an earlier run had sent, since their files have not changed. */
+async function completeRecords(
+  { scan, records }: SetPlan,
+  state: Running['state'],
+  tell: (failure: EntryFailure) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  for (const [key, local] of scan.items) {
+    const record = state.current().get(key)
+    const isOpen = record?.kind === 'file' && record !== records.get(key) && entryOf(record, false) === undefined
+    if (!isOpen || local.kind !== 'file') continue
+    try {
+      const { sha256 } = await hashFile(local.source, showSourcePath(local.path), signal)
+      const attributes = attributesOf(local)
+      if (attributes === undefined || localChange(record, local) !== 'same') throw changedMeanwhile()
+      state.put(key, { ...record, sha256: Buffer.from(sha256, 'hex').toString('base64'), attributes })
+    } catch (error) {
+      if (signal.aborted) throw error
+      tell({ path: showSourcePath(local.path), error: toSyncError(error) })
+    }
+  }
+}
+
+const changedMeanwhile = () =>
+  new SyncError('changed', 'SOURCE_CHANGED', 'The file changed while it was stored, so it is not in this run', {
+    hint: 'The next run stores it as it is then.',
+  })
+
+/** Files of the manifest: those in the sources as they are stored now, and those that may only be out of sight as they were. */
+function filesOf({ scan, records }: SetPlan, current: ReadonlyMap<string, SyncRecord>): FileEntry[] {
+  const files: FileEntry[] = []
+  const add = (record: SyncRecord, isOlder: boolean) => {
+    const entry = entryOf(record, isOlder)
+    if (entry !== undefined) files.push(entry)
+  }
+  for (const [key, local] of scan.items) {
+    const record = current.get(key)
+    if (local.kind !== 'file' || record?.kind !== 'file') continue
+    // What this run has not touched is what is known of the file, if it has not changed.
+    const isOld = record === records.get(key) && localChange(record, local) !== 'same'
+    add(record, isOld)
+  }
+  if (scan.isIncomplete) {
+    for (const [key, record] of records) {
+      if (record.kind === 'file' && !scan.items.has(key) && current.get(key) === record) add(record, true)
+    }
+  }
+  return files.sort((a, b) => (a.path < b.path ? -1 : 1))
+}
+
+function entryOf(
+  { path, local, remote, seal, sha256, attributes }: SyncRecord,
+  isOlder: boolean,
+): FileEntry | undefined {
+  if (seal === undefined || sha256 === undefined || attributes === undefined) return undefined
+  return {
+    kind: 'file',
+    path,
+    ...attributes,
+    size: remote.size,
+    sha256: Buffer.from(sha256, 'base64').toString('hex'),
+    node: remote.id,
+    seal,
+    ...(isOlder ? { isOlder: true } : {}),
+    ...(local.size === GROWING.size ? { isInconsistent: true } : {}),
+  }
 }

@@ -7,13 +7,13 @@ import { getFileKey } from '../../api/file-keys.ts'
 import { listChildren } from '../../api/nodes.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { SyncError, type SyncErrorCode, toSyncError } from '../../errors.ts'
-import { fetchManifestFile, isAboutContent } from '../manifest-file.ts'
+import { fetchManifest, isAboutContent } from '../manifest.ts'
 import { sealOf } from '../records.ts'
 import type { RunContext } from '../run.ts'
 import type { EntryFailure } from '../tree.ts'
-import { type Manifest, parseManifest } from './manifest.ts'
+import { type Manifest, parseRunManifest } from './manifest.ts'
+import type { SetMemory } from './memory.ts'
 import { compareRuns, isRunId, RUNS, type RunNote, type SetPlace } from './set.ts'
-import type { SetMemory } from './state.ts'
 import { findNode, type Store } from './store.ts'
 
 export interface Runs {
@@ -29,7 +29,12 @@ export interface Runs {
   readonly newest?: Manifest
 }
 
-export const manifestName = (run: string): string => `${run}.json`
+const EXTENSION = '.json.gz'
+
+export const manifestName = (run: string): string => `${run}${EXTENSION}`
+
+/** As it is called in events and failures. */
+export const shownManifest = (run: string): string => `${RUNS}/${manifestName(run)}`
 
 const integrity = (code: SyncErrorCode, message: string, hint: string) =>
   new SyncError('integrity', code, message, { hint })
@@ -47,8 +52,9 @@ const foreign = (run: string) =>
 async function listManifests({ api }: RunContext, store: Store, signal: AbortSignal): Promise<Map<string, RemoteNode>> {
   const found: [string, RemoteNode][] = []
   for await (const node of listChildren(api, store.runs.id, signal)) {
-    const run = node.name.replace(/\.json$/, '')
-    if (node.type === 'file' && node.name !== run && isRunId(run)) found.push([run, { ...node, isEncrypted: true }])
+    const run = node.name.slice(0, -EXTENSION.length)
+    if (node.type === 'file' && node.name.endsWith(EXTENSION) && isRunId(run))
+      found.push([run, { ...node, isEncrypted: true }])
   }
   return new Map(found.sort(([a], [b]) => compareRuns(a, b)))
 }
@@ -67,10 +73,10 @@ export async function readManifest(
   expected: RunNote | undefined,
   signal: AbortSignal,
 ): Promise<{ manifest: Manifest; note: RunNote }> {
-  const shown = `${RUNS}/${manifestName(run)}`
-  let fetched: Awaited<ReturnType<typeof fetchManifestFile>>
+  const shown = shownManifest(run)
+  let fetched: Awaited<ReturnType<typeof fetchManifest>>
   try {
-    fetched = await fetchManifestFile(context, node, shown, signal)
+    fetched = await fetchManifest(context, node, shown, signal)
   } catch (thrown) {
     const error = toSyncError(thrown)
     if (!isAboutContent(error)) throw error
@@ -86,7 +92,7 @@ export async function readManifest(
   }
   const { bytes, seal, sha256 } = fetched
   if (expected !== undefined && sha256 !== expected.sha256) throw swapped(run)
-  const manifest = parseManifest(bytes, shown)
+  const manifest = parseRunManifest(bytes, shown)
   // An older one under a newer name would be a way to roll back.
   if (manifest.run !== run || manifest.set !== name) throw swapped(run)
   return { manifest, note: noteOf(manifest, { node: node.id, sha256, seal, size: bytes.length }) }
@@ -134,7 +140,7 @@ export async function openRuns(
   const listed = await listManifests(context, store, signal)
   if (memory === undefined) return openUnknown(context, place, listed, signal)
   const problems: EntryFailure[] = []
-  const tell = (error: SyncError, run: string) => problems.push({ path: `${RUNS}/${manifestName(run)}`, error })
+  const tell = (error: SyncError, run: string) => problems.push({ path: shownManifest(run), error })
   const notes: RunNote[] = []
   for (const note of memory.runs) {
     const isPruned = memory.pruning.includes(note.run)
@@ -189,7 +195,7 @@ async function openUnknown(
     const one = known.get(run)
     const isRight = one?.node === node.id && one.size === node.size
     if (one !== undefined && isRight) notes.push(one)
-    else problems.push({ path: `${RUNS}/${manifestName(run)}`, error: one === undefined ? foreign(run) : swapped(run) })
+    else problems.push({ path: shownManifest(run), error: one === undefined ? foreign(run) : swapped(run) })
   }
   const missing = manifest.runs.filter(({ run }) => !listed.has(run)).length
   return { notes: [...notes, note], problems, isPinned: false, missing, newest: manifest }
@@ -210,8 +216,17 @@ async function sealAt({ api }: RunContext, node: number, signal: AbortSignal): P
 export function requireNewest({ notes, problems }: Runs): void {
   const newest = notes.at(-1)?.run
   for (const { path, error } of problems) {
-    const run = path.slice(RUNS.length + 1, -'.json'.length)
+    const run = path.slice(RUNS.length + 1, -EXTENSION.length)
     const isNewer = newest === undefined || compareRuns(run, newest) > 0
     if (isNewer && error.code !== 'MANIFEST_FOREIGN') throw error
   }
+}
+
+/** Says what a machine without memory of a set cannot know. */
+export function tellUnpinned({ onEvent }: Pick<RunContext, 'onEvent'>, { notes, missing }: Runs): void {
+  const gone = missing > 0 ? `, and ${missing} that it knows of are gone (pruned?)` : ''
+  const message =
+    'This machine knows nothing of the set yet, so an older state at the server could not be noticed; the newest run there is ' +
+    `${notes.at(-1)?.run ?? 'none'}${gone}`
+  onEvent?.({ type: 'warning', code: 'NOT_PINNED', message })
 }

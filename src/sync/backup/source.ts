@@ -1,18 +1,21 @@
-/** The sources of a set as they are now, under their absolute paths. Contents are not read here. @module */
+/** The sources of a set as they are now, under their paths below the root of the machine. Contents are not read here. @module */
 import { type BigIntStats, lstatSync, readlinkSync, statSync } from 'node:fs'
-import { localError, SyncError, systemCode, toSyncError } from '../../errors.ts'
-import { escapeName, type Names } from '../../local/names.ts'
-import { identifyRoot, keyOf } from '../scan.ts'
+import { localError, type SyncError, systemCode, toSyncError } from '../../errors.ts'
+import type { Names } from '../../local/names.ts'
+import type { Attributes } from '../records.ts'
+import { createBlocked, identifyRoot, keyOf, takeIn } from '../scan.ts'
 import { createSelection } from '../select.ts'
-import { type EntryFailure, type LocalEntry, walk } from '../tree.ts'
+import { type EntryFailure, type LocalEntry, showPath, walk } from '../tree.ts'
 import type { DirectoryEntry, LinkEntry } from './manifest.ts'
-import { type BackupSet, componentsOf, isWithin, showSourcePath } from './set.ts'
-import type { SourceRoot } from './state.ts'
+import type { SourceRoot } from './memory.ts'
+import { type BackupSet, componentsOf, showSourcePath } from './set.ts'
 
 export interface SourceScan {
-  /** By key of place. */
-  readonly files: ReadonlyMap<string, LocalEntry>
-  readonly directories: ReadonlyMap<string, readonly string[]>
+  /** By key of place: what is in the sources, and the directories that lead to them. */
+  readonly items: Map<string, LocalEntry>
+  readonly files: number
+  /** Of the sources and below. */
+  readonly directories: readonly (readonly string[])[]
   readonly links: readonly (readonly string[])[]
   readonly roots: Readonly<Record<string, SourceRoot>>
   readonly failures: readonly EntryFailure[]
@@ -31,18 +34,25 @@ export async function scanSources(
 ): Promise<SourceScan> {
   const { exclude, maxSize, oneFileSystem } = set
   const selection = createSelection({ patterns: exclude, ...(maxSize === undefined ? {} : { maxSize }) }, now)
-  const files = new Map<string, LocalEntry>()
-  const directories = new Map<string, readonly string[]>()
+  const items = new Map<string, LocalEntry>()
+  const directories: (readonly string[])[] = []
   const links: (readonly string[])[] = []
   const failures: EntryFailure[] = []
   const roots: Record<string, SourceRoot> = {}
-  let ignored = 0
-  let isIncomplete = false
+  const met = new Set<string>()
+  const blocked = createBlocked()
+  let [ignored, isIncomplete] = [0, false]
+  const block = (path: readonly string[], error: SyncError) => {
+    blocked.add(keyOf(path))
+    failures.push({ path: showSourcePath(path), error })
+  }
+  const add = (entry: LocalEntry) => takeIn(entry, { items, met, names, block })
   for (const source of set.sources) {
     const { dev, ino } = identifyRoot(source)
     roots[source] = { dev, ino, bornMs: statSync(source).birthtimeMs }
     const top = componentsOf(source)
-    directories.set(keyOf(top), top)
+    for (let depth = 1; depth <= top.length; depth++) add(directoryAt(top.slice(0, depth)))
+    directories.push(top)
     const others = await walk(source, top, {
       signal,
       accept({ path, kind, size, mtimeMs, dev: device }) {
@@ -50,12 +60,11 @@ export async function scanSources(
           selection.takes(path, kind) &&
           (kind === 'directory' ? !oneFileSystem || device === dev : selection.takesFile(size, mtimeMs))
         if (!isIn) ignored++
-        else if (storable(path, names, files, directories, failures)) return true
-        return false
+        return isIn
       },
       onEntry(entry) {
-        if (entry.kind === 'file') files.set(keyOf(entry.path), entry)
-        else directories.set(keyOf(entry.path), entry.path)
+        add(entry)
+        if (entry.kind === 'directory') directories.push(entry.path)
       },
       onLink(_source, path) {
         if (!selection.takes(path, 'file')) return
@@ -63,7 +72,7 @@ export async function scanSources(
         links.push(path)
       },
       onFailure({ path, error }) {
-        if (path === top.join('/')) throw error
+        if (path === showPath(top)) throw error
         // Gone since its directory was listed, as if it had gone before.
         if (error.code === 'LOCAL_ENOENT') return
         failures.push({ path: `/${path}`, error })
@@ -72,37 +81,36 @@ export async function scanSources(
     })
     ignored += others
   }
-  return { files, directories, links, roots, failures, ignored, isIncomplete }
-}
-
-/** Whether the server can hold this name, and it is the only one of its kind. */
-function storable(
-  path: readonly string[],
-  names: Names | undefined,
-  files: ReadonlyMap<string, unknown>,
-  directories: ReadonlyMap<string, unknown>,
-  failures: EntryFailure[],
-): boolean {
-  try {
-    escapeName(path.at(-1)!, { names })
-    const key = keyOf(path)
-    if (!files.has(key) && !directories.has(key)) return true
-    throw new SyncError('conflict', 'EXISTS', 'Two local names are one name on the server', {
-      hint: 'They differ only in how characters are composed; rename one.',
-    })
-  } catch (error) {
-    failures.push({ path: showSourcePath(path), error: toSyncError(error) })
-    return false
+  let files = 0
+  for (const [key, { kind }] of items) {
+    if (blocked.has(key)) items.delete(key)
+    else if (kind === 'file') files++
   }
+  const isIn = (path: readonly string[]) => !blocked.has(keyOf(path))
+  const counts = { files, ignored, isIncomplete }
+  return { items, directories: directories.filter(isIn), links: links.filter(isIn), roots, failures, ...counts }
 }
 
-/** What a manifest says of anything. */
-export const commonOf = ({ mode, uid, gid, mtimeNs }: BigIntStats) => ({
+/** A source may itself be a link, since somebody named it. */
+function directoryAt(path: readonly string[]): LocalEntry {
+  const source = showSourcePath(path)
+  const { mtimeMs, ctimeMs, ino, dev } = statSync(source)
+  return { kind: 'directory', path, source, size: 0, mtimeMs, ctimeMs, ino, dev }
+}
+
+const commonOf = ({ mode, uid, gid, mtimeNs }: BigIntStats): Attributes => ({
   mode: Number(mode & 0o7777n),
   uid: Number(uid),
   gid: Number(gid),
   mtimeNs: String(mtimeNs),
 })
+
+/** What a manifest says of a file; `undefined` when it is not in this state any more. */
+export function attributesOf({ source, size, ino, mtimeMs }: LocalEntry): Attributes | undefined {
+  const now = lstatSync(source, { bigint: true, throwIfNoEntry: false })
+  if (now === undefined || Number(now.size) !== size || Number(now.ino) !== ino) return undefined
+  return Math.abs(Number(now.mtimeNs) / 1e6 - mtimeMs) < 0.001 ? commonOf(now) : undefined
+}
 
 /** Entries of directories and links. What went meanwhile is left out; what cannot be read is told. */
 export function* describe(
@@ -110,24 +118,19 @@ export function* describe(
   onFailure: (failure: EntryFailure) => void,
 ): Generator<DirectoryEntry | LinkEntry> {
   for (const [paths, kind] of [
-    [directories.values(), 'directory'],
+    [directories, 'directory'],
     [links, 'symlink'],
   ] as const) {
-    for (const path of paths) {
-      const shown = showSourcePath(path)
+    for (const parts of paths) {
+      const [path, source] = [showPath(parts), showSourcePath(parts)]
       try {
-        // A source may itself be a link, since somebody named it.
-        const info = (kind === 'directory' ? statSync : lstatSync)(shown, { bigint: true })
-        if (kind === 'directory') yield { kind, path: shown, ...commonOf(info) }
-        else yield { kind, path: shown, ...commonOf(info), target: readlinkSync(shown) }
+        const info = (kind === 'directory' ? statSync : lstatSync)(source, { bigint: true })
+        if (kind === 'directory') yield { kind, path, ...commonOf(info) }
+        else yield { kind, path, ...commonOf(info), target: readlinkSync(source) }
       } catch (error) {
         if (systemCode(error) === 'ENOENT') continue
-        onFailure({ path: shown, error: toSyncError(localError(error, `look at ${shown}`)) })
+        onFailure({ path: source, error: toSyncError(localError(error, `look at ${source}`)) })
       }
     }
   }
 }
-
-/** Of the set's sources, the one that a path belongs to. */
-export const sourceOf = (sources: readonly string[], path: readonly string[]): string | undefined =>
-  sources.find((source) => isWithin(path, componentsOf(source)))

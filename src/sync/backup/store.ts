@@ -4,8 +4,9 @@ import { getNode, listChildren, moveNodes } from '../../api/nodes.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
 import { escapeName, type Names } from '../../local/names.ts'
+import type { RemoteBin } from '../apply/work.ts'
 import { ensureFolder, requireContainer } from '../remote-path.ts'
-import { keyOf, type RemoteItem } from '../scan.ts'
+import { keyOf } from '../scan.ts'
 import { FILES, HISTORY, RUNS, type SetPlace } from './set.ts'
 
 export interface Store {
@@ -22,20 +23,27 @@ const notEncrypted = (target: string) =>
   })
 
 /**
- * Looks a set up; `undefined` when it has not been begun.
+ * Looks a set up.
  *
+ * @returns with `container` what is there of the way to it; without `store` it has not been begun.
  * @throws {SyncError} `NOT_ENCRYPTED` (class `safety`).
  */
-export async function findStore(api: Api, { target }: SetPlace, signal: AbortSignal): Promise<Store | undefined> {
+export async function findStore(
+  api: Api,
+  { target }: SetPlace,
+  signal: AbortSignal,
+): Promise<{ readonly container: RemoteNode; readonly roomId: number; readonly store: Store | undefined }> {
   const { container, roomId, missing } = await requireContainer(api, target, signal)
   if (container.isEncrypted !== true) throw notEncrypted(target)
-  if (missing.length > 0) return undefined
+  const nothing = { container, roomId, store: undefined }
+  if (missing.length > 0) return nothing
   const found = new Map<string, RemoteNode>()
   for await (const node of listChildren(api, container.id, signal))
     if (node.type === 'folder') found.set(node.name, node)
   const [files, history, runs] = [FILES, HISTORY, RUNS].map((name) => found.get(name))
-  if (files === undefined || history === undefined || runs === undefined) return undefined
-  return { target: container, roomId, files: sealed(files), history: sealed(history), runs: sealed(runs) }
+  if (files === undefined || history === undefined || runs === undefined) return nothing
+  const store = { target: container, roomId, files: sealed(files), history: sealed(history), runs: sealed(runs) }
+  return { container, roomId, store }
 }
 
 /** What is in an encrypted room is encrypted, whatever is said of it. */
@@ -53,28 +61,23 @@ export async function makeStore(api: Api, { target }: SetPlace, signal: AbortSig
 
 /** @throws {SyncError} `SET_MISSING` (class `not_found`). */
 export async function requireStore(api: Api, place: SetPlace, signal: AbortSignal): Promise<Store> {
-  const store = await findStore(api, place, signal)
+  const { store } = await findStore(api, place, signal)
   if (store !== undefined) return store
   throw new SyncError('not_found', 'SET_MISSING', `There is no backup in ${place.target}`, {
     hint: 'Is this the target of the set?',
   })
 }
 
-export interface Folders {
-  /** Id of the folder with this path of local names, made if missing. */
-  ensure(path: readonly string[]): Promise<number>
-}
-
-/** Folders below one node, each asked for or made once. */
-export function createFolders(
+/** The history as the bin of one run: what is out of date keeps its path, below the id of the run that replaced or removed it. */
+export function createHistory(
   api: Api,
-  rootId: number,
-  known: Iterable<RemoteItem>,
-  signal: AbortSignal,
+  { id: historyId }: RemoteNode,
+  run: string,
   names: Names | undefined,
-): Folders {
-  const ids = new Map<string, Promise<number>>([['', Promise.resolve(rootId)]])
-  for (const { kind, path, node } of known) if (kind === 'directory') ids.set(keyOf(path), Promise.resolve(node.id))
+  signal: AbortSignal,
+): RemoteBin {
+  const ids = new Map<string, Promise<number>>([['', Promise.resolve(historyId)]])
+  /** Each folder is asked for or made once. */
   function ensure(path: readonly string[]): Promise<number> {
     const key = keyOf(path)
     const there = ids.get(key)
@@ -86,7 +89,21 @@ export function createFolders(
     ids.set(key, making)
     return making
   }
-  return { ensure }
+  return {
+    async take(nodes, folder, stop) {
+      const target = await ensure([run, ...folder])
+      await moveAll(
+        api,
+        nodes.map(({ id }) => id),
+        target,
+        stop,
+      )
+    },
+    async putBack({ id, parentId }) {
+      // The current state is better off with an older version than with none.
+      if (parentId !== undefined) await moveNodes(api, parentId, [{ id }], 'fail', signal).catch(() => {})
+    },
+  }
 }
 
 /** Nodes that are moved with one request. */
@@ -97,7 +114,7 @@ const MOVES = 100
  *
  * @throws {SyncError} unless all that are there have moved.
  */
-export async function moveAll(api: Api, ids: readonly number[], targetId: number, signal: AbortSignal): Promise<void> {
+async function moveAll(api: Api, ids: readonly number[], targetId: number, signal: AbortSignal): Promise<void> {
   for (let at = 0; at < ids.length; at += MOVES) {
     const batch = ids.slice(at, at + MOVES)
     const move = (some: readonly number[]) =>

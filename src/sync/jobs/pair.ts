@@ -7,8 +7,7 @@ import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { getNode } from '../../api/nodes.ts'
 import type { RemoteNode } from '../../api/wire.ts'
-import { SyncError, toSyncError } from '../../errors.ts'
-import { writePrivateFile } from '../../local/atomic-file.ts'
+import { SyncError } from '../../errors.ts'
 import { foldsCase, usuallyFoldsCase } from '../../local/target.ts'
 import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from '../guards.ts'
 import {
@@ -22,10 +21,10 @@ import {
   tellPlaces,
 } from '../known-tree.ts'
 import { lookAt } from '../local-move.ts'
-import { isChange, planFileOf, planLine, recordedOf, requireSamePlan } from '../plan-file.ts'
+import { isChange, planLine, recordedOf, requireSamePlan } from '../plan-file.ts'
 import { heldTo, lookAtManifest, takeManifest } from '../pull-manifest.ts'
 import { storeManifest } from '../push-manifest.ts'
-import { type Direction, type ReconcileOptions, reconcile, type SyncStep } from '../reconcile.ts'
+import { type Direction, type ReconcileOptions, reconcile } from '../reconcile.ts'
 import { parseRemotePath, remoteMissing, resolveRemote, roomOf } from '../remote-path.ts'
 import { admitTarget, never, type RunContext, requireEncryptedSource, type StatePlace, stateOf } from '../run.ts'
 import {
@@ -34,11 +33,13 @@ import {
   type Job,
   type Known,
   type Limits,
+  noMemory,
   type Plan,
   type Running,
   runJob,
   type SyncSummary,
 } from '../run-job.ts'
+import { withSavedPlan } from '../saved-plan.ts'
 import {
   arrangeRemote,
   type Blocked,
@@ -103,16 +104,6 @@ export async function runSync(
   return runJob(context, pairJob(context, pair, stateDirectory(state.directory, pair), options), options)
 }
 
-const noMemory = () =>
-  new SyncError(
-    'usage',
-    'DIRECTORY_NEEDED',
-    'What is synchronized has to be remembered, and there is no place for it',
-    {
-      hint: 'Give the client a directory of its own.',
-    },
-  )
-
 interface PairOfTrees extends Plan {
   readonly local: LocalScan
   /** When the other side was found by a listing that found nothing but what is recorded. */
@@ -137,7 +128,7 @@ function pairJob(context: RunContext, pair: Pair, directory: string, options: Sy
     command: direction,
     pair,
     directory,
-    recorded: recordedOf(options),
+    recorded: () => recordedOf(options),
     isSending: true,
     isHashed: ({ container }) => hasManifest && container.above.isEncrypted === true && direction === 'push',
     look: (state) => look(context, pair, state, directory, options),
@@ -264,7 +255,13 @@ async function look(
     try {
       guardExtent(steps, known, options)
     } catch (error) {
-      throw await withSavedPlan(error, directory, pair, options, steps, context.clock.now())
+      throw await withSavedPlan(error, directory, {
+        pair,
+        command: options.direction,
+        options,
+        steps,
+        now: context.clock.now(),
+      })
     }
   }
   let files = 0
@@ -416,24 +413,3 @@ export function namesConflicts(host: string, now: number): ReconcileOptions['con
 
 /** Bytes, with room for what the server forbids and for a number. */
 const MAX_NAME = 120
-
-async function withSavedPlan(
-  thrown: unknown,
-  directory: string,
-  pair: Pair,
-  options: SyncOptions,
-  steps: readonly SyncStep[],
-  now: number,
-): Promise<unknown> {
-  const error = toSyncError(thrown)
-  if (error.class !== 'safety') return thrown
-  const path = `${directory}/plan-${new Date(now).toISOString().replace(/[-:]|\.\d+/g, '')}.json`
-  await writePrivateFile(
-    path,
-    `${JSON.stringify(planFileOf(pair, options.direction, options, steps, now), undefined, 1)}\n`,
-  )
-  return new SyncError(error.class, error.code, error.message, {
-    hint: `Nothing was done. The plan is in ${path}: look at it, then apply it with: sync apply ${path}`,
-    cause: error,
-  })
-}

@@ -104,7 +104,7 @@ export async function runUpload(
     command: 'upload',
     pair,
     directory: state && stateDirectory(state.directory, pair),
-    recorded: recordedOf(options),
+    recorded: () => recordedOf(options),
     isSending: true,
     look: () => lookUp(context, pair, options),
   }
@@ -131,7 +131,7 @@ export async function runDownload(
     command: 'download',
     pair,
     directory: state && stateDirectory(state.directory, pair),
-    recorded: recordedOf(options),
+    recorded: () => recordedOf(options),
     isSending: false,
     look: () => lookDown(context, pair, places, { ...options, state }),
     async begin() {
@@ -433,7 +433,7 @@ function isTaken({ node, below }: Listed, selection: Selection, names: Names | u
 }
 
 /** What stands at these places on the disk, which is not changed. */
-function lookAtPlaces(root: string, wanted: ReadonlyMap<string, RemoteItem>, signal: AbortSignal) {
+export function lookAtPlaces(root: string, wanted: ReadonlyMap<string, RemoteItem>, signal: AbortSignal) {
   const items = new Map<string, LocalEntry>()
   /** What is neither a file nor a directory. */
   const links = new Map<string, readonly string[]>()
@@ -475,12 +475,12 @@ function isAlike(disk: Target, local: LocalEntry, { size, timestampModification,
   }
 }
 
-function* directoriesOf(items: ReadonlyMap<string, RemoteItem>): Generator<readonly string[]> {
+export function* directoriesOf(items: ReadonlyMap<string, RemoteItem>): Generator<readonly string[]> {
   yield []
   for (const { kind, path } of items.values()) if (kind === 'directory') yield path
 }
 
-function requireDirectory(target: string): void {
+export function requireDirectory(target: string): void {
   try {
     if (statSync(target).isDirectory()) return
   } catch {

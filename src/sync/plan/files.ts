@@ -38,7 +38,7 @@ const targetChanged = (what: string) =>
     hint: 'Look at both. --on-conflict overwrite replaces it.',
   })
 
-const targetDiffers = () =>
+export const targetDiffers = (): SyncError =>
   new SyncError('conflict', 'TARGET_DIFFERS', 'The target differs, and was kept', {
     hint: 'Look at both. --on-conflict says what else can be done.',
   })
@@ -120,7 +120,8 @@ export function createDecision(trees: Trees, options: ReconcileOptions, taken: T
 }
 
 /** A file on both sides that goes from one to the other, and whether its contents are compared first. */
-function createSending({ remembers = true, checksum = false }: ReconcileOptions) {
+function createSending({ remembers = true, checksum = false, comparesAll = false }: ReconcileOptions) {
+  const isExact = checksum || comparesAll
   const isCompared = ({ local, remote }: OnBoth) => local.size === remote.node.size && (remembers || checksum)
   const maybe = (found: OnBoth) => (isCompared(found) ? { unlessSame: true } : {})
   return {
@@ -138,7 +139,7 @@ function createSending({ remembers = true, checksum = false }: ReconcileOptions)
     follow(at: At, found: OnBoth): SyncStep {
       const { local, remote } = found
       // A small file with another time is sooner sent than looked at: that takes its key.
-      const isSent = found.here === 'changed' && local.size < COMPARE_FROM && !checksum
+      const isSent = found.here === 'changed' && local.size < COMPARE_FROM && !isExact
       return { do: 'upload', ...at, reason: 'changed here', local, replaces: remote, ...(isSent ? {} : maybe(found)) }
     },
     download: (at: At, found: OnBoth, reason: string): SyncStep => ({

@@ -22,6 +22,8 @@ export interface ReconcileOptions {
    * compare them again. Default true.
    */
   readonly remembers?: boolean
+  /** What may have been touched only is compared, however small. Default: what is small is sooner sent. */
+  readonly comparesAll?: boolean
   /** Both ways: which side wins. Default: both are kept. */
   readonly prefer?: 'local' | 'remote' | 'newer' | undefined
   /** Name of the copy that is kept beside the original. */

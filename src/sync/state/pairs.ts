@@ -14,7 +14,20 @@ export interface Pair {
   readonly remote: string
   /** Of uploads and downloads, which remember no places. Local and remote are their sources, joined, and their target. */
   readonly transfer?: { readonly direction: 'upload' | 'download'; readonly sources: readonly string[] }
+  /**
+   * Of backup sets, which remember the places below their sources, and of restores of them, which remember none. Local are the sources,
+   * joined, or where is restored to; remote is the target of the set.
+   */
+  readonly backup?: { readonly direction: 'backup' | 'restore'; readonly set: string }
 }
+
+/** True for what has a record for each place. */
+export const remembersPlaces = ({ transfer, backup }: Pair): boolean =>
+  transfer === undefined && backup?.direction !== 'restore'
+
+/** True for what changes nothing on this disk. */
+export const isFromHere = ({ transfer, backup }: Pair): boolean =>
+  transfer?.direction === 'upload' || backup?.direction === 'backup'
 
 /** Directory of the state of one pair. */
 export function stateDirectory(directory: string, pair: Pair): string {
@@ -25,8 +38,12 @@ export function stateDirectory(directory: string, pair: Pair): string {
 /** What makes a pair another one, as one text. */
 export const scopeOf = (pair: Pair): string => JSON.stringify(partsOf(pair))
 
-const partsOf = ({ account, local, remote, transfer }: Pair): string[] =>
-  transfer === undefined ? [account, local, remote] : [account, transfer.direction, local, remote, ...transfer.sources]
+function partsOf({ account, local, remote, transfer, backup }: Pair): string[] {
+  if (transfer !== undefined) return [account, transfer.direction, local, remote, ...transfer.sources]
+  if (backup === undefined) return [account, local, remote]
+  // The sources of a set may become others.
+  return backup.direction === 'backup' ? [account, 'backup', remote] : [account, 'restore', local, remote]
+}
 
 /** Says what a directory of state is about. */
 const PAIR_FILE = 'pair.json'
@@ -34,7 +51,10 @@ const PAIR_FILE = 'pair.json'
 /** Writes down what a directory of state is about, unless that is there. */
 export async function writePair(directory: string, pair: Pair): Promise<void> {
   const name = join(directory, PAIR_FILE)
-  if (!existsSync(name)) await writePrivateFile(name, `${JSON.stringify(pair)}\n`)
+  const isThere = existsSync(name)
+  // A set without its sources is one that is only looked at.
+  const isOther = isThere && isFromHere(pair) && pair.local !== '' && (await readPair(directory))?.local !== pair.local
+  if (!isThere || isOther) await writePrivateFile(name, `${JSON.stringify(pair)}\n`)
 }
 
 function namesIn(directory: string): string[] {
@@ -69,9 +89,10 @@ export async function readPair(directory: string): Promise<Pair | undefined> {
   })
   if (content === undefined) return undefined
   try {
-    const { account, local, remote, transfer } = JSON.parse(Buffer.from(content).toString('utf8'))
+    const { account, local, remote, transfer, backup } = JSON.parse(Buffer.from(content).toString('utf8'))
     if (typeof account !== 'string' || typeof local !== 'string' || typeof remote !== 'string') return undefined
-    return { account, local, remote, ...(isTransfer(transfer) ? { transfer } : {}) }
+    const kind = isTransfer(transfer) ? { transfer } : isBackup(backup) ? { backup } : {}
+    return { account, local, remote, ...kind }
   } catch {
     return undefined // not one of ours, or damaged: its logs say what they are about by themselves
   }
@@ -81,4 +102,9 @@ const isTransfer = (value: unknown): value is NonNullable<Pair['transfer']> => {
   const { direction, sources } = (value ?? {}) as Partial<NonNullable<Pair['transfer']>>
   const isKnown = direction === 'upload' || direction === 'download'
   return isKnown && Array.isArray(sources) && sources.every((one) => typeof one === 'string')
+}
+
+const isBackup = (value: unknown): value is NonNullable<Pair['backup']> => {
+  const { direction, set } = (value ?? {}) as Partial<NonNullable<Pair['backup']>>
+  return (direction === 'backup' || direction === 'restore') && typeof set === 'string'
 }

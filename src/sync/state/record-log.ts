@@ -83,18 +83,23 @@ type Packed = readonly [
   seal?: string,
   /** Of files with a seal only. */
   sha256?: string,
+  /** Of those with a digest only. */
+  attributes?: readonly [mode: number, uid: number, gid: number, mtimeNs: string],
 ]
 
-function pack({ kind, path, local, remote, seal, sha256 }: SyncRecord): Packed {
+function pack({ kind, path, local, remote, seal, sha256, attributes }: SyncRecord): Packed {
   const { size, mtimeMs, ctimeMs, ino } = local
   const { id, size: remoteSize, modified } = remote
   const packed = [kind === 'file' ? 0 : 1, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified] as const
   if (seal === undefined) return packed
-  return sha256 === undefined ? [...packed, seal] : [...packed, seal, sha256]
+  if (sha256 === undefined) return [...packed, seal]
+  if (attributes === undefined) return [...packed, seal, sha256]
+  const { mode, uid, gid, mtimeNs } = attributes
+  return [...packed, seal, sha256, [mode, uid, gid, mtimeNs]]
 }
 
 function unpack(packed: Packed): SyncRecord | undefined {
-  const [kind, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified, seal, sha256] = packed
+  const [kind, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified, seal, sha256, attributes] = packed
   const numbers = [size, mtimeMs, ctimeMs, ino, id, remoteSize, modified]
   if (typeof path !== 'string' || path === '' || !numbers.every((one) => typeof one === 'number')) return undefined
   return {
@@ -104,8 +109,11 @@ function unpack(packed: Packed): SyncRecord | undefined {
     remote: { id, size: remoteSize, modified },
     ...(seal === undefined ? {} : { seal }),
     ...(sha256 === undefined ? {} : { sha256 }),
+    ...(attributes === undefined ? {} : { attributes: attributesOf(attributes) }),
   }
 }
+
+const attributesOf = ([mode, uid, gid, mtimeNs]: NonNullable<Packed[11]>) => ({ mode, uid, gid, mtimeNs })
 
 /** One line of the log of records. */
 interface RecordLine extends PastLine {

@@ -64,7 +64,8 @@ export type Deed =
 
 /** What is remembered of runs; see `SyncState`. */
 export interface RunMemory {
-  beginRun(run: Omit<RunRecord, 'id'>): string
+  /** @param run.id - Default: a new one. */
+  beginRun(run: Omit<RunRecord, 'id'> & { readonly id?: string | undefined }): string
   endRun(id: string, end: Omit<RunRecord, 'id' | 'command' | 'startedAt'>): void
   runs(): RunRecord[]
   /** @returns its number among those of the run. */
@@ -141,7 +142,7 @@ export async function openRunLog(
   const memory: RunMemory = {
     beginRun(run) {
       const stamp = new Date(run.startedAt).toISOString().replace(/[-:]|\.\d+/g, '')
-      const id = `${stamp}-${randomBytes(3).toString('hex')}`
+      const id = run.id ?? `${stamp}-${randomBytes(3).toString('hex')}`
       const begun = { ...run, id }
       runs.set(id, begun)
       write({ run: begun })

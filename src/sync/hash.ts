@@ -1,6 +1,6 @@
 /** SHA-256 of a local file in one state. @module */
 import { createHash } from 'node:crypto'
-import { openStable, type SourceIdentity } from '../../local/stable-read.ts'
+import { openStable, type SourceIdentity } from '../local/stable-read.ts'
 
 const READ_BYTES = 1024 * 1024
 
