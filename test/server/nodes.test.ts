@@ -65,7 +65,7 @@ test('pages of a folder: type first, then name, with a steady total', async () =
   for (const bad of ['limit=0', 'limit=x', 'offset=-1', 'offset=1e3']) {
     expect((await listing(ann, room, `&${bad}`)).json, bad).toMatchObject({ code: 400, errorCode: -80024 })
   }
-  expect(all.body.toString()).not.toContain('null')
+  expect(all.body.toString()).not.toMatch(/[:,[]null/)
   expect(all.json.items[4]).toMatchObject({
     parentId: room,
     parentPath: '/R/',

@@ -18,7 +18,12 @@ const CANARY = 'canary-c0641'
 
 async function login(options: CognitoServerOptions) {
   const server = await cognitoServer(options)
-  const account = { poolId: POOL, clientId: CLIENT_ID, userName: 'ann@example.test', password: async () => 'right' }
+  const account = {
+    poolId: POOL,
+    clientId: CLIENT_ID,
+    userName: 'ann@example.test',
+    password: async () => 'the right one',
+  }
   const way = cognitoSrpAuthorizer({ ...account, endpoint: server.origin })
   return { server, grant: way.authorize(contextOf(dialer(), fakeClock())) }
 }

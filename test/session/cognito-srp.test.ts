@@ -31,7 +31,7 @@ const way = (server: CognitoServer, options: Partial<CognitoSrpOptions> = {}) =>
     clientId: CLIENT_ID,
     endpoint: server.origin,
     userName: 'ann@example.test',
-    password: async () => 'right',
+    password: async () => 'the right one',
     ...options,
   })
 
@@ -59,7 +59,7 @@ describe('login', () => {
       expect(path).toBe('/')
       expect(headers).toMatchObject({ 'content-type': 'application/x-amz-json-1.1', 'cache-control': 'no-store' })
       expect(headers.authorization).toBeUndefined()
-      expect(body).not.toContain('right')
+      expect(body).not.toContain('the right one')
     }
     const [first, second] = server.bodies()
     expect(first).toEqual({

@@ -85,7 +85,7 @@ describe('sessions of the Python client', () => {
 
   test('an imported session works', async () => {
     const server = await protonServer()
-    const account = { userName: 'ann', password: async () => 'right', modulusKey: server.modulusKey }
+    const account = { userName: 'ann', password: async () => 'the right one', modulusKey: server.modulusKey }
     const way = protonSrpAuthorizer(server.origin, account)
     const { accessToken, refreshToken, extra } = await way.authorize(contextOf(dialer(), fakeClock()))
     const session_data = { UID: extra?.uid, AccessToken: accessToken, RefreshToken: refreshToken, Scope: ['full'] }

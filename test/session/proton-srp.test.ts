@@ -22,7 +22,7 @@ const askNobody = { openUrl: async () => {}, askSecret: () => Promise.reject(new
 const way = (server: ProtonServer, options: Partial<ProtonSrpOptions> = {}) =>
   protonSrpAuthorizer(server.origin, {
     userName: 'ann',
-    password: async () => 'right',
+    password: async () => 'the right one',
     modulusKey: server.modulusKey,
     ...options,
   })
@@ -60,7 +60,7 @@ describe('login', () => {
       expect(headers).toMatchObject({ 'x-pm-appversion': 'Other', 'content-type': 'application/json' })
       expect(headers['user-agent']).toMatch(/^sealsync\/\d+\.\d+\.\d+ \(\w+\)$/)
       expect(headers.authorization ?? headers['x-pm-uid'] ?? headers['x-pm-apiversion']).toBeUndefined()
-      expect(body).not.toContain('right')
+      expect(body).not.toContain('the right one')
     }
   })
 
@@ -125,7 +125,7 @@ describe('login', () => {
     const stop = new AbortController()
     const password = async () => {
       stop.abort(new Error('enough'))
-      return 'right'
+      return 'the right one'
     }
     const context = contextOf(dialer(), systemClock, undefined, stop.signal)
     expect((await errorOf(way(server, { password }).authorize(context))).message).toBe('enough')
@@ -213,7 +213,7 @@ describe('a server that does not prove itself', () => {
     const { server, grant } = await login(options, { code: async () => '1' })
     const error = await errorOf(grant)
     expect(error).toMatchObject({ class: 'auth', code: 'SERVER_NOT_TRUSTED', retryable: false })
-    expectNoSecret(error, 'access-', 'refresh-', 'right')
+    expectNoSecret(error, 'access-', 'refresh-', 'the right one')
     // Nothing follows, and not a single request carries what came with the answer.
     expect(server.steps().at(-1)).toBe(last)
     expect(server.seen.every(({ headers }) => headers.authorization === undefined)).toBe(true)
@@ -309,7 +309,7 @@ describe('answers', () => {
     const made = await login(server)
     const error = await errorOf(made.grant)
     expect(error).toMatchObject({ name: 'SyncError', ...expected })
-    expectNoSecret(error, CANARY, 'right', 'access-')
+    expectNoSecret(error, CANARY, 'the right one', 'access-')
     expect(made.server.steps().filter((step) => step === 'login').length).toBeLessThan(2)
   })
 

@@ -69,7 +69,7 @@ const token = (name: string) =>
     .join('.')
 
 export async function cognitoServer(options: CognitoServerOptions = {}): Promise<CognitoServer> {
-  const { password = 'right', clientSecret, challenges = [], fixed, alter } = options
+  const { password = 'the right one', clientSecret, challenges = [], fixed, alter } = options
   const operations: string[] = []
   const bodies: unknown[] = []
   const k = fromBytes(sha(signed(N), signed(g)))

@@ -76,7 +76,7 @@ function register(password: string) {
 const FULL = 'full self loggedin'
 
 export async function protonServer(options: ProtonServerOptions = {}): Promise<ProtonServer> {
-  const { password = 'right', code, factors, authPath = '/auth', alter } = options
+  const { password = 'the right one', code, factors, authPath = '/auth', alter } = options
   const key = pgpKey()
   const { salt, v } = register(password)
   const k = num(expand(le(2n), le(N)))
