@@ -14,7 +14,7 @@ const patience = {
 
 /** Changes or measures what belongs to the whole process. */
 const OF_THE_PROCESS =
-  /\bvi\.|process\.(?:umask|chdir|memoryUsage)\b|process\.env\.\w+ = |(?:delete |assign\()process\.env|syncBuiltinESMExports/
+  /\bvi\.|process\.(?:umask|chdir|memoryUsage)\b|process\.env\.\w+ = |(?:delete |assign\()process\.env|syncBuiltinESMExports|\/proc\/self\/(?:fd|io)'/
 
 const files = readdirSync(path('.'), { recursive: true, encoding: 'utf8' })
   .map((name) => `test/${name.replaceAll('\\', '/')}`)
