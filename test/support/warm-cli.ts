@@ -13,6 +13,9 @@ import { type ShimPlan, shimEnv, shimLines } from './shim.ts'
 /** The command line as it is installed, or (where a test file is run by itself) as it was compiled last. */
 export const MAIN = process.env.TEST_MAIN ?? fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url))
 
+/** Of each kind; each holds some 80 MB. */
+const MOST_IDLE = 4
+
 const CHILD = fileURLToPath(new URL('warm-cli-child.mjs', import.meta.url))
 
 export interface WarmRun extends CliResult {
@@ -98,7 +101,9 @@ export function createWarmCli(): WarmCli {
         pid: child.pid ?? 0,
         retire: () => end(child),
         release() {
-          if (said.signal === null && isThere(child)) idle[kind].push(child)
+          if (said.signal !== null || !isThere(child)) return
+          if (idle[kind].length < MOST_IDLE) idle[kind].push(child)
+          else void end(child)
         },
       }
     },
