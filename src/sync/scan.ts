@@ -217,8 +217,8 @@ export function arrangeRemote(
 ): RemoteScan {
   const items = new Map<string, RemoteItem>()
   const failures: EntryFailure[] = []
-  /** Containers on this disk, by remote path; `folded` is the key under which names meet here. */
-  const places = new Map([['', { path: [] as readonly string[], key: '', folded: '' }]])
+  /** Containers on this disk, by remote path; `folded` is the key under which names meet here, `isSame` says that the paths are one. */
+  const places = new Map([['', { path: [] as readonly string[], key: '', folded: '', isSame: true }]])
   const claims = new Map<string, string>()
   let before: readonly string[] = []
   let above = places.get('')
@@ -240,7 +240,9 @@ export function arrangeRemote(
       failures.push({ path: showPath(remotePath), error: toSyncError(error) })
       continue
     }
-    const path = [...above.path, name]
+    const isSame = above.isSame && name === remotePath.at(-1)
+    // Of a million entries nearly all are as they are there, and need no path of their own.
+    const path = isSame ? remotePath : [...above.path, name]
     const key = below(above.key, sameNameKey(name))
     const kind = node.type === 'file' ? 'file' : 'directory'
     const modifiedAt = node.timestampModification ?? node.updatedAt ?? 0
@@ -264,7 +266,7 @@ export function arrangeRemote(
       continue
     }
     if (foldCase) claims.set(folded, key)
-    if (kind === 'directory') places.set(exactKey(remotePath), { path, key, folded })
+    if (kind === 'directory') places.set(exactKey(remotePath), { path, key, folded, isSame })
     items.set(key, { kind, path, node, roomId })
   }
   return { items, failures, ignored, manifest }

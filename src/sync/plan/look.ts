@@ -33,11 +33,12 @@ function placesToFill(
   { direction, checksum }: ReconcileOptions,
 ): Set<string> {
   const found = new Set<string>()
-  for (const key of (direction === 'pull' ? remote : local).keys()) {
-    const [here, there] = [local.get(key), remote.get(key)]
+  const look = (key: string, here: LocalEntry | undefined, there: RemoteItem | undefined) => {
     const isThere = checksum !== true && here?.kind === 'file' && there?.kind === 'file' && isEqual(here, there.node)
     if (!isThere && !blocked.has(key)) found.add(key)
   }
+  if (direction === 'pull') for (const [key, there] of remote) look(key, local.get(key), there)
+  else for (const [key, here] of local) look(key, here, remote.get(key))
   return found
 }
 
