@@ -334,7 +334,8 @@ async function scanSources(
   for (const source of sources) {
     const top = openSource(source)
     const selection = createSelection(options, context.clock.now(), context.rules?.look())
-    const found = new Set<string>()
+    /** Of what is asked for by name. */
+    const found = options.paths === undefined ? undefined : new Set<string>()
     if (top.kind === 'file') {
       const isIn = selection.takes(top.path, 'file') && selection.takesFile(top.size, top.mtimeMs)
       if (isIn) add(top)
@@ -343,7 +344,7 @@ async function scanSources(
     }
     const prefix = contents ? [] : top.path
     if (!contents) add(top)
-    const below = (path: readonly string[]) => path.slice(prefix.length)
+    const below = (path: readonly string[]) => (prefix.length === 0 ? path : path.slice(prefix.length))
     ignored += await walk(top.source, prefix, {
       signal,
       onDirectory: (directory, path) => selection.enter(directory, below(path)),
@@ -357,7 +358,7 @@ async function scanSources(
         return isIn
       },
       onEntry(entry) {
-        found.add(keyOf(below(entry.path)))
+        found?.add(keyOf(below(entry.path)))
         add(entry)
       },
       onFailure({ path, error }) {
@@ -365,7 +366,7 @@ async function scanSources(
         blocked.add(keyOf(path.split('/')))
       },
     })
-    for (const failure of selection.missing((key) => key === '' || found.has(key))) missing.push(failure)
+    for (const failure of selection.missing((key) => key === '' || found?.has(key) === true)) missing.push(failure)
     for (const failure of selection.unaccepted) unaccepted.push(failure)
   }
   return { items, files, ignored, failures, missing, blocked, selection: { unaccepted } }
