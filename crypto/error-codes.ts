@@ -41,6 +41,7 @@ export type SyncErrorCode =
   | 'CA_INVALID'
   | 'CERT_EXPIRED'
   | 'CERT_NAME'
+  | 'CERT_OTHER'
   | 'CERT_UNTRUSTED'
   | 'CHALLENGE_UNSUPPORTED'
   | 'CHANGED_SINCE'

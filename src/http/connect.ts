@@ -12,7 +12,7 @@ import { SyncError, systemCode } from '../errors.ts'
 import { hostOf, parseBaseUrl, reachOf } from './addresses.ts'
 import { tlsError, wireError } from './failures.ts'
 import { type DialerOptions, parseTransport, type Transport } from './options.ts'
-import { chainPins, checkFirstUse, checkPin, type ServerPin } from './pins.ts'
+import { chainPins, checkAccepted, checkFirstUse, checkPin, type ServerPin } from './pins.ts'
 import { isProxied, type ProxyServer } from './proxy.ts'
 import { traceSocket } from './trace.ts'
 import { openTunnel, proxyFailed } from './tunnel.ts'
@@ -54,14 +54,18 @@ function allowedLookup(allow: NonNullable<Transport['allow']>) {
 }
 
 /** TCP, and TLS where the URL says so; inside `tunnel` when there is one. */
-function createDial(transport: Transport, secureContext: SecureContext, allow: Transport['allow']): Dial {
-  const { connectTimeoutMs, bindAddress, family, pins, firstUse } = transport
+function createDial(transport: Transport, secureContext: SecureContext, allow: Transport['allow'], own = false): Dial {
+  const { connectTimeoutMs, bindAddress, family, pins, firstUse, tcpKeepAliveMs } = transport
+  const { accepted, checkServer } = own ? transport : { accepted: undefined, checkServer: undefined }
   const connect = buildConnector({
     timeout: connectTimeoutMs,
     secureContext,
-    rejectUnauthorized: true,
+    // One that is known by its fingerprint is held against that instead, before anything is sent.
+    rejectUnauthorized: accepted === undefined,
+    keepAlive: tcpKeepAliveMs > 0,
+    keepAliveInitialDelay: tcpKeepAliveMs,
     // A resumed session shows no certificate to compare.
-    ...(pins === undefined && firstUse === undefined ? {} : { maxCachedSessions: 0 }),
+    ...([pins, firstUse, accepted, checkServer].every((one) => one === undefined) ? {} : { maxCachedSessions: 0 }),
     ...(allow === undefined ? {} : { lookup: allowedLookup(allow) }),
     ...(family === undefined ? {} : { family }),
   })
@@ -75,7 +79,16 @@ function createDial(transport: Transport, secureContext: SecureContext, allow: T
         ...(bindAddress === undefined ? {} : { localAddress: bindAddress }),
         ...(tunnel === undefined ? {} : { httpSocket: tunnel }),
       }
-      connect(options, (error, socket) => (error === null ? resolve(socket) : reject(error)))
+      connect(options, (error, socket) => {
+        if (error !== null) return reject(error)
+        try {
+          if (accepted !== undefined && url.protocol === 'https:') checkAccepted(socket, accepted)
+          resolve(socket)
+        } catch (refusal) {
+          socket.destroy()
+          reject(refusal)
+        }
+      })
     })
 }
 
@@ -134,6 +147,7 @@ function lossOf(tunnel: Socket, ms: number): { lost: Promise<never>; stop: () =>
     timer = setTimeout(() => fail('did not connect in time'), Math.max(1, ms))
     tunnel.once('close', () => fail('closed the connection'))
   })
+  lost.catch(() => {}) // reported to those who wait
   return { lost, stop: () => clearTimeout(timer) }
 }
 
@@ -146,7 +160,8 @@ async function dialThrough(transport: Transport, proxy: ProxyServer, toProxy: Di
   tunnel.on('error', () => {})
   const { lost, stop } = lossOf(tunnel, end - performance.now())
   try {
-    await Promise.race([openTunnel(tunnel, proxy, host, target.port), lost])
+    const authorization = await Promise.race([transport.proxyAuthorization?.(proxy.host), lost])
+    await Promise.race([openTunnel(tunnel, proxy, host, target.port, authorization), lost])
     return target.url.protocol === 'https:' ? await Promise.race([inside(target, tunnel), lost]) : tunnel
   } catch (error) {
     tunnel.destroy()
@@ -156,16 +171,26 @@ async function dialThrough(transport: Transport, proxy: ProxyServer, toProxy: Di
   }
 }
 
+/** What a check of the caller's refuses is not tried again. */
+async function askCheck(check: NonNullable<Transport['checkServer']>, socket: Socket, origin: string): Promise<void> {
+  try {
+    if (socket instanceof TLSSocket) await check(chainPins(socket), origin)
+  } catch (cause) {
+    if (cause instanceof SyncError) throw cause
+    throw new SyncError('tls', 'SERVER_NOT_TRUSTED', 'The server was refused by a check of this program', { cause })
+  }
+}
+
 /**
  * Makes the function that connects. It rejects with `ADDRESS_REFUSED`, `ADDRESS_UNCHECKED`, `ADDRESS_FAMILY`, `PIN_MISMATCH`,
  * `PROXY_AUTH`, `PROXY_FAILED`, or an error of the system or of TLS, for `wireError` to translate. Whether a scheme is
  * allowed at all is the caller's check.
  */
 export function createConnect(transport: Transport): Connect {
-  const { proxy, exceptions, contexts, pins, firstUse, isOwn, allow, family } = transport
+  const { proxy, exceptions, contexts, pins, firstUse, checkServer, isOwn, allow, family } = transport
   const toProxy = createDial(transport, contexts.other, undefined)
-  const toOwn = createDial(transport, contexts.own, allow)
-  const toOther = contexts.own === contexts.other ? toOwn : createDial(transport, contexts.other, allow)
+  const toOwn = createDial(transport, contexts.own, allow, true)
+  const toOther = createDial(transport, contexts.other, allow)
   return async (url) => {
     const target = { url, host: hostOf(url), port: portOf(url) }
     const own = isOwn(url.origin)
@@ -180,10 +205,12 @@ export function createConnect(transport: Transport): Connect {
     }
     // An alert after the handshake (TLS 1.3: about our certificate) must not be lost in the end of the stream behind it.
     socket.once('error', (error) => socket.destroy(error))
-    if ((pins === undefined && firstUse === undefined) || !own || url.protocol !== 'https:') return socket
+    const isChecked = [pins, firstUse, checkServer].some((one) => one !== undefined)
+    if (!isChecked || !own || url.protocol !== 'https:') return socket
     try {
       if (pins !== undefined) checkPin(socket, pins)
       if (firstUse !== undefined) await checkFirstUse(socket, url.origin, firstUse)
+      if (checkServer !== undefined) await askCheck(checkServer, socket, url.origin)
       return socket
     } catch (error) {
       socket.destroy()

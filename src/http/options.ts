@@ -5,10 +5,11 @@
  */
 import { X509Certificate } from 'node:crypto'
 import { isIP } from 'node:net'
-import { createSecureContext, rootCertificates, type SecureContext, type SecureContextOptions } from 'node:tls'
+import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls'
 import { SyncError, type SyncErrorCode } from '../errors.ts'
 import type { Reach } from './addresses.ts'
-import { type FirstUse, isPin, memoryPinStore, type PinStore } from './pins.ts'
+import { authorities, certificatesOf, readDirectory } from './authorities.ts'
+import { type FirstUse, isPin, memoryPinStore, type PinStore, type ServerPin } from './pins.ts'
 import { type Exception, PROXY_FORM, type ProxyServer, parseException, parseProxy, splitExceptions } from './proxy.ts'
 import type { TraceHooks } from './trace.ts'
 
@@ -18,13 +19,17 @@ export type ClientCertificate =
   /** PKCS#12: bytes, or their base64. */
   | { readonly pfx: Uint8Array | string; readonly passphrase?: string }
 
-/** How connections are made. All values but `allow`, `trace` and `pinStore` are plain, so that a file can hold them. */
+/** How connections are made. All values but functions and `pinStore` are plain, so that a file can
+ * hold them. */
 export interface DialerOptions {
   /** Connections per origin. Default 16. */
   readonly connections?: number
   /** From the first packet to the end of TLS, proxy included. Default 10 s. */
   readonly connectTimeoutMs?: number
-  /** From the request, or the end of a large body, to the end of the answer's headers. Default 60 s. */
+  /**
+   * From the request, or the end of a large body, to the end of the answer's headers. Default 60 s. The HTTP library looks at this and
+   * at `bodyTimeoutMs` once a second; `answerTimeoutMs` and `totalTimeoutMs` are exact.
+   */
   readonly headersTimeoutMs?: number
   /** Longest pause inside a body. Default 60 s. */
   readonly bodyTimeoutMs?: number
@@ -42,6 +47,13 @@ export interface DialerOptions {
   readonly answerTimeoutMs?: number
   /** How long an idle connection is kept for the next request; 0: one connection per request. Default 20 s. */
   readonly keepAliveMs?: number
+  /** Silence on a connection after which the system asks whether the other end is there; 0: never. Default 60 s. */
+  readonly tcpKeepAliveMs?: number
+  /**
+   * Let own servers compress answers that are read at once (gzip, Brotli, zstd): unpacked they have the same limit, and at most 200 times
+   * their packed size. Streams, and so content, are never compressed. Default false.
+   */
+  readonly compression?: boolean
   /** Largest answer read at once. Default 16 MiB. Streams have no limit here. */
   readonly maxBodyBytes?: number
   /** Error answers are cut there. Default 64 KiB. */
@@ -65,8 +77,32 @@ export interface DialerOptions {
    */
   readonly proxyResolves?: boolean
 
-  /** PEM of additional certificate authorities, one or more in each. */
+  /**
+   * Asked once for each connection to an HTTP proxy: the value of `Proxy-Authorization` (`Negotiate …` from a Kerberos library, say).
+   * In place of `proxyUser` and `proxyPassword`.
+   */
+  readonly proxyAuthorization?: (proxyHost: string) => string | Promise<string>
+
+  /**
+   * PEM of additional certificate authorities, one or more in each. They come beside the usual ones and those that
+   * `NODE_EXTRA_CA_CERTS` and `SSL_CERT_DIR` name.
+   */
   readonly ca?: readonly string[]
+  /** A directory with more of them, a file each (`.pem`, `.crt`, `.cer`); others are passed over. */
+  readonly caDirectory?: string
+  /**
+   * The one certificate that the server may have: its SHA-256 fingerprint in hexadecimal, or its PEM. It is compared before anything is
+   * sent, in place of authority, name and validity.
+   */
+  readonly acceptCertificate?: string
+  /** Looks at the chain that a server presents, its own certificate first, after all other checks; throws to refuse it. */
+  readonly checkServer?: (chain: readonly ServerPin[], origin: string) => void | Promise<void>
+  /** TLS 1.2 ciphers and TLS 1.3 suites, in OpenSSL's form. Default: Node's. */
+  readonly ciphers?: string
+  /** Groups for the key exchange, in OpenSSL's form: `X25519:P-256`. Default: OpenSSL's. */
+  readonly groups?: string
+  /** PEM of certificate revocation lists: then the server's chain must have one, and not be on it. */
+  readonly crl?: string
   readonly clientCertificate?: ClientCertificate
   /**
    * Two or more `sha256/BASE64` of public keys; the server's own certificate must have one of them. Or `first-use`: the key that is
@@ -120,6 +156,11 @@ export interface Transport {
   readonly headers: Readonly<Record<string, string>>
   readonly userAgent: string | undefined
   readonly isOwn: (origin: string) => boolean
+  readonly accepted: string | undefined
+  readonly checkServer: DialerOptions['checkServer']
+  readonly proxyAuthorization: DialerOptions['proxyAuthorization']
+  readonly tcpKeepAliveMs: number
+  readonly compression: boolean
   readonly allow: ((reach: Reach) => boolean) | undefined
   readonly trace: TraceHooks | undefined
 }
@@ -139,6 +180,7 @@ const NUMBERS = [
   ['totalTimeoutMs', 1, MAX_MS],
   ['answerTimeoutMs', 1, MAX_MS],
   ['keepAliveMs', 0, MAX_MS],
+  ['tcpKeepAliveMs', 0, MAX_MS],
   ['maxBodyBytes', 1, MAX_BYTES],
   ['maxErrorBytes', 1, MAX_BYTES],
 ] as const
@@ -210,17 +252,56 @@ function readPins(options: DialerOptions, report: Report): Set<string> | undefin
   return new Set(pins)
 }
 
-/** Certificates of a PEM text, each on its own, so that a broken one is noticed. */
 function readAuthorities(options: DialerOptions, report: Report): string[] | undefined {
-  return listOf('ca', options, report)?.flatMap((text, at) => {
-    const found = text.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? []
-    try {
-      for (const pem of found) new X509Certificate(pem)
-      if (found.length > 0 && found.length === text.split('-----BEGIN ').length - 1) return found
-    } catch {}
-    report('CA_INVALID', `ca entry ${at + 1} is not one or more certificates in PEM form`)
-    return []
+  const { caDirectory } = options
+  const given = listOf('ca', options, report)?.flatMap((text, at) => {
+    const found = certificatesOf(text)
+    if (found === undefined) report('CA_INVALID', `ca entry ${at + 1} is not one or more certificates in PEM form`)
+    return found ?? []
   })
+  if (caDirectory === undefined) return authorities(given)
+  const found = typeof caDirectory === 'string' ? readDirectory(caDirectory) : undefined
+  if (found === undefined || found.length === 0) report('CA_INVALID', 'caDirectory is no directory with certificates')
+  return authorities([...(given ?? []), ...(found ?? [])])
+}
+
+/** The fingerprint of the one certificate that is accepted, as Node writes it. */
+function readAccepted({ acceptCertificate: given }: DialerOptions, report: Report): string | undefined {
+  if (given === undefined) return undefined
+  const pem = typeof given === 'string' ? certificatesOf(given) : undefined
+  if (pem?.length === 1) return new X509Certificate(pem[0]!).fingerprint256
+  const hex =
+    typeof given === 'string'
+      ? given
+          .replace(/^sha256[:/]/i, '')
+          .replaceAll(':', '')
+          .toUpperCase()
+      : ''
+  if (/^[0-9A-F]{64}$/.test(hex)) return hex.match(/../g)!.join(':')
+  report('CA_INVALID', 'acceptCertificate must be a SHA-256 fingerprint in hexadecimal, or one certificate in PEM form')
+  return undefined
+}
+
+/** Options that OpenSSL reads: what it does not understand must not come to nothing. */
+function readTlsTexts(options: DialerOptions, report: Report): SecureContextOptions {
+  const { ciphers, groups, crl } = options
+  const texts: SecureContextOptions = {
+    ...(ciphers === undefined ? {} : { ciphers }),
+    ...(groups === undefined ? {} : { ecdhCurve: groups }),
+    ...(crl === undefined ? {} : { crl }),
+  }
+  for (const [name, value] of Object.entries(texts)) {
+    try {
+      if (typeof value === 'string' && value !== '') {
+        createSecureContext({ [name]: value })
+        continue
+      }
+    } catch {}
+    const shown = name === 'ecdhCurve' ? 'groups' : name
+    report('TRANSPORT_INVALID', `${shown} must be a text in the form of OpenSSL, of what it has`)
+    delete texts[name as keyof SecureContextOptions]
+  }
+  return texts
 }
 
 const CERTIFICATE_FORM = 'clientCertificate must have cert and key (PEM), or pfx (PKCS#12, bytes or base64)'
@@ -262,10 +343,11 @@ function certificateProblem(error: unknown): [code: SyncErrorCode, text: string]
 function readContexts(options: DialerOptions, report: Report): Transport['contexts'] {
   const { minTls = 'TLSv1.2', clientCertificate } = options
   if (minTls !== 'TLSv1.2' && minTls !== 'TLSv1.3') report('TRANSPORT_INVALID', 'minTls must be TLSv1.2 or TLSv1.3')
-  const authorities = readAuthorities(options, report)
+  const ca = readAuthorities(options, report)
   const base: SecureContextOptions = {
     minVersion: minTls === 'TLSv1.3' ? minTls : 'TLSv1.2',
-    ...(authorities === undefined ? {} : { ca: [...rootCertificates, ...authorities] }),
+    ...readTlsTexts(options, report),
+    ...(ca === undefined ? {} : { ca }),
   }
   const other = createSecureContext(base)
   if (clientCertificate === undefined) return { own: other, other }
@@ -329,6 +411,13 @@ function readOwnOrigins(options: DialerOptions, report: Report): Transport['isOw
   return (origin) => own.has(origin)
 }
 
+function readHook<K extends 'checkServer' | 'proxyAuthorization'>(name: K, options: DialerOptions, report: Report) {
+  const hook: DialerOptions[K] = options[name]
+  if (hook === undefined || typeof hook === 'function') return hook
+  report('TRANSPORT_INVALID', `${name} must be a function`)
+  return undefined
+}
+
 function checkAddresses({ bindAddress, family, proxyResolves }: DialerOptions, report: Report): void {
   const bound = bindAddress === undefined ? 0 : isIP(bindAddress)
   if (bindAddress !== undefined && bound === 0) report('TRANSPORT_INVALID', 'bindAddress must be an IP address')
@@ -377,6 +466,11 @@ export function parseTransport(options: DialerOptions): Transport {
     headers: readHeaders(options, report),
     userAgent: readUserAgent(options, report),
     isOwn: readOwnOrigins(options, report),
+    accepted: readAccepted(options, report),
+    checkServer: readHook('checkServer', options, report),
+    proxyAuthorization: readHook('proxyAuthorization', options, report),
+    tcpKeepAliveMs: options.tcpKeepAliveMs ?? 60_000,
+    compression: options.compression === true,
     allow: options.allow,
     trace: options.trace,
   }

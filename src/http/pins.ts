@@ -33,6 +33,20 @@ export function checkPin(socket: unknown, pins: ReadonlySet<string>): void {
   })
 }
 
+/**
+ * Compares the certificate that the server has just proven with the one that it may have.
+ *
+ * @param accepted - SHA-256 fingerprint, as Node writes it.
+ * @throws {SyncError} `CERT_OTHER`.
+ */
+export function checkAccepted(socket: unknown, accepted: string): void {
+  const certificate = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined
+  if (certificate?.fingerprint256 === accepted) return
+  throw new SyncError('tls', 'CERT_OTHER', 'The server has another certificate than the one that is accepted', {
+    hint: 'Somebody may be in between. If the server has a new one, compare its fingerprint with its operator.',
+  })
+}
+
 /** Where keys are kept that were seen first. */
 export interface PinStore {
   load(origin: string): Promise<string | undefined>

@@ -38,18 +38,39 @@ const surplus = () => proxyFailed('sent more than its answer', { retryable: fals
  * Asks the proxy at the other end of `socket` to connect it to `host`. Afterwards the socket speaks with the target.
  *
  * @param host - Name or IP address, without brackets.
+ * @param authorization - For an HTTP proxy, in place of its login: the value of the header.
  * @throws {SyncError} `PROXY_AUTH`, `PROXY_FAILED`.
  */
-export function openTunnel(socket: Socket, proxy: ProxyServer, host: string, port: number): Promise<void> {
-  return proxy.kind.startsWith('socks') ? socksTunnel(socket, proxy, host, port) : httpTunnel(socket, proxy, host, port)
+export function openTunnel(
+  socket: Socket,
+  proxy: ProxyServer,
+  host: string,
+  port: number,
+  authorization?: string,
+): Promise<void> {
+  return proxy.kind.startsWith('socks')
+    ? socksTunnel(socket, proxy, host, port)
+    : httpTunnel(socket, proxy, host, port, authorization)
 }
 
 /** Statuses after which another try may help. */
 const PASSING = new Set([408, 425, 429, 500, 502, 503, 504])
 
-function httpTunnel(socket: Socket, proxy: ProxyServer, host: string, port: number): Promise<void> {
+function httpTunnel(
+  socket: Socket,
+  proxy: ProxyServer,
+  host: string,
+  port: number,
+  authorization: string | undefined,
+): Promise<void> {
   const authority = `${isIPv6(host) ? `[${host}]` : host}:${port}`
   const { login } = proxy
+  const basic = login && `Basic ${Buffer.from(`${login.user}:${login.password}`).toString('base64')}`
+  const proof = authorization ?? basic
+  // A line end would start another header (RFC 9110 §5.5).
+  if (proof !== undefined && !/^[\x21-\x7e]+( [\x21-\x7e]+)*$/.test(proof)) {
+    throw new SyncError('usage', 'PROXY_INVALID', 'What proxyAuthorization returned cannot be sent')
+  }
   return new Promise((resolve, reject) => {
     const request = httpRequest({
       method: 'CONNECT',
@@ -59,9 +80,7 @@ function httpTunnel(socket: Socket, proxy: ProxyServer, host: string, port: numb
       maxHeaderSize: 16 * 1024,
       headers: {
         host: authority,
-        ...(login && {
-          'proxy-authorization': `Basic ${Buffer.from(`${login.user}:${login.password}`).toString('base64')}`,
-        }),
+        ...(proof && { 'proxy-authorization': proof }),
       },
     })
     request.on('error', (cause) => reject(proxyFailed('did not answer', { retryable: true, cause })))

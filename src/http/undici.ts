@@ -19,6 +19,7 @@ import {
   checkEncoding,
   createInterimCheck,
   createStallCheck,
+  ENCODINGS,
   isSuccess,
   joined,
   limitOf,
@@ -124,11 +125,11 @@ async function dial(client: Client, asked: HttpRequest): Promise<HttpResponse> {
   checkScheme(url)
   if (url.href.length > MAX_URL) throw new SyncError('limit', 'URL_TOO_LONG', 'The URL is longer than 8 KiB')
   const { agent, transport, largeBodies } = client
-  const { userAgent, headers, isOwn, totalTimeoutMs } = transport
+  const { userAgent, headers, isOwn, totalTimeoutMs, compression } = transport
   const { request, end } = withDeadline(asked, totalTimeoutMs)
   const { method, body = null, signal } = request
   const sent = {
-    'accept-encoding': 'identity',
+    'accept-encoding': asked.stream !== true && compression && isOwn(url.origin) ? ENCODINGS : 'identity',
     ...(userAgent === undefined ? {} : { 'user-agent': userAgent }),
     ...(isOwn(url.origin) ? headers : {}),
     ...request.headers,

@@ -4,7 +4,7 @@
  * @module
  */
 import { promisify } from 'node:util'
-import { brotliDecompress, gunzip, inflate } from 'node:zlib'
+import * as zlib from 'node:zlib'
 import type { Dispatcher } from 'undici'
 import { SyncError, systemCode } from '../errors.ts'
 import type { Transport } from './options.ts'
@@ -25,19 +25,32 @@ export function joined(received: RawHeaders): Record<string, string> {
 
 export const isSuccess = (status: number): boolean => status >= 200 && status < 300
 
+/** Newer versions of Node have it. */
+const { zstdDecompress: zstd } = zlib as unknown as { zstdDecompress?: typeof zlib.gunzip }
+
 const DECODERS: ReadonlyMap<string, (body: Uint8Array, options: { maxOutputLength: number }) => Promise<Buffer>> =
   new Map([
-    ['gzip', promisify<Uint8Array, { maxOutputLength: number }, Buffer>(gunzip)],
-    ['x-gzip', promisify<Uint8Array, { maxOutputLength: number }, Buffer>(gunzip)],
-    ['deflate', promisify<Uint8Array, { maxOutputLength: number }, Buffer>(inflate)],
-    ['br', promisify<Uint8Array, { maxOutputLength: number }, Buffer>(brotliDecompress)],
+    ['gzip', promisify<Uint8Array, { maxOutputLength: number }, Buffer>(zlib.gunzip)],
+    ['x-gzip', promisify<Uint8Array, { maxOutputLength: number }, Buffer>(zlib.gunzip)],
+    ['deflate', promisify<Uint8Array, { maxOutputLength: number }, Buffer>(zlib.inflate)],
+    ['br', promisify<Uint8Array, { maxOutputLength: number }, Buffer>(zlib.brotliDecompress)],
+    ...(zstd === undefined
+      ? []
+      : ([['zstd', promisify<Uint8Array, { maxOutputLength: number }, Buffer>(zstd)]] as const)),
   ])
+
+/** What is asked for where compression is wanted. */
+export const ENCODINGS = zstd === undefined ? 'gzip, br' : 'gzip, br, zstd'
+
+/** A small answer may be of one letter; a large one that unpacks to more than this many times itself was made to do so. */
+const MAX_RATIO = 200
+const FREE_BYTES = 1024 * 1024
 
 const encodingOf = (headers: Readonly<Record<string, string>>) =>
   headers['content-encoding']?.trim().toLowerCase() || 'identity'
 
 /**
- * Nobody asks for encoded bodies, but some proxies compress what is JSON all the same.
+ * Whoever asked: some proxies compress what is JSON all the same.
  *
  * @param isContent - The answer is file content, which nothing may have changed on its way.
  * @throws {SyncError} `ENCODING_UNEXPECTED`.
@@ -60,14 +73,15 @@ async function decoded(answer: HttpResponse, limit: number): Promise<HttpRespons
   const encoding = encodingOf(answer.headers)
   const decode = DECODERS.get(encoding)
   if (decode === undefined || answer.body.length === 0) return answer
+  const most = Math.min(limit, Math.max(FREE_BYTES, answer.body.length * MAX_RATIO))
   // The length was that of the encoded body.
   const { 'content-encoding': _encoding, 'content-length': _length, ...headers } = answer.headers
   try {
-    return { ...answer, headers, body: await decode(answer.body, { maxOutputLength: limit }) }
+    return { ...answer, headers, body: await decode(answer.body, { maxOutputLength: most }) }
   } catch (error) {
     // What the server says of a failure is not worth another one: its status tells enough.
     if (!isSuccess(answer.status)) return { ...answer, headers, body: new Uint8Array(0) }
-    if (systemCode(error) === 'ERR_BUFFER_TOO_LARGE') throw tooLarge(limit)
+    if (systemCode(error) === 'ERR_BUFFER_TOO_LARGE') throw tooLarge(most)
     throw new SyncError('server', 'ENCODING_INVALID', `The answer is not ${encoding}, as its header says`, {
       hint: 'A proxy in between may have changed it.',
       retryable: true,

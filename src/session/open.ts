@@ -131,7 +131,7 @@ function open(
   const hooks = allHooks([settings.trace, settings.logger && logHooks(log), settings.transport?.trace])
   const dialer =
     settings.send === undefined
-      ? createDialer({ ownOrigins: [origin], ...settings.transport, trace: hooks })
+      ? createDialer({ ownOrigins: [origin], compression: true, ...settings.transport, trace: hooks })
       : { send: settings.send, close: async () => {} }
   const traced = withTrace(dialer.send, hooks, () => clock.monotonic())
   const cookies = settings.cookies === true ? createCookies(origin, keptCookies) : undefined

@@ -20,7 +20,7 @@ export interface JwtBearerOptions extends ServerOptions {
   readonly key: SigningKeySource
   /** Sent as a parameter; servers that want it in the JWT get it in `claims`. */
   readonly scope?: string
-  /** How long each statement is good, 1 to 300 seconds. Default 300. */
+  /** How long each statement is good, 1 to 86,400 seconds. Default 300; few servers take more. */
   readonly validitySeconds?: number
   /** Further claims. */
   readonly claims?: Readonly<Record<string, unknown>>
@@ -31,12 +31,13 @@ export interface JwtBearerOptions extends ServerOptions {
 }
 
 const JWT_GRANT = 'urn:ietf:params:oauth:grant-type:jwt-bearer'
-const MAX_VALIDITY_SECONDS = 300
+const DEFAULT_VALIDITY_SECONDS = 300
+const MAX_VALIDITY_SECONDS = 86_400
 const OURS = ['iss', 'sub', 'aud', 'exp', 'iat', 'nbf', 'jti']
 
-function checkOptions({ claims = {}, validitySeconds = MAX_VALIDITY_SECONDS }: JwtBearerOptions): void {
+function checkOptions({ claims = {}, validitySeconds = DEFAULT_VALIDITY_SECONDS }: JwtBearerOptions): void {
   if (!Number.isInteger(validitySeconds) || validitySeconds < 1 || validitySeconds > MAX_VALIDITY_SECONDS) {
-    throw new RangeError('validitySeconds must be an integer from 1 to 300')
+    throw new RangeError('validitySeconds must be an integer from 1 to 86400')
   }
   const taken = OURS.find((name) => Object.hasOwn(claims, name))
   if (taken !== undefined) {
@@ -54,7 +55,7 @@ async function assertionOf(options: JwtBearerOptions, server: Server, context: A
       sub: options.subject ?? options.issuer,
       aud: options.audience ?? requireEndpoint(server, 'token'),
       iat,
-      exp: iat + (options.validitySeconds ?? MAX_VALIDITY_SECONDS),
+      exp: iat + (options.validitySeconds ?? DEFAULT_VALIDITY_SECONDS),
       jti: randomUUID(),
     },
     options.key,
@@ -65,7 +66,7 @@ async function assertionOf(options: JwtBearerOptions, server: Server, context: A
  * Logs in with a signed JWT.
  *
  * @param origin - `https://HOST` of the authorization server, with a path where its issuer has one.
- * @throws {RangeError} for a validity beyond 300 s.
+ * @throws {RangeError} for a validity beyond 24 h.
  * @throws {SyncError} `CLAIM_RESERVED`, `ENDPOINT_INVALID`, `URL_INSECURE`. From `authorize` and `renew`: those of reading a key
  * (`KEY_INVALID`, `KEY_PASSPHRASE_NEEDED`, `KEY_PASSPHRASE_WRONG`, `KEY_LEGACY_ENCRYPTION`, `KEY_UNSUITABLE`) and of a token request;
  * `GRANT_REFUSED` may also mean that the clock here is wrong.
