@@ -77,6 +77,18 @@ describe('a machine that has forgotten', () => {
     expect(readdirSync(backup.directory).filter((name) => name.includes('.corrupt-'))).toHaveLength(2)
   })
 
+  test('of the files alone makes no deletions of it: the newest manifest says what there was', async () => {
+    const backup = await createBackup(world)
+    makeTree(backup.source, { a: 'a', b: 'b' })
+    await backup.run()
+    rmSync(join(backup.directory, 'records'))
+    for (const name of ['a', 'b']) rmSync(join(backup.source, name))
+    await expect(backup.run()).rejects.toMatchObject({ class: 'safety', code: 'SOURCE_EMPTY' })
+    makeTree(backup.source, { a: 'a' })
+    utimesSync(join(backup.source, 'a'), 1_500_000_000, 1_500_000_000)
+    expect(await backup.run()).toMatchObject({ failed: [], created: 0, changed: 0, unchanged: 1, removed: 1, bytes: 0 })
+  })
+
   test('does not take an older manifest under a newer name, nor one that somebody made', async () => {
     const backup = await createBackup(world)
     makeTree(backup.source, { a: 'a' })
@@ -199,6 +211,19 @@ describe('files', () => {
     const { summary, content } = await backup.restore(first)
     expect(codes(summary)).toEqual(['CONTENT_DROPPED', 'CONTENT_DROPPED'])
     expect(snapshot(content)).toEqual({ fine: 'f' })
+  })
+
+  test('one that was replaced at the server and is gone here goes to the history', async () => {
+    const backup = await createBackup(world)
+    makeTree(backup.source, { theirs: 't', fine: 'f' })
+    await backup.run()
+    const root = `files${backup.source}`
+    await backup.remove(`${root}/theirs`)
+    await put(backup, root, 'theirs', 'by somebody')
+    rmSync(join(backup.source, 'theirs'))
+    const second = await backup.run()
+    expect(second).toMatchObject({ failed: [], removed: 1, deleted: 1, isComplete: true })
+    expect((await backup.remote(`history/${second.run}${backup.source}/theirs`)).size).toBe(11)
   })
 
   test('older content under the same node, and changed bytes, are never restored', async () => {

@@ -1,7 +1,7 @@
 /**
  * What this machine remembers of a backup set: the places below its sources like those of any pair (see state.ts), and in a file beside
  * that its runs: the manifests it has seen, by hash and node, so that a server that drops, swaps or rolls one back is noticed. Losing it
- * costs that notice and some comparisons, never content: see `known` in job.ts.
+ * costs that notice and some comparisons, never content: see `rebuild` in plan.ts.
  * @module
  */
 import { rename } from 'node:fs/promises'
@@ -93,6 +93,21 @@ export async function openMemory(
   }
   return memory
 }
+
+/** A memory that begins with what the server has. */
+export const beginMemory = (
+  { name }: SetPlace,
+  targetId: number,
+  old: SetMemory | undefined,
+  notes: readonly RunNote[],
+): SetMemory => ({
+  version: 1,
+  set: name,
+  targetId,
+  sources: old?.sources ?? {},
+  runs: notes,
+  pruning: [],
+})
 
 /** Resolves when it is durable. Whatever it says of places has to be durable before. */
 export const writeMemory = (directory: string, memory: SetMemory): Promise<void> =>

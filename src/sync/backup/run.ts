@@ -3,21 +3,16 @@
  * time. A run that is killed leaves content without a manifest; the next one goes on from there.
  * @module
  */
-import { rmSync, statSync } from 'node:fs'
-import { hostname } from 'node:os'
-import { join } from 'node:path'
+import { statSync } from 'node:fs'
 import pLimit from 'p-limit'
 import { SyncError, toSyncError } from '../../errors.ts'
 import type { Names } from '../../local/names.ts'
-import { hashFile } from '../hash.ts'
-import { writeManifest } from '../manifest.ts'
 import { isChange, planLine, recordedOf, requireSamePlan } from '../plan-file.ts'
-import { bytesOf, reconcile, type SyncStep } from '../reconcile.ts'
-import { GROWING, type LocalIdentity, localChange, localIdentity, type SyncRecord, sealOf } from '../records.ts'
+import { bytesOf } from '../reconcile.ts'
+import type { SyncRecord } from '../records.ts'
 import { never, type RunContext, report, type StatePlace } from '../run.ts'
 import {
   type Begun,
-  type Done,
   type Job,
   type Known,
   type Limits,
@@ -27,18 +22,20 @@ import {
   type SyncSummary,
 } from '../run-job.ts'
 import { withSavedPlan } from '../saved-plan.ts'
-import { createBlocked, keyOf, parentKey, type RemoteItem, scanRemote } from '../scan.ts'
+import { createBlocked, type RemoteItem, scanRemote } from '../scan.ts'
 import { createSelection } from '../select.ts'
 import { type Pair, stateDirectory } from '../state.ts'
-import type { EntryFailure, LocalEntry } from '../tree.ts'
+import type { EntryFailure } from '../tree.ts'
 import { removeDeadDrill } from './drill.ts'
 import { type BackupGuards, guardRemoved, guardSources } from './guards.ts'
-import type { BackupEntry, FileEntry, Manifest, ManifestHead } from './manifest.ts'
-import { openMemory, pairOfSet, requireState, type SetMemory, writeMemory } from './memory.ts'
+import type { Manifest } from './manifest.ts'
+import { beginMemory, openMemory, pairOfSet, requireState, type SetMemory, writeMemory } from './memory.ts'
+import { countFiles, countRemoved, rebuild, stepsOf } from './plan.ts'
+import { finish } from './point.ts'
 import { tellFuture } from './prune.ts'
-import { manifestName, noteOf, openRuns, type Runs, shownManifest, tellUnpinned } from './runs.ts'
-import { type BackupSet, compareRuns, isRunId, nextRun, type RunNote, showSourcePath } from './set.ts'
-import { attributesOf, describe, type SourceScan, scanSources } from './source.ts'
+import { openRuns, type Runs, readRun, tellUnpinned } from './runs.ts'
+import { type BackupSet, isRunId, nextRun, type RunNote, showSourcePath } from './set.ts'
+import { attributesOf, type SourceScan, scanSources } from './source.ts'
 import { createHistory, findNode, findStore, makeStore, type Store } from './store.ts'
 
 export interface BackupOptions extends BackupGuards, Limits {
@@ -168,7 +165,7 @@ function backupJob(
         for (const key of state.records().keys()) if (!records.has(key)) state.remove(key)
         for (const [key, record] of records) state.put(key, record)
       }
-      if (memory === undefined) await writeMemory(directory, beginMemory(set, store!, plan.known, runs))
+      if (memory === undefined) await writeMemory(directory, beginMemory(set, store!.target.id, plan.known, runs.notes))
       return {
         show: showSourcePath,
         attributesOf,
@@ -226,7 +223,8 @@ async function look(
   if (known === undefined && runs.notes.length === 0 && remote.size > 0) throw notEmpty(set)
   if (known === undefined && runs.notes.length > 0) tellUnpinned(context, runs)
   tellFuture(context, runs, startedAt)
-  const records = runs.newest === undefined ? state.records() : rebuild(runs.newest, scan, remote, state.records())
+  const newest = await newestToKnow(context, set, runs, state, signal)
+  const records = newest === undefined ? state.records() : rebuild(newest, scan, remote, state.records())
   guardSources(scan, records, known, options)
   const steps = stepsOf(scan, remote, records)
   const removed = scan.isIncomplete ? 0 : countRemoved(steps, scan, records)
@@ -256,10 +254,23 @@ async function look(
     runs,
     known,
     memory,
-    isRebuilt: runs.newest !== undefined,
+    isRebuilt: newest !== undefined,
     removed,
     startedAt,
   }
+}
+
+/** The manifest that the records are made from: of a run that this machine does not know, or of the last one where there are none. */
+async function newestToKnow(
+  context: RunContext,
+  set: BackupSet,
+  { newest, notes }: Runs,
+  state: Known,
+  signal: AbortSignal,
+): Promise<Manifest | undefined> {
+  const last = notes.at(-1)
+  if (newest !== undefined || last === undefined || state.records().size > 0) return newest
+  return readRun(context, set, last, signal)
 }
 
 /** Sources that were there are not just missing, they may not be mounted. */
@@ -271,7 +282,10 @@ async function lookHere(
   names: Names | undefined,
 ): Promise<SourceScan> {
   try {
-    return await scanSources(set, now, signal, names)
+    const scan = await scanSources(set, now, signal, names)
+    // What went away while it was looked at would look deleted.
+    requireSameSources(set, scan)
+    return scan
   } catch (thrown) {
     const error = toSyncError(thrown)
     const isKnown = memory !== undefined && Object.keys(memory.sources).length > 0
@@ -313,115 +327,15 @@ const notEmpty = ({ target }: BackupSet) =>
     hint: 'Choose another target, or move that away.',
   })
 
-/** A memory that begins with what the server has. */
-const beginMemory = (
-  { name }: BackupSet,
-  store: Store,
-  old: SetMemory | undefined,
-  { notes }: Pick<Runs, 'notes'>,
-): SetMemory => ({
-  version: 1,
-  set: name,
-  targetId: store.target.id,
-  sources: old?.sources ?? {},
-  runs: notes,
-  pruning: [],
-})
-
-/** To the microsecond: that is what a restored file has of its time. */
-const isSameMicrosecond = (mtimeNs: string, mtimeMs: number) =>
-  Math.abs(Number(BigInt(mtimeNs) / 1000n) - mtimeMs * 1000) <= 1
-
-/** The records by a manifest that was not made here, or whose end this machine did not live to see. */
-function rebuild(
-  { entries }: Manifest,
-  { items }: SourceScan,
-  remote: ReadonlyMap<string, RemoteItem>,
-  before: ReadonlyMap<string, SyncRecord>,
-): Map<string, SyncRecord> {
-  const records = new Map<string, SyncRecord>()
-  for (const entry of entries) {
-    if (entry.kind !== 'file') continue
-    const { path, size, node: id, seal, mode, uid, gid, mtimeNs } = entry
-    const key = keyOf(path.split('/'))
-    const [here, there, old] = [items.get(key), remote.get(key)?.node, before.get(key)]
-    const isSame = here?.kind === 'file' && here.size === size && isSameMicrosecond(mtimeNs, here.mtimeMs)
-    let local: LocalIdentity = { size, mtimeMs: Number(BigInt(mtimeNs)) / 1e6, ctimeMs: 0, ino: 0 }
-    if (entry.isInconsistent || entry.isOlder) local = GROWING
-    else if (old?.remote.id === id) local = old.local
-    else if (isSame) local = localIdentity(here)
-    records.set(key, {
-      kind: 'file',
-      path,
-      local,
-      remote: { id, size, modified: there?.id === id ? (there.timestampModification ?? 0) : 0 },
-      seal,
-      sha256: Buffer.from(entry.sha256, 'hex').toString('base64'),
-      attributes: { mode, uid, gid, mtimeNs },
+/** A disk that went away meanwhile has not lost its files. */
+function requireSameSources({ sources }: BackupSet, { roots }: SourceScan): void {
+  for (const source of sources) {
+    const now = statSync(source, { throwIfNoEntry: false })
+    if (now?.dev === roots[source]?.dev && now?.ino === roots[source]?.ino) continue
+    throw new SyncError('safety', 'SOURCE_CHANGED', `${source} went away during the run`, {
+      hint: 'Is its disk mounted? There is no new run.',
     })
   }
-  return records
-}
-
-/** What has to be done at the server. Something there that is not in the sources goes into the history, unless it may only be out of sight. */
-function stepsOf(
-  { items, isIncomplete }: SourceScan,
-  remote: ReadonlyMap<string, RemoteItem>,
-  records: ReadonlyMap<string, SyncRecord>,
-): SyncStep[] {
-  const all = reconcile(
-    {
-      local: items,
-      remote,
-      records,
-      blocked: createBlocked(),
-      isFirst: false,
-      isIncomplete: false,
-      // Only the digest of a content says what it is.
-      isEqual: () => false,
-    },
-    { direction: 'push', delete: true, onConflict: 'overwrite', comparesAll: true, conflictName: (name) => name },
-  )
-  const steps = all.map((step): SyncStep => {
-    const there = remote.get(step.key)
-    // Whoever has changed what is gone here: it is kept.
-    if (step.do !== 'conflict' || there === undefined || items.has(step.key)) return step
-    return { do: 'delete-remote', key: step.key, path: step.path, reason: step.reason, remote: there }
-  })
-  if (!isIncomplete) return steps
-  return steps.filter(({ do: action, key }) => action !== 'delete-remote' || isInTheWay(key, items))
-}
-
-/** True for the place of a file or directory here, and for what is below the place of a file. */
-function isInTheWay(key: string, items: ReadonlyMap<string, LocalEntry>): boolean {
-  for (let above = key; above !== ''; above = parentKey(above)) {
-    const here = items.get(above)
-    if (here !== undefined) return above === key || here.kind === 'file'
-  }
-  return false
-}
-
-function countRemoved(
-  steps: readonly SyncStep[],
-  { items }: SourceScan,
-  records: ReadonlyMap<string, SyncRecord>,
-): number {
-  const moved = steps.flatMap((step) => (step.do === 'move-remote' ? [{ from: keyOf(step.from), to: step.key }] : []))
-  const isMoved = (key: string) =>
-    moved.some(({ from, to }) => {
-      const isBelow = key === from || key.startsWith(`${from}/`)
-      return isBelow && items.has(to + key.slice(from.length))
-    })
-  let count = 0
-  for (const [key, { kind }] of records)
-    if (kind === 'file' && items.get(key)?.kind !== 'file' && !isMoved(key)) count++
-  return count
-}
-
-function countFiles(records: ReadonlyMap<string, SyncRecord>): number {
-  let count = 0
-  for (const { kind } of records.values()) if (kind === 'file') count++
-  return count
 }
 
 /** Requests at once. */
@@ -466,146 +380,3 @@ const dropped = () =>
       hint: 'It is stored again as it is now; what older runs had of it may be lost. See who has access to the room.',
     },
   )
-
-/** A disk that went away meanwhile has not lost its files. */
-function requireSameSources({ sources }: BackupSet, { roots }: SourceScan): void {
-  for (const source of sources) {
-    const now = statSync(source, { throwIfNoEntry: false })
-    if (now?.dev === roots[source]?.dev && now?.ino === roots[source]?.ino) continue
-    throw new SyncError('safety', 'SOURCE_CHANGED', `${source} went away during the run`, {
-      hint: 'Is its disk mounted? There is no new run.',
-    })
-  }
-}
-
-interface Ending {
-  readonly plan: SetPlan
-  readonly store: Store
-  /** Id of the new point in time. */
-  readonly run: string
-  readonly directory: string
-  readonly done: Done
-  tell(failure: EntryFailure): void
-}
-
-/** Failures of files that are in the run all the same. */
-const STORED = new Set(['CONTENT_DROPPED', 'INCONSISTENT'])
-
-/** Writes the manifest and puts it beside the others; what is remembered of it is the pin of the next run. */
-async function finish(
-  { context, state, startedAt, uploader, signal }: Running,
-  set: BackupSet,
-  { plan, store, run, directory, done, tell }: Ending,
-): Promise<{ note: RunNote; memory: SetMemory }> {
-  const { scan, runs } = plan
-  const told: EntryFailure[] = []
-  const tellMore = (failure: EntryFailure) => {
-    told.push(failure)
-    tell(failure)
-  }
-  await completeRecords(plan, state, tellMore, signal)
-  const entries: BackupEntry[] = [...describe(scan, tellMore), ...filesOf(plan, state.current())]
-  const failed = [...done.failed.filter((failure) => !runs.problems.includes(failure)), ...told]
-  const head: ManifestHead = {
-    set: set.name,
-    run,
-    startedAt: new Date(startedAt).toISOString(),
-    endedAt: new Date(context.clock.now()).toISOString(),
-    host: hostname(),
-    sources: set.sources,
-    options: {
-      exclude: set.exclude,
-      oneFileSystem: set.oneFileSystem,
-      ...(set.maxSize === undefined ? {} : { maxSize: set.maxSize }),
-    },
-    runs: runs.notes,
-    isComplete: done.left === 0 && failed.every(({ error }) => STORED.has(error.code)),
-    addedBytes: done.bytes,
-    failed: failed.map(({ path, error }) => ({ path, code: error.code })),
-  }
-  const path = join(directory, 'manifest.json.gz')
-  const { sha256, size } = await writeManifest(path, head, entries)
-  const { runs: parent, roomId } = store
-  const request = { source: path, shown: shownManifest(run), parentId: parent.id, roomId, name: manifestName(run) }
-  const sent = await (uploader as NonNullable<typeof uploader>).send({ ...request, isUntold: true }, signal)
-  try {
-    rmSync(path, { force: true })
-  } catch {
-    // The next run writes it anew; this one is done.
-  }
-  const note = noteOf({ ...head, entries }, { node: sent.node.id, sha256, seal: sealOf(sent.seal!), size })
-  const memory = (await openMemory(context, directory)) ?? beginMemory(set, store, undefined, runs)
-  // Runs that are told to be wrong stay remembered: they are told again until somebody has looked.
-  const right = new Set(runs.notes.map((one) => one.run))
-  const wrong = memory.runs.filter((one) => !right.has(one.run))
-  const all = [...wrong, ...runs.notes, note].sort((a, b) => compareRuns(a.run, b.run))
-  return { note, memory: { ...memory, sources: scan.roots, runs: all } }
-}
-
-/** Finds out what is not known of contents that an earlier run had sent, since their files have not changed. */
-async function completeRecords(
-  { scan, records }: SetPlan,
-  state: Running['state'],
-  tell: (failure: EntryFailure) => void,
-  signal: AbortSignal,
-): Promise<void> {
-  for (const [key, local] of scan.items) {
-    const record = state.current().get(key)
-    const isOpen = record?.kind === 'file' && record !== records.get(key) && entryOf(record, false) === undefined
-    if (!isOpen || local.kind !== 'file') continue
-    try {
-      const { sha256 } = await hashFile(local.source, showSourcePath(local.path), signal)
-      const attributes = attributesOf(local)
-      if (attributes === undefined || localChange(record, local) !== 'same') throw changedMeanwhile()
-      state.put(key, { ...record, sha256: Buffer.from(sha256, 'hex').toString('base64'), attributes })
-    } catch (error) {
-      if (signal.aborted) throw error
-      tell({ path: showSourcePath(local.path), error: toSyncError(error) })
-    }
-  }
-}
-
-const changedMeanwhile = () =>
-  new SyncError('changed', 'SOURCE_CHANGED', 'The file changed while it was stored, so it is not in this run', {
-    hint: 'The next run stores it as it is then.',
-  })
-
-/** Files of the manifest: those in the sources as they are stored now, and those that may only be out of sight as they were. */
-function filesOf({ scan, records }: SetPlan, current: ReadonlyMap<string, SyncRecord>): FileEntry[] {
-  const files: FileEntry[] = []
-  const add = (record: SyncRecord, isOlder: boolean) => {
-    const entry = entryOf(record, isOlder)
-    if (entry !== undefined) files.push(entry)
-  }
-  for (const [key, local] of scan.items) {
-    const record = current.get(key)
-    if (local.kind !== 'file' || record?.kind !== 'file') continue
-    // What this run has not touched is what is known of the file, if it has not changed.
-    const isOld = record === records.get(key) && localChange(record, local) !== 'same'
-    add(record, isOld)
-  }
-  if (scan.isIncomplete) {
-    for (const [key, record] of records) {
-      if (record.kind === 'file' && !scan.items.has(key) && current.get(key) === record) add(record, true)
-    }
-  }
-  return files.sort((a, b) => (a.path < b.path ? -1 : 1))
-}
-
-function entryOf(
-  { path, local, remote, seal, sha256, attributes }: SyncRecord,
-  isOlder: boolean,
-): FileEntry | undefined {
-  if (seal === undefined || sha256 === undefined || attributes === undefined) return undefined
-  return {
-    kind: 'file',
-    path,
-    ...attributes,
-    size: remote.size,
-    sha256: Buffer.from(sha256, 'base64').toString('hex'),
-    node: remote.id,
-    seal,
-    ...(isOlder ? { isOlder: true } : {}),
-    ...(local.size === GROWING.size ? { isInconsistent: true } : {}),
-  }
-}
