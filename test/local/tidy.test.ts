@@ -14,10 +14,10 @@ const put = (path: string, content = 'live token') => {
   writeFileSync(path, content, { mode: 0o600 })
 }
 /** A pid that nobody has. */
-const deadPid = () => spawnSync(process.execPath, ['-e', '']).pid
+const { pid: deadPid } = spawnSync(process.execPath, ['-e', ''])
 /** As ours, of a process that is gone. */
-const deadName = () => temporaryName().replace(/^\.sealsync-\d+/, `.sealsync-${deadPid()}`)
-const deadLock = (host = hostname()) => JSON.stringify({ pid: deadPid(), host, started: 'then', id: 'an-id' })
+const deadName = () => temporaryName().replace(/^\.sealsync-\d+/, `.sealsync-${deadPid}`)
+const deadLock = (host = hostname()) => JSON.stringify({ pid: deadPid, host, started: 'then', id: 'an-id' })
 
 const PLACES = ['', 'locks', 'sync/pair', 'tmp', 'pins', 'file-keys']
 
