@@ -39,7 +39,9 @@ test('the README runs from top to bottom', async () => {
       .replaceAll('8080', String(await freePort()))
     expect(script).toContain('sync download')
     const env = { ...process.env, PATH: `${bin}:${process.env.PATH}` }
-    const { code, output } = await run('bash', ['-euc', script], work, env)
+    // Where a command fails the server must not live on: nobody would end it, and its output would be waited for.
+    const guarded = `trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n${script}`
+    const { code, output } = await run('bash', ['-euc', guarded], work, env)
     expect(code, output).toBe(0)
     expect(output).toContain('seal')
     expect(readFileSync(join(work, 'restored/photos/seal.txt'), 'utf8')).toBe('seal\n')
