@@ -10,23 +10,11 @@ import { localError, toSyncError } from '../errors.ts'
 import type { Context } from './context.ts'
 import { jsonLine } from './display.ts'
 import { exitCodeOf } from './exit-codes.ts'
-import { writeMetrics } from './metrics.ts'
+import { type RunEnd, type RunPlaces, writeMetrics } from './metrics.ts'
 import { type Output, writeResult } from './output.ts'
 import { createPing } from './ping.ts'
 
-/** What runs, and between which places. */
-export interface RunPlaces {
-  readonly command: string
-  readonly local: string
-  readonly remote: string
-}
-
-/** How a run ended. */
-export interface RunEnd {
-  readonly exitCode: number
-  /** As `--json` prints it. */
-  readonly summary: object
-}
+export type { RunEnd, RunPlaces } from './metrics.ts'
 
 /** Not worth a line each: progress only. */
 const QUIET: ReadonlySet<RunEvent['type']> = new Set(['file-started', 'part-confirmed', 'phase'])

@@ -5,8 +5,21 @@ import { systemClock } from '../environment.ts'
 import { localError, systemCode } from '../errors.ts'
 import { createAtomicFile } from '../local/atomic-file.ts'
 import { takeLock } from '../local/lock.ts'
-import type { RunEnd, RunPlaces } from './automation.ts'
 import { lockPath } from './context.ts'
+
+/** What runs, and between which places. */
+export interface RunPlaces {
+  readonly command: string
+  readonly local: string
+  readonly remote: string
+}
+
+/** How a run ended. */
+export interface RunEnd {
+  readonly exitCode: number
+  /** As `--json` prints it. */
+  readonly summary: object
+}
 
 /** A run, as far as there are figures of it. */
 interface Figures extends RunEnd {

@@ -10,7 +10,7 @@ import { crc32 } from 'node:zlib'
 import { localError, systemCode } from '../errors.ts'
 import { writePrivateFile } from '../local/atomic-file.ts'
 import { ApiError, contentDamaged, contentGone } from './errors.ts'
-import { type Mark, markText, type Place, parseMark } from './identity.ts'
+import { type Mark, markText, type Place, parseMark } from './mark.ts'
 import { privateDirectory } from './private-directory.ts'
 import type { Segment } from './records.ts'
 

@@ -52,6 +52,9 @@ export interface Reply {
 
 export type Handler = (call: Call) => Reply | Promise<Reply>
 
+/** `METHOD /path` to handler. */
+export type RouteTable = Readonly<Record<string, Handler>>
+
 export const ok = (json: unknown): Reply => ({ status: 200, json })
 export const created = (json: unknown): Reply => ({ status: 201, json })
 export const noContent = (): Reply => ({ status: 204 })

@@ -11,7 +11,7 @@ import { SyncError } from '../../crypto/errors.ts'
 import { localError, systemCode } from '../errors.ts'
 import { loadNative } from '../local/native.ts'
 import { checkDataFile, DataFileError } from './data-file.ts'
-import { type Place, storeLost } from './identity.ts'
+import { type Place, storeLost } from './mark.ts'
 import { privateDirectory } from './private-directory.ts'
 import type {
   AsideRecord,

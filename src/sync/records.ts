@@ -6,7 +6,6 @@
 import type { FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { sameTime } from './conflicts.ts'
-import type { RemoteItem } from './scan.ts'
 import type { LocalEntry } from './tree.ts'
 
 export interface SyncRecord {
@@ -98,7 +97,10 @@ export function localChange({ kind, local }: SyncRecord, now: LocalEntry): Chang
   return local.ino === now.ino && local.ctimeMs === now.ctimeMs ? 'same' : 'touched'
 }
 
-export function remoteChange({ kind, remote }: SyncRecord, { kind: kindNow, node }: RemoteItem): Change {
+export function remoteChange(
+  { kind, remote }: SyncRecord,
+  { kind: kindNow, node }: { readonly kind: SyncRecord['kind']; readonly node: RemoteNode },
+): Change {
   if (kind !== kindNow || remote.id !== node.id) return 'changed'
   if (kind === 'directory') return 'same'
   const { size, modified } = remoteIdentity(node)

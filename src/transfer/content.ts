@@ -4,21 +4,15 @@
  * @module
  */
 import { checkFileSize, createFileDecryptor, type FileDecryptor, type FileKey } from '../../crypto/index.ts'
-import type { Api } from '../api/api.ts'
 import { getFileKey } from '../api/file-keys.ts'
 import type { RemoteNode } from '../api/wire.ts'
-import type { Clock, Random } from '../environment.ts'
 import { SyncError } from '../errors.ts'
-import type { OnEvent } from './events.ts'
 import type { Keyring } from './keyring.ts'
-import { createAddress, readStretch } from './ranges.ts'
+import { createAddress, type RangeContext, readStretch } from './ranges.ts'
 
-export interface DownloadContext {
-  readonly api: Api
+/** What downloads work with. */
+export interface DownloadContext extends RangeContext {
   readonly keyring: Keyring
-  readonly clock: Clock
-  readonly random: Random
-  readonly onEvent?: OnEvent | undefined
 }
 
 /** Receives plaintext that is NOT verified yet; must not let anybody else see it before `downloadContent` has resolved. */

@@ -5,9 +5,10 @@
  */
 import type { Api } from '../api/api.ts'
 import { createDownload, openDownload } from '../api/downloads.ts'
+import type { Clock, Random } from '../environment.ts'
 import { cancelled, SyncError } from '../errors.ts'
 import type { HttpResponse } from '../http/types.ts'
-import type { DownloadContext } from './content.ts'
+import type { OnEvent } from './events.ts'
 
 /** Tries in a row that bring less than `PROGRESS_BYTES`. */
 const TRIES = 5
@@ -56,6 +57,14 @@ export const isNoRanges = (error: unknown) => error instanceof SyncError && erro
 export const wrongLength = (message: string) =>
   new SyncError('integrity', 'CONTENT_LENGTH_WRONG', message, { hint: 'Nothing of it was kept.' })
 
+/** What reading ranges works with. */
+export interface RangeContext {
+  readonly api: Api
+  readonly clock: Clock
+  readonly random: Random
+  readonly onEvent?: OnEvent | undefined
+}
+
 /**
  * Reads a stretch to its end, over as many requests as it takes.
  *
@@ -64,7 +73,7 @@ export const wrongLength = (message: string) =>
  * otherwise that throws `noRanges`.
  */
 export async function readStretch(
-  { api, clock, random, onEvent }: DownloadContext,
+  { api, clock, random, onEvent }: RangeContext,
   address: Address,
   stretch: Stretch,
   take: (chunk: Uint8Array) => Promise<void> | undefined,

@@ -3,6 +3,7 @@
  * @module
  */
 import { MANAGE } from '../access.ts'
+import type { RouteTable } from '../call.ts'
 import { type Call, noContent, ok, type Reply } from '../call.ts'
 import { ApiError } from '../errors.ts'
 import { KEY_VERSIONS, type KeyPairRecord, type KeyVersion } from '../records.ts'
@@ -10,7 +11,6 @@ import type { Store } from '../store.ts'
 import { type Change, destroyLive, purge } from '../tree.ts'
 import { asFields, field, parseKeyPair, parsePrivateKey } from '../validate.ts'
 import { dateView, keyPairView, preferredKeyPair, userInfo } from '../view.ts'
-import type { RouteTable } from './index.ts'
 
 /**
  * No limit. The API says -1, on which clients that read unsigned numbers give up; the largest numbers that every client

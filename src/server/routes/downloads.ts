@@ -5,10 +5,10 @@
  * @module
  */
 import { Access, READ } from '../access.ts'
+import type { RouteTable } from '../call.ts'
 import { type Call, ok, type Reply } from '../call.ts'
 import { ApiError, contentGone, fileNotFound } from '../errors.ts'
 import { FILE, type NodeRecord } from '../records.ts'
-import type { RouteTable } from './index.ts'
 
 function fileOf(access: Access, id: number): NodeRecord {
   const file = access.node(id, fileNotFound)

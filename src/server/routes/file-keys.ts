@@ -4,6 +4,7 @@
  * @module
  */
 import { type Access, MANAGE, READ } from '../access.ts'
+import type { RouteTable } from '../call.ts'
 import { type Call, noContent, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, fileNotFound } from '../errors.ts'
 import { findMissingKeys, RESCUE_BASE } from '../missing-keys.ts'
@@ -12,7 +13,6 @@ import type { Store } from '../store.ts'
 import { putFileKey } from '../uploads.ts'
 import { asFields, field, keyVersionOf, optionalArray, pageOf, parseFileKey, requiredInteger } from '../validate.ts'
 import { publicKeyView } from '../view.ts'
-import type { RouteTable } from './index.ts'
 
 const MAX_ITEMS = 100
 

@@ -2,7 +2,7 @@
  * All routes in one table: which handler answers which method and path. The handlers are in the files beside this one.
  * @module
  */
-import type { Handler } from '../call.ts'
+import type { Handler, RouteTable } from '../call.ts'
 import type { Router } from '../router.ts'
 import { accountRoutes } from './account.ts'
 import { downloadRoutes } from './downloads.ts'
@@ -15,9 +15,6 @@ import { recycleBinRoutes } from './recycle-bin.ts'
 import { roomRoutes } from './rooms.ts'
 import { storageRoutes } from './storage.ts'
 import { uploadRoutes } from './uploads.ts'
-
-/** `METHOD /path` to handler. */
-export type RouteTable = Readonly<Record<string, Handler>>
 
 const API: readonly RouteTable[] = [
   accountRoutes,

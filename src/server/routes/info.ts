@@ -2,9 +2,10 @@
  * What clients ask before anything else: versions, settings, policies. All fixed but for the kind of storage.
  * @module
  */
+
+import type { RouteTable } from '../call.ts'
 import { type Call, ok, type Reply } from '../call.ts'
 import { dateView } from '../view.ts'
-import type { RouteTable } from './index.ts'
 
 const VERSION = '5.4.6'
 const RULES = { mustContainCharacters: ['none'], numberOfCharacteristicsToEnforce: 0 }

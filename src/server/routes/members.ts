@@ -4,6 +4,7 @@
  * @module
  */
 import { type Access, MANAGE, membersOf, PERMISSION_NAMES, permissionFlags } from '../access.ts'
+import type { RouteTable } from '../call.ts'
 import { type Call, noContent, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, nodeNotFound } from '../errors.ts'
 import { splitFilter } from '../listing.ts'
@@ -21,7 +22,6 @@ import {
   requiredInteger,
 } from '../validate.ts'
 import { preferredKeyPair, publicKeyView, userInfo, type Wire } from '../view.ts'
-import type { RouteTable } from './index.ts'
 
 /** Sets someone's own permissions in a room; 0 removes the membership. Unknown users are 404. */
 export function setMember({ store, tx }: Change, roomId: number, userId: number, bits: number): void {

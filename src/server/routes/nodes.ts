@@ -3,6 +3,7 @@
  * @module
  */
 import { type Access, CHANGE, CREATE, DELETE, MANAGE, READ } from '../access.ts'
+import type { RouteTable } from '../call.ts'
 import { type Call, created, noContent, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, forbidden, nodeNotFound } from '../errors.ts'
 import { type Listing, listChildren, searchNodes } from '../listing.ts'
@@ -28,7 +29,6 @@ import {
   requiredInteger,
 } from '../validate.ts'
 import { fullNodeView, nodeView } from '../view.ts'
-import type { RouteTable } from './index.ts'
 
 function listingReply(call: Call, page: Page, listing: Listing): Reply {
   const items = listing.nodes.map((node) => nodeView(node, call.access))

@@ -3,13 +3,12 @@
  * ../grants.ts.
  * @module
  */
-import type { Call, Reply } from '../call.ts'
+import type { Call, Reply, RouteTable } from '../call.ts'
 import { checkPassword, foldUserName, useCode } from '../credentials.ts'
 import { OAuthError } from '../errors.ts'
 import { type Client, findClient, isRedirectAllowed, type TokenReply } from '../grants.ts'
 import type { LoginOutcome } from '../login-limits.ts'
 import type { UserRecord } from '../records.ts'
-import type { RouteTable } from './index.ts'
 import { callbackPage, errorPage, loginPage, type PageReply } from './oauth-pages.ts'
 
 /** Authorize parameters that the login form carries along. */

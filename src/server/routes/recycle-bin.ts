@@ -3,6 +3,7 @@
  * @module
  */
 import { type Access, CREATE, DELETE_BIN, READ_BIN, RESTORE_BIN } from '../access.ts'
+import type { RouteTable } from '../call.ts'
 import { type Call, noContent, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, forbidden, nodeNotFound } from '../errors.ts'
 import { type DeletedRecord, FILE, NODE_TYPES, type NodeRecord, ROOM } from '../records.ts'
@@ -10,7 +11,6 @@ import { binOf, purge, restoreNode, settleName } from '../tree.ts'
 import { checkQuota } from '../uploads.ts'
 import { checkName, conflictStrategy, idList, optionalInteger, pageOf, pageReply } from '../validate.ts'
 import { dateView, userInfo, type Wire } from '../view.ts'
-import type { RouteTable } from './index.ts'
 import { containerOf } from './nodes.ts'
 
 const notFound = (): ApiError => new ApiError(404, -41100, 'Deleted node not found')

@@ -3,6 +3,7 @@
  * @module
  */
 import { type Access, ALL_PERMISSIONS, CREATE, MANAGE } from '../access.ts'
+import type { RouteTable } from '../call.ts'
 import { type Call, created, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, forbidden, nodeNotFound } from '../errors.ts'
 import { type KeyPairRecord, type NodeRecord, ROOM } from '../records.ts'
@@ -20,7 +21,6 @@ import {
   parseKeyPair,
 } from '../validate.ts'
 import { fullNodeView, preferredKeyPair } from '../view.ts'
-import type { RouteTable } from './index.ts'
 import { setMember } from './members.ts'
 import { attributesOf } from './nodes.ts'
 

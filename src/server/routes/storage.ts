@@ -2,9 +2,8 @@
  * The built-in part store behind presigned URLs. It knows no logins: the signature in the URL is the permission. Errors are XML.
  * @module
  */
-import type { Call, Reply } from '../call.ts'
+import type { Call, Reply, RouteTable } from '../call.ts'
 import { ApiError, StorageError } from '../errors.ts'
-import type { RouteTable } from './index.ts'
 
 async function putPart(call: Call): Promise<Reply> {
   const { signer, uploads, now } = call.app

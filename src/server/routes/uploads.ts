@@ -4,6 +4,7 @@
  * @module
  */
 import { Access, CREATE } from '../access.ts'
+import type { RouteTable } from '../call.ts'
 import { type Call, created, noContent, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest } from '../errors.ts'
 import { boundaryOf, filePart } from '../multipart.ts'
@@ -25,7 +26,6 @@ import {
   requiredInteger,
 } from '../validate.ts'
 import { fullNodeView, preferredKeyPair } from '../view.ts'
-import type { RouteTable } from './index.ts'
 import { attributesOf, containerOf } from './nodes.ts'
 
 const MAX_PARTS = 10_000

@@ -6,7 +6,7 @@
 import { SyncError } from '../../../crypto/errors.ts'
 import { bareEtag } from '../blobs.ts'
 import { ApiError, badRequest, contentGone } from '../errors.ts'
-import { type Mark, markText, type Place, parseMark } from '../identity.ts'
+import { type Mark, markText, type Place, parseMark } from '../mark.ts'
 import { type S3Options, StoreClient, StoreFailure, type StoreRequest } from './client.ts'
 import { childrenNamed, childText, escapeXml, parseXml, type XmlElement } from './xml.ts'
 
