@@ -13,12 +13,14 @@ import {
   keyPairVersionFor,
 } from './versions.ts'
 
+/** A public key as the server keeps it. */
 export interface PublicKeyContainer {
   readonly version: KeyPairVersion
   /** PEM, label `PUBLIC KEY`. */
   readonly publicKey: string
 }
 
+/** A locked private key as the server keeps it. */
 export interface PrivateKeyContainer {
   readonly version: KeyPairVersion
   /** PEM, label `ENCRYPTED PRIVATE KEY`. */

@@ -7,6 +7,7 @@
 /** A failed call to the file system, by the system's own name: `LOCAL_ENOSPC`. */
 export type LocalErrorCode = `LOCAL_E${string}`
 
+/** All codes of errors: each names one cause, and stays what it is. docs/error-codes.md says what each means. */
 export type SyncErrorCode =
   | LocalErrorCode
   | 'ACCOUNT_DELETED'

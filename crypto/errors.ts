@@ -29,6 +29,7 @@ export type ErrorClass =
   | 'cancelled'
   | 'internal'
 
+/** What an error says besides its class, code and message. */
 export interface SyncErrorOptions {
   /** What to do about it: one sentence for a person. */
   hint?: string

@@ -45,6 +45,7 @@ class Meter {
   }
 }
 
+/** Encrypts one content, from its first byte to its last; single use. */
 export interface FileEncryptor {
   /** Plaintext bytes so far. */
   readonly bytes: number
@@ -146,6 +147,7 @@ export function encryptUnder(
   }
 }
 
+/** Decrypts one content, from its first byte to its last. */
 export interface FileDecryptor {
   /** Bytes so far, replayed ones included. */
   readonly bytes: number
@@ -213,6 +215,7 @@ export function createFileDecryptor(fileKey: FileKey): FileDecryptor {
   }
 }
 
+/** Checks the tag of a ciphertext without giving the plaintext away. */
 export interface ContentVerifier {
   /** Takes a chunk of ciphertext of any length. */
   update(ciphertext: Uint8Array): void
@@ -233,6 +236,7 @@ export function createContentVerifier(fileKey: FileKey): ContentVerifier {
   }
 }
 
+/** Compares plaintext with what was encrypted, by computing the tag again. */
 export interface ContentCheck {
   update(plaintext: Uint8Array): void
   /** True when exactly this content was encrypted under the file key. */

@@ -9,6 +9,7 @@ import { unwrapFileKey, wrapFileKeyForEach } from './file-key.ts'
 import { generateKeyPair, lockKeyPair, type Password, type UserKeyPair, unlockKeyPair } from './key-pair.ts'
 import type { PublicKey } from './public-key.ts'
 
+/** What a change from an `A` key pair to an `RSA-4096` one has made. */
 export interface KeyPairMigration {
   /** The new `RSA-4096` pair. Wipe both pairs when done. */
   readonly pair: UserKeyPair

@@ -21,6 +21,7 @@ export interface PasswordPolicy {
   readonly rejectKeyboardPatterns?: boolean
 }
 
+/** A rule of the server that a password does not follow. */
 export type PasswordViolation =
   | { readonly rule: 'minLength'; readonly minLength: number }
   | { readonly rule: 'characters'; readonly required: number; readonly missing: readonly CharacterKind[] }

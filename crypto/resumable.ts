@@ -23,6 +23,7 @@ export interface SealedEncryption {
   readonly digestKey: WrappedFileKey
 }
 
+/** An encryption that can be gone on with after an interruption. */
 export interface ResumableEncryptor extends FileEncryptor {
   /** Wraps what is needed to go on for the owner; store it before anything is sent. */
   seal(owner: PublicKey): Promise<SealedEncryption>

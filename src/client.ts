@@ -35,6 +35,7 @@ import { VERSION } from './version.ts'
 export { parseBaseUrl } from './http/addresses.ts'
 export type { RateEntry, RateLimits, RatePlan } from './http/rate.ts'
 
+/** Who is logged in where, what is kept for later, and how patient a client is. */
 export interface ClientOptions {
   /** How to log in. */
   readonly authorizer: (origin: string) => Authorizer

@@ -5,6 +5,7 @@
  */
 import { cancelled } from './errors.ts'
 
+/** Time, and waiting. */
 export interface Clock {
   /** Milliseconds since the epoch. */
   now(): number
@@ -14,6 +15,7 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void>
 }
 
+/** The clock of this machine. */
 export const systemClock: Clock = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
@@ -59,6 +61,7 @@ export interface Ui {
   askSecret(question: string): Promise<string>
 }
 
+/** The outside world; parts that are left out are the real ones. */
 export interface Environment {
   readonly clock: Clock
   readonly random: Random

@@ -60,6 +60,7 @@ export interface PlaceGuard {
   plain(direction: 'send' | 'take', parentId: number, name: string): Promise<void>
 }
 
+/** What requests are made with: one server, and who is logged in there. */
 export interface Api {
   /** `https://HOST`, without a path. */
   readonly origin: string

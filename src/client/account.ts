@@ -2,6 +2,7 @@
 import { getAccount, getServerVersion, usesObjectStorage } from '../api/account.ts'
 import type { Abortable, ClientContext } from './context.ts'
 
+/** The account that is logged in. */
 export interface AccountInfo {
   readonly id: number
   readonly userName: string
@@ -11,6 +12,7 @@ export interface AccountInfo {
   readonly hasKeyPair: boolean
 }
 
+/** What a server says of itself. */
 export interface ServerInfo {
   readonly origin: string
   /** `4.26.7`, where it says. */

@@ -45,6 +45,7 @@ export interface WritableLike {
 /** Bytes, or something that yields them: an (async) iterable such as a Node stream, or a web stream. */
 export type Content = Uint8Array | AsyncIterable<Uint8Array> | Iterable<Uint8Array> | ReadableLike
 
+/** How content is stored. */
 export interface PutOptions extends Abortable {
   /** Bytes that will come, if that is known; of a `Uint8Array` it is. Nothing is stored when there are more or fewer. */
   readonly size?: number | undefined
@@ -69,6 +70,7 @@ export interface PutOptions extends Abortable {
   readonly onProgress?: ((bytes: number, total: number | undefined) => void) | undefined
 }
 
+/** What was stored. */
 export interface PutResult {
   readonly entry: RemoteEntry
   readonly bytes: number
@@ -203,6 +205,7 @@ export async function put(
   }
 }
 
+/** How content is fetched. */
 export interface GetOptions extends Abortable {
   /** Refuse a larger file before anything of it is fetched. Bytes. */
   readonly limit?: number | undefined

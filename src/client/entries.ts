@@ -87,6 +87,7 @@ export async function* walk(context: ClientContext, path: string, options: Abort
   }
 }
 
+/** What is looked for besides the name. */
 export interface FindOptions extends Abortable {
   /** Only of this type. */
   readonly type?: RemoteNode['type'] | undefined
@@ -117,11 +118,13 @@ export async function* find(
   }
 }
 
+/** What is looked up besides the entry. */
 export interface StatOptions extends Abortable {
   /** Also look for the file key of this account. Default false. */
   readonly fileKey?: boolean | undefined
 }
 
+/** An entry, and what is known of its file key. */
 export interface RemoteDetails extends RemoteEntry {
   /** Version of the wrapped file key of an encrypted file, or `missing`: nobody has handed it out; only if it was asked for. */
   readonly fileKey?: WrappedFileKey['version'] | 'missing'
@@ -145,6 +148,7 @@ export async function stat(context: ClientContext, path: string, options: StatOp
   return { ...details, fileKey: wrapped?.version ?? 'missing' }
 }
 
+/** How a folder is made. */
 export interface MkdirOptions extends Abortable {
   /** Also make the folders above it, and take what is there. */
   readonly parents?: boolean | undefined
@@ -172,6 +176,7 @@ export async function mkdir({ api }: ClientContext, path: string, options: Mkdir
   return { ...node, path: pathOf([...names.slice(0, -1), node.name]) }
 }
 
+/** What may be removed, and who is told. */
 export interface RemoveOptions extends Abortable {
   /** Also folders, with all that is in them, which go to the recycle bin of their room. */
   readonly recursive?: boolean | undefined
@@ -215,6 +220,7 @@ export async function remove(
   return entries.map(({ entry }) => entry)
 }
 
+/** How something is moved or copied. */
 export interface MoveOptions extends Abortable {
   /** What to do where the name is taken by a file. Default `fail`. */
   readonly onConflict?: 'fail' | 'overwrite' | undefined

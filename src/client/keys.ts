@@ -35,6 +35,7 @@ export interface OwnKeyPair {
   readonly current: boolean
 }
 
+/** How the account’s own keys stand. */
 export interface KeysStatus {
   /** Empty: there is none yet. */
   readonly keyPairs: readonly OwnKeyPair[]
@@ -48,12 +49,14 @@ export interface KeysStatus {
  */
 export type KeyState = 'own' | 'unchecked' | 'trusted' | 'verified' | 'new' | 'changed' | 'doubted' | 'absent'
 
+/** A key of somebody else, and what is thought of it. */
 export interface KnownKey extends KeyOwner, KeyId {
   readonly state: KeyState
   /** Since when it is known, in milliseconds since the epoch. */
   readonly since?: number | undefined
 }
 
+/** All keys that are known of others. */
 export interface KeyList {
   readonly keys: readonly KnownKey[]
   /** When it was noticed that whose keys were trusted before is lost: look at all of them, then `trustAll`. */
@@ -125,11 +128,13 @@ export async function tryPassword({ api }: ClientContext, password: Password, { 
   pair.wipe()
 }
 
+/** Where file keys are handed out. */
 export interface DistributeOptions extends Abortable {
   /** Path of something in the room; default: all rooms of this account. */
   readonly room?: string | undefined
 }
 
+/** What handing out has done, and who was refused. */
 export interface Distribution extends DistributionResult {
   /** Members who got no keys, and why: `MEMBER_NEW`, `RESCUE_KEY_NEW`, `MEMBER_KEY_CHANGED`, `OWN_KEY_CHANGED`, `PINS_LOST`. */
   readonly refused: readonly RefusedMember[]
@@ -250,6 +255,7 @@ const differs = (member: Member) =>
     { hint: 'Do not trust it, unless they read out this one.' },
   )
 
+/** A key that was compared with what its owner has read out. */
 export interface KeyVerified extends KeyOwner {
   readonly fingerprint: string
   readonly isTrusted: boolean
@@ -281,6 +287,7 @@ export interface KeysTrusted extends KeyOwner {
   readonly keys: readonly KeyId[]
 }
 
+/** How a key is known to be the right one. */
 export interface TrustOptions extends Abortable {
   /** As they have read it out; the key counts as verified then. */
   readonly fingerprint?: string | undefined
@@ -313,6 +320,7 @@ export async function trust(
   return { ...ownerOf(member), keys: chosen.map(({ version, fingerprint: one }) => ({ version, fingerprint: one })) }
 }
 
+/** Whose keys are trusted now, and whose not. */
 export interface TrustedAll {
   readonly trusted: readonly KeysTrusted[]
   /** Left out since there is another key than before: look at `list`. */

@@ -19,6 +19,7 @@ import { list as listEntries, type RemoteEntry } from './entries.ts'
 /** What a member may do: look; also change contents; also manage the room. */
 export type Role = 'read' | 'edit' | 'admin'
 
+/** Somebody who has access to a room. */
 export interface RoomMember {
   readonly userId: number
   readonly name: string | undefined
@@ -27,6 +28,7 @@ export interface RoomMember {
   readonly hasKeyPair: boolean
 }
 
+/** How a room is made. */
 export interface RoomOptions extends Abortable {
   /** Do not encrypt it. Default false. */
   readonly plain?: boolean | undefined
@@ -146,6 +148,7 @@ export async function* members(
   }
 }
 
+/** What a member may do. */
 export interface AddMemberOptions extends Abortable {
   /** Default `edit`. */
   readonly role?: Role | undefined

@@ -31,6 +31,7 @@ export interface RepeatOptions extends Limits {
   readonly requireEncryption?: boolean | undefined
 }
 
+/** How a run is taken back. */
 export interface UndoOptions extends Abortable {
   /** Only say what would be taken back. */
   readonly dryRun?: boolean
@@ -38,6 +39,7 @@ export interface UndoOptions extends Abortable {
   readonly waitMs?: number
 }
 
+/** Runs of all kinds, and what is known of those before. */
 export interface RunCalls extends History {
   /** Uploads local files and directories into a remote room or folder; deletes nothing. See `runUpload`. */
   upload(sources: readonly string[], target: string, options?: UploadOptions): Promise<SyncSummary>
@@ -82,6 +84,7 @@ export interface RunCalls extends History {
   forget(local: string, remote: string, options?: Abortable): Promise<void>
 }
 
+/** Makes the calls of a client; nothing is loaded before the first one. */
 export function createRunCalls(context: ClientContext): RunCalls {
   const transfers = () => import('../sync/jobs/transfer.ts')
   const pairs = () => import('../sync/jobs/pair.ts')

@@ -69,6 +69,7 @@ export interface EntryCalls {
   get(path: string, options?: GetOptions): Promise<RemoteContent>
 }
 
+/** Rooms and their members. */
 export interface RoomCalls {
   /** Makes a top room, encrypted unless told otherwise. Throws `NO_KEY_PAIR`, `EXISTS`. */
   create(path: string, options?: RoomOptions): Promise<RemoteEntry>
@@ -79,6 +80,7 @@ export interface RoomCalls {
   removeMember(path: string, user: string, options?: Abortable): Promise<void>
 }
 
+/** Keys: the account’s own ones, those of members, and what is handed out to them. */
 export interface KeyCalls {
   /** Own key pairs, and how many file keys there are to hand out. */
   status(options?: Abortable): Promise<KeysStatus>
@@ -147,6 +149,7 @@ export interface BackupCalls {
   drill(place: SetPlace, options?: Without<DrillOptions>): Promise<{ report: DrillReport; summary: RestoreSummary }>
 }
 
+/** Everything a client offers besides runs. */
 export interface ClientCalls extends EntryCalls {
   readonly rooms: RoomCalls
   readonly keys: KeyCalls

@@ -49,6 +49,7 @@ export async function* versions(
   yield* found.sort((a, b) => (b.deletedAt ?? 0) - (a.deletedAt ?? 0) || b.id - a.id)
 }
 
+/** Where deleted things come back, and over what. */
 export interface RestoreOptions extends Abortable {
   /** Path of a room or folder to put them into, instead of where they were. */
   readonly into?: string | undefined

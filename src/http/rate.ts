@@ -6,6 +6,7 @@
 import type { Clock } from '../environment.ts'
 import type { Send } from './types.ts'
 
+/** How fast content may go, over all transfers. */
 export interface RateLimits {
   /** Bytes per second; absent: no limit. */
   readonly up?: number

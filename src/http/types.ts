@@ -20,6 +20,7 @@ export interface HttpRequest {
   readonly label?: string
 }
 
+/** An answer of a server. */
 export interface HttpResponse {
   readonly status: number
   /** Names in lower case; repeated headers joined with ", ", `set-cookie` with a line end. */

@@ -16,6 +16,7 @@ import { keyOf, ObjectStore } from './s3/objects.ts'
 import { dataFileOf, openStore, type Store, sizeOfFile, usesObjects } from './store.ts'
 import { isWhole } from './table.ts'
 
+/** What of a store is checked. */
 export interface CheckOptions {
   /** The object store that content is in, if it is. */
   s3?: S3Options
@@ -38,6 +39,7 @@ export interface StoreProblem {
   paths?: string[]
 }
 
+/** What was found in a store. */
 export interface StoreReport {
   /** Identity; absent when the metadata cannot be read. */
   store?: string

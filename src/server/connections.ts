@@ -8,6 +8,7 @@ import type { Socket } from 'node:net'
 import { Server as TlsServer } from 'node:tls'
 import { ApiError } from './errors.ts'
 
+/** How much of a server one address may take, and all together. */
 export interface ConnectionLimits {
   /** Connections of all, and of one address. */
   readonly sockets: number

@@ -22,6 +22,7 @@ export type FaultAction =
   /** Answers 200 with a page that is no JSON, without doing anything. */
   | { garbage: true }
 
+/** Which requests go wrong, and how. */
 export interface FaultRule {
   /** `path` is the source of a regular expression, matched against the path of the URL without its query. */
   on: { method?: string; path: string }
@@ -32,6 +33,7 @@ export interface FaultRule {
   do: FaultAction
 }
 
+/** A fault that has happened. */
 export interface FaultHit {
   method: string
   path: string

@@ -15,6 +15,7 @@ export interface RecordedRequest {
   headers: IncomingHttpHeaders
 }
 
+/** Sees all requests; for tests. */
 export interface Recorder {
   /** Called once per request, before anything else happens to it. */
   onRequest?(request: RecordedRequest): void

@@ -36,6 +36,7 @@ import { openStore, type Store, usesObjects } from './store.ts'
 import { Uploads } from './uploads.ts'
 import { addUser, type NewAccount } from './users.ts'
 
+/** Where a server keeps its data, where it listens, and for whom. */
 export interface ServerOptions {
   /** Directory of all data; made, with mode 0700, if it does not exist. Default: a temporary one, removed by `close`. */
   data?: string
@@ -71,6 +72,7 @@ export interface ServerOptions {
   clock?: { now(): number }
 }
 
+/** A server that takes requests. */
 export interface RunningServer {
   /** Base URL without a slash at the end. */
   readonly url: string

@@ -43,6 +43,7 @@ async function withStore<T>(dataDir: string, work: (store: Store) => Promise<T>)
 
 const noSuchUser = (): SyncError => new SyncError('not_found', 'NO_SUCH_USER', 'There is no user of that name')
 
+/** An account to be made. */
 export interface NewAccount {
   readonly name: string
   readonly password: string

@@ -12,11 +12,13 @@ import { createBlocked, keyOf, scanLocal, scanRemote } from './scan.ts'
 import { createSelection, type SelectionOptions } from './select.ts'
 import { type EntryFailure, showPath } from './tree.ts'
 
+/** A place that is not the same on both sides. */
 export interface Difference {
   readonly path: string
   readonly what: 'only here' | 'only there' | 'differs' | 'other kind'
 }
 
+/** What differs between two trees. */
 export interface Comparison {
   /** Files on both sides. */
   readonly compared: number
@@ -28,6 +30,7 @@ export interface Comparison {
   readonly stoppedBy?: SyncError
 }
 
+/** How two trees are compared, and what of them. */
 export interface CompareRunOptions extends Pick<Limits, 'jobs' | 'signal'> {
   /** Read the local files and compare contents by their tags; else sizes and times decide. Nothing is transferred. */
   readonly contents: boolean

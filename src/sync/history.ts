@@ -104,6 +104,7 @@ export async function readState<T>(
   }
 }
 
+/** A run, and between which places it was. */
 export interface PastRun {
   readonly pair: Pair
   readonly run: RunRecord
@@ -124,6 +125,7 @@ export async function listRuns(
   return found
 }
 
+/** How a pair, or a transfer that is remembered, stands. */
 export interface PairStatus {
   readonly pair: Pair
   /** Files that are remembered; transfers remember none. */

@@ -18,6 +18,7 @@ export interface Pending {
   readonly error: SyncError
 }
 
+/** What became of a run of any kind. */
 export interface RunSummary {
   /** Files in the scope of the run, whatever became of them. */
   readonly files: number

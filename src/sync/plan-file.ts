@@ -46,6 +46,7 @@ export interface SetPlan extends CommonPlan {
   readonly remote: string
 }
 
+/** A plan that can be kept as JSON, looked at, and applied later. */
 export type PlanFile = PairPlan | TransferPlan | SetPlan
 
 const isTransferPlan = (plan: PlanFile): plan is TransferPlan =>
@@ -68,6 +69,7 @@ export function pairIn(plan: PlanFile): Pair {
 export const isChange = ({ do: action }: Pick<SyncStep, 'do'>): boolean =>
   action !== 'adopt' && action !== 'forget' && action !== 'keep'
 
+/** A step as people and programs read it. */
 export function planLine(step: SyncStep): PlanLine {
   const other = otherOf(step)
   return {

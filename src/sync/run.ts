@@ -10,6 +10,7 @@ import { sameTime } from './conflicts.ts'
 import type { HeldRules } from './held-rules.ts'
 import { sealOf } from './records.ts'
 
+/** What a run tells while it goes on. */
 export type RunEvent =
   | TransferEvent
   /** Before the first transfer: what is ahead. */
@@ -22,6 +23,7 @@ export type RunEvent =
   /** Of a watch: the run that has just ended did not do all that it could have; there is another one after this time. */
   | { readonly type: 'run-again'; readonly delayMs: number }
 
+/** What runs work with; a client has one. */
 export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
   readonly onEvent?: ((event: RunEvent) => void) | undefined
   /** Which rules of others somebody has accepted. Absent: all count. */

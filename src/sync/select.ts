@@ -11,6 +11,7 @@ import { IGNORE_FILE, MAX_RULE_BYTES, notAccepted, type RulesInForce, readRuleFi
 import { type IgnoreRules, parseRules, tooLong } from './ignore-rules.ts'
 import type { EntryFailure, LocalEntry } from './tree.ts'
 
+/** What takes part in a run. */
 export interface SelectionOptions {
   /** Lines of a .gitignore in their order: the last one that matches decides, `!` includes. They go before `.syncignore`. */
   readonly patterns?: readonly string[]

@@ -25,6 +25,7 @@ export interface LocalEntry {
   readonly dev: number
 }
 
+/** What went wrong at one place, while others went on. */
 export interface EntryFailure {
   readonly path: string
   readonly error: SyncError

@@ -14,6 +14,7 @@ import { type Deed, isFromHere, type SyncState } from './state.ts'
 import { createLocalTaker } from './undo/local.ts'
 import { createRemoteTaker } from './undo/remote.ts'
 
+/** What was taken back, and what was left alone, and why. */
 export interface UndoResult {
   readonly undone: readonly Deed[]
   readonly skipped: readonly { readonly deed: Deed; readonly error: SyncError }[]

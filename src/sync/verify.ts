@@ -21,6 +21,7 @@ import type { ManifestPin } from './state.ts'
 import { type RemoteEntry, readRemoteTree, showPath } from './tree.ts'
 import { droppedManifest, isTooLongAgo, judgeManifest, readTreeManifest } from './tree-manifest.ts'
 
+/** How much is read, and what it is held to. */
 export interface VerifyOptions extends Pick<Limits, 'jobs' | 'signal'> {
   /** Share of the files that are read, 0 to 1. Default 1. All of them are held to what is known. */
   readonly share?: number
@@ -50,6 +51,7 @@ const heldTo = ({ path, remote, seal, sha256 }: SyncRecord): Held => ({
   sha256: sha256 === undefined ? undefined : Buffer.from(sha256, 'base64').toString('hex'),
 })
 
+/** What reading everything to its end has found. */
 export interface Verification {
   /** Files there. */
   readonly files: number

@@ -24,6 +24,7 @@ export interface Distributor {
   flush(): Promise<void>
 }
 
+/** How many file keys members got. */
 export interface DistributionResult {
   readonly handedOut: number
   /** Entries that could not be served: a member's key is unusable, or a file key does not open. */

@@ -25,6 +25,7 @@ import { systemClock } from '../environment.ts'
 import type { FileKeyCache } from './file-key-cache.ts'
 import { createPins, type Pins } from './pins.ts'
 
+/** The account’s key pairs, unlocked when they are needed, and file keys wrapped and unwrapped with them. */
 export interface Keyring {
   /** What is known of members' keys. */
   readonly pins: Pins

@@ -6,6 +6,7 @@ import type { SyncRecord } from '../records.ts'
 import type { Blocked, RemoteItem } from '../scan.ts'
 import type { LocalEntry } from '../tree.ts'
 
+/** What is made like what: the remote side like the local one, the other way round, or each by what is new on the other. */
 export type Direction = 'push' | 'pull' | 'both'
 export type Side = 'local' | 'remote'
 
@@ -71,6 +72,7 @@ export interface Move {
   readonly isCaseOnly?: true
 }
 
+/** One thing to be done at one place. */
 export type SyncStep = Common &
   (
     | (Move & { readonly do: 'move-remote' })
