@@ -240,6 +240,7 @@ export type SyncErrorCode =
   | 'RANGES_IGNORED'
   | 'RANGE_WRONG'
   | 'RATE_LIMITED'
+  | 'READ_ONLY'
   | 'REDIRECT'
   | 'REDIRECT_INVALID'
   | 'REFUSED_BY_HOOK'

@@ -18,6 +18,7 @@ import { type Clock, type Environment, type Random, systemClock, systemRandom, t
 import { SyncError } from './errors.ts'
 import { hostOf, parseBaseUrl, type Reach, reachOf } from './http/addresses.ts'
 import { type RatePlan, withRate } from './http/rate.ts'
+import { withRedirects } from './http/redirects.ts'
 import { createRetry } from './http/retry.ts'
 import type { Send } from './http/types.ts'
 import { createDialer, type DialerOptions } from './http/undici.ts'
@@ -194,7 +195,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     origin,
     places: pins,
     send: session.send,
-    sendPlain: retry(withRate(storage.send, options.limitRate ?? {}, clock)),
+    sendPlain: retry(withRate(withRedirects(storage.send), options.limitRate ?? {}, clock)),
     ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
   }
   const { keyCache = options.directory !== undefined } = options

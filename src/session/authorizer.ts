@@ -11,6 +11,21 @@ import type { SyncError, SyncErrorCode } from '../errors.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 import type { Identity } from './identity.ts'
 
+/** What a server says of a token (RFC 7662 §2.2): its own texts, for display. Times in milliseconds since the epoch. */
+export interface Introspection {
+  readonly active: boolean
+  readonly scope?: string
+  readonly clientId?: string
+  readonly userName?: string
+  readonly subject?: string
+  readonly audience?: string
+  readonly issuer?: string
+  readonly tokenType?: string
+  readonly expiresAt?: number
+  readonly issuedAt?: number
+  readonly notBefore?: number
+}
+
 /** What a client calls itself, for servers that want to know. */
 export interface ClientName {
   readonly appVersion?: string
@@ -76,7 +91,7 @@ export interface Authorizer {
   /** Reads an answer to a stamped request. Default: 401 is `expired`, a 403 for a missing scope is `SCOPE_MISSING`. */
   judge?(response: HttpResponse, request: HttpRequest): Verdict
   /** Asks the server whether the grant holds (RFC 7662, say). Default: the session sends its probe. */
-  check?(grant: Grant, context: AuthContext): Promise<boolean>
+  check?(grant: Grant, context: AuthContext): Promise<boolean | Introspection>
   /** Who is logged in, from an id token of the login; `undefined` when there is none. */
   identify?(grant: Grant, context: AuthContext): Promise<Identity | undefined>
 }

@@ -12,7 +12,7 @@ import { createInFlight } from '../http/in-flight.ts'
 import { createSecrets } from '../http/redact.ts'
 import { createRetry, type Retry } from '../http/retry.ts'
 import { allHooks, type TraceHooks, tell, withTrace } from '../http/trace.ts'
-import type { Send } from '../http/types.ts'
+import type { HttpRequest, Send } from '../http/types.ts'
 import { createDialer, type DialerOptions } from '../http/undici.ts'
 import type { Authorizer } from './authorizer.ts'
 import { createCookies, type DumpedCookies } from './cookies.ts'
@@ -54,6 +54,8 @@ export interface SessionSettings {
   readonly onWarning?: (message: string, code?: SyncErrorCode) => void
   /** Sends in place of a dialer of its own; `transport` has no place beside it. */
   readonly send?: Send
+  /** Send nothing that changes something: only GET, HEAD and OPTIONS leave, to whatever server. Logins do. Default false. */
+  readonly readOnly?: boolean
   /** Keep cookies of the session's own server, and put them into dumps. Default false. */
   readonly cookies?: boolean
   /** Told what happens; secrets are cut out before. */
@@ -92,6 +94,26 @@ export interface Session extends GrantSession, Requests {
   /** Closes connections; the login stays in its store. */
   close(): Promise<void>
 }
+
+/** @throws {SyncError} `READ_ONLY`. */
+function checkReading({ method }: HttpRequest): void {
+  if (['GET', 'HEAD', 'OPTIONS'].includes(method.toUpperCase())) return
+  throw new SyncError(
+    'safety',
+    'READ_ONLY',
+    `Refusing to send ${method.toUpperCase().slice(0, 10)}: this session only reads`,
+    {
+      hint: 'Open a session without readOnly for what changes something.',
+    },
+  )
+}
+
+const readingOnly =
+  (send: Send): Send =>
+  async (request) => {
+    checkReading(request)
+    return send(request)
+  }
 
 const DAY_MS = 86_400_000
 
@@ -173,12 +195,17 @@ function open(
     ...(ui === undefined ? {} : { ui }),
     ...(onWarning === undefined ? {} : { onWarning }),
   })
-  const stamped = inFlight.wrap(grants.send)
-  const plain = inFlight.wrap(grants.sendPlain)
+  const guard = settings.readOnly === true ? readingOnly : (one: Send) => one
+  const stamped = inFlight.wrap(guard(grants.send))
+  const plain = inFlight.wrap(guard(grants.sendPlain))
   return Object.freeze({
     ...grants,
     send: stamped,
     sendPlain: plain,
+    async sign(request: HttpRequest) {
+      if (settings.readOnly === true) checkReading(request)
+      return grants.sign(request)
+    },
     ...createRequests(href, stamped, plain, () => clock.now(), secrets.list),
     baseUrl: href,
     fetch: createFetch(stamped),

@@ -9,7 +9,7 @@ import { describedBy } from '../http/answer-details.ts'
 import { createSecrets, type Secrets } from '../http/redact.ts'
 import type { Retry } from '../http/retry.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
-import type { AuthContext, Authorizer, Grant, Verdict } from './authorizer.ts'
+import type { AuthContext, Authorizer, Grant, Introspection, Verdict } from './authorizer.ts'
 import { readGrant, type SessionDump } from './grant.ts'
 import { createGrantKeeper, loginNeeded } from './grant-keeper.ts'
 import type { GrantStore } from './grant-store.ts'
@@ -49,6 +49,8 @@ export interface SessionCheck {
   readonly reason?: 'missing' | 'expired' | 'refused'
   readonly expiresAt?: number
   readonly scope?: string
+  /** What the server says of the token, where it was asked and says more than whether it holds. */
+  readonly introspection?: Introspection
 }
 
 /** The part of a session that deals with grants; requests.ts adds the convenient calls. */
@@ -300,7 +302,7 @@ export function createGrantSession(options: SessionOptions): GrantSession {
   }
 
   /** What the server says: from the authorizer, else by a request that needs a login. */
-  async function holds(signal: AbortSignal | undefined): Promise<boolean> {
+  async function holds(signal: AbortSignal | undefined): Promise<boolean | Introspection> {
     if (authorizer.check !== undefined) {
       const grant = await keeper.usable(signal)
       return ask(requests, signal, (context) => authorizer.check!(grant, context))
@@ -363,9 +365,14 @@ export function createGrantSession(options: SessionOptions): GrantSession {
       const loaded = await keeper.load()
       if (loaded === undefined) return { valid: false, reason: 'missing' }
       if (!keeper.isAlive() && !keeper.canRenew(loaded)) return { valid: false, reason: 'expired' }
+      let introspection: Introspection | undefined
       if (online) {
         try {
-          if (!(await holds(signal))) return { valid: false, reason: 'refused' }
+          const answer = await holds(signal)
+          if (typeof answer === 'object') introspection = answer
+          if (answer === false || introspection?.active === false) {
+            return { valid: false, reason: 'refused', ...(introspection && { introspection }) }
+          }
         } catch (error) {
           // An outage says nothing about the login, so it stays an error.
           if (error instanceof SyncError && error.class === 'auth') return { valid: false, reason: 'refused' }
@@ -377,6 +384,7 @@ export function createGrantSession(options: SessionOptions): GrantSession {
         valid: true,
         ...(expiresAt === undefined ? {} : { expiresAt }),
         ...(scope === undefined ? {} : { scope }),
+        ...(introspection && { introspection }),
       }
     },
     async dump() {

@@ -213,6 +213,26 @@ describe('what can be replaced', () => {
     expect(() => Session.create('https://api.example', way, { send, transport: {} })).toThrow(/either/)
   })
 
+  test('a session that only reads sends nothing else, by whatever way; its login goes on', async () => {
+    const { session, api, auth } = await world((_seen, response) => json(response, { fine: true }), { readOnly: true })
+    expect(await session.get('/x')).toEqual({ fine: true })
+    expect((await session.fetch(`${api.origin}/x`, { method: 'HEAD' })).status).toBe(200)
+    const url = `${api.origin}/x`
+    for (const refused of [
+      session.post('/x'),
+      session.put('/x', { auth: false }),
+      session.delete('/x'),
+      session.raw('PATCH', '/x'),
+      session.fetch(url, { method: 'POST' }),
+      session.sign({ method: 'POST', url }),
+      session.send({ method: 'post' as 'POST', url: `${auth.origin}/x` }),
+    ]) {
+      expect(await errorOf(refused)).toMatchObject({ class: 'safety', code: 'READ_ONLY' })
+    }
+    expect(api.seen.map(({ method }) => method)).toEqual(['GET', 'HEAD'])
+    expect(auth.tokenCalls).toHaveLength(1)
+  })
+
   test('the clock is exported, and stores take it by default', async () => {
     expect(Math.abs(systemClock.now() - Date.now())).toBeLessThan(60_000)
     const store = fileGrantStore(`${await freshDirectory()}/grant.json`)

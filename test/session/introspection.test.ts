@@ -47,6 +47,30 @@ describe('introspection', () => {
     await session.close()
   })
 
+  test('what else the server says is passed on, as far as it has the form it should have', async () => {
+    const body = {
+      active: true,
+      scope: 'all',
+      client_id: 'app',
+      username: 'ann',
+      sub: 7,
+      aud: ['a', 'b', 1],
+      iss: 'x'.repeat(2_000),
+      exp: 2_000_000_000,
+      iat: 'soon',
+      other: 'x',
+    }
+    const { session } = await world((_request, response) => json(response, body))
+    expect(await session.check({ online: true })).toMatchObject({
+      valid: true,
+      introspection: { active: true, scope: 'all', clientId: 'app', userName: 'ann', audience: 'a b', expiresAt: 2e12 },
+    })
+    const { introspection } = await session.check({ online: true })
+    expect(Object.keys(introspection!)).toHaveLength(6)
+    expect(await session.check()).not.toHaveProperty('introspection')
+    await session.close()
+  })
+
   test.each<[string, Answer, string]>([
     ['active as a text', (_r, response) => json(response, { active: 'true' }), 'OAUTH_ANSWER'],
     ['active as a number', (_r, response) => json(response, { active: 1 }), 'OAUTH_ANSWER'],

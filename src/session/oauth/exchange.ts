@@ -4,7 +4,7 @@
  */
 import * as oauth from 'oauth4webapi'
 import { SyncError } from '../../errors.ts'
-import type { AuthContext, Authorizer, Grant } from '../authorizer.ts'
+import type { AuthContext, Authorizer, Grant, Introspection } from '../authorizer.ts'
 import { readIdentity } from '../identity.ts'
 import { clientAuth, type OAuthClient } from './client.ts'
 import { bare, loginAgain, oauthError } from './errors.ts'
@@ -196,6 +196,40 @@ export async function introspectGrant(
   grant: Grant,
   context: AuthContext,
 ): Promise<boolean> {
+  return (await askIntrospection(server, client, grant, context)).active
+}
+
+const shown = (value: unknown) => (typeof value === 'string' && value.length <= 1_000 ? value : undefined)
+/** Of a server's number of seconds. */
+const timeOf = (value: unknown) => (Number.isSafeInteger(value) ? Number(value) * 1000 : undefined)
+
+/** The fields of an answer that tell something; what has another form than it should is left out. */
+function toIntrospection(answer: oauth.IntrospectionResponse): Introspection {
+  const audience = Array.isArray(answer.aud)
+    ? answer.aud.filter((one) => typeof one === 'string').join(' ')
+    : answer.aud
+  const fields = {
+    scope: shown(answer.scope),
+    clientId: shown(answer.client_id),
+    userName: shown(answer.username),
+    subject: shown(answer.sub),
+    audience: shown(audience),
+    issuer: shown(answer.iss),
+    tokenType: shown(answer.token_type),
+    expiresAt: timeOf(answer.exp),
+    issuedAt: timeOf(answer.iat),
+    notBefore: timeOf(answer.nbf),
+  }
+  const there = Object.entries(fields).filter(([, value]) => value !== undefined)
+  return { active: answer.active, ...Object.fromEntries(there) }
+}
+
+async function askIntrospection(
+  server: Server,
+  client: OAuthClient,
+  grant: Grant,
+  context: AuthContext,
+): Promise<Introspection> {
   requireEndpoint(server, 'introspection')
   const what = 'Checking the login'
   const id = { client_id: client.id }
@@ -205,7 +239,7 @@ export async function introspectGrant(
       ...requestOptions(context, { what, repeatable: true }),
       additionalParameters: { token_type_hint: 'access_token' },
     })
-    return (await oauth.processIntrospectionResponse(server, id, answer)).active
+    return toIntrospection(await oauth.processIntrospectionResponse(server, id, answer))
   } catch (error) {
     const known = oauthError(error, what)
     if (known instanceof SyncError && known.class === 'auth') {
@@ -252,7 +286,7 @@ export function grantVerbs(
       ? {
           async check(grant: Grant, context: AuthContext) {
             const { server, client } = await locate(context)
-            return introspectGrant(server, client, grant, context)
+            return askIntrospection(server, client, grant, context)
           },
         }
       : {}),
