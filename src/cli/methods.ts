@@ -42,6 +42,8 @@ export const LOGIN_OPTIONS: readonly LoginOption[] = Object.freeze([
   { name: 'device', summary: 'log in on another device, with a code shown here', methods: ['device'], decides: true },
   { name: 'no-browser', summary: 'print the address of the login page instead of opening it', methods: ['browser'], once: true },
   { name: 'code', argument: 'file', summary: 'file with the code shown after the login, or with the one-time code; - for standard input', methods: ['browser', 'password'], once: true },
+  { name: 'otp-secret-file', argument: 'file', summary: 'file that holds the secret of an authenticator app, to make one-time codes of', methods: ['password'], once: true },
+  { name: 'otp-command', argument: 'command', summary: 'program that prints a one-time code', methods: ['password'], once: true },
   { name: 'redirect-uri', argument: 'uri', summary: 'registered redirect URI of the client', methods: ['browser'] },
   { name: 'client-id', argument: 'id', summary: 'OAuth client', methods: WITH_CLIENT },
   { name: 'client-secret-file', argument: 'file', summary: 'file that holds its secret', methods: WITH_CLIENT, file: true },
@@ -84,6 +86,9 @@ const TOGETHER: readonly (readonly [string, readonly string[], SyncErrorCode])[]
 /** Options of which only one can be used. */
 const EITHER = Object.freeze([
   ['password-file', 'password-command'],
+  ['code', 'otp-secret-file'],
+  ['code', 'otp-command'],
+  ['otp-secret-file', 'otp-command'],
   ['client-secret-file', 'client-key-file'],
 ] as const)
 

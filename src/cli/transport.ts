@@ -1,5 +1,6 @@
 /** Connection settings as the dialer wants them: files are read here, and the usual proxy variables. @module */
 import { readFile } from 'node:fs/promises'
+import { basename } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { proxyFromEnvironment, type TransportOptions } from '../client/index.ts'
 import { SyncError } from '../errors.ts'
@@ -19,6 +20,19 @@ async function readSettingFile(path: string, name: string): Promise<Buffer> {
 async function secretOf(settings: Settings, name: string): Promise<string | undefined> {
   const file = settings.text(name)
   return file === undefined ? undefined : Buffer.from(await getSecret({ file })).toString('utf8')
+}
+
+async function textOf(settings: Settings, name: string): Promise<string | undefined> {
+  const path = settings.text(name)
+  return path === undefined ? undefined : String(await readSettingFile(path, name))
+}
+
+/** A fingerprint is taken for a file's name in the working directory at first. */
+async function acceptedCertificate(given: string | undefined): Promise<string | undefined> {
+  if (given === undefined) return undefined
+  const name = basename(given)
+  if (/^(sha256:)?([0-9a-f]{2}:?){32}$/i.test(name)) return name
+  return String(await readSettingFile(given, 'accept-cert'))
 }
 
 async function clientCertificate(settings: Settings): Promise<TransportOptions['clientCertificate']> {
@@ -82,6 +96,12 @@ export async function transportOf(settings: Settings, origin: string): Promise<T
       caFiles.length === 0
         ? undefined
         : await Promise.all(caFiles.map(async (path) => String(await readSettingFile(path, 'ca-file')))),
+    caDirectory: settings.text('ca-dir'),
+    acceptCertificate: await acceptedCertificate(settings.text('accept-cert')),
+    crl: await textOf(settings, 'crl-file'),
+    ciphers: settings.text('tls-ciphers'),
+    groups: settings.text('tls-groups'),
+    tcpKeepAliveMs: settings.number('tcp-keep-alive'),
     clientCertificate: await clientCertificate(settings),
     pins: pins.length === 0 ? undefined : pins,
     minTls: `TLSv${settings.text('min-tls')}`,

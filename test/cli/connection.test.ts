@@ -1,6 +1,7 @@
 /** Connection settings at the command line, from end to end, against a server with TLS behind real proxies. */
+import { X509Certificate } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { addUser, type RunningServer, startServer } from '../../src/server/index.ts'
 import { runCli } from '../support/cli.ts'
@@ -126,6 +127,34 @@ describe.skipIf(!hasOpenssl)('over TLS (needs openssl)', () => {
     const wrong = await ask(...p12, '--client-key-password-file', secret('wrong-password', 'canary-wrong'))
     expect([wrong.code, JSON.stringify(wrong.json).includes('canary')]).toEqual([2, false])
     expect(wrong.json.find(({ state }) => state === 'fail')).toMatchObject({ code: 'CLIENT_CERT_PASSPHRASE' })
+  })
+
+  test('a directory of authorities, exactly one certificate, revocation lists and ciphers that are none', async () => {
+    const server = await tlsServer({ cert: issued.cert, key: issued.key })
+    const at = await home()
+    const ask = async (...more: string[]) => (await runCli(at, ['doctor', server.origin, '--json', ...more])).json
+    const tlsOf = (json: Record<string, unknown>[]) => json.find(({ name }) => name === 'tls')
+    expect(tlsOf(await ask())).toMatchObject({ state: 'fail', code: 'CERT_UNTRUSTED' })
+    const fingerprint = new X509Certificate(issued.cert).fingerprint256
+    for (const more of [
+      ['--ca-dir', dirname(authority.certPath)],
+      ['--accept-cert', fingerprint],
+      ['--accept-cert', issued.certPath],
+    ]) {
+      expect(tlsOf(await ask(...more)), more.join(' ')).toMatchObject({
+        state: expect.not.stringMatching('fail'),
+      })
+    }
+    expect(tlsOf(await ask('--accept-cert', 'ab'.repeat(32)))).toMatchObject({ state: 'fail', code: 'CERT_OTHER' })
+    for (const more of [
+      ['--accept-cert', secret('none.pem', 'x')],
+      ['--crl-file', secret('none.crl', 'x')],
+      ['--tls-ciphers', 'nonsense'],
+      ['--tls-groups', 'nonsense'],
+    ]) {
+      const run = await runCli(at, ['doctor', server.origin, '--json', ...more])
+      expect(run.code, more.join(' ')).toBe(2)
+    }
   })
 
   test('TLS 1.2 is refused where 1.3 is asked for; headers and user agent arrive', async () => {

@@ -202,7 +202,16 @@ test('a one-time code besides the password: from a file, or there is nobody to a
     expect([nobody.code, nobody.json.at(-1)?.code]).toEqual([4, 'CODE_NEEDED'])
     const wrong = await runCli(home, [...args, '--code', '-'], { input: `${bad}\n` })
     expect([wrong.code, wrong.json.at(-1)?.code]).toEqual([4, 'WRONG_CREDENTIALS'])
-    const code = codeAt(secret, Math.floor(Date.now() / 30_000))
+    // Nobody attends: the code is made of the app's secret, or comes from a program.
+    const program = await runCli(home, [...args, '--otp-command', `printf ${bad}`])
+    expect([program.code, program.json.at(-1)?.code]).toEqual([4, 'WRONG_CREDENTIALS'])
+    const both = await runCli(home, [...args, '--otp-command', 'true', '--otp-secret-file', file])
+    expect(both.code).toBe(2)
+    const alone = await runCli(world.path('home-3'), [...args, '--otp-secret-file', file])
+    expect(alone.code, alone.stderr).toBe(0)
+    expect(alone.stdout + alone.stderr).not.toContain(text)
+    // Each is good once, so the next one.
+    const code = codeAt(secret, Math.floor(Date.now() / 30_000) + 1)
     const right = await runCli(home, [...args, '--code', '-'], { input: `${code}\n` })
     expect(right.code, right.stderr).toBe(0)
   } finally {

@@ -54,6 +54,18 @@ const askPassword = (user: string, values: LoginChoice['values']) => async () =>
   return Buffer.from(secret).toString('utf8')
 }
 
+/** Codes of a second factor from a file or a program, where nobody attends. */
+function oneTimeCodeOf(values: LoginChoice['values']): (() => Promise<string>) | undefined {
+  const { 'otp-secret-file': file, 'otp-command': command } = values
+  if (file === undefined && command === undefined) return undefined
+  return async () => {
+    const said = Buffer.from(await getSecret({ file, command })).toString('utf8')
+    if (file === undefined) return said
+    const { oneTimeCode } = await import('../../session/index.ts')
+    return oneTimeCode(said)
+  }
+}
+
 export async function login(context: Context, url: string): Promise<void> {
   const { output, settings, signal, profileName } = context
   const { method, values, kept } = chooseMethod(givenOptions(context))
@@ -61,7 +73,7 @@ export async function login(context: Context, url: string): Promise<void> {
   const memory = memoryGrantStore()
   const user = values.user ?? ''
   const ui = terminalUi(output, values['no-browser'] === undefined, values.code)
-  const code = () => ui.askSecret('One-time code')
+  const code = oneTimeCodeOf(values) ?? (() => ui.askSecret('One-time code'))
   const client = createClient(origin, {
     authorizer: await createAuthorizer(method, values, { password: askPassword(user, values), code }),
     store: memory,
