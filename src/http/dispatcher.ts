@@ -6,6 +6,7 @@
 import { Dispatcher } from 'undici'
 import { SyncError } from '../errors.ts'
 import { bodyBytes } from './fetch.ts'
+import { pathTemplate } from './trace.ts'
 import type { HttpRequest, HttpResponse, Send } from './types.ts'
 
 type Options = Dispatcher.DispatchOptions
@@ -107,7 +108,7 @@ async function run(send: Send, options: Options, handler: Handler, controller: C
   const response = await send({
     method: method as HttpRequest['method'],
     url,
-    label: new URL(url).pathname,
+    label: pathTemplate(new URL(url).pathname),
     headers: headersOf(options.headers),
     stream: true,
     signal: controller.stop.signal,

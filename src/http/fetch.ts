@@ -4,6 +4,7 @@
  * @module
  */
 import { SyncError } from '../errors.ts'
+import { pathTemplate } from './trace.ts'
 import type { HttpRequest, HttpResponse, Send } from './types.ts'
 
 export type Fetch = typeof globalThis.fetch
@@ -100,7 +101,7 @@ export function createFetch(send: Send): Fetch {
     let request: HttpRequest = {
       method: asked.method as HttpRequest['method'],
       url,
-      label: new URL(url).pathname,
+      label: pathTemplate(new URL(url).pathname),
       headers: Object.fromEntries(asked.headers),
       stream: true,
       signal: asked.signal,
@@ -115,7 +116,7 @@ export function createFetch(send: Send): Fetch {
           status: response.status,
         })
       }
-      request = { ...request, url: next, label: new URL(next).pathname }
+      request = { ...request, url: next, label: pathTemplate(new URL(next).pathname) }
     }
   }
 }
