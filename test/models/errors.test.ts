@@ -38,7 +38,12 @@ const closed = (session: Session) => {
 }
 
 /** A request with a login at a Proton-style server that answers it so. */
-async function proton(status: number, Code: number, more: Partial<ProtonServerOptions> = {}, password = 'right') {
+async function proton(
+  status: number,
+  Code: number,
+  more: Partial<ProtonServerOptions> = {},
+  password = 'the right one',
+) {
   const server = await protonServer({
     alter: (step, answer) => (step === 'api' && Code !== 0 ? { status, body: { Code, Error: 'x' } } : answer),
     ...more,
@@ -325,7 +330,7 @@ const ROWS: readonly Row[] = [
     async () => {
       const server = await cognitoServer({ challenges: [{ name: 'NEW_PASSWORD_REQUIRED' }] })
       const account = { poolId: POOL, clientId: CLIENT_ID, endpoint: server.origin, userName: 'ann' }
-      return cognitoSrpAuthorizer({ ...account, password: async () => 'right' }).authorize(
+      return cognitoSrpAuthorizer({ ...account, password: async () => 'the right one' }).authorize(
         contextOf(dialer(), fakeClock()),
       )
     },
@@ -337,7 +342,7 @@ const ROWS: readonly Row[] = [
     async () => {
       const server = await cognitoServer({ challenges: [{ name: 'SOFTWARE_TOKEN_MFA' }] })
       const account = { poolId: POOL, clientId: CLIENT_ID, endpoint: server.origin, userName: 'ann' }
-      return cognitoSrpAuthorizer({ ...account, password: async () => 'right' }).authorize(
+      return cognitoSrpAuthorizer({ ...account, password: async () => 'the right one' }).authorize(
         contextOf(dialer(), fakeClock()),
       )
     },

@@ -30,7 +30,7 @@ test('Session, authenticate, provide_2fa, api_request, refresh, dump, load, logo
   const server = await protonServer(options)
   const way = protonSrpAuthorizer(server.origin, {
     userName: 'ann',
-    password: async () => 'right',
+    password: async () => 'the right one',
     code: oneTimeCodes(() => secret, clock),
     appVersion: 'Model_1.0',
     userAgent: 'Model/1.0 (Linux)',

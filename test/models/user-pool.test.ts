@@ -25,7 +25,7 @@ async function world(pool: CognitoServerOptions, options: Partial<CognitoSrpOpti
     clientId: CLIENT_ID,
     endpoint: server.origin,
     userName: 'ann@example.org',
-    password: async () => 'right',
+    password: async () => 'the right one',
     ...options,
   })
   const session = Session.create(api.origin, way, { store, clock })

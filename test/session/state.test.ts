@@ -32,7 +32,7 @@ function open(origin: string, settings: SessionSettings = {}) {
 describe('what the client calls itself', () => {
   test('goes with a dump, and is taken over where none was chosen', async () => {
     const server = await protonServer()
-    const options = { userName: 'ann', password: async () => 'right', modulusKey: server.modulusKey }
+    const options = { userName: 'ann', password: async () => 'the right one', modulusKey: server.modulusKey }
     const first = Session.create(
       server.origin,
       protonSrpAuthorizer(server.origin, { ...options, appVersion: 'Test_1.0', userAgent: 'Test/1.0 (x)' }),
