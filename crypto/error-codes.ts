@@ -189,6 +189,7 @@ export type SyncErrorCode =
   | 'NOT_ENCRYPTED'
   | 'NOT_FOUND'
   | 'NOT_PINNED'
+  | 'NOT_STORED'
   | 'NO_KEY_PAIR'
   | 'NO_RUNS'
   | 'NO_SUCH_USER'

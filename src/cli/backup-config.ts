@@ -1,8 +1,8 @@
 /** The configuration of backup sets: one small TOML file each, read strictly, since nobody looks when it runs. @module */
 import { readFile, stat } from 'node:fs/promises'
-import { isAbsolute, join, normalize } from 'node:path'
+import { join } from 'node:path'
 import { parse as parseToml } from 'smol-toml'
-import { type BackupSet, createHeldRules, parseRemotePath, type Retention } from '../client/index.ts'
+import { type BackupSet, createHeldRules, parseRemotePath, type Retention, sourceProblem } from '../client/index.ts'
 import { localError, SyncError, systemCode } from '../errors.ts'
 import { rulesPath } from './context.ts'
 import { homeDirectory } from './profile.ts'
@@ -100,20 +100,10 @@ export function remoteTarget(target: string, wrong: Wrong): string {
   throw wrong('"target" takes a remote path such as "/room/backups/web1"')
 }
 
-/** Of plain absolute paths. */
-const isAtOrBelow = (path: string, above: string) => `${path}/`.startsWith(above === '/' ? above : `${above}/`)
-
 function parseSources(value: unknown, wrong: Wrong): string[] {
-  const sources = texts(value, 'sources', wrong).map((source) => {
-    const plain = source.length > 1 ? source.replace(/\/+$/, '') : source
-    if (!isAbsolute(plain) || normalize(plain) !== plain) throw wrong(`"sources" takes absolute paths: ${source}`)
-    return plain
-  })
-  if (sources.length === 0) throw wrong('"sources" names nothing')
-  for (const [at, source] of sources.entries()) {
-    const other = sources.find((one, index) => index !== at && isAtOrBelow(one, source))
-    if (other !== undefined) throw wrong(`"sources" has ${other} twice: it is at or below ${source}`)
-  }
+  const sources = texts(value, 'sources', wrong).map((one) => (one.length > 1 ? one.replace(/\/+$/, '') : one))
+  const problem = sourceProblem(sources)
+  if (problem !== undefined) throw wrong(problem)
   return sources
 }
 

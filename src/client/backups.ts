@@ -28,6 +28,7 @@ export interface BackupSetOptions extends SetPlace, Partial<Omit<BackupSet, 'nam
   readonly keep?: Retention
 }
 
+/** Which run is shown, and what of it. */
 export interface ShowOptions extends Abortable {
   /** Id of a run; default `latest`. */
   readonly run?: string | undefined
@@ -35,6 +36,7 @@ export interface ShowOptions extends Abortable {
   readonly paths?: readonly string[] | undefined
 }
 
+/** What is in a run of a set. */
 export interface ShownRun {
   readonly note: RunNote
   /** With absolute paths. */

@@ -3,7 +3,7 @@
  * can be had. Nothing is decided by it here.
  * @module
  */
-import { createLocalJWKSet, decodeJwt, errors, type JSONWebKeySet, jwtVerify } from 'jose'
+import type { JSONWebKeySet } from 'jose'
 import { SyncError } from '../errors.ts'
 import type { AuthContext } from './authorizer.ts'
 
@@ -32,7 +32,10 @@ const TOLERANCE_SECONDS = 60
 /** Signatures that need nothing secret to be checked. */
 const ALGORITHMS = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519']
 
-function decode(token: string): Record<string, unknown> {
+/** Loaded when somebody asks: most programs never do. */
+type Jose = typeof import('jose')
+
+function decode(token: string, { decodeJwt }: Jose): Record<string, unknown> {
   try {
     if (token.length <= MAX_TOKEN) return decodeJwt(token)
   } catch {}
@@ -56,7 +59,7 @@ async function readKeys(url: string, { send, signal }: AuthContext): Promise<JSO
   }
 }
 
-function reasonOf(error: unknown): NonNullable<Identity['reason']> {
+function reasonOf(error: unknown, { errors }: Jose): NonNullable<Identity['reason']> {
   if (error instanceof errors.JWTExpired) return 'expired'
   if (error instanceof errors.JWTClaimValidationFailed && error.claim === 'iss') return 'issuer'
   if (error instanceof errors.JWTClaimValidationFailed && error.claim === 'aud') return 'audience'
@@ -70,7 +73,8 @@ function reasonOf(error: unknown): NonNullable<Identity['reason']> {
  * @throws {SyncError} `TOKEN_MALFORMED` for one that is none, or is longer than 16 KiB.
  */
 export async function readIdentity(token: string, source: IdentitySource, context: AuthContext): Promise<Identity> {
-  const claims = Object.freeze(decode(token))
+  const jose = await import('jose')
+  const claims = Object.freeze(decode(token, jose))
   const unverified = (reason: NonNullable<Identity['reason']>): Identity => ({ claims, verified: false, reason })
   if (source.keysUrl === undefined) return unverified('no-keys')
   const keys = await readKeys(source.keysUrl, context).catch((error) => {
@@ -79,7 +83,7 @@ export async function readIdentity(token: string, source: IdentitySource, contex
   })
   if (keys === undefined) return unverified('keys-unreachable')
   try {
-    await jwtVerify(token, createLocalJWKSet(keys), {
+    await jose.jwtVerify(token, jose.createLocalJWKSet(keys), {
       issuer: source.issuer,
       audience: source.clientId,
       algorithms: ALGORITHMS,
@@ -89,6 +93,6 @@ export async function readIdentity(token: string, source: IdentitySource, contex
     })
     return { claims, verified: true }
   } catch (error) {
-    return unverified(reasonOf(error))
+    return unverified(reasonOf(error, jose))
   }
 }

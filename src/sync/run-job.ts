@@ -9,6 +9,7 @@ import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, toSyncError } from '../errors.ts'
 import { takeLock } from '../local/lock.ts'
 import { escapeName, type Names } from '../local/names.ts'
+import { sweepDirectory } from '../local/partial-file.ts'
 import { type ApplyOptions, type ApplyResult, applySteps } from './apply/apply.ts'
 import { notAccepted } from './held-rules.ts'
 import { type Memory, memoryOfNothing, withoutRecords } from './memory.ts'
@@ -24,6 +25,7 @@ import { isFromHere, openState, type Pair, remembersPlaces, type SyncState } fro
 import type { EntryFailure } from './tree.ts'
 import { openUploader, type Uploader } from './uploader.ts'
 
+/** The kinds of runs. */
 export type Command = Direction | 'upload' | 'download' | 'backup' | 'restore'
 
 /** How far a run may go, and with what. */
@@ -49,6 +51,7 @@ export interface Limits {
   readonly signal?: AbortSignal | undefined
 }
 
+/** What became of a run, or what it would do. */
 export interface SyncSummary extends RunSummary {
   /** As in events, `sync runs` and `undo`. Empty: nothing was done, or nothing is remembered of it. */
   readonly runId: string
@@ -64,6 +67,7 @@ export interface SyncSummary extends RunSummary {
   readonly conflicts: readonly { readonly path: string; readonly copy: string }[]
 }
 
+/** What a job is told of the runs before. */
 export type Known = Pick<SyncState, 'roots' | 'listed' | 'isAsListed' | 'records' | 'runs'>
 
 /** A look begins no state. */
@@ -154,6 +158,7 @@ export interface Job<P extends Plan = Plan> {
   end?(run: Running, plan: P, begun: Begun, done: Done): Promise<readonly EntryFailure[]>
 }
 
+/** What a job has found out before its first step, and how its steps are carried out. */
 export interface Begun extends JobOptions {
   /** Found meanwhile, and reported. */
   readonly failed?: readonly EntryFailure[]
@@ -185,6 +190,7 @@ export async function runJob<P extends Plan>(context: RunContext, job: Job<P>, l
   const lock = await orForgotten(context, job, takeLock(lockOf(directory), { clock, waitMs, signal }))
   try {
     const tell = (keptAs: string) => tellDamaged(context, keptAs)
+    await sweepDirectory(directory, clock)
     const state = lock && (await orForgotten(context, job, openState(directory, job.pair, clock.now(), tell)))
     if (state === undefined)
       return await run(context, { ...job, directory: undefined }, memoryOfNothing(job.pair), limits)
@@ -211,6 +217,7 @@ async function orForgotten<T>(
   }
 }
 
+/** For runs that cannot do without a memory. */
 export const noMemory = (): SyncError =>
   new SyncError('usage', 'DIRECTORY_NEEDED', 'What is done has to be remembered, and there is no place for it', {
     hint: 'Give the client a directory of its own.',
@@ -222,6 +229,7 @@ export const journalOf = (directory: string): string => join(directory, `${basen
 /** The lock of a directory of state. */
 export const lockOf = (directory: string): string => `${directory}.lock`
 
+/** Warns that state was put aside. */
 export const tellDamaged = ({ onEvent }: Pick<RunContext, 'onEvent'>, keptAs: string): void =>
   onEvent?.({
     type: 'warning',
@@ -377,7 +385,9 @@ async function carryOut<P extends Plan>(
     const running: Running = { context, state, runId, startedAt, ...roots, uploader, signal }
     const begun = (await job.begin?.(running, plan)) ?? {}
     for (const { path, error } of [...plan.failures, ...plan.missing]) report(context, path, error)
-    if (!isFromHere(pair)) await context.rules?.hold(pair.local, plan.steps)
+    // What comes back from a backup of one's own is nobody else's.
+    const isOwn = isFromHere(pair) || job.command === 'restore'
+    if (!isOwn) await context.rules?.hold(pair.local, plan.steps)
     result = await applySteps(context, plan.steps, targetOf(job, plan, roots.node), state, {
       ...begun,
       jobs: limits.jobs,
@@ -393,7 +403,7 @@ async function carryOut<P extends Plan>(
       isFromHere: isFromHere(pair),
     })
     for (const failure of begun.failed ?? []) result.tally.failed.push(failure)
-    if (!isFromHere(pair)) for (const one of await rulesThatWait(context, job)) pending.push(one)
+    if (!isOwn) for (const one of await rulesThatWait(context, job)) pending.push(one)
     if (result.tally.stoppedBy === undefined) {
       const failed = [...plan.failures, ...plan.missing, ...result.tally.failed, ...inconsistent]
       const done = { failed, bytes: result.tally.bytes, left: result.left }
@@ -438,7 +448,7 @@ const tell = ({ onEvent }: RunContext, { name, error: { code, message } }: Pendi
 async function rulesThatWait(context: RunContext, { pair, command }: Job): Promise<Pending[]> {
   const held = (await context.rules?.note(pair.local)) ?? []
   // They do not count for downloads, so nobody has to do anything about them.
-  if (command === 'download' || command === 'restore') return []
+  if (command === 'download') return []
   return held.map((one) => {
     const { path, error } = notAccepted(relative(pair.local, one.path), one)
     const pending: Pending = { what: 'rules', name: path, error }

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { SyncError, toSyncError } from '../errors.ts'
 import { escapeName, type NameRules } from '../local/names.ts'
 import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
+import { dropEmptyDirectories } from './local-bin.ts'
 import { recover } from './recovery.ts'
 import { never, type RunContext } from './run.ts'
 import { keyOf } from './scan.ts'
@@ -51,7 +52,8 @@ export async function undoRun(
   const rules = state.runs().find(({ id }) => id === runId)?.options as NameRules | undefined
   // Where nothing was changed here there is no root.
   const tree = createSafeTree(isFromHere(state.pair) ? tmpdir() : state.pair.local)
-  const take = createTaker(context, state, tree, ownId, rules, signal)
+  const freed: string[] = []
+  const take = createTaker(context, state, { tree, freed, ownId, rules, signal })
   // What is older comes back on purpose.
   state.readmit(deeds.flatMap(({ deed }) => keysOf(deed)))
   try {
@@ -71,6 +73,8 @@ export async function undoRun(
     }
   } finally {
     tree.close()
+    // Not before: to the open tree a directory that is gone would look replaced.
+    for (const place of freed) dropEmptyDirectories(state.pair.local, place)
   }
   state.endRun(ownId, {
     endedAt: context.clock.now(),
@@ -88,15 +92,24 @@ const keysOf = (deed: Deed): string[] =>
 function createTaker(
   { api }: RunContext,
   state: SyncState,
-  tree: SafeTree,
-  ownId: string,
-  rules: NameRules | undefined,
-  signal: AbortSignal,
+  {
+    tree,
+    freed,
+    ownId,
+    rules,
+    signal,
+  }: {
+    readonly tree: SafeTree
+    readonly freed: string[]
+    readonly ownId: string
+    readonly rules: NameRules | undefined
+    readonly signal: AbortSignal
+  },
 ): (deed: Deed) => Promise<void> {
   const { local, remote } = state.pair
   const takers = {
     ...createRemoteTaker(api, remote, (name) => escapeName(name, { names: rules?.names }), signal),
-    ...createLocalTaker(local, tree, state.records(), ownId),
+    ...createLocalTaker(local, tree, state.records(), ownId, freed),
   }
   // Each gets deeds of its own kind only.
   return async (deed) => takers[deed.do](deed as never)

@@ -1,5 +1,15 @@
 /** What the runs and restores of backup sets have in common with all other runs; for those see one-engine.test.ts. */
-import { mkdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { BackupSetOptions } from '../../src/client/backups.ts'
@@ -184,6 +194,73 @@ describe('a run of a set', () => {
   })
 })
 
+describe('what is in the sources is in the point in time', () => {
+  test('also what an earlier run had sent and did not live to see', async () => {
+    const set = await createSet({ small: 's' })
+    makeTree(set.source, { large: Buffer.alloc(11 * 1024 * 1024, 'l') })
+    const stop = new AbortController()
+    const put = { method: 'PUT', path: '/uploads/[^/]+/s3$|/uploads/[^/]+$' }
+    world.server.faults.add({ on: put, after: 1, do: { hold: true } })
+    const going = client.backups.run(set, { signal: stop.signal, jobs: 1 })
+    await world.server.faults.until(world.server.faults.hits.length + 1)
+    stop.abort()
+    await going.catch(() => undefined)
+    world.server.faults.clear()
+    expect(await client.backups.run(set)).toMatchObject({ failed: [], isComplete: true })
+    expect(Object.keys(await restored(set)).sort()).toEqual(['large', 'small'])
+  })
+
+  test('and what is not any more is not in the way of the next one', async () => {
+    const set = await createSet({ keep: 'k', 'x.tmp': 'x', 'dir/y.tmp': 'y', big: 'b' })
+    await client.backups.run(set)
+    makeTree(set.source, { big: 'b'.repeat(100) })
+    const less = { ...set, exclude: ['*.tmp'], maxSize: 50 }
+    expect(await client.backups.run(less)).toMatchObject({ failed: [], removed: 3, deleted: 3, isComplete: true })
+    expect(await client.backups.run(less)).toMatchObject({ failed: [], removed: 0, isComplete: true })
+    expect(await restored(less)).toEqual({ keep: 'k', 'dir/': '' })
+  })
+
+  test('also where a move is refused', async () => {
+    const set = await createSet({ 'dir/a': 'a', 'dir/b': 'b' })
+    await client.backups.run(set)
+    renameSync(join(set.source, 'dir'), join(set.source, 'moved'))
+    const answer = { status: 409, headers: json, body: '{"code":409,"errorCode":-41001}' }
+    world.server.faults.add({ on: { method: 'PUT', path: '/nodes/folders/' }, do: answer })
+    const refused = await client.backups.run(set)
+    expect(refused).toMatchObject({ moved: 0, isComplete: false })
+    expect(await restored(set)).toEqual(snapshot(set.source))
+    world.server.faults.clear()
+    expect(await client.backups.run(set)).toMatchObject({ failed: [], moved: 1, transferred: 0, isComplete: true })
+    expect(await restored(set)).toEqual(snapshot(set.source))
+  })
+
+  test('content that is gone from the server is told below what was moved, too', async () => {
+    const set = await createSet({ 'dir/a': 'a', 'dir/b': 'b' })
+    await client.backups.run(set)
+    await client.remove(`${set.target}/files${set.source}/dir/a`)
+    renameSync(join(set.source, 'dir'), join(set.source, 'moved'))
+    const summary = await client.backups.run(set)
+    expect(codes(summary)).toEqual([[join(set.source, 'dir/a'), 'CONTENT_DROPPED']])
+    expect(summary).toMatchObject({ transferred: 1, isComplete: true })
+    expect(await restored(set)).toEqual(snapshot(set.source))
+  })
+
+  test('an older version is called one, also after a move', async () => {
+    const set = await createSet({ 'dir/a': 'a', 'dir/b': 'b' })
+    await client.backups.run(set)
+    renameSync(join(set.source, 'dir'), join(set.source, 'moved'))
+    writeFileSync(join(set.source, 'moved/a'), 'changed')
+    world.server.faults.add({ on: { method: 'POST', path: '/nodes/files/uploads$' }, times: 1, do: { status: 400 } })
+    expect((await client.backups.run(set)).failed).toHaveLength(1)
+    const { entries } = await client.backups.show(set)
+    const marks = entries.flatMap((entry) => (entry.kind === 'file' ? [[entry.path, entry.isOlder]] : []))
+    expect(marks).toEqual([
+      [join(set.source, 'moved/a'), true],
+      [join(set.source, 'moved/b'), undefined],
+    ])
+  })
+})
+
 describe('a restore', () => {
   const SECONDS = 1_500_000_000
   const prepare = async (files: Record<string, string>) => {
@@ -228,6 +305,56 @@ describe('a restore', () => {
     expect(snapshot(content)).toEqual(snapshot(set.source))
     expect((await client.undo(over.runId)).skipped).toEqual([])
     expect(snapshot(content)).toEqual({ differs: 'here', dir: 'a file', 'file/': '', 'file/below': 'y', new: 'n' })
+  })
+
+  test('a link takes the place of something, which can be had back', async () => {
+    const { set, target, content } = await prepare({ a: 'a' })
+    symlinkSync('a', join(set.source, 'link'))
+    await client.backups.run(set)
+    makeTree(content, { link: 'precious' })
+    const summary = await client.backups.restore(set, target, { onConflict: 'overwrite' })
+    expect(summary.failed).toEqual([])
+    expect(readlinkSync(join(content, 'link'))).toBe('a')
+    expect((await client.undo(summary.runId)).skipped).toEqual([])
+    expect(readFileSync(join(content, 'link'), 'utf8')).toBe('precious')
+  })
+
+  test('a link in the place of a directory makes way for all that is in it', async () => {
+    const { set, target, content } = await prepare({ 'dir/a': 'a' })
+    symlinkSync('a', join(set.source, 'dir/link'))
+    await client.backups.run(set)
+    mkdirSync(content, { recursive: true })
+    symlinkSync('/etc', join(content, 'dir'))
+    expect(await client.backups.restore(set, target, { onConflict: 'overwrite' })).toMatchObject({ failed: [] })
+    expect(snapshot(content)).toEqual(snapshot(set.source))
+    expect(readlinkSync(join(content, 'dir/link'))).toBe('a')
+  })
+
+  test('what a limit has left keeps its own time', async () => {
+    const { set, target, content } = await prepare({ a: 'there' })
+    makeTree(content, { a: 'other' })
+    const how = { onConflict: 'overwrite', maxTransfer: 0 } as const
+    expect(await client.backups.restore(set, target, how)).toMatchObject({ left: 1 })
+    expect(statSync(join(content, 'a')).mtimeMs).toBeGreaterThan(SECONDS * 1000)
+    expect(readFileSync(join(content, 'a'), 'utf8')).toBe('other')
+  })
+
+  test('lists of files may name links and directories above the sources', async () => {
+    const { set, target } = await prepare({ a: 'a' })
+    symlinkSync('a', join(set.source, 'link'))
+    await client.backups.run(set)
+    const paths = [set.source.split('/')[1]!, `${set.source.slice(1)}/link`]
+    expect(await client.backups.restore(set, target, { selection: { paths } })).toMatchObject({
+      failed: [],
+      transferred: 1,
+    })
+  })
+
+  test('the rules in it are one’s own', async () => {
+    const { set, target, content } = await prepare({ '.syncignore': '*.tmp\n', 'x.tmp': 'x', y: 'y' })
+    expect((await client.backups.restore(set, target)).failed).toEqual([])
+    const pushed = await client.push(content, `/room/${fresh('pushed')}`, { manifest: false })
+    expect([pushed.transferred, pushed.failed, pushed.pending]).toEqual([2, [], undefined])
   })
 
   test('puts what differs beside what is there', async () => {

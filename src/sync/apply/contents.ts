@@ -206,7 +206,9 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
       }
       case 'download': {
         const { remote, replaces, beside = replaces } = step
-        if (step.unlessSame && beside !== undefined && (await isSame(beside, remote, stop))) return undefined
+        const isReplaced = replaces !== undefined
+        if (step.unlessSame && beside !== undefined && (await isSame(beside, remote, stop, isReplaced)))
+          return undefined
         return download(step.path, remote, replaces, stop)
       }
       case 'keep-both': {
@@ -231,10 +233,15 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
     }
   }
 
-  async function isSame(entry: LocalEntry, { node }: RemoteItem, stop: AbortSignal): Promise<boolean> {
+  async function isSame(
+    entry: LocalEntry,
+    { node }: RemoteItem,
+    stop: AbortSignal,
+    isReplaced = false,
+  ): Promise<boolean> {
     const { path } = entry
     const source = sourceOf(entry, path)
-    if (expected !== undefined) return isExpected(expected.of(node), source, path, stop)
+    if (expected !== undefined) return isExpected(expected.of(node), source, path, isReplaced, stop)
     const known = work.records().get(keyOf(path))
     // Elsewhere a file that has no key for us is sent again.
     const isByDigest = work.attributesOf !== undefined && known?.remote.id === node.id
@@ -271,10 +278,17 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
     { sha256 }: KnownContent,
     source: string,
     path: readonly string[],
+    isReplaced: boolean,
     stop: AbortSignal,
   ): Promise<boolean> {
     work.local().ensureDirectory(path.slice(0, -1))
-    return (await hashFile(source, work.show(path), stop)).sha256 === sha256
+    try {
+      return (await hashFile(source, work.show(path), stop)).sha256 === sha256
+    } catch (error) {
+      // What cannot be read, and is to be replaced, is damaged, too.
+      if (!isReplaced || stop.aborted || toSyncError(error).class === 'cancelled') throw error
+      return false
+    }
   }
 
   async function upload(

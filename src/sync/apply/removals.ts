@@ -65,9 +65,11 @@ async function removeRemoteFiles(
       const ready: StepOf<'delete-remote'>[] = []
       const { remoteBin } = work
       const checks = siblings.slice(at, at + DELETE_BATCH).map(async (step) => {
-        if (isBack(work, step)) throw changedHere()
-        // What is kept elsewhere is not lost, whoever has changed it.
-        if (remoteBin === undefined) await checkUnchanged(work.api, step.remote.node, work.signal)
+        // What is kept elsewhere is not lost, whatever is here, and whoever has changed it.
+        if (remoteBin === undefined) {
+          if (isBack(work, step)) throw changedHere()
+          await checkUnchanged(work.api, step.remote.node, work.signal)
+        }
         ready.push(step)
       })
       for (const [index, outcome] of (await Promise.allSettled(checks)).entries()) {
@@ -93,7 +95,7 @@ async function removeRemoteFiles(
 /** True when it was empty and is gone. */
 async function removeFolder(work: Work, step: StepOf<'delete-remote'>): Promise<boolean> {
   const { key, path, remote } = step
-  if (isBack(work, step)) return false
+  if (work.remoteBin === undefined && isBack(work, step)) return false
   for await (const _child of listChildren(work.api, remote.node.id, work.signal)) return false
   await deleteNode(work.api, remote.node.id, work.signal).catch((error) => {
     if (toSyncError(error).class !== 'not_found') throw error

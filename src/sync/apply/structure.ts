@@ -118,7 +118,7 @@ async function moveRemote(work: Work, step: StepOf<'move-remote'>): Promise<void
   }
   work.renamed.set(node.id, name)
   work.deed({ do: 'moved-remote', path: showPath(step.path), from: showPath(step.from), id: node.id })
-  work.rename(from, step.path)
+  work.rename(from, step.path, step.kind)
   const record = work.records().get(step.key)
   if (step.kind === 'file' && record !== undefined && !step.isCaseOnly)
     work.remember(step.key, step.local, node, record.seal)
@@ -135,7 +135,7 @@ function moveLocal(work: Work, step: StepOf<'move-local'>): void {
   const move = planMove(work.root, step.from, step.path)
   work.doLocally(move, `move ${showPath(step.from)}`, () => carryOutMove(work.local(), move))
   work.lookAnew()
-  work.rename(from, step.path)
+  work.rename(from, step.path, step.kind)
   const moved = lookLocal(work.root, step.path)
   if (step.kind !== 'file' || moved === undefined) return
   const now = work.records().get(step.key)

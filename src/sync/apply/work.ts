@@ -163,15 +163,17 @@ export function createWork(context: RunContext, target: ApplyTarget, state: Sync
     },
 
     /** Everything at and below a key, under another path. */
-    rename(from: string, to: readonly string[]): void {
+    rename(from: string, to: readonly string[], kind: 'file' | 'directory'): void {
       const toKey = keyOf(to)
+      const below = <T>(all: ReadonlyMap<string, T>): Iterable<[string, T]> =>
+        kind === 'directory' ? [...all] : all.has(from) ? [[from, all.get(from)!]] : []
       const depth = from.split('/').length
-      for (const [key, place] of [...places]) {
+      for (const [key, place] of below(places)) {
         if (key !== from && !key.startsWith(`${from}/`)) continue
         places.delete(key)
         places.set(toKey + key.slice(from.length), place)
       }
-      for (const [key, record] of [...records]) {
+      for (const [key, record] of below(records)) {
         if (key !== from && !key.startsWith(`${from}/`)) continue
         change().delete(key)
         state.remove(key)

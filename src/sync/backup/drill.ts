@@ -16,6 +16,7 @@ import { requireState, setDirectory } from './memory.ts'
 import { type RestoreSummary, runRestore } from './restore.ts'
 import type { SetPlace } from './set.ts'
 
+/** How much is tried. */
 export interface DrillOptions {
   /** See `BackupOptions`. */
   readonly state?: StatePlace | undefined
@@ -25,6 +26,7 @@ export interface DrillOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+/** What a drill has found, as it is kept in a file. */
 export interface DrillReport {
   readonly format: 'sealsync-drill'
   readonly version: 1

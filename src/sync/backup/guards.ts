@@ -8,6 +8,7 @@ import type { SourceScan } from './source.ts'
 
 const stop = (code: SyncErrorCode, message: string, hint: string) => new SyncError('safety', code, message, { hint })
 
+/** What may be though it looks wrong. */
 export interface BackupGuards {
   /** Default: the smaller of 50 files and 20 %, at least 10. */
   readonly maxDelete?: Limit | undefined

@@ -23,11 +23,16 @@ import { isRunId, type RunNote } from './set.ts'
 
 /** In a backup all of it is known. Paths are below the root of the machine. */
 type Whole<T extends Entry> = T & Required<Pick<T, 'mode' | 'uid' | 'gid' | 'mtimeNs'>>
+/** A file of a run, with all that is known of it. */
 export type FileEntry = Whole<AnyFile> & Required<Pick<AnyFile, 'seal' | 'sha256'>>
+/** A directory of a run. */
 export type DirectoryEntry = Whole<AnyDirectory>
+/** A symbolic link of a run. */
 export type LinkEntry = Whole<AnyLink>
+/** Anything that is in a run. */
 export type BackupEntry = FileEntry | DirectoryEntry | LinkEntry
 
+/** What a manifest says of its run. */
 export interface ManifestHead extends CommonHead {
   readonly set: string
   readonly run: string
@@ -48,6 +53,7 @@ export interface ManifestHead extends CommonHead {
   readonly failed: readonly { readonly path: string; readonly code: string }[]
 }
 
+/** A run as its manifest has it. */
 export interface Manifest extends ManifestHead {
   readonly entries: readonly BackupEntry[]
 }

@@ -21,6 +21,7 @@ export interface SourceRoot {
   readonly bornMs: number
 }
 
+/** What is remembered of the runs of a set. */
 export interface SetMemory {
   readonly version: 1
   readonly set: string

@@ -52,7 +52,8 @@ export function stepsOf(
     {
       local: items,
       remote,
-      records,
+      // What is out of sight would look moved to where a second name of it is.
+      records: isIncomplete ? new Map([...records].filter(([key]) => items.has(key))) : records,
       blocked: createBlocked(),
       isFirst: false,
       isIncomplete: false,
@@ -80,19 +81,42 @@ function isInTheWay(key: string, items: ReadonlyMap<string, LocalEntry>): boolea
   return false
 }
 
+/** Where things go and come from by the moves of a plan, with all that is below them. */
+export interface Moves {
+  /** New key of what is under this one; `undefined` for what stays. */
+  to(key: string): string | undefined
+  /** Old key of what is under this one then. */
+  from(key: string): string | undefined
+}
+
+/** The moves among the steps of a plan. */
+export function movesOf(steps: readonly SyncStep[]): Moves {
+  const [forth, back] = [new Map<string, string>(), new Map<string, string>()]
+  for (const step of steps) {
+    if (step.do !== 'move-remote') continue
+    forth.set(keyOf(step.from), step.key)
+    back.set(step.key, keyOf(step.from))
+  }
+  const carry = (map: ReadonlyMap<string, string>) => (key: string) => {
+    for (let above = map.size === 0 ? '' : key; above !== ''; above = parentKey(above)) {
+      const other = map.get(above)
+      if (other !== undefined) return other + key.slice(above.length)
+    }
+    return undefined
+  }
+  return { to: carry(forth), from: carry(back) }
+}
+
+/** Files that are gone from the sources; what was moved is not. */
 export function countRemoved(
   steps: readonly SyncStep[],
   { items }: SourceScan,
   records: ReadonlyMap<string, SyncRecord>,
 ): number {
-  const moved = new Map<string, string>()
-  for (const step of steps) if (step.do === 'move-remote') moved.set(keyOf(step.from), step.key)
+  const moves = movesOf(steps)
   const isMoved = (key: string) => {
-    for (let above = key; above !== ''; above = parentKey(above)) {
-      const to = moved.get(above)
-      if (to !== undefined) return items.has(to + key.slice(above.length))
-    }
-    return false
+    const to = moves.to(key)
+    return to !== undefined && items.has(to)
   }
   let count = 0
   for (const [key, { kind }] of records)
@@ -100,6 +124,7 @@ export function countRemoved(
   return count
 }
 
+/** Records of files. */
 export function countFiles(records: ReadonlyMap<string, SyncRecord>): number {
   let count = 0
   for (const { kind } of records.values()) if (kind === 'file') count++

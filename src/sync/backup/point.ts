@@ -1,15 +1,18 @@
 /** The end of a run of a set: the manifest that makes it a point in time. @module */
-import { rmSync } from 'node:fs'
+import { lstatSync, rmSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import type { RemoteNode } from '../../api/wire.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
-import { hashFile } from '../hash.ts'
 import { writeManifest } from '../manifest.ts'
-import { GROWING, localChange, type SyncRecord, sealOf } from '../records.ts'
+import type { SyncStep } from '../reconcile.ts'
+import { GROWING, localChange, type SyncRecord, sealOf, UNSETTLED } from '../records.ts'
+import { compareContent, type RunContext } from '../run.ts'
 import type { Done, Running } from '../run-job.ts'
-import type { EntryFailure } from '../tree.ts'
+import { type EntryFailure, showPath } from '../tree.ts'
 import type { BackupEntry, FileEntry, ManifestHead } from './manifest.ts'
 import { beginMemory, openMemory, type SetMemory } from './memory.ts'
+import { movesOf } from './plan.ts'
 import { manifestName, noteOf, type Runs, shownManifest } from './runs.ts'
 import { type BackupSet, compareRuns, type RunNote, showSourcePath } from './set.ts'
 import { attributesOf, describe, type SourceScan } from './source.ts'
@@ -21,8 +24,10 @@ interface Planned {
   readonly runs: Runs
   /** As they were before it. */
   readonly records: ReadonlyMap<string, SyncRecord>
+  readonly steps: readonly SyncStep[]
 }
 
+/** What the end of a run needs to know of it. */
 export interface Ending {
   readonly plan: Planned
   readonly store: Store
@@ -30,6 +35,8 @@ export interface Ending {
   readonly run: string
   readonly directory: string
   readonly done: Done
+  /** Nodes that are gone from the server. */
+  readonly lost: ReadonlySet<number>
   tell(failure: EntryFailure): void
 }
 
@@ -40,7 +47,7 @@ const STORED = new Set(['CONTENT_DROPPED', 'INCONSISTENT'])
 export async function finish(
   { context, state, startedAt, uploader, signal }: Running,
   set: BackupSet,
-  { plan, store, run, directory, done, tell }: Ending,
+  { plan, store, run, directory, done, lost, tell }: Ending,
 ): Promise<{ note: RunNote; memory: SetMemory }> {
   const { scan, runs } = plan
   const told: EntryFailure[] = []
@@ -48,8 +55,17 @@ export async function finish(
     told.push(failure)
     tell(failure)
   }
-  await completeRecords(plan, state, tellMore, signal)
-  const entries: BackupEntry[] = [...describe(scan, tellMore), ...filesOf(plan, state.current())]
+  await completeRecords(context, plan, state, tellMore, signal)
+  const { files, missing } = filesOf(plan, state, lost)
+  const entries: BackupEntry[] = [...describe(scan, tellMore), ...files]
+  const isTold = new Set([...done.failed, ...told].map(({ path }) => path))
+  const left: string[] = []
+  for (const path of missing) {
+    if (isTold.has(path)) continue
+    // At a limit it is known that not all is in it.
+    if (done.left > 0) left.push(path)
+    else tellMore({ path, error: notStored() })
+  }
   const failed = [...done.failed.filter((failure) => !runs.problems.includes(failure)), ...told]
   const head: ManifestHead = {
     set: set.name,
@@ -66,7 +82,10 @@ export async function finish(
     runs: runs.notes,
     isComplete: done.left === 0 && failed.every(({ error }) => STORED.has(error.code)),
     addedBytes: done.bytes,
-    failed: failed.map(({ path, error }) => ({ path, code: error.code })),
+    failed: [
+      ...failed.map(({ path, error }) => ({ path, code: error.code })),
+      ...left.map((path) => ({ path, code: 'LEFT' })),
+    ],
   }
   const path = join(directory, 'manifest.json.gz')
   const { sha256, size } = await writeManifest(path, head, entries)
@@ -87,25 +106,33 @@ export async function finish(
   return { note, memory: { ...memory, sources: scan.roots, runs: all } }
 }
 
-/** Finds out what is not known of contents that an earlier run had sent, since their files have not changed. */
+/** Finds out what is not known of contents that an earlier run had sent. */
 async function completeRecords(
+  context: RunContext,
   { scan, records }: Planned,
   state: Running['state'],
   tell: (failure: EntryFailure) => void,
   signal: AbortSignal,
 ): Promise<void> {
+  const before = nodesOf(records)
   for (const [key, local] of scan.items) {
     const record = state.current().get(key)
-    const isOpen = record?.kind === 'file' && record !== records.get(key) && entryOf(record, false) === undefined
-    if (!isOpen || local.kind !== 'file') continue
+    if (local.kind !== 'file' || record?.kind !== 'file' || entryOf(record, false) !== undefined) continue
+    // What is out of date is told as missing.
+    if (before.has(record.remote.id) && localChange(record, local) !== 'same') continue
+    const { id, size } = record.remote
+    const node: RemoteNode = { id, type: 'file', name: local.path.at(-1)!, size, isEncrypted: true }
+    const shown = showSourcePath(local.path)
     try {
-      const { sha256 } = await hashFile(local.source, showSourcePath(local.path), signal)
+      const same = await compareContent(context, node, local.source, shown, signal, { isHashed: true })
       const attributes = attributesOf(local)
-      if (attributes === undefined || localChange(record, local) !== 'same') throw changedMeanwhile()
-      state.put(key, { ...record, sha256: Buffer.from(sha256, 'hex').toString('base64'), attributes })
+      if (same === undefined || attributes === undefined) throw changedMeanwhile()
+      state.put(key, { ...record, ...same, attributes })
     } catch (error) {
       if (signal.aborted) throw error
-      tell({ path: showSourcePath(local.path), error: toSyncError(error) })
+      // The next run looks at it again.
+      state.put(key, { ...record, local: UNSETTLED })
+      tell({ path: shown, error: toSyncError(error) })
     }
   }
 }
@@ -115,33 +142,62 @@ const changedMeanwhile = () =>
     hint: 'The next run stores it as it is then.',
   })
 
-/** Files of the manifest: those in the sources as they are stored now, and those that may only be out of sight as they were. */
-function filesOf({ scan, records }: Planned, current: ReadonlyMap<string, SyncRecord>): FileEntry[] {
+const notStored = () =>
+  new SyncError('changed', 'NOT_STORED', 'It is not in this run', {
+    hint: 'Run again. If that does not help, tell us.',
+  })
+
+const nodesOf = (records: ReadonlyMap<string, SyncRecord>): Set<number> => {
+  const nodes = new Set<number>()
+  for (const { kind, remote } of records.values()) if (kind === 'file') nodes.add(remote.id)
+  return nodes
+}
+
+/**
+ * Files of the manifest: those in the sources as they are stored now, and those that may only be out of sight as they were.
+ *
+ * @returns with `missing` the paths of those in the sources that are not stored.
+ */
+function filesOf(
+  { scan, records, steps }: Planned,
+  state: Running['state'],
+  lost: ReadonlySet<number>,
+): { readonly files: FileEntry[]; readonly missing: readonly string[] } {
+  const current = state.current()
+  const moves = movesOf(steps)
+  const before = nodesOf(records)
   const files: FileEntry[] = []
-  const add = (record: SyncRecord, isOlder: boolean) => {
-    const entry = entryOf(record, isOlder)
-    if (entry !== undefined) files.push(entry)
-  }
+  const missing: string[] = []
+  const gone: string[] = []
   for (const [key, local] of scan.items) {
-    const record = current.get(key)
-    if (local.kind !== 'file' || record?.kind !== 'file') continue
-    // What this run has not touched is what is known of the file, if it has not changed.
-    const isOld = record === records.get(key) && localChange(record, local) !== 'same'
-    add(record, isOld)
+    if (local.kind !== 'file') continue
+    const from = moves.from(key)
+    // Where a move has failed, it is still where it was.
+    const record = current.get(key) ?? (from === undefined ? undefined : current.get(from))
+    const isThere = record?.kind === 'file' && !lost.has(record.remote.id)
+    const isOld = isThere && before.has(record.remote.id) && localChange(record, local) === 'changed'
+    const entry = isThere ? entryOf({ ...record, path: showPath(local.path) }, isOld) : undefined
+    if (entry !== undefined && !isOld) files.push(entry)
+    // Gone since it was listed, as if it had gone before.
+    else if (lstatSync(local.source, { throwIfNoEntry: false }) === undefined) gone.push(key)
+    else if (entry !== undefined) files.push(entry)
+    else missing.push(showSourcePath(local.path))
   }
+  for (const key of gone) state.remove(key)
   if (scan.isIncomplete) {
     for (const [key, record] of records) {
-      if (record.kind === 'file' && !scan.items.has(key) && current.get(key) === record) add(record, true)
+      const entry = scan.items.has(key) || current.get(key) !== record ? undefined : entryOf(record, true)
+      if (entry !== undefined) files.push(entry)
     }
   }
-  return files.sort((a, b) => (a.path < b.path ? -1 : 1))
+  return { files: files.sort((a, b) => (a.path < b.path ? -1 : 1)), missing }
 }
 
 function entryOf(
-  { path, local, remote, seal, sha256, attributes }: SyncRecord,
+  { kind, path, local, remote, seal, sha256, attributes }: SyncRecord,
   isOlder: boolean,
 ): FileEntry | undefined {
-  if (seal === undefined || sha256 === undefined || attributes === undefined) return undefined
+  if (kind !== 'file' || seal === undefined || sha256 === undefined || attributes === undefined) return undefined
   return {
     kind: 'file',
     path,

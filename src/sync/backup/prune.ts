@@ -63,6 +63,7 @@ export function runsToKeep(notes: readonly RunNote[], keep: Retention, now: numb
   return kept
 }
 
+/** How runs are removed. */
 export interface PruneOptions extends BackupGuards {
   /** See `BackupOptions`. */
   readonly state?: StatePlace | undefined
@@ -73,6 +74,7 @@ export interface PruneOptions extends BackupGuards {
   readonly signal?: AbortSignal | undefined
 }
 
+/** What a prune has removed, or would remove. */
 export interface PruneSummary {
   readonly kept: readonly string[]
   readonly removed: readonly string[]

@@ -16,6 +16,8 @@ import { foldsCase, usuallyFoldsCase } from '../../local/target.ts'
 import type { Expected } from '../apply/contents.ts'
 import type { ConflictAction } from '../conflicts.ts'
 import { directoriesOf, lookAtPlaces, requireDirectory } from '../jobs/transfer.ts'
+import { createLocalBin } from '../local-bin.ts'
+import { lookAt, markOf } from '../local-move.ts'
 import { isChange, planLine, recordedOf, requireSamePlan } from '../plan-file.ts'
 import { reconcile, type SyncStep } from '../reconcile.ts'
 import { never, type RunContext, report, type StatePlace, stateOf } from '../run.ts'
@@ -26,16 +28,24 @@ import {
   type Known,
   type Limits,
   type Plan,
+  type Running,
   runJob,
   type SyncSummary,
 } from '../run-job.ts'
-import { createBlocked, identifyRoot, keyOf, type RemoteItem } from '../scan.ts'
+import { createBlocked, identifyRoot, keyOf, parentKey, type RemoteItem } from '../scan.ts'
 import { createSelection, type SelectionOptions } from '../select.ts'
 import { type Pair, type RunRecord, stateDirectory } from '../state.ts'
 import type { EntryFailure, LocalEntry } from '../tree.ts'
 import type { BackupEntry, DirectoryEntry, FileEntry, LinkEntry, Manifest } from './manifest.ts'
 import { readMemory, setDirectory } from './memory.ts'
-import { finishDirectory, isSameTime, makeEnterable, repairFile, restoreLink } from './restored-attributes.ts'
+import {
+  finishDirectory,
+  isSameTime,
+  type LinkHow,
+  makeEnterable,
+  repairFile,
+  restoreLink,
+} from './restored-attributes.ts'
 import { openRuns, type Runs, readRun, requireNewest, shownManifest, tellUnpinned } from './runs.ts'
 import { componentsOf, findRun, isWithin, type RunNote, type SetPlace, showSourcePath } from './set.ts'
 import { requireStore } from './store.ts'
@@ -95,6 +105,7 @@ export function entriesBelow(entries: readonly BackupEntry[], paths: readonly st
   return entries.filter(({ path }) => wanted.some((parts) => isWithin(componentsOf(path), parts)))
 }
 
+/** What is restored, and what becomes of what is there. */
 export interface RestoreOptions extends Limits {
   /** What is remembered of sets and restores. Default: in the directory of the client. */
   readonly state?: StatePlace | undefined
@@ -113,6 +124,7 @@ export interface RestoreOptions extends Limits {
   readonly trustTimes?: boolean | undefined
 }
 
+/** What became of a restore. */
 export interface RestoreSummary extends SyncSummary {
   readonly run: string
   readonly isPinned: boolean
@@ -235,10 +247,8 @@ function restoreJob(
       }
     },
 
-    async end({ state, runId }, { entries }, _begun, { failed }) {
-      return finish(context, root, entries, failed, onConflict ?? 'fail', ({ path, target }) =>
-        state.addDeed(runId, { do: 'linked-local', path, target }),
-      )
+    async end(running, plan, _begun, done) {
+      return finish(running, root, plan, done, onConflict ?? 'fail')
     },
   }
 }
@@ -306,8 +316,11 @@ function look(
     selection.takes(componentsOf(path), kind === 'directory' ? 'directory' : 'file') &&
     (kind !== 'file' || selection.takesFile((more as FileEntry).size, Number(BigInt(more.mtimeNs)) / 1e6))
   const wanted = entries.filter(isIn)
+  const isThere = new Set<string>()
+  for (const { path } of wanted)
+    for (let key = keyOf(componentsOf(path)); key !== '' && !isThere.has(key); key = parentKey(key)) isThere.add(key)
   const usable = withoutMeetings(wanted, dryRun ? usuallyFoldsCase() : foldsCase(root), failures)
-  if (!dryRun) openDirectories(root, usable.directories, failures)
+  if (!dryRun) openDirectories(root, usable.directories)
   const remote = new Map<string, RemoteItem>()
   for (const { path } of usable.directories) {
     // Those on the way are made with what is in them.
@@ -349,7 +362,7 @@ function look(
     remote,
     records: new Map(),
     failures,
-    missing: selection.missing((key) => key === '' || remote.has(key)),
+    missing: selection.missing((key) => key === '' || isThere.has(key)),
     selection: { unaccepted: [] },
     leftovers: directoriesOf(remote),
     entries: usable,
@@ -394,14 +407,14 @@ function withoutMeetings(entries: readonly BackupEntry[], fold: boolean, failure
 }
 
 /** Directories that are there and closed are opened, so that one can look into them. */
-function openDirectories(root: string, directories: readonly DirectoryEntry[], failures: EntryFailure[]): void {
+function openDirectories(root: string, directories: readonly DirectoryEntry[]): void {
   const tree = createSafeTree(root)
   try {
     for (const entry of directories) {
       try {
-        if (statSync(join(root, entry.path), { throwIfNoEntry: false })?.isDirectory()) makeEnterable(tree, entry)
-      } catch (error) {
-        failures.push({ path: `/${entry.path}`, error: toSyncError(localError(error, `look at ${entry.path}`)) })
+        if (lookAt(join(root, entry.path))?.isDirectory()) makeEnterable(tree, entry)
+      } catch {
+        // What stands in the way is found, and told, when places are looked at.
       }
     }
   } finally {
@@ -438,12 +451,11 @@ const expectedOf = (files: ReadonlyMap<string, FileEntry>): Expected => ({
 
 /** Links, and permissions and times of what was there already and of directories. */
 function finish(
-  context: RunContext,
+  { context, state, runId }: Running,
   root: string,
-  { files, directories, links }: Entries,
-  failed: Done['failed'],
+  { entries: { files, directories, links }, steps }: RestorePlan,
+  { failed, left }: Done,
   onConflict: ConflictAction,
-  before: (link: LinkEntry) => void,
 ): readonly EntryFailure[] {
   const told: EntryFailure[] = []
   // What has failed is told; so is what something else stands in the way of.
@@ -454,24 +466,35 @@ function finish(
     return false
   }
   const tree = createSafeTree(root)
-  const attempt = (path: string, work: () => void) => {
+  const bin = createLocalBin(tree, runId)
+  const how: LinkHow = {
+    onConflict,
+    takeAway(path, was) {
+      state.addDeed(runId, { do: 'deleted-local', path: path.join('/'), bin: bin.placeOf(path), was: markOf(was) })
+      bin.take(path)
+    },
+    before: ({ path, target }) => void state.addDeed(runId, { do: 'linked-local', path, target }),
+  }
+  const attempt = (entry: BackupEntry, work: () => void) => {
+    if (isTold(entry)) return
     try {
       work()
     } catch (thrown) {
-      const failure = { path: `/${path}`, error: toSyncError(thrown) }
+      const failure = { path: `/${entry.path}`, error: toSyncError(thrown) }
       told.push(failure)
       report(context, failure.path, failure.error)
     }
   }
+  // At a limit nobody knows which of those that differed have been replaced.
+  const open = new Set(left > 0 ? steps.map(({ key }) => key) : [])
   try {
     if (onConflict === 'overwrite') {
-      for (const entry of files.values()) if (!isTold(entry)) attempt(entry.path, () => repairFile(tree, entry))
+      for (const [key, entry] of files) if (!open.has(key)) attempt(entry, () => repairFile(tree, entry))
     }
-    for (const entry of links)
-      if (!isTold(entry)) attempt(entry.path, () => restoreLink(tree, entry, onConflict, () => before(entry)))
+    for (const entry of links) attempt(entry, () => restoreLink(tree, entry, how))
     // Deepest first: what is written below changes the time, and a mode may forbid to go there.
     for (const entry of [...directories].sort((a, b) => (a.path < b.path ? 1 : -1)))
-      if (!isTold(entry)) attempt(entry.path, () => finishDirectory(tree, entry))
+      attempt(entry, () => finishDirectory(tree, entry))
   } finally {
     tree.close()
   }

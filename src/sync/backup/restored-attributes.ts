@@ -82,16 +82,32 @@ const inTheWay = () =>
     hint: 'Rename it, or move it away, then run again.',
   })
 
-/** @param before - Called before something is made or replaced, to write that down. */
-export function restoreLink(tree: SafeTree, entry: LinkEntry, onConflict: ConflictAction, before: () => void): void {
+/** How links come back. */
+export interface LinkHow {
+  readonly onConflict: ConflictAction
+  /** Moves what stands there into the bin. */
+  takeAway(path: readonly string[], was: Stats): void
+  /** Writes down that a link is about to be made. */
+  before(entry: LinkEntry): void
+}
+
+/** Makes a link, unless it is there. */
+export function restoreLink(tree: SafeTree, entry: LinkEntry, how: LinkHow): void {
   const parts = componentsOf(entry.path)
   const parent = parts.slice(0, -1)
   tree.within(parent, (directory) => {
     const place = directory.at(parts.at(-1)!)
     try {
       const info = lookAt(place)
-      const isThere = info !== undefined && isToStay(place, info, entry, onConflict)
-      if (!isThere) makeLink(directory, place, entry, info, before, () => tree.check(parent))
+      if (info !== undefined) {
+        if (isToStay(place, info, entry, how.onConflict)) return
+        tree.check(parent)
+        how.takeAway(parts, info)
+      }
+      makeLink(directory, place, entry, () => {
+        tree.check(parent)
+        how.before(entry)
+      })
     } catch (error) {
       throw localError(error, `make the link ${entry.path}`)
     }
@@ -107,23 +123,14 @@ function isToStay(place: string, info: Stats, { target, mtimeNs }: LinkEntry, on
   return false
 }
 
-/** In one step, so that whoever is killed leaves the old one or the new one. */
-function makeLink(
-  directory: HeldDirectory,
-  place: string,
-  { target, mtimeNs }: LinkEntry,
-  info: Stats | undefined,
-  before: () => void,
-  check: () => void,
-): void {
+/** In one step, so that whoever is killed leaves no link without its time. */
+function makeLink(directory: HeldDirectory, place: string, { target, mtimeNs }: LinkEntry, before: () => void): void {
   const time = secondsOf(mtimeNs)
   const temporary = directory.at(temporaryName())
   symlinkSync(target, temporary)
   try {
     lutimesSync(temporary, time, time)
-    const now = lookAt(place)
-    if (now?.ino !== info?.ino || now?.mtimeMs !== info?.mtimeMs) throw targetDiffers()
-    check()
+    if (lookAt(place) !== undefined) throw targetDiffers()
     before()
     renameSync(temporary, place)
   } finally {
@@ -140,6 +147,7 @@ function onDirectory({ path, flags }: HeldDirectory, work: (fd: number) => void)
   }
 }
 
+/** Gives a directory its permissions and time. */
 export function finishDirectory(tree: SafeTree, { path, mode, mtimeNs }: DirectoryEntry): void {
   try {
     tree.within(componentsOf(path), (directory) =>

@@ -29,15 +29,16 @@ import type { EntryFailure } from '../tree.ts'
 import { removeDeadDrill } from './drill.ts'
 import { type BackupGuards, guardRemoved, guardSources } from './guards.ts'
 import type { Manifest } from './manifest.ts'
-import { beginMemory, openMemory, pairOfSet, requireState, type SetMemory, writeMemory } from './memory.ts'
-import { countFiles, countRemoved, rebuild, stepsOf } from './plan.ts'
+import { beginMemory, openMemory, pairOfSet, readMemory, requireState, type SetMemory, writeMemory } from './memory.ts'
+import { countFiles, countRemoved, movesOf, rebuild, stepsOf } from './plan.ts'
 import { finish } from './point.ts'
 import { tellFuture } from './prune.ts'
 import { openRuns, type Runs, readRun, tellUnpinned } from './runs.ts'
-import { type BackupSet, isRunId, nextRun, type RunNote, showSourcePath } from './set.ts'
+import { type BackupSet, isRunId, nextRun, type RunNote, showSourcePath, sourceProblem } from './set.ts'
 import { attributesOf, type SourceScan, scanSources } from './source.ts'
 import { createHistory, findNode, findStore, makeStore, type Store } from './store.ts'
 
+/** How a run of a set goes. */
 export interface BackupOptions extends BackupGuards, Limits {
   /** What is remembered of sets. Default: in the directory of the client. */
   readonly state?: StatePlace | undefined
@@ -45,6 +46,7 @@ export interface BackupOptions extends BackupGuards, Limits {
   readonly acceptRuns?: boolean | undefined
 }
 
+/** What became of a run of a set. */
 export interface BackupSummary extends SyncSummary {
   /** The point in time; absent: there is no new one. */
   readonly run?: string
@@ -67,6 +69,8 @@ export async function runBackup(
   set: BackupSet,
   options: BackupOptions = {},
 ): Promise<BackupSummary> {
+  const problem = sourceProblem(set.sources)
+  if (problem !== undefined) throw new SyncError('usage', 'BACKUP_CONFIG', `Backup ${set.name}: ${problem}`)
   const state = await requireState(context, options)
   const pair = pairOfSet(state, set, set.sources)
   const made: Made = {}
@@ -85,22 +89,37 @@ export async function runBackup(
 interface Made {
   plan?: SetPlan
   note?: RunNote
+  /** What was stored in the end. */
+  counts?: { readonly created: number; readonly changed: number }
   /** Of a run that was only planned. */
   wouldBeComplete?: boolean
 }
 
-function countsOf({ plan, note }: Made, { steps, skipped }: SyncSummary) {
+/** Files that have been stored anew: those that were not known before, and those that were. */
+function countDone({ steps, records }: SetPlan, current: ReadonlyMap<string, SyncRecord>) {
+  let [created, changed] = [0, 0]
+  for (const step of steps) {
+    if (step.do !== 'upload') continue
+    const [before, after] = [records.get(step.key), current.get(step.key)]
+    if (after === undefined || after.remote.id === before?.remote.id) continue
+    if (before?.kind === 'file') changed++
+    else created++
+  }
+  return { created, changed }
+}
+
+function countsOf({ plan, note, counts }: Made, { steps, skipped }: SyncSummary) {
   const run = note === undefined ? {} : { run: note.run }
   if (plan === undefined) return { ...run, created: 0, changed: 0, unchanged: 0, removed: 0 }
+  const removed = { unchanged: skipped, removed: plan.removed }
+  if (counts !== undefined) return { ...run, ...counts, ...removed }
   let [created, changed] = [0, 0]
   for (const step of steps) {
     if (step.do !== 'upload') continue
     if (plan.records.get(step.key)?.kind === 'file') changed++
     else created++
   }
-  // What was read and found to be the same counts as unchanged.
-  const same = skipped - plan.skipped
-  return { ...run, created, changed: Math.max(0, changed - same), unchanged: skipped, removed: plan.removed }
+  return { ...run, created, changed, ...removed }
 }
 
 interface SetPlan extends Plan {
@@ -128,6 +147,7 @@ function backupJob(
   const { api } = context
   let store: Store | undefined
   let run = ''
+  const lost = new Set<number>()
   return {
     command: 'backup',
     pair,
@@ -172,7 +192,7 @@ function backupJob(
         acceptAny: true,
         isCautious: false,
         remoteBin: createHistory(api, store!.history, run, options.names, signal),
-        failed: await findLost(context, plan, state, signal),
+        failed: await findLost(context, plan, state, lost, signal),
       }
     },
 
@@ -183,11 +203,14 @@ function backupJob(
         told.push(failure)
         report(context, failure.path, failure.error)
       }
-      const { note, memory } = await finish(running, set, { plan, store: store!, run, directory, done, tell })
+      const { note, memory } = await finish(running, set, { plan, store: store!, run, directory, done, lost, tell })
       made.note = note
+      made.counts = countDone(plan, running.state.current())
       // A place that the manifest does not have any more is forgotten with it.
+      const moves = movesOf(plan.steps)
       for (const [key, { kind }] of plan.records) {
-        if (kind === 'file' && !plan.scan.isIncomplete && !plan.scan.items.has(key)) running.state.remove(key)
+        const isGone = kind === 'file' && !plan.scan.items.has(key) && moves.to(key) === undefined
+        if (isGone && !plan.scan.isIncomplete) running.state.remove(key)
       }
       await running.state.flush()
       await writeMemory(directory, memory)
@@ -207,7 +230,7 @@ async function look(
   const startedAt = clock.now()
   await removeDeadDrill(directory, clock)
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
-  const known = await openMemory(context, directory)
+  const known = await (options.dryRun ? readMemory(directory) : openMemory(context, directory))
   const scan = await lookHere(set, known, startedAt, signal, options.names)
   const memory = options.acceptRuns ? undefined : known
   const { store, container, roomId } = await findStore(api, set, signal)
@@ -347,8 +370,9 @@ const LOOKS = 16
  */
 async function findLost(
   context: RunContext,
-  { records, remote, scan }: SetPlan,
+  { records, remote, scan, steps }: SetPlan,
   state: Pick<Running['state'], 'remove'>,
+  nodes: Set<number>,
   signal: AbortSignal,
 ): Promise<EntryFailure[]> {
   const limit = pLimit(LOOKS)
@@ -357,11 +381,14 @@ async function findLost(
     const node = await findNode(context.api, record.remote.id, signal)
     if (node !== undefined && node.size === record.remote.size) return
     state.remove(key)
+    nodes.add(record.remote.id)
     lost.push({ path: `/${record.path}`, error: dropped() })
   }
   const looks: Promise<void>[] = []
+  const moves = movesOf(steps)
   for (const [key, record] of records) {
-    if (record.kind !== 'file' || scan.items.get(key)?.kind !== 'file') continue
+    const place = scan.items.has(key) ? key : moves.to(key)
+    if (record.kind !== 'file' || place === undefined || scan.items.get(place)?.kind !== 'file') continue
     const there = remote.get(key)
     const isThere = there?.node.id === record.remote.id && there.node.size === record.remote.size
     if (!isThere) looks.push(limit(() => look(key, record)))

@@ -16,6 +16,7 @@ import type { SetMemory } from './memory.ts'
 import { compareRuns, isRunId, RUNS, type RunNote, type SetPlace } from './set.ts'
 import { findNode, type Store } from './store.ts'
 
+/** The runs of a set, and what is wrong with them. */
 export interface Runs {
   /** Those that can be trusted as far as is known, oldest first. */
   readonly notes: readonly RunNote[]
@@ -31,6 +32,7 @@ export interface Runs {
 
 const EXTENSION = '.json.gz'
 
+/** Name of the manifest of a run, in `runs/`. */
 export const manifestName = (run: string): string => `${run}${EXTENSION}`
 
 /** As it is called in events and failures. */
@@ -98,6 +100,7 @@ export async function readManifest(
   return { manifest, note: noteOf(manifest, { node: node.id, sha256, seal, size: bytes.length }) }
 }
 
+/** What other runs keep of one. */
 export function noteOf(
   manifest: Pick<Manifest, 'run' | 'startedAt' | 'addedBytes' | 'isComplete' | 'entries'>,
   of: Pick<RunNote, 'node' | 'sha256' | 'seal' | 'size'>,

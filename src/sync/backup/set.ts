@@ -3,8 +3,10 @@
  * what was changed or removed, by the run that did, and `runs/` one manifest per run.
  * @module
  */
+import { isAbsolute, normalize } from 'node:path'
 import { SyncError } from '../../errors.ts'
 
+/** A backup set as it is configured. */
 export interface BackupSet {
   readonly name: string
   /** Remote room or folder: `/room/backups/NAME`. */
@@ -28,11 +30,33 @@ export interface Retention {
   readonly yearly?: number | undefined
 }
 
+/** True for a plain absolute path at or below another one. */
+const isAtOrBelow = (path: string, above: string) => `${path}/`.startsWith(above === '/' ? above : `${above}/`)
+
+/**
+ * What is wrong with the sources of a set; `undefined` when nothing is.
+ *
+ * @param sources - Without slashes at their ends.
+ */
+export function sourceProblem(sources: readonly string[]): string | undefined {
+  const open = sources.find((source) => !isAbsolute(source) || normalize(source) !== source)
+  if (open !== undefined) return `"sources" takes absolute paths: ${open}`
+  if (sources.length === 0) return '"sources" names nothing'
+  for (const [at, source] of sources.entries()) {
+    const other = sources.find((one, index) => index !== at && isAtOrBelow(one, source))
+    if (other !== undefined) return `"sources" has ${other} twice: it is at or below ${source}`
+  }
+  return undefined
+}
+
 /** Where a set is, and how it is called: all that reading it needs. */
 export type SetPlace = Pick<BackupSet, 'name' | 'target'>
 
+/** Folder of the current state. */
 export const FILES = 'files'
+/** Folder of what is out of date, by the runs that replaced or removed it. */
 export const HISTORY = 'history'
+/** Folder of the manifests. */
 export const RUNS = 'runs'
 
 /** What a run knows about another: enough to tell whether its manifest is still the same. */
@@ -55,6 +79,7 @@ export interface RunNote {
 /** When a run began by the clock of its machine, in UTC, and the number of the run. */
 const RUN = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-([1-9]\d{0,14})$/
 
+/** True for the id of a run of a set. */
 export const isRunId = (text: string): boolean => RUN.test(text) && !Number.isNaN(timeOfRun(text))
 
 /** Milliseconds since the epoch, by a clock that may have been wrong. Only the number says which run came after which. */
@@ -86,6 +111,7 @@ export function nextRun(now: number, known: Iterable<string>): string {
 /** A path of components as people write it. */
 export const showSourcePath = (path: readonly string[]): string => `/${path.join('/')}`
 
+/** The names in a path. */
 export const componentsOf = (path: string): string[] => path.split('/').filter((part) => part !== '')
 
 /** True for what is at or below `above`. */

@@ -10,6 +10,7 @@ import type { DirectoryEntry, LinkEntry } from './manifest.ts'
 import type { SourceRoot } from './memory.ts'
 import { type BackupSet, componentsOf, showSourcePath } from './set.ts'
 
+/** What was found in the sources. */
 export interface SourceScan {
   /** By key of place: what is in the sources, and the directories that lead to them. */
   readonly items: Map<string, LocalEntry>

@@ -9,6 +9,7 @@ import { ensureFolder, requireContainer } from '../remote-path.ts'
 import { keyOf } from '../scan.ts'
 import { FILES, HISTORY, RUNS, type SetPlace } from './set.ts'
 
+/** Where a set is at the server. */
 export interface Store {
   readonly target: RemoteNode
   readonly roomId: number

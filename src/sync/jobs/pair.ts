@@ -56,6 +56,7 @@ import { createSelection, type Selection, type SelectionOptions } from '../selec
 import { type Pair, stateDirectory } from '../state.ts'
 import { type LocalEntry, within } from '../tree.ts'
 
+/** How a pair is brought together. */
 export interface SyncOptions extends Omit<GuardOptions, 'direction'>, Limits {
   readonly direction: Direction
   /** Delete what is gone on the other side. */
@@ -168,17 +169,25 @@ function pairJob(context: RunContext, pair: Pair, directory: string, options: Sy
   }
 }
 
-async function look(
+/** Both roots, and what is known of them. */
+interface Places {
+  readonly container: Awaited<ReturnType<typeof openRemote>>
+  readonly localRoot: ReturnType<typeof openLocal>
+  /** They are those of the last run, so what is remembered is about them. */
+  readonly isSameRoots: boolean
+  readonly records: Plan['records']
+}
+
+/** Finds both roots, and stops what must not go on between them. */
+async function openPlaces(
   context: RunContext,
   pair: Pair,
   state: Known,
-  directory: string,
   options: SyncOptions,
-): Promise<PairOfTrees> {
+  signal: AbortSignal,
+): Promise<Places> {
   const { direction } = options
   const { roots } = state
-  const signal = options.signal ?? never
-  context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
   const container = await openRemote(context, pair, roots !== undefined, signal)
   const localRoot = openLocal(pair, roots !== undefined, direction)
   guardRoots(pair, roots, { local: localRoot, remote: container.node }, options)
@@ -188,54 +197,77 @@ async function look(
   }
   if (localRoot === undefined || container.node === undefined)
     requireBeginning(pair, direction, container.node !== undefined)
-
-  // Somebody has said that these are other roots: what is known is about the old ones.
+  // Else somebody has said that these are other roots: what is known is about the old ones.
   const isSameRoots =
     roots !== undefined &&
     container.node?.id === roots.remoteId &&
     (localRoot?.dev === roots.dev || localRoot?.ino === roots.ino)
-  const records: Plan['records'] = isSameRoots ? state.records() : new Map()
+  return { container, localRoot, isSameRoots, records: isSameRoots ? state.records() : new Map() }
+}
+
+/** What is at both places, and takes part. */
+async function scanPlaces(
+  context: RunContext,
+  pair: Pair,
+  { container, localRoot, isSameRoots, records }: Places,
+  state: Known,
+  options: SyncOptions,
+  signal: AbortSignal,
+) {
   const selection = createSelection(options.selection ?? {}, context.clock.now(), context.rules?.look())
   const blocked = createBlocked()
-  const { names, oneFileSystem = false } = options
+  const { direction, names, oneFileSystem = false } = options
   const how = { selection, blocked, signal, names, oneFileSystem }
   const here = localRoot === undefined ? NOTHING_HERE() : await scanLocal(pair.local, how)
   const foldCase =
     direction !== 'push' && localRoot !== undefined && (options.dryRun ? usuallyFoldsCase() : foldsCase(pair.local))
+  const known = isSameRoots && options.checksum !== true ? state : {}
   const there: ThereScan =
     container.node === undefined
       ? { items: new Map(), failures: [], ignored: 0 }
-      : await lookThere(
-          context,
-          container.node,
-          container.roomId,
-          isSameRoots && options.checksum !== true ? state : {},
-          records,
-          { ...how, foldCase },
-        )
+      : await lookThere(context, container.node, container.roomId, known, records, { ...how, foldCase })
   for (const scan of [here, there]) {
     for (const key of scan.items.keys()) if (blocked.has(key)) scan.items.delete(key)
   }
-  const count = (items: Iterable<{ readonly kind: string }>) => {
-    let files = 0
-    for (const { kind } of items) if (kind === 'file') files++
-    return files
-  }
+  return { selection, blocked, here, there, foldCase }
+}
+
+function countFiles(items: Iterable<{ readonly kind: string }>): number {
+  let files = 0
+  for (const { kind } of items) if (kind === 'file') files++
+  return files
+}
+
+async function look(
+  context: RunContext,
+  pair: Pair,
+  state: Known,
+  directory: string,
+  options: SyncOptions,
+): Promise<PairOfTrees> {
+  const { direction } = options
+  const signal = options.signal ?? never
+  context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
+  const places = await openPlaces(context, pair, state, options, signal)
+  const { container, isSameRoots, records } = places
+  const { selection, blocked, here, there, foldCase } = await scanPlaces(context, pair, places, state, options, signal)
   // Of what does not take part nothing is missing.
   let known = 0
   for (const [key, { path, kind }] of records) {
     if (kind === 'file' && !blocked.has(key) && selection.takes(path.split('/'), kind)) known++
   }
-  guardEmptied(pair, { local: count(here.items.values()), remote: count(there.items.values()), known }, options)
+  const [local, remote] = [countFiles(here.items.values()), countFiles(there.items.values())]
+  guardEmptied(pair, { local, remote, known }, options)
   const failures = [...here.failures, ...there.failures]
   const missing = selection.missing(isAskedFor(options, here, there, blocked))
+  const now = context.clock.now()
   const steps = reconcile(
     {
       local: here.items,
       remote: there.items,
       records,
       blocked,
-      isFirst: !isSameRoots || !roots.isSettled,
+      isFirst: !isSameRoots || state.roots?.isSettled !== true,
       isIncomplete: failures.length > 0,
       links: new Map(here.links.map((path) => [keyOf(path), path])),
       foldsCase: direction === 'push' ? answersToOtherCase(pair.local, here.items.values()) : foldCase,
@@ -244,9 +276,9 @@ async function look(
       direction,
       delete: options.delete ?? false,
       checksum: options.checksum ?? false,
-      ...(options.onConflict === undefined ? {} : { onConflict: options.onConflict }),
-      ...(options.prefer === undefined ? {} : { prefer: options.prefer }),
-      conflictName: namesConflicts(hostname(), context.clock.now()),
+      onConflict: options.onConflict,
+      prefer: options.prefer,
+      conflictName: namesConflicts(hostname(), now),
     },
   )
   if (options.planned !== undefined) {
@@ -255,17 +287,10 @@ async function look(
     try {
       guardExtent(steps, known, options)
     } catch (error) {
-      throw await withSavedPlan(error, directory, {
-        pair,
-        command: options.direction,
-        options,
-        steps,
-        now: context.clock.now(),
-      })
+      throw await withSavedPlan(error, directory, { pair, command: direction, options, steps, now })
     }
   }
-  let files = 0
-  for (const { kind } of here.items.values()) if (kind === 'file') files++
+  let files = local
   for (const [key, { kind }] of there.items) if (kind === 'file' && here.items.get(key)?.kind !== 'file') files++
   return {
     steps,

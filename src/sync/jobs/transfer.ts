@@ -49,6 +49,7 @@ interface TransferOptions extends Limits {
   readonly state?: StatePlace | undefined
 }
 
+/** How an upload goes. */
 export interface UploadOptions extends TransferOptions {
   /**
    * Content may also go where it is not encrypted, unless the place was ever seen encrypted. False: only where a person has
@@ -61,6 +62,7 @@ export interface UploadOptions extends TransferOptions {
   readonly oneFileSystem?: boolean
 }
 
+/** How a download goes. */
 export interface DownloadOptions extends TransferOptions {
   /** What to do with a local file that differs. Default `fail`: it is kept and reported. */
   readonly onConflict?: ConflictAction | undefined
@@ -476,11 +478,13 @@ function isAlike(disk: Target, local: LocalEntry, { size, timestampModification,
   }
 }
 
+/** Paths of all directories, the root among them. */
 export function* directoriesOf(items: ReadonlyMap<string, RemoteItem>): Generator<readonly string[]> {
   yield []
   for (const { kind, path } of items.values()) if (kind === 'directory') yield path
 }
 
+/** Throws `TARGET_IS_FILE` for something that is there and is no directory. */
 export function requireDirectory(target: string): void {
   try {
     if (statSync(target).isDirectory()) return

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { localError, systemCode } from '../../errors.ts'
 import type { SafeTree } from '../../local/safe-tree.ts'
 import { sameTime } from '../conflicts.ts'
-import { createLocalBin, dropFromBin } from '../local-bin.ts'
+import { createLocalBin, dropCopy } from '../local-bin.ts'
 import { carryOutMove, finishMove, lookAt, markOf, move } from '../local-move.ts'
 import { localChange, type SyncRecord } from '../records.ts'
 import { keyOf, lookLocal } from '../scan.ts'
@@ -15,12 +15,14 @@ import { changed, type DeedOf } from './deed.ts'
 /**
  * @param tree - Below the local root.
  * @param runId - Of the undo, whose bin takes what is removed.
+ * @param freed - Gets the places in bins that are free again; their directories may go when the tree is closed.
  */
 export function createLocalTaker(
   root: string,
   tree: SafeTree,
   records: ReadonlyMap<string, SyncRecord>,
   runId: string,
+  freed: string[],
 ) {
   const bin = createLocalBin(tree, runId)
   const parts = (path: string) => path.split('/')
@@ -53,7 +55,8 @@ export function createLocalTaker(
     } catch (error) {
       throw systemCode(error) === 'EEXIST' ? changed('Something else has its name') : localError(error, 'put it back')
     }
-    dropFromBin(root, binPath)
+    dropCopy(root, binPath)
+    freed.push(binPath)
   }
 
   function removeDirectory(path: readonly string[]): void {
