@@ -5,7 +5,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { accessSync, constants, lstatSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import type { Key, RootDatabase } from 'lmdb'
 import { SyncError } from '../../crypto/errors.ts'
 import { localError, systemCode } from '../errors.ts'
@@ -26,6 +26,27 @@ import type {
   UserRecord,
 } from './records.ts'
 import { isWhole, Table } from './table.ts'
+
+/** The last turn at each directory, as long as there is one. */
+const turns = new Map<string, Promise<unknown>>()
+
+/**
+ * Within a process the stores of one directory open, commit and close one after the other. The file has one lock for all who write; who
+ * waits for it on the main thread keeps the one who holds it from ever going on, since its work is done there, too.
+ */
+function inTurn<T>(path: string, work: () => T | Promise<T>): Promise<T> {
+  const before = turns.get(path)
+  const turn = before === undefined ? (async () => work())() : before.then(work)
+  const settled: Promise<unknown> = turn.then(
+    () => {},
+    () => {},
+  )
+  turns.set(path, settled)
+  void settled.then(() => {
+    if (turns.get(path) === settled) turns.delete(path)
+  })
+  return turn
+}
 
 /** Jobs that share one commit. Bounds how long one commit may hold up the event loop. */
 const MAX_BATCH = 256
@@ -111,13 +132,15 @@ export class Store {
   readonly families: Table<number, [string, string]>
   readonly finished: Table<FinishedUpload, string>
   readonly #root: RootDatabase
+  readonly #path: string
   #queue: Job[] = []
   #draining = false
   #inFlight = 0
   #idle: (() => void)[] = []
 
-  constructor(root: RootDatabase) {
+  constructor(root: RootDatabase, path: string) {
     this.#root = root
+    this.#path = path
     const table = <V, K extends Key>(name: string): Table<V, K> =>
       new Table(root.openDB<Buffer, K>({ name, encoding: 'binary' }), name)
     this.meta = table('meta')
@@ -171,7 +194,7 @@ export class Store {
       }
       const outcomes: (() => void)[] = []
       try {
-        await this.#root.transaction(() => {
+        const run = () => {
           for (const job of jobs) {
             const tx = new Tx()
             try {
@@ -185,7 +208,8 @@ export class Store {
               outcomes.push(() => job.reject(error))
             }
           }
-        })
+        }
+        await inTurn(this.#path, () => this.#root.transaction(run))
       } catch (error) {
         fail(error)
         continue
@@ -241,7 +265,7 @@ export class Store {
   /** Waits for writes under way, then closes the environment. */
   async close(): Promise<void> {
     if (this.#draining || this.#inFlight > 0) await new Promise<void>((resolve) => this.#idle.push(resolve))
-    await this.#root.close()
+    await inTurn(this.#path, () => this.#root.close())
   }
 }
 
@@ -335,7 +359,8 @@ export async function openStore(dataDir: string, content: Place, options: { isSe
     if ((await content.readMark()) !== undefined || (await content.hasContent())) throw storeLost(file, content.name)
   } else if (!options.isServed) checkFile(file)
   const { open } = await loadLmdb()
-  return new Store(open({ path: join(dataDir, 'db'), maxDbs: 24, noSubdir: false }))
+  const path = resolve(dataDir, 'db')
+  return inTurn(path, () => new Store(open({ path, maxDbs: 24, noSubdir: false }), path))
 }
 
 /** @throws {SyncError} `LMDB_MISSING` where the package is not installed, or not for this machine. */
