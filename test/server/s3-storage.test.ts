@@ -201,7 +201,7 @@ for (const { name, start, isThere } of kinds) {
       await expect.poll(() => store.keys()).toEqual([])
       expect(await store.uploads()).toEqual([])
       // What the server writes about itself.
-      expect(store.filesOnDisk() ?? 1).toBe(1)
+      await expect.poll(() => store.filesOnDisk() ?? 1).toBe(1)
     })
   })
 }
