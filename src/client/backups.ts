@@ -6,14 +6,8 @@
 import { type DrillOptions, type DrillReport, drillBackup } from '../sync/backup/drill.ts'
 import type { BackupEntry } from '../sync/backup/manifest.ts'
 import { type PruneOptions, type PruneSummary, pruneBackup, tellFuture } from '../sync/backup/prune.ts'
-import {
-  entriesBelow,
-  listRuns,
-  openRun,
-  type RestoreOptions,
-  type RestoreSummary,
-  restoreBackup,
-} from '../sync/backup/restore.ts'
+import { entriesBelow, listRuns, openRun } from '../sync/backup/read.ts'
+import { type RestoreOptions, type RestoreSummary, restoreBackup } from '../sync/backup/restore.ts'
 import { type BackupOptions, type BackupSummary, runBackup } from '../sync/backup/run.ts'
 import type { Runs } from '../sync/backup/runs.ts'
 import type { BackupSet, Retention, RunNote, SetPlace } from '../sync/backup/set.ts'

@@ -50,6 +50,8 @@ export interface StableReader {
   readonly modifiedAt: number
   /** Fills `target` from `position`; fewer bytes than asked for is an error. */
   read(target: Uint8Array, position: number): Promise<void>
+  /** Hands all `size` bytes to `take`, up to a mebibyte at a time, in a buffer that is used again. */
+  each(take: (piece: Uint8Array) => void, signal: AbortSignal): Promise<void>
   /**
    * Throws unless handle and path still show what was opened.
    *
@@ -68,8 +70,8 @@ export interface StableReader {
   close(): Promise<void>
 }
 
-/** Read at once, when everything is read a second time. */
-const AGAIN_BYTES = 1024 * 1024
+/** Read at once, when everything is read. */
+const PIECE_BYTES = 1024 * 1024
 
 /** Opens a regular file; `shown` names it in errors. Errors are of class `local_io`, `usage` or `changed`. */
 export async function openStable(path: string, shown: string): Promise<StableReader> {
@@ -91,6 +93,16 @@ export async function openStable(path: string, shown: string): Promise<StableRea
         at += bytesRead
       }
     }
+    const size = Number(before.size)
+    const each = async (take: (piece: Uint8Array) => void, signal: AbortSignal) => {
+      const buffer = Buffer.allocUnsafeSlow(Math.min(PIECE_BYTES, size))
+      for (let at = 0; at < size; at += buffer.length) {
+        signal.throwIfAborted()
+        const piece = buffer.subarray(0, Math.min(buffer.length, size - at))
+        await read(piece, at)
+        take(piece)
+      }
+    }
     const isAsOpened = async () => {
       const [now, there] = [await handle.stat({ bigint: true }), await lstat(path, { bigint: true })]
       return same(before, now) && same(before, there)
@@ -98,22 +110,16 @@ export async function openStable(path: string, shown: string): Promise<StableRea
     return {
       fd: handle.fd,
       identity: identityOf(before),
-      size: Number(before.size),
+      size,
       modifiedAt: Number(before.mtimeNs / 1_000_000n),
       read,
+      each,
       async verify() {
         if (!(await isAsOpened().catch(() => false))) throw changed(shown)
       },
       async verifyPrefix(sha256, signal) {
-        const size = Number(before.size)
         const hash = createHash('sha256')
-        const buffer = Buffer.allocUnsafeSlow(Math.min(AGAIN_BYTES, size))
-        for (let at = 0; at < size; at += buffer.length) {
-          signal.throwIfAborted()
-          const piece = buffer.subarray(0, Math.min(buffer.length, size - at))
-          await read(piece, at)
-          hash.update(piece)
-        }
+        await each((piece) => hash.update(piece), signal)
         if (hash.digest('base64') !== sha256) throw changed(shown)
         return isAsOpened().catch(() => false)
       },

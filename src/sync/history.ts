@@ -230,8 +230,8 @@ export function repeat(context: RunContext, { pair, command, options }: Repeat, 
   const set = { name: pair.backup?.set ?? '', target: pair.remote }
   if (command === 'backup') {
     // What was recorded with the set, though its configuration may have changed since.
-    const { maxChange: _other, ...more } = how
-    return runBackup(context, { sources: [], exclude: [], oneFileSystem: false, keep: {}, ...how.set, ...set }, more)
+    const whole = { sources: [], exclude: [], oneFileSystem: false, keep: {}, ...how.set, ...set }
+    return runBackup(context, whole, how)
   }
   if (command === 'restore') return restoreBackup(context, set, pair.local, how)
   const { onConflict, ...rest } = how

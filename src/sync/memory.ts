@@ -8,8 +8,8 @@ export type Memory = SyncState
 /** For runs that only tell what they did, and know nothing of the ones before: places have no records. */
 export function withoutRecords(state: SyncState): Memory {
   const none = memoryOfNothing(state.pair)
-  const { roots, setRoots, beginRun, endRun, runs, addDeed, dropDeed, deeds, flush, close } = state
-  return { ...none, roots, setRoots, beginRun, endRun, runs, addDeed, dropDeed, deeds, flush, close }
+  const { beginRun, endRun, runs, addDeed, dropDeed, deeds, flush, close } = state
+  return { ...none, beginRun, endRun, runs, addDeed, dropDeed, deeds, flush, close }
 }
 
 /** For runs of which nothing is kept. */

@@ -190,7 +190,7 @@ export async function runJob<P extends Plan>(context: RunContext, job: Job<P>, l
   const lock = await orForgotten(context, job, takeLock(lockOf(directory), { clock, waitMs, signal }))
   try {
     const tell = (keptAs: string) => tellDamaged(context, keptAs)
-    await sweepDirectory(directory, clock)
+    if (lock !== undefined) await sweepDirectory(directory, clock)
     const state = lock && (await orForgotten(context, job, openState(directory, job.pair, clock.now(), tell)))
     if (state === undefined)
       return await run(context, { ...job, directory: undefined }, memoryOfNothing(job.pair), limits)

@@ -114,8 +114,6 @@ export const never = new AbortController().signal
 export const report = (context: RunContext, path: string, error: SyncError) =>
   context.onEvent?.({ type: 'file-failed', path, code: error.code, message: error.message })
 
-const CHECK_BYTES = 1024 * 1024
-
 /** What a content is told by that turned out to be the same on both sides. */
 export interface SameContent {
   /** IV and tag, base64; of encrypted files. */
@@ -150,22 +148,21 @@ export async function compareContent(
       const { timestampModification: time } = node
       return time !== undefined && sameTime(time, reader.modifiedAt) ? {} : undefined
     }
-    const hash = isHashed ? createHash('sha256') : undefined
-    const check = createContentCheck(fileKey)
-    const buffer = Buffer.allocUnsafeSlow(Math.min(CHECK_BYTES, reader.size))
-    for (let at = 0; at < reader.size; at += buffer.length) {
-      signal.throwIfAborted()
-      const piece = buffer.subarray(0, Math.min(buffer.length, reader.size - at))
-      await reader.read(piece, at)
-      check.update(piece)
-      hash?.update(piece)
+    try {
+      const hash = isHashed ? createHash('sha256') : undefined
+      const check = createContentCheck(fileKey)
+      const take = (piece: Uint8Array) => {
+        check.update(piece)
+        hash?.update(piece)
+      }
+      await reader.each(take, signal)
+      await reader.verify()
+      if (!check.matches()) return undefined
+      context.keyring.confirm(fileKey)
+      return { seal: sealOf(fileKey), ...(hash === undefined ? {} : { sha256: hash.digest('base64') }) }
+    } finally {
+      fileKey.wipe()
     }
-    await reader.verify()
-    const same = check.matches()
-    if (same) context.keyring.confirm(fileKey)
-    const seal = sealOf(fileKey)
-    fileKey.wipe()
-    return same ? { seal, ...(hash === undefined ? {} : { sha256: hash.digest('base64') }) } : undefined
   } finally {
     await reader.close()
   }

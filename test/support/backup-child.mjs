@@ -3,8 +3,9 @@
  * before it is sent, or when its answer is there.
  *
  * Arguments: URL, user, password, encryption password, set as JSON, state directory, number of the request, `before` or `after`,
- * `run` or `prune`.
+ * `run` or `prune`. Prints how many bytes it has read meanwhile, where the system tells.
  */
+import { readFileSync } from 'node:fs'
 import { createClient } from '../../dist/src/client.js'
 import { systemRandom } from '../../dist/src/environment.js'
 import { passwordAuthorizer } from '../../dist/src/session/authorizers/password.js'
@@ -17,6 +18,9 @@ const client = createClient(url, {
   keyPassword: async () => keyPassword,
 })
 await client.session.login()
+/** Bytes that this process has asked the system to read, ever. */
+const read = () => Number(/^rchar: (\d+)$/m.exec(readFileSync('/proc/self/io', 'utf8'))?.[1])
+const readBefore = process.platform === 'linux' ? read() : 0
 let changes = 0
 const counting = (send) => async (request) => {
   const isLast = request.method !== 'GET' && ++changes === Number(limit)
@@ -34,4 +38,5 @@ if (problems.length > 0) {
   process.stderr.write(`${JSON.stringify(problems.map(({ path, code, error }) => [path, code ?? error.code]))}\n`)
   process.exitCode = 1
 }
+if (process.platform === 'linux') process.stdout.write(String(read() - readBefore))
 await client.close()

@@ -24,7 +24,7 @@ import { lockWith } from '../../crypto/key-pair.ts'
 import { createKeyPair, getAccount } from '../../src/api/account.ts'
 import { createRoom, encryptRoom, listChildren } from '../../src/api/nodes.ts'
 import type { RemoteNode } from '../../src/api/wire.ts'
-import { type Client, createClient } from '../../src/client.ts'
+import { type Client, type ClientOptions, createClient } from '../../src/client.ts'
 import { addUser, type RunningServer, type ServerOptions, startServer } from '../../src/server/index.ts'
 import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
@@ -128,6 +128,8 @@ export interface World {
   transfer(args: readonly string[], options?: CliOptions): Promise<CliResult & { summary: Summary }>
   /** A library client of a user, logged in. */
   client(user?: string): Promise<Client>
+  /** One with settings of its own, logged in; whoever asks for it closes it. */
+  openClient(more?: Partial<ClientOptions>, user?: string): Promise<Client>
   /** What is in a remote room or folder, by name. */
   list(path: string): Promise<RemoteNode[]>
   keyPasswordFile: string
@@ -188,21 +190,20 @@ export async function createWorld(
   }
   const keyPasswordFile = secret('key-password', `${KEY_PASSWORD}\n`)
   const clients = new Map<string, Promise<Client>>()
+  const openClient = async (more: Partial<ClientOptions> = {}, name = user1) => {
+    const made = createClient(server.url, {
+      authorizer: (origin) =>
+        passwordAuthorizer(origin, { userName: name, password: async () => accountPassword(name) }),
+      keyPassword: async () => KEY_PASSWORD,
+      ...more,
+    })
+    await made.session.login()
+    return made
+  }
   const client = (name = user1) => {
     let opening = clients.get(name)
     if (opening === undefined) {
-      opening = (async () => {
-        const made = createClient(server.url, {
-          authorizer: (origin) =>
-            passwordAuthorizer(origin, { userName: name, password: async () => accountPassword(name) }),
-          keyPassword: async () => KEY_PASSWORD,
-          trustNewMembers: true,
-          confirm: async () => true,
-          retryForMs: 5_000,
-        })
-        await made.session.login()
-        return made
-      })()
+      opening = openClient({ trustNewMembers: true, confirm: async () => true, retryForMs: 5_000 }, name)
       clients.set(name, opening)
     }
     return opening
@@ -214,6 +215,7 @@ export async function createWorld(
     server,
     keyPasswordFile,
     client,
+    openClient,
     cli,
     async transfer(args, more) {
       const result = await cli([...args, '--key-password-file', keyPasswordFile, '--json'], more)

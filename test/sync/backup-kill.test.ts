@@ -1,11 +1,12 @@
 /** Backups that are killed at one request after the other: the next one goes on, and what is visible is whole. */
 import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { listRuns } from '../../src/sync/backup/restore.ts'
+import { listRuns } from '../../src/sync/backup/read.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
 import { readRemoteTree } from '../../src/sync/tree.ts'
 import { type Backup, createBackup } from '../support/backup.ts'
@@ -30,27 +31,31 @@ beforeAll(async () => {
 })
 afterAll(() => world.close())
 
-/** True when it was killed. */
-async function runChild(backup: Backup, limit: number, when: string, what: string): Promise<boolean> {
+/** Bytes that it has read; `undefined` when it was killed. */
+async function runChild(backup: Backup, limit: number, when: string, what: string): Promise<number | undefined> {
   const { set, state } = backup
   const account = [world.server.url, user1, accountPassword(user1), KEY_PASSWORD]
   const args = [CHILD, ...account, JSON.stringify(set), state.directory, String(limit), when, what]
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] })
-  let stderr = ''
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  let [stdout, stderr] = ['', '']
+  child.stdout.setEncoding('utf8').on('data', (chunk) => {
+    stdout += chunk
+  })
   child.stderr.setEncoding('utf8').on('data', (chunk) => {
     stderr += chunk
   })
   const [code, signal] = await once(child, 'close')
-  if (signal === 'SIGKILL') return true
+  if (signal === 'SIGKILL') return undefined
   expect(stderr).toBe('')
   expect(code).toBe(0)
-  return false
+  return Number(stdout)
 }
 
 /** Kills one after the other, each later than the one before; between them everything visible is whole. */
 async function runToTheEnd(backup: Backup, what: string, between: () => Promise<void>): Promise<number> {
   for (let kills = 0; ; kills++) {
-    if (!(await runChild(backup, 1 + kills * STRIDE, kills % 2 === 0 ? 'before' : 'after', what))) return kills
+    const when = kills % 2 === 0 ? 'before' : 'after'
+    if ((await runChild(backup, 1 + kills * STRIDE, when, what)) !== undefined) return kills
     await between()
   }
 }
@@ -92,4 +97,14 @@ test('a run and a prune, killed again and again', { timeout: 1_200_000 }, async 
   expect(snapshot((await backup.restore()).content)).toEqual(now)
   const history = await requireRemote(context.api, `${set.target}/history`)
   expect(await readRemoteTree(context.api, history.node, history.roomId)).toEqual([])
+})
+
+test.runIf(process.platform === 'linux')('a new file is read once', async () => {
+  const backup = await createBackup(world)
+  const size = 40_000_000
+  makeTree(backup.source, { large: randomBytes(size) })
+  const read = await runChild(backup, 0, 'before', 'run')
+  expect(read).toBeGreaterThanOrEqual(size)
+  expect(read).toBeLessThan(1.5 * size)
+  expect(await backup.run()).toMatchObject({ failed: [], unchanged: 1, bytes: 0 })
 })

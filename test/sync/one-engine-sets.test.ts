@@ -14,27 +14,22 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { BackupSetOptions } from '../../src/client/backups.ts'
 import type { PlanFile } from '../../src/client/runs.ts'
-import { type Client, createClient } from '../../src/client.ts'
-import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
+import type { Client } from '../../src/client.ts'
 import type { SyncSummary } from '../../src/sync/run-job.ts'
-import { accountPassword, createWorld, KEY_PASSWORD, makeTree, snapshot, user1, type World } from '../support/cli.ts'
+import { createWorld, makeTree, snapshot, type World } from '../support/cli.ts'
 
 let world: World
 let client: Client
 let sent: string[] = []
 beforeAll(async () => {
   world = await createWorld()
-  client = createClient(world.server.url, {
-    authorizer: (origin) =>
-      passwordAuthorizer(origin, { userName: user1, password: async () => accountPassword(user1) }),
-    keyPassword: async () => KEY_PASSWORD,
+  client = await world.openClient({
     trustNewMembers: true,
     directory: world.path('kept'),
     onEvent: (event) => {
       if (event.type === 'file-done') sent.push(event.path)
     },
   })
-  await client.session.login()
 })
 afterAll(async () => {
   await client.close()

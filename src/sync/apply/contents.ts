@@ -268,7 +268,7 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
       if (toSyncError(error).code === 'SOURCE_CHANGED') return undefined
       throw error
     })
-    if (read === undefined || Buffer.from(read.sha256, 'hex').toString('base64') !== digest) return false
+    if (read === undefined || Buffer.from(read, 'hex').toString('base64') !== digest) return false
     const now = lookEntry(source, path)
     if (now !== undefined && now.mtimeMs === entry.mtimeMs) work.remember(keyOf(path), now, node)
     return true
@@ -283,7 +283,7 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
   ): Promise<boolean> {
     work.local().ensureDirectory(path.slice(0, -1))
     try {
-      return (await hashFile(source, work.show(path), stop)).sha256 === sha256
+      return (await hashFile(source, work.show(path), stop)) === sha256
     } catch (error) {
       // What cannot be read, and is to be replaced, is damaged, too.
       if (!isReplaced || stop.aborted || toSyncError(error).class === 'cancelled') throw error

@@ -108,8 +108,7 @@ export async function drillBackup(
       if (told.has(shown)) continue
       try {
         // From the disk: what was written is what was checked, and is still there.
-        const found = await hashFile(join(scratch, path), shown, signal)
-        if (found.sha256 !== sha256) throw differs()
+        if ((await hashFile(join(scratch, path), shown, signal)) !== sha256) throw differs()
       } catch (error) {
         failed.push({ path: shown, error: toSyncError(error) })
       }

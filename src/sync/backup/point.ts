@@ -55,10 +55,11 @@ export async function finish(
     told.push(failure)
     tell(failure)
   }
-  await completeRecords(context, plan, state, tellMore, signal)
-  const { files, missing } = filesOf(plan, state, lost)
-  const entries: BackupEntry[] = [...describe(scan, tellMore), ...files]
+  const before = nodesOf(plan.records)
+  await completeRecords(context, plan, before, state, tellMore, signal)
   const isTold = new Set([...done.failed, ...told].map(({ path }) => path))
+  const { files, missing } = filesOf(plan, state, { before, lost, isTold })
+  const entries: BackupEntry[] = [...describe(scan, tellMore), ...files]
   const left: string[] = []
   for (const path of missing) {
     if (isTold.has(path)) continue
@@ -109,15 +110,15 @@ export async function finish(
 /** Finds out what is not known of contents that an earlier run had sent. */
 async function completeRecords(
   context: RunContext,
-  { scan, records }: Planned,
+  { scan }: Planned,
+  before: ReadonlySet<number>,
   state: Running['state'],
   tell: (failure: EntryFailure) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const before = nodesOf(records)
   for (const [key, local] of scan.items) {
     const record = state.current().get(key)
-    if (local.kind !== 'file' || record?.kind !== 'file' || entryOf(record, false) !== undefined) continue
+    if (local.kind !== 'file' || record?.kind !== 'file' || isWhole(record)) continue
     // What is out of date is told as missing.
     if (before.has(record.remote.id) && localChange(record, local) !== 'same') continue
     const { id, size } = record.remote
@@ -161,11 +162,20 @@ const nodesOf = (records: ReadonlyMap<string, SyncRecord>): Set<number> => {
 function filesOf(
   { scan, records, steps }: Planned,
   state: Running['state'],
-  lost: ReadonlySet<number>,
+  {
+    before,
+    lost,
+    isTold,
+  }: {
+    /** Nodes that were known before the run, and those that are gone from the server. */
+    readonly before: ReadonlySet<number>
+    readonly lost: ReadonlySet<number>
+    /** Paths of what has failed. */
+    readonly isTold: ReadonlySet<string>
+  },
 ): { readonly files: FileEntry[]; readonly missing: readonly string[] } {
   const current = state.current()
   const moves = movesOf(steps)
-  const before = nodesOf(records)
   const files: FileEntry[] = []
   const missing: string[] = []
   const gone: string[] = []
@@ -175,13 +185,16 @@ function filesOf(
     // Where a move has failed, it is still where it was.
     const record = current.get(key) ?? (from === undefined ? undefined : current.get(from))
     const isThere = record?.kind === 'file' && !lost.has(record.remote.id)
-    const isOld = isThere && before.has(record.remote.id) && localChange(record, local) === 'changed'
+    const shown = showSourcePath(local.path)
+    const change = isThere && before.has(record.remote.id) ? localChange(record, local) : 'same'
+    // What was touched, and then could not be read, may be anything.
+    const isOld = change === 'changed' || (change === 'touched' && isTold.has(shown))
     const entry = isThere ? entryOf({ ...record, path: showPath(local.path) }, isOld) : undefined
     if (entry !== undefined && !isOld) files.push(entry)
     // Gone since it was listed, as if it had gone before.
-    else if (lstatSync(local.source, { throwIfNoEntry: false }) === undefined) gone.push(key)
+    else if (isGone(local.source)) gone.push(key)
     else if (entry !== undefined) files.push(entry)
-    else missing.push(showSourcePath(local.path))
+    else missing.push(shown)
   }
   for (const key of gone) state.remove(key)
   if (scan.isIncomplete) {
@@ -192,6 +205,18 @@ function filesOf(
   }
   return { files: files.sort((a, b) => (a.path < b.path ? -1 : 1)), missing }
 }
+
+function isGone(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) === undefined
+  } catch {
+    return false // it cannot be looked at, which is told by who wanted to read it
+  }
+}
+
+/** All is known that a manifest says of a file. */
+const isWhole = ({ seal, sha256, attributes }: SyncRecord): boolean =>
+  seal !== undefined && sha256 !== undefined && attributes !== undefined
 
 function entryOf(
   { kind, path, local, remote, seal, sha256, attributes }: SyncRecord,

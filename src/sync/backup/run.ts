@@ -3,7 +3,7 @@
  * time. A run that is killed leaves content without a manifest; the next one goes on from there.
  * @module
  */
-import { statSync } from 'node:fs'
+import { type Stats, statSync } from 'node:fs'
 import pLimit from 'p-limit'
 import { SyncError, toSyncError } from '../../errors.ts'
 import type { Names } from '../../local/names.ts'
@@ -95,31 +95,28 @@ interface Made {
   wouldBeComplete?: boolean
 }
 
-/** Files that have been stored anew: those that were not known before, and those that were. */
-function countDone({ steps, records }: SetPlan, current: ReadonlyMap<string, SyncRecord>) {
+/** Files that are sent: those that were not known before, and those that were. */
+function countSent({ steps, records }: SetPlan, isSent: (key: string) => boolean) {
   let [created, changed] = [0, 0]
-  for (const step of steps) {
-    if (step.do !== 'upload') continue
-    const [before, after] = [records.get(step.key), current.get(step.key)]
-    if (after === undefined || after.remote.id === before?.remote.id) continue
-    if (before?.kind === 'file') changed++
+  for (const { do: action, key } of steps) {
+    if (action !== 'upload' || !isSent(key)) continue
+    if (records.get(key)?.kind === 'file') changed++
     else created++
   }
   return { created, changed }
 }
 
-function countsOf({ plan, note, counts }: Made, { steps, skipped }: SyncSummary) {
+/** Those of them that have another node now. */
+const countStored = (plan: SetPlan, current: ReadonlyMap<string, SyncRecord>) =>
+  countSent(plan, (key) => {
+    const now = current.get(key)?.remote.id
+    return now !== undefined && now !== plan.records.get(key)?.remote.id
+  })
+
+function countsOf({ plan, note, counts }: Made, { skipped }: SyncSummary) {
   const run = note === undefined ? {} : { run: note.run }
   if (plan === undefined) return { ...run, created: 0, changed: 0, unchanged: 0, removed: 0 }
-  const removed = { unchanged: skipped, removed: plan.removed }
-  if (counts !== undefined) return { ...run, ...counts, ...removed }
-  let [created, changed] = [0, 0]
-  for (const step of steps) {
-    if (step.do !== 'upload') continue
-    if (plan.records.get(step.key)?.kind === 'file') changed++
-    else created++
-  }
-  return { ...run, created, changed, ...removed }
+  return { ...run, ...(counts ?? countSent(plan, () => true)), unchanged: skipped, removed: plan.removed }
 }
 
 interface SetPlan extends Plan {
@@ -205,7 +202,7 @@ function backupJob(
       }
       const { note, memory } = await finish(running, set, { plan, store: store!, run, directory, done, lost, tell })
       made.note = note
-      made.counts = countDone(plan, running.state.current())
+      made.counts = countStored(plan, running.state.current())
       // A place that the manifest does not have any more is forgotten with it.
       const moves = movesOf(plan.steps)
       for (const [key, { kind }] of plan.records) {
@@ -353,7 +350,12 @@ const notEmpty = ({ target }: BackupSet) =>
 /** A disk that went away meanwhile has not lost its files. */
 function requireSameSources({ sources }: BackupSet, { roots }: SourceScan): void {
   for (const source of sources) {
-    const now = statSync(source, { throwIfNoEntry: false })
+    let now: Stats | undefined
+    try {
+      now = statSync(source, { throwIfNoEntry: false })
+    } catch {
+      // A disk that does not answer is as good as none.
+    }
     if (now?.dev === roots[source]?.dev && now?.ino === roots[source]?.ino) continue
     throw new SyncError('safety', 'SOURCE_CHANGED', `${source} went away during the run`, {
       hint: 'Is its disk mounted? There is no new run.',

@@ -1,5 +1,5 @@
 /** The sources of a set as they are now, under their paths below the root of the machine. Contents are not read here. @module */
-import { type BigIntStats, lstatSync, readlinkSync, statSync } from 'node:fs'
+import { type BigIntStats, lstatSync, readlinkSync, type Stats, statSync } from 'node:fs'
 import { localError, type SyncError, systemCode, toSyncError } from '../../errors.ts'
 import type { Names } from '../../local/names.ts'
 import type { Attributes } from '../records.ts'
@@ -50,7 +50,7 @@ export async function scanSources(
   const add = (entry: LocalEntry) => takeIn(entry, { items, met, names, block })
   for (const source of set.sources) {
     const { dev, ino } = identifyRoot(source)
-    roots[source] = { dev, ino, bornMs: statSync(source).birthtimeMs }
+    roots[source] = { dev, ino, bornMs: look(source).birthtimeMs }
     const top = componentsOf(source)
     for (let depth = 1; depth <= top.length; depth++) add(directoryAt(top.slice(0, depth)))
     directories.push(top)
@@ -93,9 +93,17 @@ export async function scanSources(
 }
 
 /** A source may itself be a link, since somebody named it. */
+function look(path: string): Stats {
+  try {
+    return statSync(path)
+  } catch (error) {
+    throw localError(error, `look at ${path}`)
+  }
+}
+
 function directoryAt(path: readonly string[]): LocalEntry {
   const source = showSourcePath(path)
-  const { mtimeMs, ctimeMs, ino, dev } = statSync(source)
+  const { mtimeMs, ctimeMs, ino, dev } = look(source)
   return { kind: 'directory', path, source, size: 0, mtimeMs, ctimeMs, ino, dev }
 }
 
@@ -106,9 +114,18 @@ const commonOf = ({ mode, uid, gid, mtimeNs }: BigIntStats): Attributes => ({
   mtimeNs: String(mtimeNs),
 })
 
-/** What a manifest says of a file; `undefined` when it is not in this state any more. */
+/**
+ * What a manifest says of a file; `undefined` when it is not in this state any more.
+ *
+ * @throws {SyncError} of class `local_io`.
+ */
 export function attributesOf({ source, size, ino, mtimeMs }: LocalEntry): Attributes | undefined {
-  const now = lstatSync(source, { bigint: true, throwIfNoEntry: false })
+  let now: BigIntStats | undefined
+  try {
+    now = lstatSync(source, { bigint: true, throwIfNoEntry: false })
+  } catch (error) {
+    throw localError(error, `look at ${source}`)
+  }
   if (now === undefined || Number(now.size) !== size || Number(now.ino) !== ino) return undefined
   return Math.abs(Number(now.mtimeNs) / 1e6 - mtimeMs) < 0.001 ? commonOf(now) : undefined
 }
