@@ -43,7 +43,10 @@ export interface SyncErrorOptions {
   retryAfterMs?: number
 }
 
-/** What the answer said that caused an error. All texts are the server's: bounded, without secrets and control characters. */
+/**
+ * What the answer said that caused an error. All texts are the server's: bounded, without secrets and control characters. Field errors,
+ * headers and body are kept of the newest 64 answers of a process.
+ */
 export interface ServerAnswer {
   readonly status: number
   /** The server's own code: a number, or a name such as `invalid_grant`. */

@@ -98,7 +98,33 @@ function refusedFields(fields: Fields): [string, string][] {
     })
 }
 
-/** @param secrets - What must not come back in it: tokens, passwords that were sent. */
+/**
+ * Answers of which all is held; of those before only what is short. A run may keep an error for each of very many files, and how long
+ * their answers are says the server.
+ */
+const MOST_HELD = 64
+
+interface Held {
+  bytes: Uint8Array
+  fieldErrors: ServerAnswer['fieldErrors']
+  headers: ServerAnswer['headers']
+}
+
+const NOTHING_HELD: Held = Object.freeze({ bytes: new Uint8Array(), fieldErrors: [], headers: {} })
+const newest: Held[] = []
+
+/** Holds it until so many others have come. */
+function hold(held: Held): Held {
+  newest.push(held)
+  if (newest.length > MOST_HELD) Object.assign(newest.shift()!, NOTHING_HELD)
+  return held
+}
+
+/**
+ * What an answer says of itself. Field errors, headers and body are those of the newest 64 answers of a process; older ones have none.
+ *
+ * @param secrets - What must not come back in it: tokens, passwords that were sent.
+ */
 export function answerDetails(response: HttpResponse, secrets: readonly string[] = []): ServerAnswer {
   const { status, headers } = response
   const fields = parsed(response)
@@ -107,15 +133,24 @@ export function answerDetails(response: HttpResponse, secrets: readonly string[]
   const message = messageOf(fields)
   const refused = status === 400 || status === 422 ? refusedFields(fields) : []
   const kept = Object.entries(headers).filter(([name]) => SHOWN_HEADERS.test(name))
-  const bytes = response.body.subarray(0, MAX_BODY)
+  const held = hold({
+    // A copy: the answer may be part of something larger.
+    bytes: Uint8Array.from(response.body.subarray(0, MAX_BODY)),
+    fieldErrors: refused.map(([field, said]) => ({ field: shown(field, 100), message: shown(said, MAX_FIELD_TEXT) })),
+    headers: Object.freeze(Object.fromEntries(kept.map(([name, value]) => [name, shown(value, MAX_FIELD_TEXT)]))),
+  })
   return {
     status,
     serverCode: typeof code === 'string' ? shown(code, 100) : code,
     requestId: requestIdOf(headers) ?? idOf(fields.requestId) ?? idOf(fields.traceId),
     serverMessage: message === undefined ? undefined : shown(message, MAX_MESSAGE),
-    fieldErrors: refused.map(([field, said]) => ({ field: shown(field, 100), message: shown(said, MAX_FIELD_TEXT) })),
-    headers: Object.freeze(Object.fromEntries(kept.map(([name, value]) => [name, shown(value, MAX_FIELD_TEXT)]))),
-    body: () => shown(Buffer.from(bytes).toString('utf8'), MAX_BODY),
+    get fieldErrors() {
+      return held.fieldErrors
+    },
+    get headers() {
+      return held.headers
+    },
+    body: () => shown(Buffer.from(held.bytes).toString('utf8'), MAX_BODY),
   }
 }
 

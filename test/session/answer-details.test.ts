@@ -87,6 +87,14 @@ test('everything is bounded', () => {
   expect(details({ errors: Array(300).fill({ field: 'a', message: 'b' }) }).fieldErrors).toHaveLength(50)
 })
 
+test('of very many answers only the newest are held, whatever they are', () => {
+  const errors = Array.from({ length: 200 }, (_, at) => details({ message: `no ${at}`, errors: { name: 'bad' } }))
+  expect(errors.filter((one) => one.body() !== '')).toEqual(errors.slice(-64))
+  expect(errors.filter(({ fieldErrors }) => fieldErrors.length > 0)).toHaveLength(64)
+  expect(errors.filter(({ headers }) => headers['content-type'] !== undefined)).toHaveLength(64)
+  expect(errors.map(({ serverMessage }) => serverMessage)).toEqual(errors.map((_, at) => `no ${at}`))
+})
+
 test('headers: those that tell something, and no others', () => {
   const shown = details('{}', 429, {
     'retry-after': '5',
