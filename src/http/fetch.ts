@@ -7,6 +7,7 @@ import { SyncError } from '../errors.ts'
 import { pathTemplate } from './trace.ts'
 import type { HttpRequest, HttpResponse, Send } from './types.ts'
 
+/** `fetch` as WHATWG has it; what differs is said at `createFetch`. */
 export type Fetch = typeof globalThis.fetch
 
 /** Bytes of a body that is read from a stream: it must be held as a whole to be sent again. */

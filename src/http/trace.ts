@@ -9,6 +9,7 @@ import { SyncError } from '../errors.ts'
 import { requestIdOf } from './answer-details.ts'
 import type { HttpRequest, Send } from './types.ts'
 
+/** A request as it goes out. */
 export interface RequestTrace {
   /** Counts from 1; a repetition has a number of its own. */
   readonly id: number
@@ -20,6 +21,7 @@ export interface RequestTrace {
   readonly bytes: number
 }
 
+/** What became of a request. */
 export interface ResponseTrace extends RequestTrace {
   /** Absent when there was no answer. */
   readonly status?: number
@@ -33,6 +35,7 @@ export interface ResponseTrace extends RequestTrace {
   readonly requestId?: string
 }
 
+/** A connection that was made. */
 export interface ConnectTrace {
   readonly origin: string
   /** The address that was connected to: of the proxy, where there is one. */
@@ -43,6 +46,7 @@ export interface ConnectTrace {
   readonly ms: number
 }
 
+/** What was agreed on for a connection with TLS. */
 export interface TlsTrace {
   readonly origin: string
   /** `TLSv1.3`. */
@@ -52,6 +56,7 @@ export interface TlsTrace {
   readonly alpn?: string
 }
 
+/** A request that is about to be sent again. */
 export interface RetryTrace {
   readonly label: string
   readonly attempt: number
@@ -60,6 +65,7 @@ export interface RetryTrace {
   readonly status?: number
 }
 
+/** Functions that are told what goes over the wire; those that are missing are not called. */
 export interface TraceHooks {
   onRequest?(event: RequestTrace): void
   onResponse?(event: ResponseTrace): void

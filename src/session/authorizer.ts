@@ -9,7 +9,18 @@
 import type { Clock, Ui } from '../environment.ts'
 import type { SyncError, SyncErrorCode } from '../errors.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
-import type { Identity } from './identity.ts'
+
+/** Who is logged in, as an id token says (OpenID Connect Core §2). */
+export interface Identity {
+  /** As the server says them: foreign text, for display only. */
+  readonly claims: Readonly<Record<string, unknown>>
+  /** True: signature, issuer, audience and end were checked. */
+  readonly verified: boolean
+  /**
+   * Why not: no keys are known, they could not be read, the signature is none of theirs, it is for somebody else, or is past its end.
+   */
+  readonly reason?: 'no-keys' | 'keys-unreachable' | 'signature' | 'issuer' | 'audience' | 'expired'
+}
 
 /** What a server says of a token (RFC 7662 §2.2): its own texts, for display. Times in milliseconds since the epoch. */
 export interface Introspection {
@@ -49,6 +60,7 @@ export interface Grant {
   readonly extra?: Readonly<Record<string, string>>
 }
 
+/** What an authorizer works with during one call. */
 export interface AuthContext {
   /** Without a grant. Waits out a 429 or 503; for `authorize` nothing else is sent again. */
   readonly send: Send
@@ -65,6 +77,7 @@ export interface AuthContext {
  */
 export type Verdict = 'ok' | 'expired' | 'sign-again' | SyncError
 
+/** One way to log in: how a grant is obtained, renewed, sent along and revoked. */
 export interface Authorizer {
   readonly name: string
   /** Of the client that logs in, as the server knows it. */

@@ -152,6 +152,7 @@ export function cognitoTimestamp(now: number): string {
 
 // ---- Challenges ----------------------------------------------------------------------------------------------------------
 
+/** How a one-time code reaches the user. */
 export type CodeKind = 'sms' | 'totp' | 'email'
 
 /** Challenges that want a code: its kind, and the field it is answered in. */
@@ -163,6 +164,7 @@ export const CODE_CHALLENGES: ReadonlyMap<string, readonly [CodeKind, string]> =
 ])
 
 const FACTORS = ['SMS_MFA', 'SOFTWARE_TOKEN_MFA', 'EMAIL_MFA'] as const
+/** A second factor, as the pool calls it. */
 export type Factor = (typeof FACTORS)[number]
 
 /** A parameter that is JSON inside JSON. */

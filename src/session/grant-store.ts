@@ -14,6 +14,7 @@ import { openSystemKeyring } from '../local/system-keyring.ts'
 import type { Grant } from './authorizer.ts'
 import { parseGrant } from './grant.ts'
 
+/** Where one grant is kept, for all processes that share it. */
 export interface GrantStore {
   /** Shown to the user: where the login is kept. */
   readonly place: string
@@ -198,6 +199,7 @@ function unopened(cause?: unknown): never {
 /** The kind of store a login was saved in must be used for reading it, even where a keyring appeared since. */
 export type StoreKind = 'keyring' | 'file' | 'encrypted'
 
+/** Where and how a grant is stored. */
 export interface StoreOptions {
   /** Directory for files and locks. */
   readonly directory: string

@@ -5,18 +5,7 @@
  */
 import type { JSONWebKeySet } from 'jose'
 import { SyncError } from '../errors.ts'
-import type { AuthContext } from './authorizer.ts'
-
-export interface Identity {
-  /** As the server says them: foreign text, for display only. */
-  readonly claims: Readonly<Record<string, unknown>>
-  /** True: signature, issuer, audience and end were checked. */
-  readonly verified: boolean
-  /**
-   * Why not: no keys are known, they could not be read, the signature is none of theirs, it is for somebody else, or is past its end.
-   */
-  readonly reason?: 'no-keys' | 'keys-unreachable' | 'signature' | 'issuer' | 'audience' | 'expired'
-}
+import type { AuthContext, Identity } from './authorizer.ts'
 
 /** What an id token is held against. */
 export interface IdentitySource {

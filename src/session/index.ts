@@ -15,7 +15,7 @@ export type {
   TraceHooks,
 } from '../http/trace.ts'
 export type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
-export type { AuthContext, Authorizer, ClientName, Grant, Introspection, Verdict } from './authorizer.ts'
+export type { AuthContext, Authorizer, ClientName, Grant, Identity, Introspection, Verdict } from './authorizer.ts'
 export { type ApiKey, withApiKey } from './authorizers/api-key.ts'
 export { type AuthorizationCodeOptions, authorizationCodeAuthorizer } from './authorizers/authorization-code.ts'
 export { type ClientCredentialsOptions, clientCredentialsAuthorizer } from './authorizers/client-credentials.ts'
@@ -66,7 +66,6 @@ export {
   type StoreKind,
   type StoreOptions,
 } from './grant-store.ts'
-export type { Identity } from './identity.ts'
 export type { LogFields, Logger } from './log.ts'
 export { mapLimit } from './map-limit.ts'
 export type { Page, Pages } from './oauth/loopback.ts'

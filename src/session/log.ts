@@ -5,6 +5,7 @@
 import { redact, type Secrets } from '../http/redact.ts'
 import { type TraceHooks, tell } from '../http/trace.ts'
 
+/** What a line of a log says besides its message; without secrets. */
 export type LogFields = Readonly<Record<string, string | number | boolean | undefined>>
 
 /** What most logging libraries have; functions that are missing are not called. */

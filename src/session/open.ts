@@ -27,6 +27,7 @@ export { memoryPinStore, type PinStore, type ServerPin } from '../http/pins.ts'
 export { proxyFromEnvironment } from '../http/proxy.ts'
 export { createDialer, type DialerOptions as TransportOptions } from '../http/undici.ts'
 
+/** A request that is about to be sent again. */
 export interface RetryEvent {
   readonly label: string
   readonly attempt: number
@@ -42,6 +43,7 @@ export interface WaitingEvent {
   readonly leftMs: number
 }
 
+/** How a session is set up; all may be left out. */
 export interface SessionSettings {
   /** Where the login is kept. Default: memory. */
   readonly store?: GrantStore
@@ -153,7 +155,7 @@ function open(
   const hooks = allHooks([settings.trace, settings.logger && logHooks(log), settings.transport?.trace])
   const dialer =
     settings.send === undefined
-      ? createDialer({ ownOrigins: [origin], compression: true, ...settings.transport, trace: hooks })
+      ? createDialer({ ownOrigins: [origin], ...settings.transport, trace: hooks })
       : { send: settings.send, close: async () => {} }
   const traced = withTrace(dialer.send, hooks, () => clock.monotonic())
   const cookies = settings.cookies === true ? createCookies(origin, keptCookies) : undefined
@@ -258,4 +260,5 @@ async function load(
   return session
 }
 
+/** Opens sessions: `create` a new one, `load` one that was dumped. */
 export const Session = Object.freeze({ create, load })

@@ -23,6 +23,7 @@ type Name = keyof typeof VARIABLES
 const NAMES = Object.keys(VARIABLES) as Name[]
 const SECRETS: readonly Name[] = ['application_secret', 'consumer_key', 'client_secret']
 
+/** Where keys of an application are looked for, first to last. */
 export interface OvhSources {
   /** What the caller says; first of all. Only here may `endpoint` be the URL of a compatible server. */
   readonly explicit?: {

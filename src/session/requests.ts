@@ -11,6 +11,7 @@ import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
 
 type QueryValue = string | number | boolean | bigint | null | undefined
 
+/** How one call goes. */
 export interface CallOptions {
   /** Appended to the path's own query. Arrays repeat the name; `undefined` is left out, `null` becomes empty. */
   readonly query?: Readonly<Record<string, QueryValue | readonly QueryValue[]>>
@@ -28,6 +29,7 @@ export interface CallOptions {
   readonly signal?: AbortSignal
 }
 
+/** Calls by method, with JSON both ways. */
 export interface Requests {
   /** The parsed JSON of the answer; `undefined` for an empty one (204). */
   get(path: string, options?: CallOptions): Promise<unknown>

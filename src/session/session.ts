@@ -9,11 +9,10 @@ import { describedBy } from '../http/answer-details.ts'
 import { createSecrets, type Secrets } from '../http/redact.ts'
 import type { Retry } from '../http/retry.ts'
 import type { HttpRequest, HttpResponse, Send } from '../http/types.ts'
-import type { AuthContext, Authorizer, Grant, Introspection, Verdict } from './authorizer.ts'
+import type { AuthContext, Authorizer, Grant, Identity, Introspection, Verdict } from './authorizer.ts'
 import { readGrant, type SessionDump } from './grant.ts'
 import { createGrantKeeper, loginNeeded } from './grant-keeper.ts'
 import type { GrantStore } from './grant-store.ts'
-import type { Identity } from './identity.ts'
 import type { Log } from './log.ts'
 
 export interface SessionOptions {

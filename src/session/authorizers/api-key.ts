@@ -6,6 +6,7 @@ import { SyncError } from '../../errors.ts'
 import type { HttpRequest } from '../../http/types.ts'
 import type { AuthContext, Authorizer, Grant } from '../authorizer.ts'
 
+/** A key that goes along in a header of its own. */
 export interface ApiKey {
   /** Name of the header, `x-api-key` for example; never `authorization`. */
   readonly header: string

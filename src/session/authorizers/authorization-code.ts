@@ -12,6 +12,7 @@ import { grantVerbs } from '../oauth/exchange.ts'
 import { type Arrival, isLoopback, type Listener, listen, type Pages } from '../oauth/loopback.ts'
 import { type Found, type ServerOptions, serverFinder } from '../oauth/server.ts'
 
+/** How a login in the browser goes. */
 export interface AuthorizationCodeOptions extends ServerOptions {
   /** Default: the public client where the server's metadata offers public clients, else the scripting client. */
   readonly client?: OAuthClient

@@ -8,6 +8,7 @@ import { isPublic, type OAuthClient, standardClient } from '../oauth/client.ts'
 import { grantVerbs, requestToken } from '../oauth/exchange.ts'
 import { type Endpoints, type ServerOptions, serverFinder } from '../oauth/server.ts'
 
+/** How a client logs in as itself (RFC 6749 §4.4). */
 export interface ClientCredentialsOptions extends ServerOptions {
   /** With a secret (`client_secret_basic` unless it says otherwise) or a key. */
   readonly client: OAuthClient

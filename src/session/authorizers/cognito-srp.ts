@@ -36,6 +36,7 @@ import {
   textOf,
 } from '../srp-answers.ts'
 
+/** What a login asks a one-time code for. */
 export interface CodeRequest {
   readonly kind: CodeKind
   /** Where the code was sent, as the server puts it: show it through a filter. */
@@ -44,6 +45,7 @@ export interface CodeRequest {
   readonly attempt: number
 }
 
+/** What a login asks a new password for. */
 export interface NewPasswordRequest {
   /** What the server knows of the account; names and values are its own texts. */
   readonly attributes: ReadonlyMap<string, string>
@@ -53,11 +55,13 @@ export interface NewPasswordRequest {
   readonly refused?: 'policy' | 'history'
 }
 
+/** A new password, and what else the pool wants of the user. */
 export interface NewPassword {
   readonly password: string
   readonly attributes?: Readonly<Record<string, string>>
 }
 
+/** How a user of a user pool logs in. */
 export interface CognitoSrpOptions {
   /** `REGION_NAME`, at most 55 characters. */
   readonly poolId: string

@@ -13,6 +13,7 @@ import { askToken, grantVerbs, lifetimeOf } from '../oauth/exchange.ts'
 import { requireEndpoint, type Server, type ServerOptions, serverFinder } from '../oauth/server.ts'
 import { requestOptions } from '../oauth/wire.ts'
 
+/** How a login with a code on another device goes (RFC 8628). */
 export interface DeviceCodeOptions extends ServerOptions {
   readonly client: OAuthClient
   readonly scope?: string

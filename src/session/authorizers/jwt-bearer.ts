@@ -10,6 +10,7 @@ import { grantVerbs, requestToken } from '../oauth/exchange.ts'
 import { requireEndpoint, type Server, type ServerOptions, serverFinder } from '../oauth/server.ts'
 import { type SigningKeySource, signJwt } from '../oauth/signing-key.ts'
 
+/** How a login with a signed statement goes (RFC 7523). */
 export interface JwtBearerOptions extends ServerOptions {
   /** Who signs: claim `iss`, often the client's id. */
   readonly issuer: string

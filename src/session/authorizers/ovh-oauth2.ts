@@ -11,6 +11,7 @@ import { invalidAnswer, ovhFailure, ovhFields, ovhRefusal } from './ovh-answers.
 import { ovhEndpoint } from './ovh-regions.ts'
 import type { Secret } from './ovh-signature.ts'
 
+/** How a service account of a region logs in. */
 export interface OvhOAuth2Options {
   /** Name of a region, or the URL of a compatible server; see `ovhEndpoint`. */
   readonly endpoint: string

@@ -162,12 +162,14 @@ function splitPath(path: string): [string[], string] {
   return [before.split('/'), query]
 }
 
+/** A method, and a path that it is allowed for. */
 export interface AccessRule {
   readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE'
   /** `*` stands for anything. */
   readonly path: string
 }
 
+/** Methods that are allowed together: to read, to write, to write without deleting. */
 export type AccessMode = 'read-only' | 'read-write' | 'read-write-safe'
 
 const METHODS: Readonly<Record<AccessMode, readonly AccessRule['method'][]>> = Object.freeze({

@@ -15,6 +15,7 @@ import { type AccessRule, type OvhEndpoint, ovhEndpoint, ovhUrl } from './ovh-re
 /** Itself, or where to get it; asked anew for each use and not kept. */
 export type Secret = string | (() => string | Promise<string>)
 
+/** How requests are signed for an application. */
 export interface OvhSignatureOptions {
   /** Name of a region, or the URL of a compatible server; see `ovhEndpoint`. */
   readonly endpoint: string

@@ -9,6 +9,7 @@ import { errorCodeOf, oauthError } from '../oauth/errors.ts'
 import { askToken, grantVerbs } from '../oauth/exchange.ts'
 import { defaultServer, type ServerOptions, serverFinder } from '../oauth/server.ts'
 
+/** How a login by user and password goes (RFC 6749 §4.3). */
 export interface PasswordOptions extends ServerOptions {
   readonly userName: string
   /** Asked for once per login. A wrong password is never sent twice: accounts get locked. */

@@ -31,6 +31,7 @@ import {
   textOf,
 } from '../srp-answers.ts'
 
+/** How a login by SRP-6a goes. */
 export interface ProtonSrpOptions {
   readonly userName: string
   /** Asked for once per login. A wrong password is never sent twice: accounts get locked. */

@@ -40,6 +40,7 @@ export function accessTokenAuthorizer(read: () => Promise<string>): Authorizer {
   }
 }
 
+/** The client and the server that a refresh token is for. */
 export interface TokenClientOptions extends ServerOptions {
   /** The client that the token was issued to. */
   readonly client: OAuthClient

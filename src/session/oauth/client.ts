@@ -14,6 +14,7 @@ import { type SigningKeySource, signJwt } from './signing-key.ts'
  */
 export type ClientAuthMethod = 'client_secret_basic' | 'raw_basic' | 'client_secret_post' | 'private_key_jwt'
 
+/** A client as an authorization server knows it. */
 export interface OAuthClient {
   readonly id: string
   /** Absent, and without `key`: a public client. Empty is a secret too. */

@@ -12,6 +12,7 @@ import { type OAuthClient, standardClient } from './client.ts'
 import { type CodeLogin, finishLogin, isFromServer, loginUrl, startLogin } from './code.ts'
 import { type ServerOptions, serverFinder } from './server.ts'
 
+/** How logins of visitors of a web application go. */
 export interface CodeFlowOptions extends ServerOptions {
   readonly client: OAuthClient
   /** The application's own page, exactly as it is registered. */
@@ -28,6 +29,7 @@ export interface CodeFlowOptions extends ServerOptions {
   readonly onWarning?: (message: string) => void
 }
 
+/** Logins of visitors of a web application (RFC 6749 §4.1, with PKCE). */
 export interface AuthorizationCodeFlow {
   /** Starts a login. `state` is the one in the address: tie it to the visitor's cookie. */
   authorizationUrl(): Promise<{ readonly url: string; readonly state: string }>

@@ -13,6 +13,7 @@ export interface Page {
   readonly text: string
 }
 
+/** What the browser shows in the end. */
 export interface Pages {
   readonly success?: Page
   readonly failure?: Page

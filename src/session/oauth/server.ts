@@ -21,6 +21,7 @@ export interface Endpoints {
   readonly keys?: string
 }
 
+/** Where an authorization server has its endpoints (RFC 8414). */
 export interface ServerOptions {
   /** Used as they are, and no metadata is read. Default: what the metadata says. */
   readonly endpoints?: Endpoints

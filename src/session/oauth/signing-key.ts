@@ -7,6 +7,7 @@ import { MAX_PEM_BYTES } from '../../../crypto/bytes.ts'
 import { systemCode } from '../../errors.ts'
 import { keyError, keyInvalid, legacyEncryption, passphraseWrong } from './key-errors.ts'
 
+/** How statements are signed (RFC 7518 §3.1, RFC 8037). */
 export type SigningAlgorithm = 'RS256' | 'PS256' | 'ES256' | 'EdDSA'
 
 /** A private key as it is kept. PEM: PKCS#8, encrypted PKCS#8, PKCS#1 or SEC 1; PKCS#12: the bytes of the file. */
