@@ -67,13 +67,18 @@ function fromEnvironment(env: NodeJS.ProcessEnv): { extra: string[]; directory: 
   }
 }
 
+/** Those of the last environment: a process makes many connections, and a directory of a system has hundreds of files. */
+let last: { readonly key: string; readonly found: ReturnType<typeof fromEnvironment> } | undefined
+
 /**
  * All authorities, when there are any besides the usual ones; else `undefined`, and Node takes its own.
  *
  * @param given - Those that the caller names.
  */
 export function authorities(given: readonly string[] | undefined, env = process.env): string[] | undefined {
-  const { extra, directory } = fromEnvironment(env)
+  const key = JSON.stringify([env.NODE_EXTRA_CA_CERTS, env.SSL_CERT_DIR])
+  if (last?.key !== key) last = { key, found: fromEnvironment(env) }
+  const { extra, directory } = last.found
   // A list of our own takes the place of Node's, the extra ones included.
   if (given === undefined && directory.length === 0) return undefined
   return [...rootCertificates, ...extra, ...directory, ...(given ?? [])]

@@ -54,12 +54,16 @@ function allowedLookup(allow: NonNullable<Transport['allow']>) {
 }
 
 /** TCP, and TLS where the URL says so; inside `tunnel` when there is one. */
-function createDial(transport: Transport, secureContext: SecureContext, allow: Transport['allow'], own = false): Dial {
+function createDial(
+  transport: Transport,
+  contextOf: () => SecureContext,
+  allow: Transport['allow'],
+  own = false,
+): Dial {
   const { connectTimeoutMs, bindAddress, family, pins, firstUse, tcpKeepAliveMs } = transport
   const { accepted, checkServer } = own ? transport : { accepted: undefined, checkServer: undefined }
-  const connect = buildConnector({
+  const common = {
     timeout: connectTimeoutMs,
-    secureContext,
     // One that is known by its fingerprint is held against that instead, before anything is sent.
     rejectUnauthorized: accepted === undefined,
     keepAlive: tcpKeepAliveMs > 0,
@@ -68,7 +72,14 @@ function createDial(transport: Transport, secureContext: SecureContext, allow: T
     ...([pins, firstUse, accepted, checkServer].every((one) => one === undefined) ? {} : { maxCachedSessions: 0 }),
     ...(allow === undefined ? {} : { lookup: allowedLookup(allow) }),
     ...(family === undefined ? {} : { family }),
-  })
+  }
+  const plain = buildConnector(common)
+  let secure: typeof plain | undefined
+  const connectorFor = ({ protocol }: URL) => {
+    if (protocol !== 'https:') return plain
+    secure ??= buildConnector({ ...common, secureContext: contextOf() })
+    return secure
+  }
   return ({ url, host, port }, tunnel) =>
     new Promise((resolve, reject) => {
       const options = {
@@ -79,7 +90,7 @@ function createDial(transport: Transport, secureContext: SecureContext, allow: T
         ...(bindAddress === undefined ? {} : { localAddress: bindAddress }),
         ...(tunnel === undefined ? {} : { httpSocket: tunnel }),
       }
-      connect(options, (error, socket) => {
+      connectorFor(url)(options, (error, socket) => {
         if (error !== null) return reject(error)
         try {
           if (accepted !== undefined && url.protocol === 'https:') checkAccepted(socket, accepted)
@@ -188,9 +199,9 @@ async function askCheck(check: NonNullable<Transport['checkServer']>, socket: So
  */
 export function createConnect(transport: Transport): Connect {
   const { proxy, exceptions, contexts, pins, firstUse, checkServer, isOwn, allow, family } = transport
-  const toProxy = createDial(transport, contexts.other, undefined)
-  const toOwn = createDial(transport, contexts.own, allow, true)
-  const toOther = createDial(transport, contexts.other, allow)
+  const toProxy = createDial(transport, () => contexts.other, undefined)
+  const toOwn = createDial(transport, () => contexts.own, allow, true)
+  const toOther = createDial(transport, () => contexts.other, allow)
   return async (url) => {
     const target = { url, host: hostOf(url), port: portOf(url) }
     const own = isOwn(url.origin)

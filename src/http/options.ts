@@ -147,7 +147,7 @@ export interface Transport {
   readonly proxy: ProxyServer | undefined
   readonly exceptions: readonly Exception[]
   readonly proxyResolves: boolean
-  /** With the client certificate, and without. */
+  /** With the client certificate, and without; made when asked for, since to read all authorities takes long. */
   readonly contexts: { readonly own: SecureContext; readonly other: SecureContext }
   readonly pins: ReadonlySet<string> | undefined
   readonly firstUse: FirstUse | undefined
@@ -252,17 +252,17 @@ function readPins(options: DialerOptions, report: Report): Set<string> | undefin
   return new Set(pins)
 }
 
-function readAuthorities(options: DialerOptions, report: Report): string[] | undefined {
+function readAuthorities(options: DialerOptions, report: Report): () => string[] | undefined {
   const { caDirectory } = options
   const given = listOf('ca', options, report)?.flatMap((text, at) => {
     const found = certificatesOf(text)
     if (found === undefined) report('CA_INVALID', `ca entry ${at + 1} is not one or more certificates in PEM form`)
     return found ?? []
   })
-  if (caDirectory === undefined) return authorities(given)
+  if (caDirectory === undefined) return () => authorities(given)
   const found = typeof caDirectory === 'string' ? readDirectory(caDirectory) : undefined
   if (found === undefined || found.length === 0) report('CA_INVALID', 'caDirectory is no directory with certificates')
-  return authorities([...(given ?? []), ...(found ?? [])])
+  return () => authorities([...(given ?? []), ...(found ?? [])])
 }
 
 /** The fingerprint of the one certificate that is accepted, as Node writes it. */
@@ -344,23 +344,39 @@ function readContexts(options: DialerOptions, report: Report): Transport['contex
   const { minTls = 'TLSv1.2', clientCertificate } = options
   if (minTls !== 'TLSv1.2' && minTls !== 'TLSv1.3') report('TRANSPORT_INVALID', 'minTls must be TLSv1.2 or TLSv1.3')
   const ca = readAuthorities(options, report)
-  const base: SecureContextOptions = {
-    minVersion: minTls === 'TLSv1.3' ? minTls : 'TLSv1.2',
-    ...readTlsTexts(options, report),
-    ...(ca === undefined ? {} : { ca }),
+  const texts = readTlsTexts(options, report)
+  const certificate = readCertificate(clientCertificate, report)
+  let base: SecureContextOptions | undefined
+  const baseOf = () => {
+    base ??= { minVersion: minTls === 'TLSv1.3' ? minTls : 'TLSv1.2', ...texts, ca: ca() }
+    return base
   }
-  const other = createSecureContext(base)
-  if (clientCertificate === undefined) return { own: other, other }
-  const parts = certificateParts(clientCertificate)
+  let [own, other]: (SecureContext | undefined)[] = []
+  return {
+    get other() {
+      other ??= createSecureContext(baseOf())
+      return other
+    },
+    get own() {
+      own ??= certificate === undefined ? this.other : createSecureContext({ ...baseOf(), ...certificate })
+      return own
+    },
+  }
+}
+
+function readCertificate(certificate: ClientCertificate | undefined, report: Report): SecureContextOptions | undefined {
+  if (certificate === undefined) return undefined
+  const parts = certificateParts(certificate)
   if (parts === undefined) {
     report('CLIENT_CERT_INVALID', CERTIFICATE_FORM)
-    return { own: other, other }
+    return undefined
   }
   try {
-    return { own: createSecureContext({ ...base, ...parts }), other }
+    createSecureContext({ ca: [], ...parts })
+    return parts
   } catch (error) {
     report(...certificateProblem(error))
-    return { own: other, other }
+    return undefined
   }
 }
 
