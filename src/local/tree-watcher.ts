@@ -1,6 +1,6 @@
 /**
- * Tells that something has changed below a directory, not what: whoever is told looks at everything. One `fs.watch` per
- * directory where the system has no recursive kind of its own (Linux), one for all elsewhere.
+ * Tells that something has changed below a directory, and at which place as far as the system says that: whoever is told looks there.
+ * One `fs.watch` per directory where the system has no recursive kind of its own (Linux), one for all elsewhere.
  *
  * A watch is bound to a directory, not to a path. So what was renamed, moved in or made anew is not found by following events,
  * which come late and in any order, but by looking: `refresh` compares the directories that are there with those that are
@@ -13,8 +13,11 @@ import { systemCode } from '../errors.ts'
 import { BIN_NAME, isTemporaryName } from './atomic-file.ts'
 
 export interface TreeWatcherOptions {
-  /** Called for every event; nothing that programs of ours leave beside files counts. */
-  readonly onChange: () => void
+  /**
+   * Called for every event; nothing that programs of ours leave beside files counts. `place` is a path below the root, whose kind may
+   * have changed, too; empty: anything may have.
+   */
+  readonly onChange: (place: string) => void
   /** Absolute real paths of directories that are left out, with all that is below them. */
   readonly passOver?: readonly string[]
 }
@@ -23,9 +26,10 @@ export interface TreeWatcher {
   /**
    * Watches all directories that are there now. One call at a time.
    *
+   * @param places - As told: nothing has changed elsewhere since the last call. Default: everywhere.
    * @returns why not all of them, where the system refuses (`ENOSPC`: no more watches); the others are watched.
    */
-  refresh(): Promise<unknown>
+  refresh(places?: readonly string[]): Promise<unknown>
   close(): void
 }
 
@@ -42,6 +46,15 @@ interface Watch {
   readonly watcher: FSWatcher
 }
 
+/** Never through a link. */
+function isDirectory(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+  } catch {
+    return false
+  }
+}
+
 const identityOf = ({ dev, ino, birthtimeNs }: BigIntStats): string => `${dev} ${ino} ${birthtimeNs}`
 
 /** @param root - Absolute path; may be a link, whose target may change. */
@@ -49,8 +62,12 @@ export function createTreeWatcher(root: string, { onChange, passOver = [] }: Tre
   /** By path. */
   const watches = new Map<string, Watch>()
   let isClosed = false
+  /** What the root is now, in real names. */
+  let top = root
 
   const isOurs = (name: string) => isTemporaryName(basename(name)) || name.split(/[\\/]/).includes(BIN_NAME)
+  const below = (path: string, above: string) => path === above || path.startsWith(`${above}/`)
+  const placeOf = (path: string) => (!IS_RECURSIVE && below(path, top) ? path.slice(top.length + 1) : '')
 
   /** @throws what the system says when it refuses. */
   function open(path: string, onEvent: (name: string | null) => void): void {
@@ -62,20 +79,19 @@ export function createTreeWatcher(root: string, { onChange, passOver = [] }: Tre
     known?.watcher.close()
     watches.delete(path)
     const watcher = watch(path, { recursive: IS_RECURSIVE }, (event, name) => {
-      // It may be gone itself, which comes under its own name.
-      if (event === 'rename' && name === basename(path)) opened.identity = ''
+      if (event === 'rename' && name === basename(path)) {
+        // It may be gone itself, which comes under its own name.
+        opened.identity = ''
+        onChange(placeOf(path))
+      }
       onEvent(name)
     })
     const opened: Watch = { identity, watcher }
     watcher.on('error', () => {
       opened.identity = ''
-      onChange()
+      onChange('')
     })
     watches.set(path, opened)
-  }
-
-  const onEventBelow = (name: string | null) => {
-    if (name === null || !isOurs(name)) onChange()
   }
 
   /** The directory with the root's own name in it: a link may get another target, or the root be replaced. */
@@ -85,7 +101,7 @@ export function createTreeWatcher(root: string, { onChange, passOver = [] }: Tre
     try {
       const place = realpathSync(above)
       open(place, (name) => {
-        if (name === null || name === basename(root)) onChange()
+        if (name === null || name === basename(root)) onChange('')
       })
       return place
     } catch {
@@ -93,32 +109,50 @@ export function createTreeWatcher(root: string, { onChange, passOver = [] }: Tre
     }
   }
 
+  function openBelow(path: string): void {
+    open(path, (name) => {
+      if (name === null) onChange('')
+      else if (!isOurs(name)) onChange(placeOf(join(path, name)))
+    })
+  }
+
   function childrenOf(path: string): string[] {
     const children = readdirSync(path, { withFileTypes: true })
     return children.flatMap((child) => {
       if (!child.isDirectory() || isOurs(child.name)) return []
-      const below = join(path, child.name)
-      return passOver.includes(below) ? [] : [below]
+      const place = join(path, child.name)
+      return passOver.includes(place) ? [] : [place]
     })
   }
 
+  /** Where to begin: at the root, or at what may be a new directory. */
+  function startsOf(places: readonly string[] | undefined): string[] {
+    if (places !== undefined && !IS_RECURSIVE) {
+      const isLeftOut = (path: string) => passOver.some((one) => below(one, top) && below(path, one))
+      return places.map((place) => join(top, place)).filter((path) => !isLeftOut(path) && isDirectory(path))
+    }
+    try {
+      top = realpathSync(root)
+      return [top]
+    } catch {
+      return [] // It is gone, which a run tells.
+    }
+  }
+
   return {
-    async refresh() {
+    async refresh(places) {
       let refusal: unknown
       const seen = new Set<string>()
       const above = openAbove()
       if (above !== undefined) seen.add(above)
-      let pending: string[] = []
-      try {
-        pending = [realpathSync(root)]
-      } catch {
-        // It is gone, which a run tells.
-      }
+      const isEverything = places === undefined || places.includes('')
+      const pending = startsOf(isEverything ? undefined : places)
       for (let count = 1; pending.length > 0; count++) {
         const path = pending.pop()!
+        if (seen.has(path)) continue
         seen.add(path)
         try {
-          if (refusal === undefined || watches.has(path)) open(path, onEventBelow)
+          if (refusal === undefined || watches.has(path)) openBelow(path)
         } catch (error) {
           if (!UNSEEN.includes(systemCode(error))) refusal ??= error
         }
@@ -127,13 +161,14 @@ export function createTreeWatcher(root: string, { onChange, passOver = [] }: Tre
           // One by one: a call takes some 100,000 arguments at most.
           for (const child of childrenOf(path)) pending.push(child)
         } catch {
-          // Gone, or not to be read.
+          // Gone, not to be read, or a file.
         }
         if (count % BATCH === 0) await new Promise((resolve) => setImmediate(resolve))
         if (isClosed) return undefined
       }
+      const changed = isEverything ? [] : places.map((place) => join(top, place))
       for (const [path, { watcher }] of watches) {
-        if (seen.has(path)) continue
+        if (seen.has(path) || !(isEverything || changed.some((one) => below(path, one)))) continue
         watcher.close()
         watches.delete(path)
       }

@@ -7,7 +7,7 @@ import { takeLock } from '../local/lock.ts'
 import { type RestoreOptions, restoreBackup } from './backup/restore.ts'
 import { type BackupOptions, runBackup } from './backup/run.ts'
 import type { BackupSet } from './backup/set.ts'
-import { pairOf, runSync, type SyncOptions } from './jobs/pair.ts'
+import { pairOf, runSync, type ScopedOptions, type SyncOptions } from './jobs/pair.ts'
 import { type DownloadOptions, runDownload, runUpload, type UploadOptions } from './jobs/transfer.ts'
 import { parseRemotePath } from './remote-path.ts'
 import { never, type RunContext, type StatePlace } from './run.ts'
@@ -223,7 +223,11 @@ export async function listRepeats(
 const belowSource = (path: string): string => path.slice(path.indexOf('/') + 1)
 
 /** Does a run again. */
-export function repeat(context: RunContext, { pair, command, options }: Repeat, more: Told = {}): Promise<SyncSummary> {
+export function repeat(
+  context: RunContext,
+  { pair, command, options }: Repeat,
+  more: Told & Pick<ScopedOptions, 'places'> = {},
+): Promise<SyncSummary> {
   const how = { ...more, ...options }
   if (command === 'upload') return runUpload(context, pair.transfer?.sources ?? [], pair.remote, how)
   if (command === 'download') return runDownload(context, pair.transfer?.sources ?? [], pair.local, how)

@@ -10,6 +10,7 @@ import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { isTemporaryName, MANIFEST_NAME } from '../local/atomic-file.ts'
 import { escapeName, foldKey, localName, type Names, sameNameKey } from '../local/names.ts'
 import type { SyncRecord } from './records.ts'
+import type { Scope } from './scope.ts'
 import type { Selection } from './select.ts'
 import { type EntryFailure, exactKey, type LocalEntry, MAX_DEPTH, readWholeTree, showPath, walk } from './tree.ts'
 
@@ -73,6 +74,8 @@ export function createBlocked(): Blocked {
 export interface ScanOptions {
   readonly selection: Selection
   readonly blocked: Blocked
+  /** Nothing else is looked at. */
+  readonly scope?: Scope | undefined
   readonly oneFileSystem?: boolean
   readonly names?: Names | undefined
   readonly signal?: AbortSignal
@@ -95,7 +98,7 @@ export function identifyRoot(root: string): { dev: number; ino: number } {
 
 /** Everything below a local directory. */
 export async function scanLocal(root: string, options: ScanOptions): Promise<LocalScan> {
-  const { selection, blocked, names, signal } = options
+  const { selection, blocked, names, signal, scope } = options
   const identity = identifyRoot(root)
   const items = new Map<string, LocalEntry>()
   const failures: EntryFailure[] = []
@@ -109,6 +112,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
   }
   const ignored = await walk(root, [], {
     ...(signal === undefined ? {} : { signal }),
+    ...(scope === undefined ? {} : { wants: (path) => scope.has(keyOf(path)) }),
     onDirectory: (source, path) => selection.enter(source, path),
     onLeftover: (_directory, path) => leftovers.set(showPath(path), path),
     onLink(_source, path) {

@@ -9,6 +9,7 @@ import { sameNameKey } from '../local/names.ts'
 import { rulesOf } from '../local/text-list.ts'
 import { IGNORE_FILE, MAX_RULE_BYTES, notAccepted, type RulesInForce, readRuleFile, UNREADABLE } from './held-rules.ts'
 import { type IgnoreRules, parseRules, tooLong } from './ignore-rules.ts'
+import { createScope, isAtOrBelowAny } from './scope.ts'
 import type { EntryFailure, LocalEntry } from './tree.ts'
 
 /** What takes part in a run. */
@@ -117,8 +118,6 @@ export function createSelection(options: SelectionOptions, now: number, inForce?
 function createList(paths: readonly string[]) {
   /** As they were given, by key. The empty key is the root. */
   const listed = new Map<string, string>()
-  /** Directories that lead to them. */
-  const above = new Set<string>()
   const invalid: EntryFailure[] = []
   const leftOut = new Set<string>()
   for (const path of paths) {
@@ -127,32 +126,24 @@ function createList(paths: readonly string[]) {
       invalid.push({ path, error: outside() })
       continue
     }
-    const key = sameNameKey(parts.join('/'))
-    listed.set(key, parts.join('/'))
-    for (let at = key.lastIndexOf('/'); at > 0; at = key.lastIndexOf('/', at - 1)) above.add(key.slice(0, at))
+    listed.set(sameNameKey(parts.join('/')), parts.join('/'))
   }
-  /** True for what a key of a set is, or is above. */
-  const covers = (keys: { has(key: string): boolean }, key: string): boolean => {
-    for (let end = key.length; end > 0; end = key.lastIndexOf('/', end - 1))
-      if (keys.has(key.slice(0, end))) return true
-    return false
-  }
+  const scope = createScope(listed.keys())
   return {
     /** True for what is at or below a path of the list, and for the directories that lead there. */
     has(path: readonly string[], kind: LocalEntry['kind']): boolean {
-      if (listed.has('')) return true
       const key = sameNameKey(path.join('/'))
-      return covers(listed, key) || (kind === 'directory' && above.has(key))
+      return scope.covers(key) || (kind === 'directory' && scope.above.has(key))
     },
     /** A rule is against it. */
     leaveOut(path: readonly string[]): void {
       const key = sameNameKey(path.join('/'))
-      if (listed.has(key) || above.has(key)) leftOut.add(key)
+      if (listed.has(key) || scope.above.has(key)) leftOut.add(key)
     },
     missing(isThere: (key: string) => boolean): EntryFailure[] {
       const failures = [...invalid]
       for (const [key, path] of listed) {
-        if (covers(leftOut, key)) failures.push({ path, error: ruledOut() })
+        if (isAtOrBelowAny(leftOut, key)) failures.push({ path, error: ruledOut() })
         else if (key !== '' && !isThere(key)) failures.push({ path, error: notThere() })
       }
       return failures

@@ -73,6 +73,8 @@ export async function readLocalTree(
 export interface Walk {
   /** Called before anything in a directory is looked at. */
   readonly onDirectory?: (source: string, path: readonly string[]) => void
+  /** False: as if there were nothing of this path; it is not looked at. */
+  readonly wants?: (path: readonly string[]) => boolean
   /** False passes an entry, and what is below it, over. */
   readonly accept?: (entry: LocalEntry) => boolean
   readonly onEntry: (entry: LocalEntry) => void
@@ -107,6 +109,7 @@ export async function walk(top: string, prefix: readonly string[], how: Walk): P
     for (const child of children) {
       const name = child.name.toString()
       const path = [...next.path, name]
+      if (how.wants?.(path) === false) continue
       const source = next.dir.endsWith('/') ? next.dir + name : `${next.dir}/${name}`
       if (typeof child.name !== 'string' && !Buffer.from(name).equals(child.name)) {
         how.onFailure({ path: showPath(path), error: notUtf8() })

@@ -1,14 +1,15 @@
 /**
  * A pair that is run again and again: when files change here, when the server has another version of the folder, and by the clock.
- * Every run looks at everything, so what tells of changes only decides when one is due.
+ * A run that changes here call for looks where they are; all others look at everything, so what is not told arrives all the same.
  * @module
  */
 import { realpathSync } from 'node:fs'
-import { resolve } from 'node:path'
+import { basename, resolve } from 'node:path'
 import { getNode } from '../api/nodes.ts'
 import type { Clock } from '../environment.ts'
 import { type ErrorClass, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { createTreeWatcher } from '../local/tree-watcher.ts'
+import { IGNORE_FILE } from './held-rules.ts'
 import { repeat, type Told } from './history.ts'
 import type { SyncOptions } from './jobs/pair.ts'
 import { requireRemote } from './remote-path.ts'
@@ -25,6 +26,10 @@ const LAST_RETRY_MS = 300_000
 const MIN_TIME_MS = 1_000
 const POLL_MS = 60_000
 const RESCAN_MS = 15 * 60_000
+/** The same where the system does not tell of all changes. */
+const BLIND_RESCAN_MS = 60_000
+/** The system forgets events of which more than some 16,000 wait, and does not say so: from here on everything is looked at. */
+const EVENTS_AT_MOST = 4_000
 
 /** What another run cannot cure. */
 const FINAL: ReadonlySet<ErrorClass> = new Set(['internal', 'usage', 'not_found', 'auth', 'integrity', 'safety', 'key'])
@@ -51,6 +56,9 @@ export interface ScheduleOptions {
   readonly rescanMs: number
 }
 
+/** What is to be done: a run because of what is known to have changed, one that looks at everything, a look at the server's version. */
+export type Due = 'run' | 'rescan' | 'poll'
+
 /**
  * Decides when the next run is due.
  *
@@ -65,16 +73,18 @@ export function createSchedule(clock: Clock, { pollMs, rescanMs }: ScheduleOptio
   let pollAt = Number.POSITIVE_INFINITY
   let failures = 0
   let retryAt = 0
+  let isBlind = false
   let wake = () => {}
   const poll = (now: number) => {
     pollAt = pollMs === undefined ? Number.POSITIVE_INFINITY : now + pollMs
   }
-  function due(): { at: number; what: 'run' | 'poll' } {
+  function due(): { at: number; what: Due } {
     // Whatever has changed, a server that cannot be reached is left in peace for a while.
-    if (failures > 0) return { at: retryAt, what: 'run' }
+    if (failures > 0) return { at: retryAt, what: rescanAt <= retryAt ? 'rescan' : 'run' }
     const changes = burst && Math.max(restedAt, Math.min(burst.last + QUIET_MS, burst.first + BURST_MS))
     const at = Math.min(rescanAt, changes ?? Number.POSITIVE_INFINITY)
-    return pollAt < at ? { at: pollAt, what: 'poll' } : { at, what: 'run' }
+    if (pollAt < at) return { at: pollAt, what: 'poll' }
+    return { at, what: rescanAt <= at ? 'rescan' : 'run' }
   }
   return {
     /** Something has changed here. */
@@ -87,16 +97,24 @@ export function createSchedule(clock: Clock, { pollMs, rescanMs }: ScheduleOptio
       burst = { first: now, last: now }
       wake()
     },
+    /** Not all changes are told: everything is looked at more often. */
+    set isBlind(value: boolean) {
+      isBlind = value
+    },
     /** A run begins and will see all that has changed up to now. */
     begin(): void {
       begunAt = clock.monotonic()
       burst = undefined
     },
-    /** It has ended; returns in how many milliseconds it is tried again, unless all was well. */
-    ended(isWell: boolean): number | undefined {
+    /**
+     * It has ended; returns in how many milliseconds it is tried again, unless all was well.
+     *
+     * @param isWhole - It looked at everything.
+     */
+    ended(isWell: boolean, isWhole = true): number | undefined {
       const now = clock.monotonic()
       restedAt = now + REST * (now - begunAt)
-      rescanAt = now + rescanMs
+      if (isWhole) rescanAt = isBlind ? Math.max(restedAt, now + Math.min(rescanMs, BLIND_RESCAN_MS)) : now + rescanMs
       poll(now)
       failures = isWell ? 0 : failures + 1
       if (isWell) return undefined
@@ -104,8 +122,8 @@ export function createSchedule(clock: Clock, { pollMs, rescanMs }: ScheduleOptio
       retryAt = now + delay
       return delay
     },
-    /** Waits until something is to be done: a run, or a look at the server's version. */
-    async next(): Promise<'run' | 'poll'> {
+    /** Waits until something is to be done. */
+    async next(): Promise<Due> {
       for (;;) {
         signal.throwIfAborted()
         const now = clock.monotonic()
@@ -124,20 +142,59 @@ export function createSchedule(clock: Clock, { pollMs, rescanMs }: ScheduleOptio
   }
 }
 
+/** What has changed here since it was asked last. */
+function createChanges() {
+  /** Absent: anything may have. */
+  let places: Set<string> | undefined
+  let events = 0
+  const add = (place: string) => {
+    if (place === '') places = undefined
+    else places?.add(place)
+  }
+  return {
+    add(place: string): void {
+      // Rules decide about all that is beside them and below.
+      add(basename(place) === IGNORE_FILE ? place.slice(0, Math.max(0, place.lastIndexOf('/'))) : place)
+      if (++events > EVENTS_AT_MOST) places = undefined
+    },
+    take(): readonly string[] | undefined {
+      const taken = places && [...places]
+      places = new Set()
+      events = 0
+      return taken
+    },
+    /** Gives back what was taken: nothing came of it. */
+    putBack(taken: readonly string[] | undefined): void {
+      if (taken === undefined) places = undefined
+      else for (const place of taken) add(place)
+    },
+  }
+}
+
 /** Tells of changes below a directory. Where the system does not, that is said once; runs by the clock have to do then. */
-function createWatcher({ onEvent, home }: RunContext, root: string, { state }: WatchOptions, onChange: () => void) {
+function createWatcher(
+  { onEvent, home }: RunContext,
+  root: string,
+  { state }: WatchOptions,
+  onChange: (place: string) => void,
+) {
   // What runs write down is no change.
   const own = [home?.directory, state?.directory].flatMap((path) => (path === undefined ? [] : [realPath(path)]))
   const watcher = createTreeWatcher(root, { onChange, passOver: own })
   let isTold = false
   return {
-    /** Watches what is there now; before each run. */
-    async refresh(): Promise<void> {
-      const refusal = await watcher.refresh()
+    /**
+     * Watches what is there now; before each run.
+     *
+     * @returns false where the system does not tell of all changes.
+     */
+    async refresh(places: readonly string[] | undefined): Promise<boolean> {
+      const refusal = await watcher.refresh(places)
       if (refusal !== undefined && !isTold) {
         onEvent?.({ type: 'warning', code: 'WATCH_REFUSED', message: refusalText(root, refusal) })
       }
-      isTold = refusal !== undefined
+      if (places === undefined || refusal !== undefined) isTold = refusal !== undefined
+      return !isTold
     },
     close: watcher.close,
   }
@@ -203,8 +260,8 @@ const isWell = ({ stoppedBy, failed }: Pick<SyncSummary, 'stoppedBy' | 'failed'>
   stoppedBy === undefined && !failed.some(({ error }) => error.retryable || error.class === 'changed')
 
 /**
- * Runs a pair now, and again whenever there is reason for it: two seconds after a change here, when the server has another version
- * of the folder (which is asked for; not by a push), and by the clock. The lock is held for each run, not between them. After
+ * Runs a pair now, and again whenever there is reason for it: two seconds after a change here (it looks there, and nowhere else),
+ * when the server has another version of the folder (which is asked for; not by a push), and by the clock. The lock is held for each run, not between them. After
  * failures of server or network, as for files that were being written, it is tried again after 5 s, and after twice as long each
  * time, up to 5 min; an event `run-again` says so. Where the system tells of no changes, an event `warning` (`WATCH_REFUSED`) does.
  *
@@ -223,9 +280,16 @@ export async function watchPair(
   // A mirror of this side is not asked for by the other one; what happens there is found by the clock.
   const schedule = createSchedule(context.clock, { rescanMs, ...(direction === 'push' ? {} : { pollMs }) }, signal)
   const version = createVersion(context, remote, signal)
-  const watcher = direction === 'pull' ? undefined : createWatcher(context, resolve(local), options, schedule.changed)
+  const changes = createChanges()
+  const onChange = (place: string) => {
+    changes.add(place)
+    schedule.changed()
+  }
+  const watcher = direction === 'pull' ? undefined : createWatcher(context, resolve(local), options, onChange)
   const pair = { account: '', local, remote }
-  const run: WatchedRun = (more) => repeat(context, { pair, command: direction, options: { ...how, ...more } })
+  let places: readonly string[] | undefined
+  const run: WatchedRun = (more) =>
+    repeat(context, { pair, command: direction, options: { ...how, ...more } }, { places })
   const runOnce = async (): Promise<Pick<SyncSummary, 'stoppedBy' | 'failed'>> => {
     try {
       return await onRun(run)
@@ -234,17 +298,21 @@ export async function watchPair(
     }
   }
   try {
-    for (let count = 0; !signal.aborted; count++) {
-      await watcher?.refresh()
+    for (let due: Due | undefined; !signal.aborted; ) {
       schedule.begin()
+      const changed = changes.take()
+      places = due === 'run' ? changed : undefined
+      if (watcher !== undefined) schedule.isBlind = !(await watcher.refresh(places))
       // What cannot work at all is told at once, and not by a server that is asked first.
-      if (count > 0) await version.remember()
+      if (due !== undefined && direction !== 'push') await version.remember()
       const end = await runOnce()
       if (signal.aborted) return
       if (end.stoppedBy !== undefined && FINAL.has(end.stoppedBy.class)) throw end.stoppedBy
-      const delayMs = schedule.ended(isWell(end))
+      if (!isWell(end)) changes.putBack(places)
+      const delayMs = schedule.ended(isWell(end), places === undefined)
       if (delayMs !== undefined) context.onEvent?.({ type: 'run-again', delayMs })
-      while ((await schedule.next()) === 'poll' && !(await version.hasChanged())) {}
+      do due = await schedule.next()
+      while (due === 'poll' && !(await version.hasChanged()))
     }
   } catch (error) {
     if (!signal.aborted) throw error

@@ -28,9 +28,11 @@ function openWatch(root: (base: string) => string, passOver: (base: string) => s
   for (const directory of [tree, aside, bell]) mkdirSync(directory)
   let events = 0
   let strokes = 0
+  const told = new Set<string>()
   const watcher = createTreeWatcher(root(base), {
-    onChange: () => {
+    onChange: (place) => {
       events++
+      told.add(place)
     },
     passOver: passOver(base),
   })
@@ -56,6 +58,21 @@ function openWatch(root: (base: string) => string, passOver: (base: string) => s
     tree,
     aside,
     refresh: watcher.refresh,
+    /** Looks only where something was told. */
+    refreshTold(): Promise<unknown> {
+      const places = [...told]
+      told.clear()
+      return watcher.refresh(places)
+    },
+    /** The places that are told of what is done. */
+    async tells(work: () => void): Promise<string[]> {
+      await settled()
+      told.clear()
+      work()
+      await settled()
+      return [...told].sort()
+    },
+    settled,
     /** Whether what is done is told. */
     async hears(work: () => void): Promise<boolean> {
       await settled()
@@ -88,6 +105,7 @@ describe.skipIf(process.platform !== 'linux')('what is told after a look', () =>
     fc.record({ do: fc.constant('remove' as const), at: place }),
     fc.record({ do: fc.constant('again' as const), at: place }),
     fc.record({ do: fc.constant('look' as const) }),
+    fc.record({ do: fc.constant('look where told' as const) }),
     fc.record({ do: fc.constant('replace' as const) }),
   )
   type Change = typeof change extends fc.Arbitrary<infer T> ? T : never
@@ -119,16 +137,18 @@ describe.skipIf(process.platform !== 'linux')('what is told after a look', () =>
   test('whatever was moved, replaced or made anew: every directory that is there', async () => {
     let checked = 0
     await fc.assert(
-      fc.asyncProperty(fc.array(change, { maxLength: 12 }), async (changes) => {
+      fc.asyncProperty(fc.array(change, { maxLength: 12 }), fc.boolean(), async (changes, isWhereTold) => {
         const world = openWatch((base) => join(base, 'tree'))
         try {
           await world.refresh()
           for (const one of changes) {
             // The look that every run begins with, at any moment.
             if (one.do === 'look') await world.refresh()
+            else if (one.do === 'look where told') await world.refreshTold()
             else apply(world, one)
           }
-          await world.refresh()
+          await world.settled()
+          await (isWhereTold ? world.refreshTold() : world.refresh())
           for (const directory of directoriesOf(world.tree)) {
             checked++
             expect([directory, await world.hears(world.put(directory))]).toEqual([directory, true])
@@ -164,6 +184,30 @@ describe.skipIf(process.platform !== 'linux')('what is told after a look', () =>
     const told = []
     for (const [what, work] of steps) told.push([what, await hears(work)])
     expect(told).toEqual(steps.map(([what]) => [what, true]))
+  })
+
+  test('and where: the place itself, below the root', async () => {
+    const world = openWatch((base) => join(base, 'tree'))
+    onTestFinished(world.end)
+    const { tree, aside, tells } = world
+    mkdirSync(join(tree, 'sub/deep'), { recursive: true })
+    writeFileSync(join(tree, 'sub/file'), 'x')
+    symlinkSync(aside, join(tree, 'link'))
+    await world.refresh()
+    const at = (path: string) => join(tree, path)
+    expect(await tells(() => writeFileSync(at('sub/deep/new'), 'x'))).toEqual(['sub/deep/new'])
+    expect(await tells(() => writeFileSync(at('sub/file'), 'y'))).toEqual(['sub/file'])
+    expect(await tells(() => mkdirSync(at('fresh')))).toEqual(['fresh'])
+    await world.refreshTold()
+    expect(await tells(() => writeFileSync(at('fresh/a'), 'x'))).toEqual(['fresh/a'])
+    const moved = await tells(() => renameSync(at('sub'), at('fresh/sub')))
+    expect(moved).toEqual(expect.arrayContaining(['sub', 'fresh/sub']))
+    await world.refreshTold()
+    expect(await tells(() => writeFileSync(at('fresh/sub/deep/b'), 'x'))).toEqual(['fresh/sub/deep/b'])
+    // Through a link nothing is looked at.
+    await world.refresh(['link', 'fresh/nothing'])
+    expect(await tells(() => writeFileSync(join(aside, 'c'), 'x'))).toEqual([])
+    expect(await tells(() => renameSync(tree, `${tree} before`))).toContain('')
   })
 
   test('a link as the root: below its target, and when it gets another one', async () => {
@@ -224,6 +268,8 @@ describe.skipIf(process.platform !== 'linux')('what is told after a look', () =>
       mkdirSync(join(world.tree, name), { recursive: true })
     await world.refresh()
     const heard = async (path: string) => world.hears(() => writeFileSync(join(world.tree, path), 'x'))
+    // Nor when it is said to have changed.
+    await world.refresh(['own', 'own/deep', 'other'])
     expect(await heard('own/deep/state')).toBe(false)
     expect(await heard('.sealsync-bin/run/file')).toBe(false)
     expect(await heard('other/.sealsync-0123456789abcdef.part')).toBe(false)

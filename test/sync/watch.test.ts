@@ -86,8 +86,33 @@ describe('when a run is due', () => {
     expect(due).toEqual([
       [60, 'poll'],
       [120, 'poll'],
-      [150, 'run'],
+      [150, 'rescan'],
     ])
+  })
+
+  test('runs that looked at some places do not put off the one that looks at everything; where not all is told, it comes sooner', async () => {
+    const { schedule, clock, due, wait, pass } = start({ rescanMs: 150_000 })
+    schedule.begin()
+    schedule.ended(true)
+    await pass(100)
+    schedule.begin()
+    schedule.ended(true, false)
+    void wait()
+    await pass(60)
+    expect(due).toEqual([[150, 'rescan']])
+    schedule.isBlind = true
+    schedule.begin()
+    schedule.ended(true)
+    void wait()
+    await pass(70)
+    expect(due.at(-1)).toEqual([220, 'rescan'])
+    // But not most of the time.
+    schedule.begin()
+    clock.advance(30_000)
+    schedule.ended(true)
+    void wait()
+    await pass(200)
+    expect(due.at(-1)).toEqual([380, 'rescan'])
   })
 
   test('failures are tried again, less and less often, whatever changes', async () => {
@@ -96,7 +121,7 @@ describe('when a run is due', () => {
     expect(delays.map((ms) => ms! / 1_000)).toEqual([5, 10, 20, 40, 80, 160, 300, 300, 300])
     void wait()
     await pass(400, schedule.changed)
-    expect(due).toEqual([[300, 'run']])
+    expect(due).toEqual([[300, 'rescan']])
     expect(run(0)).toBeUndefined()
     expect(run(0, false)).toBe(5_000)
   })
@@ -114,8 +139,13 @@ describe('when a run is due', () => {
 })
 
 let world: World
+/** Looks at a whole tree at the server. */
+let searches = 0
 beforeAll(async () => {
-  world = await createWorld()
+  const onRequest = ({ path }: { path: string }) => {
+    if (/\/nodes\/search\?/.test(path)) searches++
+  }
+  world = await createWorld({ recorder: { onRequest } })
 })
 afterAll(() => world.close())
 afterEach(() => world.server.faults.clear())
@@ -204,6 +234,45 @@ describe('a pair that is watched by a program', () => {
     const names = []
     for await (const { name } of client.list(remote)) names.push(name)
     expect(names).toEqual(['a', 'b', 'c'])
+  })
+
+  test('a change here is looked at where it is; what that could not tell is found by the clock', async () => {
+    const { client, local, remote, told, runs, stop, start, until } = await createWatcher('where')
+    makeTree(local, { a: 'one', 'sub/b': 'two', 'sub/skipped.tmp': 'x', 'sub/.syncignore': '*.tmp' })
+    const ended = start({ direction: 'push', rescanMs: 20_000 })
+    await until(() => runs[0]?.transferred === 3)
+    searches = 0
+    writeFileSync(join(local, 'sub/b'), 'three')
+    mkdirSync(join(local, 'new'))
+    writeFileSync(join(local, 'new/c'), 'four')
+    await until(() => told.some(isDone('new/c')) && told.filter(isDone('sub/b')).length === 2)
+    await until(() => runs.length === 2)
+    // Rules decide about what has not changed itself.
+    writeFileSync(join(local, 'sub/.syncignore'), '')
+    await until(() => told.some(isDone('sub/skipped.tmp')))
+    await until(() => runs.length === 3)
+    expect(searches).toBe(0)
+    expect(runs.map((run) => run?.files)).toEqual([3, 4, 5])
+    await client.remove(`${remote}/a`)
+    await until(() => told.filter(isDone('a')).length === 2)
+    expect(searches).toBeGreaterThan(0)
+    stop.abort()
+    expect(await ended).toBeUndefined()
+  })
+
+  test('what failed in a place is tried again there', async () => {
+    const { local, told, runs, stop, start, until } = await createWatcher('again')
+    makeTree(local, { a: 'one' })
+    const ended = start({ direction: 'push' })
+    await until(() => runs.length === 1)
+    world.server.faults.add({ on: { method: 'POST', path: '/uploads$' }, times: 1, do: { status: 501 } })
+    searches = 0
+    writeFileSync(join(local, 'b'), 'two')
+    await until(() => told.some(isDone('b')))
+    expect(told.some(({ type }) => type === 'run-again')).toBe(true)
+    expect(searches).toBe(0)
+    stop.abort()
+    expect(await ended).toBeUndefined()
   })
 
   test('an abort during a run ends that run, and one before the first prevents it', async () => {

@@ -8,6 +8,7 @@ import { join, resolve } from 'node:path'
 import { getNode } from '../../api/nodes.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { SyncError } from '../../errors.ts'
+import { sameNameKey } from '../../local/names.ts'
 import { foldsCase, usuallyFoldsCase } from '../../local/target.ts'
 import { type GuardOptions, guardEmptied, guardExtent, guardRoots } from '../guards.ts'
 import {
@@ -25,6 +26,7 @@ import { isChange, planLine, recordedOf, requireSamePlan } from '../plan-file.ts
 import { heldTo, lookAtManifest, takeManifest } from '../pull-manifest.ts'
 import { storeManifest } from '../push-manifest.ts'
 import { type Direction, type ReconcileOptions, reconcile } from '../reconcile.ts'
+import type { SyncRecord } from '../records.ts'
 import { parseRemotePath, remoteMissing, resolveRemote, roomOf } from '../remote-path.ts'
 import { admitTarget, never, type RunContext, requireEncryptedSource, type StatePlace, stateOf } from '../run.ts'
 import {
@@ -52,6 +54,8 @@ import {
   scanLocal,
   scanRemote,
 } from '../scan.ts'
+import { createScope, type Scope } from '../scope.ts'
+import { readScope } from '../scoped-tree.ts'
 import { createSelection, type Selection, type SelectionOptions } from '../select.ts'
 import { type Pair, stateDirectory } from '../state.ts'
 import { type LocalEntry, within } from '../tree.ts'
@@ -76,6 +80,12 @@ export interface SyncOptions extends Omit<GuardOptions, 'direction'>, Limits {
   readonly state?: StatePlace | undefined
 }
 
+/** For those who know what has changed here since the last run. */
+export interface ScopedOptions extends SyncOptions {
+  /** Local paths below the root: nothing else is looked at, and no manifest is stored. Not where that could mislead. */
+  readonly places?: readonly string[] | undefined
+}
+
 /** A pair by the names under which people give it. */
 export function pairOf(account: string, local: string, remote: string): Pair {
   const path = resolve(local)
@@ -97,7 +107,7 @@ export async function runSync(
   context: RunContext,
   local: string,
   remote: string,
-  options: SyncOptions,
+  options: ScopedOptions,
 ): Promise<SyncSummary> {
   const state = options.state ?? (await stateOf(context, options.signal))
   if (state === undefined) throw noMemory()
@@ -111,6 +121,10 @@ interface PairOfTrees extends Plan {
   readonly listed: Listed | undefined
   readonly manifest: RemoteNode | undefined
   readonly selection: Selection
+  /** Both roots are those that the records are about. */
+  readonly isSameRoots: boolean
+  /** Nothing else was looked at. */
+  readonly scope: Scope | undefined
 }
 
 /** What a pull has found out about the manifest before its first step. */
@@ -118,13 +132,14 @@ interface PairBegun extends Begun {
   readonly looked?: Awaited<ReturnType<typeof lookAtManifest>>
 }
 
-function pairJob(context: RunContext, pair: Pair, directory: string, options: SyncOptions): Job<PairOfTrees> {
+function pairJob(context: RunContext, pair: Pair, directory: string, options: ScopedOptions): Job<PairOfTrees> {
   const { direction } = options
   // A manifest says what one side was; of two sides that take from each other it could not.
   const hasManifest = options.manifest !== false && direction !== 'both'
   const acceptAny = options.acceptRoots === true
   // A part of the tree is no tree.
-  const takesPart = (isEncrypted: boolean) => hasManifest && isEncrypted && options.selection?.paths === undefined
+  const takesPart = (isEncrypted: boolean, { scope }: PairOfTrees) =>
+    hasManifest && isEncrypted && scope === undefined && options.selection?.paths === undefined
   return {
     command: direction,
     pair,
@@ -137,12 +152,12 @@ function pairJob(context: RunContext, pair: Pair, directory: string, options: Sy
     async begin({ state, node, isEncrypted, signal }, plan): Promise<PairBegun> {
       const roots = { ...identifyRoot(pair.local), remoteId: node.id, isEncrypted }
       // Roots that are not the ones of the records make them worthless.
-      if (plan.records.size === 0) for (const key of state.records().keys()) state.remove(key)
-      state.setRoots({ ...roots, isSettled: plan.records.size > 0 && state.roots?.isSettled === true })
+      if (!plan.isSameRoots) for (const key of state.records().keys()) state.remove(key)
+      state.setRoots({ ...roots, isSettled: plan.isSameRoots && state.roots?.isSettled === true })
       if (plan.listed !== undefined) state.setListed(plan.listed)
       // What is fetched is held to the manifest, which is fetched in any case.
       const isPulled =
-        takesPart(isEncrypted) && direction === 'pull' && plan.steps.some((step) => step.do === 'download')
+        takesPart(isEncrypted, plan) && direction === 'pull' && plan.steps.some((step) => step.do === 'download')
       if (!isPulled || plan.manifest === undefined) return { acceptAny }
       const container = { id: node.id, roomId: plan.container.roomId }
       const looked = await lookAtManifest(context, plan.manifest, { state, container, acceptAny, signal })
@@ -153,7 +168,7 @@ function pairJob(context: RunContext, pair: Pair, directory: string, options: Sy
       const { state, node, isEncrypted, signal, runId, startedAt, uploader } = run
       const container = { id: node.id, roomId: plan.container.roomId }
       const how = { state, runId, root: pair.local, container, found: plan.manifest, signal, acceptAny }
-      const told = !takesPart(isEncrypted)
+      const told = !takesPart(isEncrypted, plan)
         ? []
         : direction === 'push'
           ? await storeManifest(context, { ...how, directory, links: plan.local.links, uploader: uploader!, startedAt })
@@ -206,30 +221,82 @@ async function openPlaces(
 }
 
 /** What is at both places, and takes part. */
-async function scanPlaces(
+interface Found {
+  readonly selection: Selection
+  readonly blocked: Blocked
+  readonly here: LocalScan
+  readonly there: ThereScan
+  readonly foldCase: boolean
+  readonly records: Plan['records']
+  readonly scope: Scope | undefined
+  /** Files that are remembered, and out of scope. */
+  readonly elsewhere: number
+}
+
+function howToScan(
   context: RunContext,
   pair: Pair,
-  { container, localRoot, isSameRoots, records }: Places,
+  { localRoot }: Places,
+  options: SyncOptions,
+  signal: AbortSignal,
+): ScanOptions & { readonly foldCase: boolean } {
+  const { direction, names, oneFileSystem = false } = options
+  const foldCase =
+    direction !== 'push' && localRoot !== undefined && (options.dryRun ? usuallyFoldsCase() : foldsCase(pair.local))
+  const selection = createSelection(options.selection ?? {}, context.clock.now(), context.rules?.look())
+  return { selection, blocked: createBlocked(), signal, names, oneFileSystem, foldCase }
+}
+
+function withoutBlocked(here: LocalScan, there: ThereScan, blocked: Blocked): void {
+  for (const { items } of [here, there]) for (const key of items.keys()) if (blocked.has(key)) items.delete(key)
+}
+
+async function scanWhole(
+  context: RunContext,
+  pair: Pair,
+  places: Places,
   state: Known,
   options: SyncOptions,
   signal: AbortSignal,
-) {
-  const selection = createSelection(options.selection ?? {}, context.clock.now(), context.rules?.look())
-  const blocked = createBlocked()
-  const { direction, names, oneFileSystem = false } = options
-  const how = { selection, blocked, signal, names, oneFileSystem }
+): Promise<Found> {
+  const { container, localRoot, isSameRoots, records } = places
+  const how = howToScan(context, pair, places, options, signal)
   const here = localRoot === undefined ? NOTHING_HERE() : await scanLocal(pair.local, how)
-  const foldCase =
-    direction !== 'push' && localRoot !== undefined && (options.dryRun ? usuallyFoldsCase() : foldsCase(pair.local))
   const known = isSameRoots && options.checksum !== true ? state : {}
   const there: ThereScan =
     container.node === undefined
       ? { items: new Map(), failures: [], ignored: 0 }
-      : await lookThere(context, container.node, container.roomId, known, records, { ...how, foldCase })
-  for (const scan of [here, there]) {
-    for (const key of scan.items.keys()) if (blocked.has(key)) scan.items.delete(key)
+      : await lookThere(context, container.node, container.roomId, known, records, how)
+  withoutBlocked(here, there, how.blocked)
+  return { ...how, here, there, records, scope: undefined, elsewhere: 0 }
+}
+
+/** Looks only where something has changed; `undefined` when what is there does not tell enough. */
+async function scanScope(
+  context: RunContext,
+  pair: Pair,
+  places: Places,
+  { places: changed, ...options }: ScopedOptions,
+  signal: AbortSignal,
+): Promise<Found | undefined> {
+  const { node, roomId } = places.container
+  if (changed === undefined || changed.includes('') || node === undefined || !places.isSameRoots) return undefined
+  const how = { ...howToScan(context, pair, places, options, signal), scope: createScope(changed.map(sameNameKey)) }
+  const { scope, blocked } = how
+  // Where names meet that differ, more than these may be concerned.
+  if (how.foldCase || options.checksum === true) return undefined
+  const here = await scanLocal(pair.local, how)
+  for (const key of scope.above) if (here.items.get(key)?.kind !== 'directory') return undefined
+  const there = await readScope(context.api, node, roomId, places.records, how)
+  if (there === undefined) return undefined
+  withoutBlocked(here, there, blocked)
+  const records = new Map<string, SyncRecord>()
+  let elsewhere = 0
+  for (const [key, record] of places.records) {
+    if (scope.has(key)) records.set(key, record)
+    else if (record.kind === 'file') elsewhere++
   }
-  return { selection, blocked, here, there, foldCase }
+  return { ...how, here, there, records, elsewhere }
 }
 
 function countFiles(items: Iterable<{ readonly kind: string }>): number {
@@ -243,20 +310,23 @@ async function look(
   pair: Pair,
   state: Known,
   directory: string,
-  options: SyncOptions,
+  options: ScopedOptions,
 ): Promise<PairOfTrees> {
   const { direction } = options
   const signal = options.signal ?? never
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
   const places = await openPlaces(context, pair, state, options, signal)
-  const { container, isSameRoots, records } = places
-  const { selection, blocked, here, there, foldCase } = await scanPlaces(context, pair, places, state, options, signal)
+  const { container, isSameRoots } = places
+  const isSettled = isSameRoots && state.roots?.isSettled === true
+  const { selection, blocked, here, there, foldCase, records, scope, elsewhere } =
+    (isSettled ? await scanScope(context, pair, places, options, signal) : undefined) ??
+    (await scanWhole(context, pair, places, state, options, signal))
   // Of what does not take part nothing is missing.
-  let known = 0
+  let known = elsewhere
   for (const [key, { path, kind }] of records) {
     if (kind === 'file' && !blocked.has(key) && selection.takes(path.split('/'), kind)) known++
   }
-  const [local, remote] = [countFiles(here.items.values()), countFiles(there.items.values())]
+  const [local, remote] = [here, there].map(({ items }) => elsewhere + countFiles(items.values())) as [number, number]
   guardEmptied(pair, { local, remote, known }, options)
   const failures = [...here.failures, ...there.failures]
   const missing = selection.missing(isAskedFor(options, here, there, blocked))
@@ -267,7 +337,7 @@ async function look(
       remote: there.items,
       records,
       blocked,
-      isFirst: !isSameRoots || state.roots?.isSettled !== true,
+      isFirst: !isSettled,
       isIncomplete: failures.length > 0,
       links: new Map(here.links.map((path) => [keyOf(path), path])),
       foldsCase: direction === 'push' ? answersToOtherCase(pair.local, here.items.values()) : foldCase,
@@ -295,7 +365,7 @@ async function look(
   return {
     steps,
     files,
-    skipped: countSkipped(steps, direction === 'pull' ? there.items : here.items),
+    skipped: elsewhere + countSkipped(steps, direction === 'pull' ? there.items : here.items),
     container,
     local: here,
     remote: there.items,
@@ -306,6 +376,8 @@ async function look(
     missing,
     ignored: here.ignored + there.ignored,
     selection,
+    isSameRoots,
+    scope,
     leftovers: here.leftovers,
   }
 }
