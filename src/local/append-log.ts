@@ -4,7 +4,7 @@
  * @module
  */
 import { hash } from 'node:crypto'
-import { close as closeFd, constants, fdatasync, ftruncateSync, openSync, writeSync } from 'node:fs'
+import { close as closeFd, constants, fdatasync, ftruncateSync, lstatSync, openSync, writeSync } from 'node:fs'
 import { rename, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { promisify } from 'node:util'
@@ -26,11 +26,28 @@ export interface AppendLog {
   close(): Promise<void>
   /** Bytes on the disk. */
   size(): number
+  /** Of a closed log: how it was left; `undefined` when nobody can tell. */
+  end(): LogEnd | undefined
   /** Puts a log with these records in the place of this one, and closes it. */
   replace(records: Iterable<object>): Promise<void>
   /** Closes and deletes the file. */
   remove(): Promise<void>
 }
+
+/** How a log was left: where it ends, and which file it was. */
+export interface LogEnd {
+  readonly length: number
+  readonly checksum: string
+  readonly file: string
+}
+
+/** Another one when somebody has written to it since, or changed who may read it. */
+function identify(path: string): string | undefined {
+  const info = lstatSync(path, { bigint: true, throwIfNoEntry: false })
+  return info && [info.dev, info.ino, info.size, info.mtimeNs, info.ctimeNs, info.mode].join(' ')
+}
+
+const sizeIn = (file: string): number => Number(file.split(' ')[2])
 
 interface Content {
   readonly records: Iterable<unknown>
@@ -103,6 +120,16 @@ export async function openAppendLog(
   return createAppendLog(path, scope, content, bytes !== undefined && content !== NOTHING)
 }
 
+/** Opens a log whose records are known, as it was left; `undefined` when it is not as it was any more. */
+export function reopenAppendLog(
+  path: string,
+  scope: string,
+  { length, checksum, file }: LogEnd,
+): AppendLog | undefined {
+  if (identify(path) !== file) return undefined
+  return createAppendLog(path, scope, { records: [], length, checksum }, true)
+}
+
 function createAppendLog(path: string, scope: string, content: Content, exists: boolean): AppendLog {
   let { checksum } = content
   let fd: number | undefined
@@ -170,6 +197,12 @@ function createAppendLog(path: string, scope: string, content: Content, exists: 
     },
     close,
     size: () => content.length + written,
+    end() {
+      const file = broken === undefined && fd === undefined ? identify(path) : undefined
+      const length = content.length + written
+      // What is left of a line that a crash has cut is not counted.
+      return file === undefined || length !== sizeIn(file) ? undefined : { length, checksum, file }
+    },
     async replace(records) {
       await close()
       const fresh = `${path}.new`

@@ -191,7 +191,8 @@ export async function runJob<P extends Plan>(context: RunContext, job: Job<P>, l
   try {
     const tell = (keptAs: string) => tellDamaged(context, keptAs)
     if (lock !== undefined) await sweepDirectory(directory, clock)
-    const state = lock && (await orForgotten(context, job, openState(directory, job.pair, clock.now(), tell)))
+    const state =
+      lock && (await orForgotten(context, job, openState(directory, job.pair, clock.now(), tell, context.read)))
     if (state === undefined)
       return await run(context, { ...job, directory: undefined }, memoryOfNothing(job.pair), limits)
     return await run(context, job, remembersPlaces(job.pair) ? state : withoutRecords(state), limits)

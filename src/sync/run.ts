@@ -9,6 +9,7 @@ import type { TransferEvent } from '../transfer/events.ts'
 import { sameTime } from './conflicts.ts'
 import type { HeldRules } from './held-rules.ts'
 import { sealOf } from './records.ts'
+import type { ReadLogs } from './state.ts'
 
 /** What a run tells while it goes on. */
 export type RunEvent =
@@ -30,6 +31,8 @@ export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
   readonly rules?: HeldRules
   /** Where runs keep what they remember. */
   readonly home?: Home
+  /** What has been read of that, for one run after the other. */
+  readonly read?: ReadLogs
   /** Tells when the server says that it is too busy; returns how to stop listening. */
   readonly onBusy?: ((listener: () => void) => () => void) | undefined
   /** Asks a person; absent: there is nobody. */

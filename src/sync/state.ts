@@ -8,11 +8,11 @@
  */
 import { join } from 'node:path'
 import { type Pair, scopeOf, writePair } from './state/pairs.ts'
-import { openRecordLog, type RecordMemory } from './state/record-log.ts'
+import { openRecordLog, type ReadLogs, type RecordMemory } from './state/record-log.ts'
 import { openRunLog, type RunLog, type RunMemory } from './state/run-log.ts'
 
 export { isFromHere, listPairs, type Pair, readPair, remembersPlaces, stateDirectory } from './state/pairs.ts'
-export type { ManifestPin, Roots } from './state/record-log.ts'
+export type { ManifestPin, ReadLogs, Roots } from './state/record-log.ts'
 export type { Deed, LocalMark, Origin, RunRecord } from './state/run-log.ts'
 
 export interface SyncState extends RecordMemory, RunMemory {
@@ -27,16 +27,18 @@ export interface SyncState extends RecordMemory, RunMemory {
  * Opens the state in a private directory, or begins one.
  *
  * @param onDamaged - Told where what could not be used was put.
+ * @param known - What has been read before; see `openRecordLog`.
  */
 export async function openState(
   directory: string,
   pair: Pair,
   now: number,
   onDamaged: (keptAs: string) => void,
+  known?: ReadLogs,
 ): Promise<SyncState> {
   const scope = scopeOf(pair)
   await writePair(directory, pair)
-  const records = await openRecordLog(join(directory, 'records'), scope, onDamaged, now)
+  const records = await openRecordLog(join(directory, 'records'), scope, onDamaged, now, known)
   let runs: RunLog
   try {
     runs = await openRunLog(join(directory, 'runs'), scope, records.settle, onDamaged, now)

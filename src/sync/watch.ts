@@ -15,6 +15,7 @@ import type { SyncOptions } from './jobs/pair.ts'
 import { requireRemote } from './remote-path.ts'
 import { never, type RunContext } from './run.ts'
 import type { SyncSummary } from './run-job.ts'
+import type { ReadLogs } from './state.ts'
 
 /** A burst of changes is over after this, or is not waited for any longer. */
 const QUIET_MS = 2_000
@@ -287,9 +288,10 @@ export async function watchPair(
   }
   const watcher = direction === 'pull' ? undefined : createWatcher(context, resolve(local), options, onChange)
   const pair = { account: '', local, remote }
+  const read: ReadLogs = new Map()
   let places: readonly string[] | undefined
   const run: WatchedRun = (more) =>
-    repeat(context, { pair, command: direction, options: { ...how, ...more } }, { places })
+    repeat({ ...context, read }, { pair, command: direction, options: { ...how, ...more } }, { places })
   const runOnce = async (): Promise<Pick<SyncSummary, 'stoppedBy' | 'failed'>> => {
     try {
       return await onRun(run)

@@ -1,11 +1,12 @@
 /** What is remembered of a pair: through kills, tidying and damage. */
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { openAppendLog } from '../../src/local/append-log.ts'
 import type { SyncRecord } from '../../src/sync/records.ts'
-import { openState, type SyncState } from '../../src/sync/state.ts'
+import { openState, type ReadLogs, type SyncState } from '../../src/sync/state.ts'
 import { freshDirectory } from '../support/files.ts'
+import fc from '../support/property.ts'
 
 const pair = { account: 'anna', local: '/tree', remote: '/room' }
 const open = (directory: string): Promise<SyncState> => openState(directory, pair, 0, () => {})
@@ -118,4 +119,71 @@ test('what could not be written is told by whoever waits for it', async () => {
   await null
   await expect(state.flush()).rejects.toMatchObject({ class: 'local_io' })
   expect(() => state.remove(record(1).path)).toThrow()
+})
+
+describe('a log that was read before', () => {
+  const said = ({ records, roots, listed: list, isAsListed, manifest, superseded, readmitted }: SyncState) => [
+    [...records()].sort(),
+    roots,
+    list,
+    list !== undefined && isAsListed,
+    manifest,
+    [...superseded()].sort(),
+    [...readmitted()].sort(),
+  ]
+  const number = fc.nat({ max: 5 })
+  const act = fc.oneof(
+    fc.record({ do: fc.constant('put' as const), number, seal: fc.constantFrom('a', 'b', 'c') }),
+    fc.record({ do: fc.constant('remove' as const), number }),
+    fc.record({ do: fc.constant('listed' as const) }),
+    fc.record({ do: fc.constant('roots' as const), number }),
+    fc.record({ do: fc.constant('readmit' as const), number }),
+  )
+
+  test('says what it would say if it were read again', async () => {
+    let reopened = 0
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.array(act, { maxLength: 8 }), { maxLength: 4 }), async (sessions) => {
+        const directory = await freshDirectory()
+        const known: ReadLogs = new Map()
+        const openKnown = () => openState(directory, pair, 0, () => {}, known)
+        for (const acts of sessions) {
+          if (known.size > 0) reopened++
+          const state = await openKnown()
+          for (const one of acts) {
+            const path = 'number' in one ? record(one.number).path : ''
+            if (one.do === 'put') state.put(path, { ...record(one.number), seal: one.seal.repeat(40) })
+            if (one.do === 'remove') state.remove(path)
+            if (one.do === 'listed') state.setListed(listed)
+            if (one.do === 'roots')
+              state.setRoots({ dev: 1, ino: one.number, remoteId: 3, isEncrypted: true, isSettled: true })
+            if (one.do === 'readmit') state.readmit([path])
+          }
+          await state.close()
+          const [again, fresh] = [await openKnown(), await open(directory)]
+          expect(said(again)).toEqual(said(fresh))
+          await again.close()
+          await fresh.close()
+        }
+      }),
+      { numRuns: 60 },
+    )
+    expect(reopened).toBeGreaterThan(20)
+  })
+
+  test('is read again when somebody else has written to it', async () => {
+    const directory = await freshDirectory()
+    const known: ReadLogs = new Map()
+    const first = await openState(directory, pair, 0, () => {}, known)
+    put(first, 1)
+    await first.close()
+    const other = await open(directory)
+    put(other, 2)
+    await other.close()
+    const again = await openState(directory, pair, 0, () => {}, known)
+    expect(numbers(again)).toEqual([1, 2])
+    put(again, 3)
+    await again.close()
+    expect(numbers(await open(directory))).toEqual([1, 2, 3])
+  })
 })

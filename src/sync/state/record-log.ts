@@ -1,5 +1,5 @@
 /** The log of records, and what is known of a pair besides: its roots, its last listing, its manifest. @module */
-import { type AppendLog, openAppendLog } from '../../local/append-log.ts'
+import { type AppendLog, type LogEnd, openAppendLog, reopenAppendLog } from '../../local/append-log.ts'
 import { sameNameKey } from '../../local/names.ts'
 import type { Listed } from '../known-tree.ts'
 import type { SyncRecord } from '../records.ts'
@@ -221,15 +221,25 @@ export interface RecordLog {
   close(mayTidy: boolean): Promise<void>
 }
 
-/** @param onDamaged - Told where a log that could not be used was put. */
+/** What logs said when they were closed, by their paths: to read a long one takes long. */
+export type ReadLogs = Map<string, { readonly content: ReturnType<typeof createContent>; readonly end: LogEnd }>
+
+/**
+ * @param onDamaged - Told where a log that could not be used was put.
+ * @param known - Logs that are not read again as long as they are as they were left; this one will be among them.
+ */
 export async function openRecordLog(
   path: string,
   scope: string,
   onDamaged: (keptAs: string) => void,
   now: number,
+  known?: ReadLogs,
 ): Promise<RecordLog> {
-  const content = createContent()
-  const log: AppendLog = await openAppendLog(path, scope, content.accept, onDamaged, now)
+  const before = known?.get(path)
+  known?.delete(path)
+  const again = before && reopenAppendLog(path, scope, before.end)
+  const content = again === undefined ? createContent() : before!.content
+  const log: AppendLog = again ?? (await openAppendLog(path, scope, content.accept, onDamaged, now))
   const { past } = content
   let isWritten = false
   /** Put and not written yet: what is put in one go becomes one line. */
@@ -336,8 +346,11 @@ export async function openRecordLog(
     sync: () => log.sync(),
     async close(mayTidy) {
       settleSoon()
-      if (mayTidy && content.isUntidy() && log.size() > WORTH_TIDYING) await log.replace(content.lines())
-      else await log.close()
+      if (mayTidy && content.isUntidy() && log.size() > WORTH_TIDYING) return log.replace(content.lines())
+      await log.close()
+      const end = failure === undefined && known !== undefined ? log.end() : undefined
+      content.base = content.live
+      if (end !== undefined) known!.set(path, { content, end })
     },
   }
 }
