@@ -117,6 +117,7 @@ export async function runSync(
 
 interface PairOfTrees extends Plan {
   readonly local: LocalScan
+  readonly there: ThereScan
   /** When the other side was found by a listing that found nothing but what is recorded. */
   readonly listed: Listed | undefined
   readonly manifest: RemoteNode | undefined
@@ -179,9 +180,25 @@ function pairJob(context: RunContext, pair: Pair, directory: string, options: Sc
               isUnchanged: !plan.steps.some(isChange),
             })
       state.setRoots({ ...identifyRoot(pair.local), remoteId: node.id, isEncrypted, isSettled: true })
+      rememberListing(plan, state, options)
       return told
     },
   }
+}
+
+/** A first look finds nothing in the records; when it ends, they may say exactly what it has found. */
+function rememberListing(
+  { container, listed, there }: PairOfTrees,
+  state: Pick<Running['state'], 'current' | 'setListed'>,
+  { names }: SyncOptions,
+): void {
+  const { node } = container
+  const { version, at, manifest, items } = there
+  if (listed !== undefined || node === undefined || version === undefined || at === undefined) return
+  // What was found and takes no part would be forgotten.
+  const isWhole = items.size === there.count
+  if (isWhole && isAsRecorded(there, state.current(), node))
+    state.setListed(listedAs(node, version, at, names, manifest))
 }
 
 /** Both roots, and what is known of them. */
@@ -368,6 +385,7 @@ async function look(
     skipped: elsewhere + countSkipped(steps, direction === 'pull' ? there.items : here.items),
     container,
     local: here,
+    there,
     remote: there.items,
     manifest: there.manifest,
     listed: there.listed,
@@ -418,6 +436,9 @@ function answersToOtherCase(root: string, entries: Iterable<LocalEntry>): boolea
 
 interface ThereScan extends RemoteScan {
   readonly listed?: Listed
+  /** Of a listing: when it was made, and how many entries it had. */
+  readonly at?: number
+  readonly count?: number
 }
 
 /** What is there: from the records, if it is what the last listing found and they say the same, else from a new one. */
@@ -451,8 +472,8 @@ async function lookThere(
     }
   }
   scan ??= await scanRemote(api, root, roomId, how)
-  if (scan.version === undefined || !isAsRecorded(scan, records, root)) return scan
-  return { ...scan, listed: listedAs(root, scan.version, at, how.names, scan.manifest) }
+  if (scan.version === undefined || !isAsRecorded(scan, records, root)) return { ...scan, at, count: scan.items.size }
+  return { ...scan, at, count: scan.items.size, listed: listedAs(root, scan.version, at, how.names, scan.manifest) }
 }
 
 /** The remote root, if it is there, and what it is or will be below. */
