@@ -4,16 +4,17 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { cpus } from 'node:os'
 import { join, resolve } from 'node:path'
 import { renderPlot } from './plot.ts'
-import { parseRun, type Run, showChanges, showGoals } from './results.ts'
+import { parseRun, type Run, regressions, showChanges, showGoals } from './results.ts'
 
 export interface ReportOptions {
   /** Under which the cases ran. */
   readonly node: string
   readonly root: string
+  /** A stored run, or `baseline`. */
+  readonly against?: string | undefined
   /** Directory of stored runs; `baseline.json` is the one that is kept with the source. */
   readonly results: string
   readonly out?: string | undefined
-  readonly against?: string | undefined
   /** Make this run the baseline. */
   readonly store: boolean
 }
@@ -52,8 +53,11 @@ function lastRun(results: string): string | undefined {
   return name === undefined ? undefined : join(results, name)
 }
 
-/** @param lines - Entries as JSON, one a line. */
-export function report(lines: string, options: ReportOptions): void {
+/**
+ * @param lines - Entries as JSON, one a line.
+ * @returns how much got worse than in the run that it was to be compared with.
+ */
+export function report(lines: string, options: ReportOptions): number {
   const { node, root, results, store } = options
   const versions = JSON.parse(execFileSync(node, ['-p', 'JSON.stringify(process.versions)'], { encoding: 'utf8' }))
   const known = Object.entries(PROGRAMS).map(([name, args]) => [name, firstLine(name, args)] as const)
@@ -73,10 +77,10 @@ export function report(lines: string, options: ReportOptions): void {
   const print = (line: string) => process.stdout.write(`${line}\n`)
   print('')
   for (const line of showGoals(run)) print(line)
-  const before = options.against ?? lastRun(results)
-  if (before !== undefined) {
-    for (const line of showChanges(parseRun(readFileSync(before, 'utf8')), run)) print(line)
-  }
+  const against = options.against === 'baseline' ? join(results, BASELINE) : options.against
+  const path = against ?? lastRun(results)
+  const before = path === undefined ? undefined : parseRun(readFileSync(path, 'utf8'))
+  if (before !== undefined) for (const line of showChanges(before, run)) print(line)
   mkdirSync(results, { recursive: true })
   const file = resolve(options.out ?? join(results, `${run.at.replaceAll(':', '')}-node${run.node}.json`))
   const files = store ? [file, join(results, BASELINE)] : [file]
@@ -85,4 +89,5 @@ export function report(lines: string, options: ReportOptions): void {
     writeFileSync(path.replace(/(\.json)?$/, '.svg'), renderPlot(run))
     print(`stored: ${path} and the plot beside it`)
   }
+  return against === undefined ? 0 : regressions(before!, run).length
 }

@@ -109,6 +109,10 @@ export function changes(before: Run, now: Run): Change[] {
     .sort((a, b) => a.factor - b.factor)
 }
 
+/** Those that got worse, as far as that was measured. */
+export const regressions = (before: Run, now: Run): Change[] =>
+  changes(before, now).filter(({ factor, busy }) => factor < 1 && !busy)
+
 /** Lines that say how a run compares with an earlier one. */
 export function showChanges(before: Run, now: Run): string[] {
   const same = before.node === now.node && before.processors === now.processors

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * Runs benchmarks: `node bench/run.mjs [case...] [--full] [--rounds N] [--node PATH] [--out FILE] [--against FILE] [--store]`.
+ * Runs benchmarks: `node bench/run.mjs [case...] [--full] [--rounds N] [--node PATH] [--out FILE] [--against FILE|baseline] [--store]`.
  * Each file in cases/ runs in a process of its own, so that cases do not warm each other up or share memory. What a case
  * measures is in its file; how, in harness.ts; what becomes of it, in report.ts.
  */
@@ -33,7 +33,7 @@ if (!existsSync(here('../dist/bin/main.js'))) {
 }
 
 /** Only with --full: they take long, or measure a real server and its disk along with the client. */
-const LONG = ['crypto-memory', 'transfer']
+const LONG = ['crypto-memory', 'many', 'transfer']
 const chosen = positionals.length > 0 ? positionals : cases.filter((name) => values.full || !LONG.includes(name))
 
 const folder = mkdtempSync(join(tmpdir(), 'sealsync-bench-build-'))
@@ -60,7 +60,7 @@ try {
     }
   }
   const { report } = await import(join(folder, 'report.mjs'))
-  report(readFileSync(record, 'utf8'), {
+  failed += report(readFileSync(record, 'utf8'), {
     node: values.node,
     results: here('results'),
     root: here('..'),

@@ -1,6 +1,15 @@
 import { expect, test } from 'vitest'
 import { renderPlot } from '../../bench/plot.ts'
-import { changes, type Entry, parseRun, type Row, type Run, showChanges, showGoals } from '../../bench/results.ts'
+import {
+  changes,
+  type Entry,
+  parseRun,
+  type Row,
+  type Run,
+  regressions,
+  showChanges,
+  showGoals,
+} from '../../bench/results.ts'
 
 const row = (name: string, ratio: number, more: Partial<Row> = {}): Row => ({
   kind: 'row',
@@ -109,4 +118,11 @@ test('the plot escapes names and survives empty, single and zero points', () => 
   checkSvg(svg)
   expect(svg).toContain('&lt;a&gt; &amp;')
   checkSvg(renderPlot(runOf()))
+})
+
+test('what got worse counts as such, unless the machine was busy; what got better does not', () => {
+  const before = runOf(row('slower', 1), row('busy', 1), row('faster', 1), row('the same', 1))
+  const busy = row('busy', 0.5, { idle: [0.2, 1] })
+  const now = runOf(row('slower', 0.5), busy, row('faster', 2), row('the same', 0.95))
+  expect(regressions(before, now).map(({ id }) => id)).toEqual(['large / slower / curl -T'])
 })
