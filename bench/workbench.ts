@@ -35,6 +35,8 @@ export const MiB = 2 ** 20
 export interface Workbench {
   readonly base: string
   readonly url: string
+  /** Of the machine that is logged in. */
+  readonly env: NodeJS.ProcessEnv
   /** For `curl --cacert`; absent without TLS. */
   readonly caFile?: string
   /** Runs our program and checks that it did what it should. */
@@ -109,6 +111,7 @@ export async function createWorkbench(options: { storage?: 's3' | 'classic'; tls
   const bench: Workbench = {
     base,
     url,
+    env,
     ...(caFile === undefined ? {} : { caFile }),
     sync(args, { expect, main = MAIN, node = [] } = {}) {
       const usage = runProgram([process.execPath, ...node, main, ...args, '--json', '-q'], { env })

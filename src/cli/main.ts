@@ -35,4 +35,7 @@ async function main(): Promise<number> {
   return endOutput(await runProgram(process.argv))
 }
 
-process.exitCode = await main()
+/** Resolves when the command has ended, and its exit code is set. */
+export const done = main().then((code) => {
+  process.exitCode = code
+})

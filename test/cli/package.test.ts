@@ -97,20 +97,17 @@ test('threads are found beside it, and the licenses of what it has taken', () =>
 })
 
 test('starts without what only some commands need', async () => {
-  const trace = join(installed, 'trace.mjs')
+  const trace = join(installed, 'trace.cjs')
   writeFileSync(
     trace,
-    `import { register } from 'node:module'
-     register('data:text/javascript,' + encodeURIComponent(\`
-       import { writeSync } from 'node:fs'
-       export async function load(url, context, next) { writeSync(2, 'loaded ' + url + '\\\\n'); return next(url, context) }
-     \`))`,
+    `const { writeSync } = require('node:fs')
+     process.on('exit', () => { for (const path of Object.keys(require.cache)) writeSync(2, 'loaded ' + path + '\\n') })`,
   )
   const loadedBy = async (...args: string[]) =>
-    (await run(args, ['--import', trace])).stderr
+    (await run(args, ['--require', trace])).stderr
       .split('\n')
-      .filter((line) => line.startsWith('loaded file:') && !line.includes('trace.mjs'))
-      .map((line) => line.replace(/.*\//, ''))
+      .filter((line) => line.startsWith('loaded ') && !line.includes('trace.cjs'))
+      .map((line) => line.replace(/.*[\\/]/, ''))
   const help = await loadedBy('--help')
   expect(help.length).toBeGreaterThan(1)
   expect(help.length).toBeLessThanOrEqual(6)

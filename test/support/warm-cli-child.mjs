@@ -4,12 +4,21 @@
  * last answer. See warm-cli.ts.
  */
 import { closeSync, openSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
 import { setFlagsFromString } from 'node:v8'
 
-/** The entry of the command line. Each command evaluates it once more; what it imports stays. */
-const main = pathToFileURL(process.argv[2]).href
+/** The entry of the command line: CommonJS as it is installed, an ES module as it is compiled. */
+const main = process.argv[2]
+const require = createRequire(import.meta.url)
 let count = 0
+
+/** Evaluates it once more; what it imports stays. */
+async function evaluate() {
+  if (!main.includes('/dist/bin/')) return import(`${pathToFileURL(main).href}?${++count}`)
+  delete require.cache[require.resolve(main)]
+  return require(main)
+}
 
 setFlagsFromString('--liftoff-only')
 process.setMaxListeners(0)
@@ -53,7 +62,7 @@ process.on('message', async ({ args, env, plan }) => {
   Object.assign(process.env, env)
   if (plan !== undefined) tellShim(plan)
   process.argv.splice(1, process.argv.length, 'sync', ...args)
-  await import(`${main}?${++count}`)
+  await (await evaluate()).done
   const code = process.exitCode
   process.exitCode = undefined
   tellShim()
