@@ -202,7 +202,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   const keysPath = typeof keyCache === 'object' ? keyCache.directory : options.directory && keyCache && paths.fileKeys
   const cache = keysPath ? createFileKeyCache({ directory: keysPath, origin, clock }) : undefined
   const password = options.keyPassword ?? noPassword
-  const keyring = createKeyring(api, password, cache, pins)
+  const keyring = createKeyring(api, password, cache, pins, options.account)
   const rules = createHeldRules(options.rules?.directory ?? (options.directory && paths.rules))
   const home: Home = {
     ...paths,

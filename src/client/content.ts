@@ -157,7 +157,7 @@ export async function put(
   }
   await admitTarget(context, container, missing, above, options)
   // Before anything is made there: a wrong password leaves nothing behind.
-  const wrapFor = container.isEncrypted === true ? await keyring.ownKey(signal) : undefined
+  const wrapFor = container.isEncrypted === true ? await keyring.wrappingKey(signal) : undefined
   let parent = container
   for (const name of missing) parent = await ensureFolder(api, parent.id, escapeName(name), signal)
   const name = escapeName(names.at(-1)!)

@@ -74,7 +74,7 @@ const inconsistent = (bytes: number) =>
   )
 
 export interface Uploader {
-  /** Resolves when the key pair is unlocked, if this run needs it: a wrong password leaves nothing behind then. */
+  /** Resolves when the own key is known to be ours, if this run needs it: a wrong password leaves nothing behind then. */
   ready(): Promise<void>
   /** Uploads one file; see `uploadFile`. */
   send(request: SendRequest, signal: AbortSignal): Promise<Sent>
@@ -107,11 +107,11 @@ export async function openUploader(context: RunContext, options: UploaderOptions
   if (needsKey) await keyring.prepare(signal)
   let own: Promise<PublicKey> | undefined
   const ownKey = (): Promise<PublicKey> => {
-    own ??= keyring.ownKey(signal)
+    own ??= keyring.wrappingKey(signal)
     own.catch(() => {}) // reported when awaited
     return own
   }
-  // Unlocking takes half a second of one core: there is other work meanwhile, but none that a wrong password would leave behind.
+  // If it has to be unlocked, that takes half a second of one core: there is other work meanwhile, but none that a wrong password would leave behind.
   // A run that sends nothing does without.
   if (needsKey) void ownKey()
   const journal: UploadJournal | undefined =

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { createHash } from 'node:crypto'
 import {
   type FileKey,
   importPublicKey,
@@ -23,7 +24,7 @@ import { getAccount, getKeyPairs } from '../api/account.ts'
 import type { Api } from '../api/api.ts'
 import { systemClock } from '../environment.ts'
 import type { FileKeyCache } from './file-key-cache.ts'
-import { createPins, type Pins } from './pins.ts'
+import { createPins, type OwnKey, type Pins } from './pins.ts'
 
 /** The account’s key pairs, unlocked when they are needed, and file keys wrapped and unwrapped with them. */
 export interface Keyring {
@@ -39,7 +40,12 @@ export interface Keyring {
    */
   ownKey(signal?: AbortSignal, version?: KeyPairVersion): Promise<PublicKey>
   /**
-   * Does what comes before unlocking: fetches the key pair, and asks for the password.
+   * The account's preferred public key, to wrap its own file keys for. Without unlocking where that was done on this machine
+   * before: `pins` knows that this key belongs to the locked key pair that the server still has. Else as `ownKey`.
+   */
+  wrappingKey(signal?: AbortSignal): Promise<PublicKey>
+  /**
+   * Does what comes before `wrappingKey`: fetches the key pair, and asks for the password if it has to be unlocked.
    *
    * @throws {SyncError} `NO_KEY_PAIR`, `PASSWORD_NEEDED`.
    */
@@ -65,7 +71,7 @@ export interface Keyring {
    * IV and tag: one that the server made up would otherwise stay after the right one is back. Call it before wiping the key.
    */
   confirm(fileKey: FileKey): void
-  /** Caches the key of content that was uploaded under it, for the preferred key pair. Call it before wiping the key. */
+  /** Caches the key of content that was uploaded under it, for the preferred key pair, locked or not. Call it before wiping the key. */
   keep(nodeId: number, fileKey: FileKey): Promise<void>
   /** Wraps a file key for somebody. */
   wrap(fileKey: FileKey, publicKey: PublicKey): Promise<WrappedFileKey>
@@ -101,12 +107,14 @@ const noKeyPair = (version?: KeyPairVersion) =>
 /**
  * @param password - Asked for at most once; a wrong one is reported, not asked for again.
  * @param pins - Default: in memory, and nobody is trusted yet.
+ * @param login - Name of the login; default: made of the user's id, once something else has asked for that.
  */
 export function createKeyring(
   api: Api,
   password: () => Promise<Password>,
   cache?: FileKeyCache,
   pins: Pins = createPins({ origin: api.origin, clock: systemClock }),
+  login?: string,
 ): Keyring {
   /** Where the keys came from that are not in the cache. */
   const unconfirmed = new WeakMap<FileKey, { pair: UserKeyPair; nodeId: number }>()
@@ -115,6 +123,7 @@ export function createKeyring(
   let fetched: Promise<readonly KeyPairContainer[]> | undefined
   let asked: Promise<Password> | undefined
   let account: Promise<number> | undefined
+  let proven: Promise<PublicKey | undefined> | undefined
 
   function containers(signal?: AbortSignal) {
     fetched ??= getKeyPairs(api, signal).then(
@@ -135,7 +144,41 @@ export function createKeyring(
     const container = (await containers(signal)).find((pair) => pair.privateKeyContainer.version === version)
     if (container === undefined) throw noKeyPair(version)
     asked ??= password()
-    return unlockKeyPair(container, await asked)
+    const opened = await unlockKeyPair(container, await asked)
+    // What cannot be noted is proven again the next time.
+    await ownKeyOf(container, opened.publicKey)
+      .then((own) => own && pins.prove(own))
+      .catch(() => {})
+    return opened
+  }
+
+  /** As pins know it; `undefined` while nobody knows the name of the login. */
+  async function ownKeyOf(
+    { privateKeyContainer }: KeyPairContainer,
+    { version, fingerprint }: PublicKey,
+  ): Promise<OwnKey | undefined> {
+    const name = login ?? (account && `${api.origin} ${await account}`)
+    const lockedKey = createHash('sha256').update(privateKeyContainer.privateKey).digest('hex')
+    return name === undefined ? undefined : { account: name, version, fingerprint, lockedKey }
+  }
+
+  /** The preferred public key, if it has been proven on this machine. */
+  async function findProven(signal?: AbortSignal): Promise<PublicKey | undefined> {
+    const version = await preferred(signal)
+    const container = (await containers(signal)).find((pair) => pair.privateKeyContainer.version === version)
+    // Whatever is wrong with it, unlocking says.
+    if (container === undefined || container.publicKeyContainer.version !== version) return undefined
+    const key = await importPublicKey(container.publicKeyContainer).catch(() => undefined)
+    const own = key && (await ownKeyOf(container, key))
+    return own !== undefined && (await pins.isProven(own)) ? key : undefined
+  }
+
+  function provenKey(signal?: AbortSignal): Promise<PublicKey | undefined> {
+    proven ??= findProven(signal).catch((error) => {
+      proven = undefined
+      throw error
+    })
+    return proven
   }
 
   function pair(version: KeyPairVersion, signal?: AbortSignal): Promise<UserKeyPair> {
@@ -172,13 +215,17 @@ export function createKeyring(
     },
     containers,
     ownKey: async (signal, version) => (await pair(version ?? (await preferred(signal)), signal)).publicKey,
+    async wrappingKey(signal) {
+      return (await provenKey(signal)) ?? (await pair(await preferred(signal), signal)).publicKey
+    },
     async prepare(signal) {
-      await preferred(signal)
+      if ((await provenKey(signal)) !== undefined) return
       asked ??= password()
       await asked
     },
     refresh() {
       fetched = undefined
+      proven = undefined
     },
     async recall(nodeId, signal) {
       return cache?.find(await pair(await preferred(signal), signal), nodeId)
@@ -203,7 +250,11 @@ export function createKeyring(
       cache?.add(from.pair, from.nodeId, fileKey)
     },
     async keep(nodeId, fileKey) {
-      if (cache !== undefined) cache.add(await pair(await preferred()), nodeId, fileKey)
+      if (cache === undefined) return
+      const version = await preferred()
+      const key = unlocked.has(version) ? undefined : await provenKey()
+      if (key === undefined) cache.add(await pair(version), nodeId, fileKey)
+      else cache.addLocked(key, nodeId, fileKey)
     },
     wrap: wrapFileKey,
     importKey(container) {

@@ -30,8 +30,23 @@ export interface KeyPin extends KeyId {
   readonly isVerified: boolean
 }
 
+/** The public key of an account that is used here, and the locked key pair that it was proven by: unlocked, it belongs to this key. */
+export interface OwnKey extends KeyId {
+  /** Name of the login. */
+  readonly account: string
+  /** SHA-256 of the locked private key as the server has it, 64 lower-case hex digits. */
+  readonly lockedKey: string
+}
+
+export interface OwnPin extends OwnKey {
+  /** Milliseconds since the epoch. */
+  readonly since: number
+}
+
 export interface PinState {
   readonly keys: readonly KeyPin[]
+  /** Public keys of the accounts that are used here, which their private keys have proven. Not those that somebody was shown. */
+  readonly own: readonly OwnPin[]
   /** What the server showed instead of a pinned key, until somebody decides. */
   readonly doubts: readonly KeyPin[]
   /** Rooms and folders that were encrypted. */
@@ -62,6 +77,10 @@ export interface Pins extends PlaceGuard {
   ): Promise<ReadonlyMap<number, Verdict>>
   /** Pins these keys of a member, in place of others of the same version, and ends doubts about the member. */
   trust(userId: number, keys: readonly KeyId[], isVerified: boolean): Promise<void>
+  /** True for what was proven here within the last 30 days: this account, this public key, and the locked key pair as it was then. */
+  isProven(own: OwnKey): Promise<boolean>
+  /** Takes note that the key pair of an account has been unlocked, and belongs to this public key. */
+  prove(own: OwnKey): Promise<void>
   /** Forgets all about a member; returns how many keys were pinned or in doubt. */
   forget(userId: number): Promise<number>
   /**
@@ -87,12 +106,14 @@ export interface PinOptions {
   readonly onEvent?: OnEvent | undefined
 }
 
-const VERSION = 2
+const VERSION = 3
+/** Then it has to be proven again: whoever has lost the encryption password should learn it before much depends on it. */
+const PROVEN_MS = 30 * 86_400_000
 /** Most keys, and most places of a kind, that are kept. */
 const MAX_PINS = 10_000
 /** Of one member. */
 const MAX_DOUBTS = 4
-const NOTHING: PinState = Object.freeze({ keys: [], doubts: [], encrypted: [], plain: [] })
+const NOTHING: PinState = Object.freeze({ keys: [], own: [], doubts: [], encrypted: [], plain: [] })
 
 const checksumOf = (json: string) => createHash('sha256').update(json).digest('hex')
 
@@ -117,6 +138,16 @@ function parsePin(value: unknown): KeyPin | undefined {
   return isPin ? ({ userId, version, fingerprint, since, isVerified } as KeyPin) : undefined
 }
 
+function parseOwn(value: unknown): OwnPin | undefined {
+  const { account, version, fingerprint, lockedKey, since } = value as Record<keyof OwnPin, unknown>
+  const isPin =
+    typeof account === 'string' &&
+    (version === 'A' || version === 'RSA-4096') &&
+    [fingerprint, lockedKey].every((digest) => /^[0-9a-f]{64}$/.test(String(digest))) &&
+    isId(since)
+  return isPin ? ({ account, version, fingerprint, lockedKey, since } as OwnPin) : undefined
+}
+
 /** @returns `undefined` for what is damaged, or of another version or server. */
 function parse(bytes: Uint8Array, origin: string): PinState | undefined {
   try {
@@ -129,14 +160,17 @@ function parse(bytes: Uint8Array, origin: string): PinState | undefined {
 function parseState(bytes: Uint8Array, origin: string): PinState | undefined {
   const [checksum, json = '', ...rest] = Buffer.from(bytes).toString('utf8').split('\n')
   if (checksum !== checksumOf(json) || rest.join('') !== '') return undefined
-  const { format, version, server, keys, doubts, encrypted, plain, lostAt } = JSON.parse(json)
+  const { format, version, server, keys, own, doubts, encrypted, plain, lostAt } = JSON.parse(json)
   if (format !== 'sealsync-pins' || version !== VERSION || server !== origin) return undefined
-  if (![keys, doubts, encrypted, plain].every(Array.isArray)) return undefined
+  if (![keys, own, doubts, encrypted, plain].every(Array.isArray)) return undefined
   if (![...encrypted, ...plain].every(isPlace)) return undefined
   const pins = [keys, doubts].map((list) => list.map(parsePin))
-  if (pins.flat().includes(undefined) || (lostAt !== undefined && !isId(lostAt))) return undefined
+  const ownPins = own.map(parseOwn)
+  const isWhole = ![...pins.flat(), ...ownPins].includes(undefined)
+  if (!isWhole || (lostAt !== undefined && !isId(lostAt))) return undefined
   return {
     keys: pins[0] as KeyPin[],
+    own: ownPins,
     doubts: pins[1] as KeyPin[],
     encrypted,
     plain,
@@ -150,6 +184,15 @@ function format(state: PinState, origin: string): string {
 }
 
 const sameKey = (a: KeyId, b: KeyId) => a.version === b.version && a.fingerprint === b.fingerprint
+
+const sameLogin = (a: OwnKey, b: OwnKey) => a.account === b.account && a.version === b.version
+
+/** For how long what is pinned of it counts, in milliseconds; 0 when it is not pinned, or a clock has been set back since. */
+function provenFor({ own }: PinState, key: OwnKey, now: number): number {
+  const pin = own.find((one) => sameLogin(one, key) && sameKey(one, key) && one.lockedKey === key.lockedKey)
+  if (pin === undefined || pin.since > now) return 0
+  return Math.max(0, pin.since + PROVEN_MS - now)
+}
 
 /** The verdict about one member, and the state after it. */
 function judgeOne(
@@ -223,8 +266,7 @@ export function createPins({ origin, clock, directory, trustNew = false, onEvent
       const bytes = await readPrivateFile(path)
       const now = bytes === undefined ? NOTHING : (parse(bytes, origin) ?? (await recover(bytes, path)))
       const { value, next } = work(now)
-      if (next.keys.length > MAX_PINS || next.encrypted.length > MAX_PINS || next.plain.length > MAX_PINS)
-        throw tooMany()
+      if ([next.keys, next.own, next.encrypted, next.plain].some((list) => list.length > MAX_PINS)) throw tooMany()
       if (next !== now) await writePrivateFile(path, format(next, origin))
       return value
     } finally {
@@ -284,6 +326,17 @@ export function createPins({ origin, clock, directory, trustNew = false, onEvent
         const next = { ...now, doubts, keys: [...now.keys.filter((pin) => !isReplaced(pin)), ...added] }
         return { value: undefined, next }
       }),
+    isProven: async (own) => provenFor(await read(), own, clock.now()) > 0,
+    async prove(own) {
+      // Not written at each run.
+      if (provenFor(await read(), own, clock.now()) > PROVEN_MS / 2) return
+      const { account, version, fingerprint, lockedKey } = own
+      const pin: OwnPin = { account, version, fingerprint, lockedKey, since: clock.now() }
+      await update((now) => {
+        const next = { ...now, own: [...now.own.filter((one) => !sameLogin(one, own)), pin] }
+        return { value: undefined, next }
+      })
+    },
     forget: (userId) =>
       update((now) => {
         const isOther = (pin: KeyPin) => pin.userId !== userId

@@ -1,6 +1,6 @@
 /** What an upload takes from the machine: threads, memory, the encryption password, RSA operations later. */
 import { randomBytes } from 'node:crypto'
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -41,10 +41,13 @@ test('large files are encrypted in a thread of their own, small ones are not', a
   }
 })
 
-test('nothing to send: the key pair stays locked', async () => {
+test('nothing to send, or the own key known: the key pair stays locked', async () => {
   const again = ['upload', world.path('small'), '/room', '--json', '--key-password-file', world.path('wrong')]
   expect((await world.cli(again)).json.at(-1)).toMatchObject({ exitCode: 0, skipped: 2, transferred: 0 })
   writeFileSync(world.path('small', 'three'), 'new')
+  expect((await world.cli(again)).json.at(-1)).toMatchObject({ exitCode: 0, skipped: 2, transferred: 1 })
+  rmSync(join(world.home, 'pins'), { recursive: true })
+  writeFileSync(world.path('small', 'four'), 'new')
   expect((await world.cli(again)).json.at(-1)).toMatchObject({
     exitCode: 13,
     transferred: 0,

@@ -5,7 +5,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { systemClock } from '../../src/environment.ts'
 import { showFingerprint } from '../../src/fingerprint.ts'
 import type { TransferEvent } from '../../src/transfer/events.ts'
-import { createPins, type KeyId, type PinOptions } from '../../src/transfer/pins.ts'
+import { createPins, type KeyId, type OwnKey, type PinOptions } from '../../src/transfer/pins.ts'
 import { errorOf } from '../support/servers.ts'
 
 const ORIGIN = 'https://a.test'
@@ -167,7 +167,7 @@ test.each(DAMAGES)('a file with %s is kept aside, and nobody is new after that',
 test('a file of another server, or of a version to come, is not read as if it were ours', async () => {
   for (const [from, to] of [
     ['"server":"https://a.test"', '"server":"https://b.test"'],
-    ['"version":2', '"version":3'],
+    ['"version":3', '"version":4'],
     ['"isVerified":true', '"isVerified":1'],
     ['"userId":7', '"userId":"7"'],
     ['"encrypted":[]', '"encrypted":null'],
@@ -190,6 +190,38 @@ test.skipIf(process.platform === 'win32')('a file that others can change is refu
   await open().trust(7, [key('a')], true)
   chmodSync(file(), 0o666)
   expect(await errorOf(verdict(open(), 7, key('a')))).toMatchObject({ class: 'usage', code: 'SECRET_FILE_OPEN' })
+})
+
+test('own keys: what was proven, to the letter, for a month, and nothing that was only trusted', async () => {
+  const { open } = place()
+  let now = 1_000
+  const later = () => open({ clock: { ...systemClock, now: () => now } })
+  const own: OwnKey = { account: 'anna', lockedKey: 'c'.repeat(64), ...key('a') }
+  await later().trust(7, [own], true)
+  expect(await later().isProven(own)).toBe(false)
+  await later().prove(own)
+  expect(await later().isProven(own)).toBe(true)
+  for (const other of [
+    { ...own, account: 'bert' },
+    { ...own, fingerprint: 'b'.repeat(64) },
+    { ...own, version: 'A' } as const,
+    { ...own, lockedKey: 'd'.repeat(64) },
+  ]) {
+    expect(await later().isProven(other)).toBe(false)
+  }
+  expect(await open({ origin: 'https://b.test' }).isProven(own)).toBe(false)
+  now = 999
+  expect(await later().isProven(own)).toBe(false)
+  now = 1_000 + 30 * 86_400_000 - 1
+  expect(await later().isProven(own)).toBe(true)
+  now++
+  expect(await later().isProven(own)).toBe(false)
+  // One of a version at a time.
+  await later().prove({ ...own, fingerprint: 'b'.repeat(64) })
+  await later().prove({ ...own, version: 'A' })
+  expect((await later().read()).own).toHaveLength(2)
+  await later().forget(7)
+  expect((await later().read()).own).toHaveLength(2)
 })
 
 test('rooms: once encrypted, always, for this process and later ones; others go on', async () => {
