@@ -27,6 +27,7 @@ export {
   type FileDecryptor,
   type FileEncryptor,
   MAX_FILE_BYTES,
+  type OutputCheck,
 } from './file-cipher.ts'
 export { FileKey, unwrapFileKey, wrapFileKey, wrapFileKeyForEach } from './file-key.ts'
 export {

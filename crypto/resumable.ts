@@ -3,16 +3,19 @@
  * under the same key and IV: right only if not one byte that was sent is different now. What proves that is a digest of each
  * part's ciphertext, made before the part leaves.
  *
- * The digest is GMAC (NIST SP 800-38D) under a key of its own, with the part's number as nonce: several times as fast as
- * SHA-256, and as hard to collide as the key is to know. So that key is kept like the file key, only wrapped for its owner.
+ * The digest is made in two steps, so that the bytes are read once. The first is the GMAC of the part under the file's own key and IV,
+ * which also proves what was encrypted (output-proof.ts), and must not get out. The second is GMAC (NIST SP 800-38D) of those 16 bytes under
+ * a key of its own, with the part's number as nonce, which hides them. Several times as fast as SHA-256, and as hard to collide as the
+ * file key is to know (a universal hash, then a pseudorandom function). The second key is kept like the file key, only wrapped for its owner.
  * @module
  */
 import { primitives } from '#primitives'
 import { copy, equal, wipe } from './bytes.ts'
 import type { WrappedFileKey } from './containers.ts'
 import { SyncError } from './errors.ts'
-import { encryptUnder, type FileEncryptor } from './file-cipher.ts'
+import { encryptUnder, type FileEncryptor, type OutputCheck, outputWrong } from './file-cipher.ts'
 import { FileKey, wrapFileKey } from './file-key.ts'
+import { createOutputProof, type OutputProof } from './output-proof.ts'
 import type { PublicKey } from './public-key.ts'
 
 /** What has to be kept to go on after a restart. Only the owner of the key pair can open it. */
@@ -29,12 +32,20 @@ export interface ResumableEncryptor extends FileEncryptor {
   seal(owner: PublicKey): Promise<SealedEncryption>
   /**
    * Digest (16 bytes) of the whole ciphertext of one part; store it before the first byte of the part is sent. In a resumed
-   * encryption it also compares the part with what was stored then: a part may be sent only when this has returned.
+   * encryption it also compares the part with what was stored then: a part may be sent only when this has returned. Where the
+   * output is checked, every part must come here, in order, all but the last one of a length that is a multiple of 16.
    *
    * @param partNumber - 1 to 2^32 − 1. One number stands for one part for ever.
+   * @param ciphertext - As it stands in the memory that it will be sent from: what has gone wrong until then fails `final`.
    * @throws {SyncError} `RESUME_MISMATCH` (class `changed`): this encryption must be abandoned, nothing more may be sent.
    */
   digest(partNumber: number, ciphertext: Uint8Array): Uint8Array
+  /**
+   * Looks at the memory of a part once more, when it has been sent: it is what it was when `digest` was made.
+   *
+   * @throws {SyncError} `OUTPUT_CHECK_FAILED`: what was sent may be damaged.
+   */
+  confirm(partNumber: number, ciphertext: Uint8Array): void
   /**
    * Ends this encryptor before its first byte and gives its secrets to the one that works instead, in another thread:
    * transfer them there, and pass them to `takeOverEncryptor` once.
@@ -55,8 +66,8 @@ export interface EncryptionSecrets {
 }
 
 interface Options {
-  /** As in `createFileEncryptor`. */
-  readonly checkOutput?: boolean
+  /** See there. With a size, or `true`, `final` also refuses unless the parts that `digest` has seen are what the tag is of. */
+  readonly checkOutput?: OutputCheck
 }
 
 const NO_IV = new Uint8Array(12)
@@ -108,11 +119,22 @@ function resumable(
   options: Options,
 ): ResumableEncryptor {
   const encryptor = encryptUnder(key, iv, options)
+  const isChecked = options.checkOutput !== undefined && options.checkOutput !== false
+  /** Made when first needed: most are handed over before. */
+  let proof: OutputProof | undefined
+  const gmacs = new Map<number, Uint8Array>()
   const proved = new Set<number>()
   let [ended, failed] = [false, false]
   const end = () => {
     ended = true
-    wipe(digestKey)
+    proof?.wipe()
+    wipe(digestKey, ...gmacs.values())
+  }
+  function gmacOf(partNumber: number, ciphertext: Uint8Array): Uint8Array {
+    proof ??= createOutputProof(key, iv)
+    if (!isChecked) return proof.of(ciphertext)
+    if (partNumber !== proved.size + 1) throw new RangeError('parts come in order')
+    return proof.take(ciphertext)
   }
   return {
     get bytes() {
@@ -132,9 +154,12 @@ function resumable(
       if (ended) throw new TypeError('this cipher has ended; make a new one')
       if (!(Number.isInteger(partNumber) && partNumber >= 1 && partNumber < 2 ** 32))
         throw new RangeError('part number')
+      if (failed) throw mismatch()
+      const gmac = gmacOf(partNumber, ciphertext)
+      gmacs.set(partNumber, gmac)
       const nonce = new Uint8Array(12)
       new DataView(nonce.buffer).setUint32(8, partNumber)
-      const digest = primitives.gcmEncrypt(digestKey, nonce, ciphertext).final()
+      const digest = primitives.gcmEncrypt(digestKey, nonce, gmac).final()
       const expected = sent.get(partNumber)
       // The digest of another content under this nonce must stay in here: two of them would give the digest key away.
       failed ||= expected !== undefined && !equal(digest, expected)
@@ -142,10 +167,21 @@ function resumable(
       proved.add(partNumber)
       return digest
     },
+    confirm(partNumber, ciphertext) {
+      const gmac = gmacs.get(partNumber)
+      if (ended || gmac === undefined) throw new TypeError('there is no digest of this part')
+      if (!equal(proof!.of(ciphertext), gmac)) throw outputWrong()
+      gmacs.delete(partNumber)
+    },
     final() {
       if (failed || [...sent.keys()].some((number) => !proved.has(number))) throw mismatch()
+      if (ended) throw new TypeError('this cipher has ended; make a new one')
+      const fileKey = encryptor.final()
+      const isProven = !isChecked || (proof ?? createOutputProof(key, iv)).proves(fileKey.tag)
       end()
-      return encryptor.final()
+      if (isProven) return fileKey
+      fileKey.wipe()
+      throw outputWrong()
     },
     handOver() {
       if (ended || encryptor.bytes > 0 || proved.size > 0) throw new TypeError('this cipher has begun')

@@ -15,8 +15,8 @@ const VARIANTS: readonly Variant[] = [
   {
     name: 'without the check of its own output',
     file: 'src/transfer/encryption-worker.js',
-    find: '{ checkOutput: true }',
-    replace: '{ checkOutput: false }',
+    find: 'checkOutput: order.checkOutput',
+    replace: 'checkOutput: false',
   },
   {
     name: 'without the journal',
@@ -25,10 +25,16 @@ const VARIANTS: readonly Variant[] = [
     replace: 'const journal = undefined',
   },
   {
-    name: 'without the digests of the journal',
+    name: 'with all of its output decrypted again (--check-output full)',
     file: 'src/transfer/encryption-worker.js',
-    find: 'encryptor.digest(number, target)',
-    replace: 'new Uint8Array(16)',
+    find: 'checkOutput: order.checkOutput',
+    replace: 'checkOutput: true',
+  },
+  {
+    name: 'without a second look at what was sent',
+    file: 'src/transfer/encryption-worker.js',
+    find: 'openFile(order.file).encryptor.confirm(order.number, order.target);',
+    replace: '',
   },
   {
     name: 'without the encryption thread',

@@ -182,6 +182,7 @@ export const primitives: Primitives = {
       wipe(head)
     }
   },
+  ctr: (key, counter, data) => plainView(crypto.createCipheriv('aes-256-ctr', key, counter).update(data)),
   gcmEncrypt,
   gcmDecrypt,
   async rsaGenerate(modulusBits) {

@@ -139,6 +139,7 @@ export const primitives: Primitives = {
       await subtle.decrypt({ name: 'AES-CBC', iv: own(iv) }, await cbcKey(key, 'decrypt'), own(cipher)),
     )
   },
+  ctr: (key, counter, data) => ctr(key, counter).encrypt(data),
   gcmEncrypt,
   gcmDecrypt,
   async rsaGenerate(modulusLength) {

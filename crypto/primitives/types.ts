@@ -62,6 +62,12 @@ export interface Primitives {
   cbcEncrypt(key: Uint8Array, iv: Uint8Array, plain: Uint8Array): Promise<Uint8Array>
   /** Rejects when the padding is wrong. */
   cbcDecrypt(key: Uint8Array, iv: Uint8Array, cipher: Uint8Array): Promise<Uint8Array>
+  /**
+   * AES-256 in counter mode, which is its own inverse (NIST SP 800-38A §6.5): the keystream alone, without authentication.
+   *
+   * @param counter - 16 bytes, the first counter block; counted up as one big-endian number.
+   */
+  ctr(key: Uint8Array, counter: Uint8Array, data: Uint8Array): Uint8Array
   /** @param aad - Additional data; the file format has none, published test vectors do. */
   gcmEncrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmEncryptStream
   /** @param aad - As above. */

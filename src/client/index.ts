@@ -76,6 +76,7 @@ export type { DistributionResult, RefusedMember } from '../transfer/distribute.t
 export type { TransferEvent } from '../transfer/events.ts'
 export type { Keyring } from '../transfer/keyring.ts'
 export type { KeyId } from '../transfer/pins.ts'
+export type { OutputChecking } from '../transfer/upload.ts'
 export type { AccountInfo, ServerInfo } from './account.ts'
 export type { BackupSetOptions, ShownRun, ShowOptions } from './backups.ts'
 export type { DiffOptions, VerifyRunOptions } from './compare.ts'

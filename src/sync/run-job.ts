@@ -10,6 +10,7 @@ import { localError, SyncError, toSyncError } from '../errors.ts'
 import { takeLock } from '../local/lock.ts'
 import { escapeName, type Names } from '../local/names.ts'
 import { sweepDirectory } from '../local/partial-file.ts'
+import type { OutputChecking } from '../transfer/upload.ts'
 import { type ApplyOptions, type ApplyResult, applySteps } from './apply/apply.ts'
 import { notAccepted } from './held-rules.ts'
 import { type Memory, memoryOfNothing, withoutRecords } from './memory.ts'
@@ -34,6 +35,8 @@ export interface Limits {
   readonly jobs?: number | undefined
   /** Bytes per part, at least 5 MiB. Default 8 MiB. */
   readonly partSize?: number | undefined
+  /** How the ciphertext of files from 8 MiB on is checked before it counts. Default `proof`. */
+  readonly checkOutput?: OutputChecking | undefined
   /** Bytes of content that may be held in memory at once, over all files: at least 16 MiB. Default 48 MiB. */
   readonly memory?: number | undefined
   /** Bytes after which no more transfers begin. */
@@ -371,6 +374,7 @@ async function carryOut<P extends Plan>(
         isHashed: job.isHashed?.(plan) ?? false,
         files: job.alwaysSends === true ? [...sent, { size: 0 }] : sent,
         partSize: limits.partSize,
+        checkOutput: limits.checkOutput,
         journal: job.directory && journalOf(job.directory),
         onRefused: ({ member, error }) => pending.push({ what: 'member', name: member, error }),
         // It is stored, so it keeps nothing from being deleted.

@@ -12,7 +12,7 @@ import { type EncryptionThread, startEncryptionThread, THREAD_FROM } from '../tr
 import { createSlabPool, type SlabPool } from '../transfer/flow.ts'
 import { openUploadJournal, type UploadJournal } from '../transfer/journal.ts'
 import { retire } from '../transfer/resume.ts'
-import { type AsOf, uploadFile } from '../transfer/upload.ts'
+import { type AsOf, type OutputChecking, uploadFile } from '../transfer/upload.ts'
 import { partSizeFor } from '../transfer/upload-channel.ts'
 import { memoryOf, type RunContext, report } from './run.ts'
 import type { EntryFailure } from './tree.ts'
@@ -30,6 +30,7 @@ export interface UploaderOptions {
   /** Sizes of what will be sent, as far as is known. */
   readonly files: Iterable<{ readonly size: number }>
   readonly partSize?: number | undefined
+  readonly checkOutput?: OutputChecking | undefined
   /** Path of the journal; without it an interrupted file starts over. */
   readonly journal?: string | undefined
   /** Tell the SHA-256 of what is sent. */
@@ -127,6 +128,7 @@ export async function openUploader(context: RunContext, options: UploaderOptions
     thread,
     partSize: options.partSize ?? DEFAULT_PART_SIZE,
     window: WINDOW,
+    checkOutput: options.checkOutput,
     isHashed: options.isHashed,
     resume: journal && { journal, unwrap: keyring.unwrap },
     onEvent,

@@ -3,7 +3,7 @@
  * there, in order, into memory that both threads see. The other side is encryption-worker.ts.
  * @module
  */
-import { type EncryptionSecrets, FileKey, type ResumableEncryptor } from '../../crypto/index.ts'
+import { type EncryptionSecrets, FileKey, type OutputCheck, type ResumableEncryptor } from '../../crypto/index.ts'
 import { SyncError } from '../errors.ts'
 import type { StableReader } from '../local/stable-read.ts'
 import type { PartMaker } from './part-maker.ts'
@@ -18,6 +18,7 @@ export type Order =
       readonly shown: string
       readonly secrets: EncryptionSecrets
       readonly isHashed: boolean
+      readonly checkOutput: OutputCheck
       /** One number; not 0: give up in the middle of a part. */
       readonly stop: Int32Array
     }
@@ -28,6 +29,7 @@ export type Order =
       readonly offset: number
       readonly target: Uint8Array
     }
+  | { readonly do: 'confirm'; readonly file: number; readonly number: number; readonly target: Uint8Array }
   | { readonly do: 'end'; readonly file: number }
   | { readonly do: 'abandon'; readonly file: number }
 
@@ -50,14 +52,15 @@ export interface EncryptionThread {
    *
    * @param encryptor - Handed over: it has ended here.
    * @param signal - Its abort refuses what is asked for, in the middle of a part too.
-   * @param isHashed - Make the SHA-256 of the plaintext, too.
+   * @param options.isHashed - Make the SHA-256 of the plaintext, too.
+   * @param options.checkOutput - Default: all of it is decrypted again.
    */
   encrypt(
     reader: StableReader,
     encryptor: ResumableEncryptor,
     shown: string,
     signal: AbortSignal,
-    isHashed?: boolean,
+    options?: { readonly isHashed?: boolean; readonly checkOutput?: OutputCheck },
   ): PartMaker
   /** Ends the thread; what it was asked for and has not done is refused. */
   close(): Promise<void>
@@ -83,7 +86,7 @@ export function startEncryptionThread(): EncryptionThread | undefined {
   const { ask, close } = startThread<Order, Answer>(program, 'encryption', lost)
   let files = 0
   return {
-    encrypt(reader, encryptor, shown, signal, isHashed = false) {
+    encrypt(reader, encryptor, shown, signal, { isHashed = false, checkOutput = true } = {}) {
       const file = ++files
       const stop = new Int32Array(new SharedArrayBuffer(4))
       const onAbort = () => void Atomics.store(stop, 0, 1)
@@ -92,7 +95,7 @@ export function startEncryptionThread(): EncryptionThread | undefined {
       const secrets = encryptor.handOver()
       const { key, iv, digestKey } = secrets
       // Without an own answer: what is wrong with it, its parts say, too.
-      ask({ do: 'open', file, fd: reader.fd, shown, secrets, isHashed, stop }, [
+      ask({ do: 'open', file, fd: reader.fd, shown, secrets, isHashed, checkOutput, stop }, [
         key.buffer,
         iv.buffer,
         digestKey.buffer,
@@ -100,6 +103,7 @@ export function startEncryptionThread(): EncryptionThread | undefined {
       let sha256: string | undefined
       return {
         make: async (number, offset, target) => (await ask({ do: 'part', file, number, offset, target })).digest,
+        confirm: async (number, target) => void (await ask({ do: 'confirm', file, number, target })),
         async end() {
           const ended = await ask({ do: 'end', file })
           signal.removeEventListener('abort', onAbort)

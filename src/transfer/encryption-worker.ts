@@ -50,12 +50,15 @@ function carryOut(order: Order): Answer {
     case 'open':
       files.set(order.file, {
         ...order,
-        encryptor: takeOverEncryptor(order.secrets, { checkOutput: true }),
+        encryptor: takeOverEncryptor(order.secrets, { checkOutput: order.checkOutput }),
         hash: order.isHashed ? createHash('sha256') : undefined,
       })
       return {}
     case 'part':
       return makePart(order)
+    case 'confirm':
+      openFile(order.file).encryptor.confirm(order.number, order.target)
+      return {}
     case 'end': {
       const { encryptor, hash } = openFile(order.file)
       const fileKey = encryptor.final()

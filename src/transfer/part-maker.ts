@@ -16,6 +16,12 @@ export interface PartMaker {
    * @returns its digest where there are digests; see `ResumableEncryptor`.
    */
   make(number: number, offset: number, target: Uint8Array): Promise<Uint8Array | undefined>
+  /**
+   * Looks at the memory of an encrypted part once more, when it has been sent.
+   *
+   * @throws {SyncError} `OUTPUT_CHECK_FAILED` when it is not what `make` left there.
+   */
+  confirm(number: number, target: Uint8Array): Promise<void>
   /** After the last part: ends the content; returns the key that opens it, where there is one. */
   end(): Promise<FileKey | undefined>
   /** SHA-256 of the plaintext, base64, where it was asked for; there after `end`. */
@@ -79,6 +85,9 @@ export function createPartMaker(
       // What comes after a failure fails as well.
       last = made
       return made
+    },
+    async confirm(number, target) {
+      if (encryptor !== undefined && 'confirm' in encryptor) encryptor.confirm(number, target)
     },
     async end() {
       sha256 = hash?.digest('base64')

@@ -5,6 +5,7 @@
  */
 import {
   type FileKey,
+  type OutputCheck,
   type ResumableEncryptor,
   resumeFileEncryptor,
   SyncError,
@@ -25,6 +26,8 @@ export interface ResumeContext {
   readonly journal: UploadJournal
   /** Parts in flight. */
   readonly window: number
+  /** See `createResumableEncryptor`. */
+  readonly checkOutput: OutputCheck
   /** Opens a key with the account's own key pair. */
   unwrap(wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
 }
@@ -78,7 +81,7 @@ export async function resumeUpload(
       entry.settle()
       return { node }
     }
-    const fits = entry.replaces === target.replaces && entry.partSize <= target.maxPart
+    const fits = entry.replaces === target.replaces && entry.partSize <= target.maxPart && entry.partSize % 16 === 0
     const encryptor = target.isResumable && fits ? await openEncryptor(context, entry, signal) : undefined
     if (encryptor !== undefined) return { entry, channel, encryptor }
   }
@@ -107,14 +110,14 @@ async function settleInterrupted(
 
 /** The encryptor of an upload that is still open; `undefined` when it is not, or its keys do not open. */
 async function openEncryptor(
-  { api, unwrap }: ResumeContext,
+  { api, unwrap, checkOutput }: ResumeContext,
   { uploadId, sealed, parts }: JournaledUpload,
   signal: AbortSignal,
 ): Promise<ResumableEncryptor | undefined> {
   try {
     if (sealed === undefined || !(await isUploadOpen(api, uploadId, signal))) return undefined
     const digests = new Map([...parts].map(([number, { digest }]) => [number, digest]))
-    return await resumeFileEncryptor(sealed, (wrapped) => unwrap(wrapped, signal), digests, { checkOutput: true })
+    return await resumeFileEncryptor(sealed, (wrapped) => unwrap(wrapped, signal), digests, { checkOutput })
   } catch (error) {
     const isUseless = error instanceof SyncError && (error.class === 'key' || error.class === 'integrity')
     if (isUseless || isGone(error)) return undefined

@@ -52,10 +52,12 @@ export interface UploadChannel {
 /** Fewest bytes of a part that is not the last, and most parts of a file. */
 export const MIN_PART = 5 * 1024 * 1024
 const MAX_PARTS = 10_000
+/** Of the cipher; parts end with whole ones, see crypto/output-proof.ts. */
+const BLOCK = 16
 
 /** Bytes per part: `wanted`, or more where the file would need over 10,000. */
 export const partSizeFor = (fileSize: number, wanted: number): number =>
-  Math.max(wanted, MIN_PART, Math.ceil(fileSize / MAX_PARTS))
+  Math.ceil(Math.max(wanted, MIN_PART, Math.ceil(fileSize / MAX_PARTS)) / BLOCK) * BLOCK
 
 const FINISH_LIMIT_MS = 10 * 60_000
 const CANCEL_LIMIT_MS = 4_000

@@ -12,6 +12,7 @@ import {
   type FileEncryptor,
   type FileKey,
   formatFileKey,
+  type OutputCheck,
   type PublicKey,
   type ResumableEncryptor,
   type WrappedFileKey,
@@ -32,6 +33,12 @@ import { createPartMaker, type PartMaker } from './part-maker.ts'
 import { resumeUpload, retire } from './resume.ts'
 import { openUploadChannel, type Part, partSizeFor, type Receipt, type UploadChannel } from './upload-channel.ts'
 
+/**
+ * `proof`: a GMAC of what stands in the part buffers, before and after they are sent, proves that all of it is what the tag is of,
+ * and some pieces are decrypted again. `full`: all of it is, besides.
+ */
+export type OutputChecking = 'proof' | 'full'
+
 export interface UploadContext {
   readonly api: Api
   readonly clock: Clock
@@ -42,6 +49,8 @@ export interface UploadContext {
   readonly partSize: number
   /** Parts in flight per file. */
   readonly window: number
+  /** Of large files; small ones are decrypted again in any case. Default `proof`. */
+  readonly checkOutput?: OutputChecking | undefined
   /** Make the SHA-256 of the plaintext while it is read. */
   readonly isHashed?: boolean | undefined
   /** Encrypts files from `THREAD_FROM` bytes on; without it that is done here. */
@@ -83,6 +92,9 @@ export interface AsOf extends SourceIdentity {
 }
 
 const ATTEMPTS = 3
+
+const checkOf = ({ checkOutput }: UploadContext, size: number): OutputCheck =>
+  checkOutput === 'full' ? true : { size }
 
 /**
  * Uploads one file. One that changes while it is sent is tried again; after three tries, what was there when it was opened is sent, if
@@ -198,7 +210,8 @@ async function open(
     const { source: path, parentId, name, wrapFor, replaces } = request
     const isResumable = direct && wrapFor !== undefined
     const target = { source: path, parentId, name, replaces: replaces?.id, isResumable, maxPart: slabs.size }
-    const past = await resumeUpload({ api, clock, window, ...resume }, target, reader, attempt.signal)
+    const checkOutput = checkOf(context, size)
+    const past = await resumeUpload({ api, clock, window, checkOutput, ...resume }, target, reader, attempt.signal)
     if (past !== undefined && 'node' in past) return past
     if (past !== undefined) {
       attempt.channel = past.channel
@@ -213,19 +226,20 @@ async function open(
 }
 
 async function openFresh(
-  { api, clock, direct, window, resume }: UploadContext,
+  context: UploadContext,
   request: UploadRequest,
   from: Source,
   size: number,
   attempt: Attempt,
 ): Promise<void> {
+  const { api, clock, direct, window, resume } = context
   const { source: path, parentId, name, wrapFor } = request
   const { modifiedAt } = from
   const { signal, partSize } = attempt
   const isSinglePart = size <= partSize
   const journal = isSinglePart ? undefined : resume?.journal
   const isLarge = size > Math.min(partSize, THREAD_FROM)
-  const resumable = wrapFor && isLarge ? createResumableEncryptor({ checkOutput: true }) : undefined
+  const resumable = wrapFor && isLarge ? createResumableEncryptor({ checkOutput: checkOf(context, size) }) : undefined
   attempt.encryptor = resumable ?? (wrapFor && createFileEncryptor({ checkOutput: true }))
   const sealed = journal && direct && wrapFor ? await resumable?.seal(wrapFor) : undefined
   const channel = await openUploadChannel(api, { parentId, name, size, modifiedAt }, { direct, window, clock, signal })
@@ -256,9 +270,10 @@ async function sendContent(
       ? onePart(source.bytes, encryptor)
       : makeParts(context.slabs, startMaker(context, source.reader, request, attempt), size, attempt)
   const receipts: Receipt[] = []
-  const put = async ({ part, digest, done }: PendingPart) => {
+  const put = async (pending: PendingPart) => {
+    const { part, done } = pending
     try {
-      const receipt = await sendPart(channel, entry, part, digest, signal)
+      const receipt = await sendPart(channel, entry, pending, signal)
       onEvent?.({ type: 'part-confirmed', path: shown, bytes: part.bytes.length })
       return receipt
     } catch (error) {
@@ -305,16 +320,21 @@ const digestOf = ({ isHashed }: UploadContext, bytes: Uint8Array): string | unde
 async function sendPart(
   channel: UploadChannel,
   entry: JournaledUpload | undefined,
-  part: Part,
-  digest: Uint8Array | undefined,
+  { part, digest, confirm }: PendingPart,
   signal: AbortSignal,
 ): Promise<Receipt> {
-  if (entry?.sealed === undefined || digest === undefined) return channel.put(part, signal)
+  if (entry?.sealed === undefined || digest === undefined) {
+    const receipt = await channel.put(part, signal)
+    await confirm?.()
+    return receipt
+  }
   const { number, offset, bytes } = part
   const etag = entry.receipts.get(number)
   if (etag !== undefined) return { partNumber: number, partEtag: etag }
   if (!entry.parts.has(number)) await entry.sending(number, { offset, length: bytes.length, digest })
   const receipt = await channel.put(part, signal)
+  // A later run does not send what it reads as received, so that has to be right.
+  await confirm?.()
   entry.received(number, receipt.partEtag)
   return receipt
 }
@@ -345,6 +365,8 @@ interface PendingPart {
   readonly part: Part
   /** Made also of a part that was acknowledged before: the tag must cover the bytes that are there. */
   readonly digest?: Uint8Array | undefined
+  /** Looks at what was sent once more; see `PartMaker`. */
+  confirm?(): Promise<void>
   /** Called once the bytes are not needed any more. */
   done(): void
 }
@@ -355,16 +377,17 @@ async function* onePart(bytes: Uint8Array, encryptor: FileEncryptor | undefined)
 
 /** Decides where a file is read and encrypted. */
 function startMaker(
-  { thread, isHashed: isAsked }: UploadContext,
+  context: UploadContext,
   reader: StableReader,
   { shown, isGrowing }: UploadRequest,
   attempt: Attempt,
 ): PartMaker {
+  const { thread, isHashed: isAsked } = context
   const { encryptor, signal } = attempt
   const isHashed = isAsked === true || isGrowing === true
   const isThreads = thread && encryptor && 'handOver' in encryptor && reader.size >= THREAD_FROM
   attempt.maker = isThreads
-    ? thread.encrypt(reader, encryptor, shown, signal, isHashed)
+    ? thread.encrypt(reader, encryptor, shown, signal, { isHashed, checkOutput: checkOf(context, reader.size) })
     : createPartMaker(reader, encryptor, isHashed)
   return attempt.maker
 }
@@ -387,7 +410,8 @@ async function* makeParts(
     try {
       const bytes = slab.subarray(0, Math.min(partSize, size - offset))
       const digest = await maker.make(number, offset, bytes)
-      return { part: { number, offset, bytes }, digest, done: () => slabs.give(slab) }
+      const confirm = () => maker.confirm(number, bytes)
+      return { part: { number, offset, bytes }, digest, confirm, done: () => slabs.give(slab) }
     } catch (error) {
       slabs.give(slab)
       throw signal.aborted ? cancelled(signal) : error

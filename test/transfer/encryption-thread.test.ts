@@ -19,7 +19,7 @@ import { createPartMaker, type PartMaker } from '../../src/transfer/part-maker.t
 const built = new URL('../../dist/src/transfer/encryption-thread.js', import.meta.url).href
 const { startEncryptionThread } = (await import(/* @vite-ignore */ built)) as typeof Source
 
-const PART = 300_000
+const PART = 304_000
 const content = randomBytes(4 * PART + 17)
 const dir = mkdtempSync(join(tmpdir(), 'sealsync-thread-'))
 const path = join(dir, 'file')
@@ -32,13 +32,15 @@ const start = () => startEncryptionThread()!
 const slab = (length: number) => Buffer.from(new SharedArrayBuffer(length))
 
 /** Asks for all parts at once, as an upload asks for some ahead. */
-async function makeAll(maker: PartMaker) {
+async function makeAll(maker: PartMaker, use?: (part: { number: number; bytes: Buffer }) => Promise<void>) {
   const asked = []
   for (let number = 1, at = 0; at < content.length; number++, at += PART) {
     const bytes = slab(Math.min(PART, content.length - at))
     asked.push(maker.make(number, at, bytes).then((digest) => ({ number, bytes, digest: digest! })))
   }
-  return { parts: await Promise.all(asked), fileKey: (await maker.end())! }
+  const parts = await Promise.all(asked)
+  for (const part of parts) await use?.(part)
+  return { parts, fileKey: (await maker.end())! }
 }
 
 function decrypt(parts: readonly { bytes: Uint8Array }[], fileKey: FileKey): Buffer {
@@ -53,7 +55,7 @@ test('the digest of the plaintext is made on the way, here and there, if it is a
   const reader = await openStable(path, 'file')
   const digest = createHash('sha256').update(content).digest('base64')
   const makers = [true, false].flatMap((isHashed) => [
-    thread.encrypt(reader, createResumableEncryptor(), 'file', never, isHashed),
+    thread.encrypt(reader, createResumableEncryptor(), 'file', never, { isHashed }),
     createPartMaker(reader, createResumableEncryptor(), isHashed),
     createPartMaker(reader, undefined, isHashed),
   ])
@@ -112,6 +114,28 @@ test('what differs from what was sent is refused, and so is the end', async () =
   const mismatch = { class: 'changed', code: 'RESUME_MISMATCH' }
   await expect(maker.make(2, PART, slab(PART))).rejects.toMatchObject(mismatch)
   await expect(maker.end()).rejects.toMatchObject(mismatch)
+  await reader.close()
+  await thread.close()
+})
+
+test('a part is looked at again when it was sent: a bit that has flipped since, anywhere, is seen', async () => {
+  const thread = start()
+  const reader = await openStable(path, 'file')
+  const checkOutput = { size: content.length }
+  for (const maker of [
+    thread.encrypt(reader, createResumableEncryptor({ checkOutput }), 'file', never, { checkOutput }),
+    thread.encrypt(reader, createResumableEncryptor({ checkOutput: true }), 'file', never),
+    createPartMaker(reader, createResumableEncryptor({ checkOutput })),
+  ]) {
+    const { parts, fileKey } = await makeAll(maker, async ({ number, bytes }) => {
+      const at = (number * 7_919) % bytes.length
+      bytes[at]! ^= 4
+      await expect(maker.confirm(number, bytes)).rejects.toMatchObject({ code: 'OUTPUT_CHECK_FAILED' })
+      bytes[at]! ^= 4
+      await maker.confirm(number, bytes)
+    })
+    expect(decrypt(parts, fileKey).equals(content)).toBe(true)
+  }
   await reader.close()
   await thread.close()
 })

@@ -33,7 +33,7 @@ export const BACKUP_RUN: readonly OptionSpec[] = [
   maxDelete('files are gone from the sources'),
   option('--accept-sources', 'sources are meant to be empty, or on another device'),
   option('--accept-runs', 'take the runs that the server has for the right ones, from now on'),
-  ...settings('jobs', 'memory', 'part-size', 'names', 'trust-new-members'),
+  ...settings('jobs', 'memory', 'part-size', 'check-output', 'names', 'trust-new-members'),
 ]
 
 /** Of a restore and its plan. */

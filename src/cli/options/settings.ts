@@ -34,6 +34,7 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'jobs', kind: 'integer', summary: 'files in flight', argument: 'n', min: 1, max: 64, fallback: 16, project: true },
   { name: 'part-size', kind: 'size', summary: 'bytes per part', argument: 'size', min: 5 * MiB, max: 256 * MiB, project: true },
   { name: 'memory', kind: 'size', summary: 'content held in memory at once, at least 16M (default 48M)', argument: 'size', min: 16 * MiB, max: 16_384 * MiB, project: true },
+  { name: 'check-output', kind: 'text', summary: 'how the ciphertext of large files is checked before it counts: proven to be under its tag, and some pieces decrypted again, or all of it', choices: ['proof', 'full'], fallback: 'proof' },
   { name: 'require-encryption', kind: 'flag', summary: 'refuse what is not encrypted, whatever was agreed to before', project: 'on' },
   { name: 'allow-plain', kind: 'flag', summary: 'content may go where it is not encrypted; without it only where a person at a terminal has agreed to that' },
   { name: 'on-conflict', kind: 'text', summary: 'what to do with a target that differs (default: upload overwrite, download fail)', choices: ['skip', 'overwrite', 'rename', 'fail', 'newer'] },

@@ -41,6 +41,7 @@ export const RUN: readonly OptionSpec[] = [
     'jobs',
     'memory',
     'part-size',
+    'check-output',
     'limit-rate',
     'key-cache',
     'require-encryption',
