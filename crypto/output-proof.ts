@@ -1,5 +1,5 @@
 /**
- * Proves that what stands in the buffers of an encryption, just before it is sent, is the ciphertext under its GCM tag: wrong
+ * Proves that what stands in the buffers of an encryption is the ciphertext under its GCM tag: wrong
  * memory, a wrong copy or a buffer that was given away too early are seen, at a fraction of what decrypting it again costs.
  *
  * GCM (NIST SP 800-38D §6.4, §7.1) makes its tag of the ciphertext C and the additional data A as
@@ -20,6 +20,7 @@
  */
 import { primitives } from '#primitives'
 import { copy, equal, wipe } from './bytes.ts'
+import type { GmacStream } from './primitives/types.ts'
 
 const BLOCK = 16
 /** x^128 = 1 + x + x^2 + x^7, in the bit order of GCM. */
@@ -83,9 +84,11 @@ export interface OutputProof {
    * chosen with knowledge of the key have the same one with a chance of their blocks to 2^128. SECRET.
    */
   of(part: Uint8Array): Uint8Array
-  /** As `of`, and counts the part as the next one. Only the last one may have a length that is no multiple of 16. */
-  take(part: Uint8Array): Uint8Array
-  /** True when the parts that were taken are the ciphertext that GCM gave this tag. */
+  /** Takes in more of the next part. */
+  absorb(piece: Uint8Array): void
+  /** Ends the next part, and counts it; returns what `of` would. Only the last part may have a length that is no multiple of 16. */
+  endPart(): Uint8Array
+  /** True when the parts that have ended are the ciphertext that GCM gave this tag. */
   proves(tag: Uint8Array): boolean
   wipe(): void
 }
@@ -101,22 +104,37 @@ export function createOutputProof(key: Uint8Array, iv: Uint8Array): OutputProof 
   const mask = primitives.gcmEncrypt(key, iv).final()
   let sum: Uint8Array = new Uint8Array(BLOCK)
   let total = 0
+  let part: { readonly gmac: GmacStream; length: number } | undefined
   /** Parts are as long as each other, so that one power does for nearly all. */
   let known = { blocks: 0, power: power(hashKey, 0) }
 
-  const of = (part: Uint8Array) => primitives.gcmEncrypt(ownKey, ownIv, part).final()
+  const begun = () => {
+    part ??= { gmac: primitives.gmac(ownKey, ownIv), length: 0 }
+    return part
+  }
 
   return {
-    of,
-    take(part) {
+    of(ciphertext) {
+      const gmac = primitives.gmac(ownKey, ownIv)
+      gmac.update(ciphertext)
+      return gmac.final()
+    },
+    absorb(piece) {
+      const next = begun()
+      next.gmac.update(piece)
+      next.length += piece.length
+    },
+    endPart() {
       if (total % BLOCK !== 0) throw new RangeError('only the last part may end within a block')
-      const blocks = Math.ceil(part.length / BLOCK)
+      const { gmac, length } = begun()
+      part = undefined
+      const blocks = Math.ceil(length / BLOCK)
       if (known.blocks !== blocks) known = { blocks, power: power(hashKey, blocks) }
-      const gmac = of(part)
-      const hash = xor(gmac, mask, multiply(lengths(part.length, 0), hashKey))
+      const tag = gmac.final()
+      const hash = xor(tag, mask, multiply(lengths(length, 0), hashKey))
       sum = xor(multiply(sum, known.power), hash)
-      total += part.length
-      return gmac
+      total += length
+      return tag
     },
     proves: (tag) => equal(xor(sum, mask, multiply(lengths(0, total), hashKey)), tag),
     wipe: () => wipe(ownKey, hashKey, mask, sum, known.power),

@@ -31,15 +31,21 @@ export interface ResumableEncryptor extends FileEncryptor {
   /** Wraps what is needed to go on for the owner; store it before anything is sent. */
   seal(owner: PublicKey): Promise<SealedEncryption>
   /**
+   * Takes in ciphertext of the part that `digest` is made of next, where it is written: while it is still in the processor's cache, that is
+   * done in half the time. What becomes of it later is seen by `confirm`.
+   */
+  absorb(ciphertext: Uint8Array): void
+  /**
    * Digest (16 bytes) of the whole ciphertext of one part; store it before the first byte of the part is sent. In a resumed
-   * encryption it also compares the part with what was stored then: a part may be sent only when this has returned. Where the
-   * output is checked, every part must come here, in order, all but the last one of a length that is a multiple of 16.
+   * encryption it also compares the part with what was stored then: a part may be sent only when this has returned. Every part
+   * must come here, in order, all but the last one of a length that is a multiple of 16.
    *
    * @param partNumber - 1 to 2^32 − 1. One number stands for one part for ever.
-   * @param ciphertext - As it stands in the memory that it will be sent from: what has gone wrong until then fails `final`.
+   * @param ciphertext - What `absorb` has not taken in of it, as it stands in the memory that it will be sent from: what has gone wrong
+   * until then fails `final`.
    * @throws {SyncError} `RESUME_MISMATCH` (class `changed`): this encryption must be abandoned, nothing more may be sent.
    */
-  digest(partNumber: number, ciphertext: Uint8Array): Uint8Array
+  digest(partNumber: number, ciphertext?: Uint8Array): Uint8Array
   /**
    * Looks at the memory of a part once more, when it has been sent: it is what it was when `digest` was made.
    *
@@ -130,11 +136,10 @@ function resumable(
     proof?.wipe()
     wipe(digestKey, ...gmacs.values())
   }
-  function gmacOf(partNumber: number, ciphertext: Uint8Array): Uint8Array {
+  const begun = () => {
+    if (ended) throw new TypeError('this cipher has ended; make a new one')
     proof ??= createOutputProof(key, iv)
-    if (!isChecked) return proof.of(ciphertext)
-    if (partNumber !== proved.size + 1) throw new RangeError('parts come in order')
-    return proof.take(ciphertext)
+    return proof
   }
   return {
     get bytes() {
@@ -150,12 +155,15 @@ function resumable(
       ])
       return { fileKey: wrapped, digestKey: wrappedDigestKey }
     },
+    absorb: (ciphertext) => begun().absorb(ciphertext),
     digest(partNumber, ciphertext) {
-      if (ended) throw new TypeError('this cipher has ended; make a new one')
+      const parts = begun()
       if (!(Number.isInteger(partNumber) && partNumber >= 1 && partNumber < 2 ** 32))
         throw new RangeError('part number')
       if (failed) throw mismatch()
-      const gmac = gmacOf(partNumber, ciphertext)
+      if (partNumber !== proved.size + 1) throw new RangeError('parts come in order')
+      if (ciphertext !== undefined) parts.absorb(ciphertext)
+      const gmac = parts.endPart()
       gmacs.set(partNumber, gmac)
       const nonce = new Uint8Array(12)
       new DataView(nonce.buffer).setUint32(8, partNumber)

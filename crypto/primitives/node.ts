@@ -10,6 +10,7 @@ import { oaepDecode, oaepEncode } from './oaep.ts'
 import type {
   GcmDecryptStream,
   GcmEncryptStream,
+  GmacStream,
   HashName,
   OaepParams,
   PrfHash,
@@ -70,6 +71,17 @@ function gcmEncrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmEncry
   const cipher = crypto.createCipheriv('aes-256-gcm', key, iv, { authTagLength: 16 })
   return {
     ...gcm(cipher, aad),
+    final() {
+      cipher.final()
+      return new Uint8Array(cipher.getAuthTag())
+    },
+  }
+}
+
+function gmac(key: Uint8Array, iv: Uint8Array): GmacStream {
+  const cipher = crypto.createCipheriv('aes-256-gcm', key, iv, { authTagLength: 16 })
+  return {
+    update: (chunk) => void cipher.setAAD(chunk),
     final() {
       cipher.final()
       return new Uint8Array(cipher.getAuthTag())
@@ -183,6 +195,7 @@ export const primitives: Primitives = {
     }
   },
   ctr: (key, counter, data) => plainView(crypto.createCipheriv('aes-256-ctr', key, counter).update(data)),
+  gmac,
   gcmEncrypt,
   gcmDecrypt,
   async rsaGenerate(modulusBits) {

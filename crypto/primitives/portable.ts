@@ -8,7 +8,7 @@ import { ctr, ecb } from '@noble/ciphers/aes.js'
 import { pbkdf2Async } from '@noble/hashes/pbkdf2.js'
 import { sha224, sha256 } from '@noble/hashes/sha2.js'
 import { copy, equal, wipe } from '../bytes.ts'
-import type { GcmDecryptStream, GcmEncryptStream, OaepParams, Primitives } from './types.ts'
+import type { GcmDecryptStream, GcmEncryptStream, GmacStream, OaepParams, Primitives } from './types.ts'
 
 const { subtle } = globalThis.crypto
 /** WebCrypto's types ask for views that are not on shared memory; ours never are. */
@@ -66,13 +66,14 @@ class GcmState {
     this.#pending.set(ciphertext.subarray(whole))
   }
 
-  tag(): Uint8Array {
+  /** @param isAdditional - What was absorbed is no ciphertext, but additional data. */
+  tag(isAdditional = false): Uint8Array {
     const held = this.#length % BLOCK
     if (held > 0) this.#ghash.update(this.#pending.subarray(0, held))
     const lengths = new Uint8Array(BLOCK)
     const bits = new DataView(lengths.buffer)
-    bits.setBigUint64(0, BigInt(this.#aadLength) * 8n)
-    bits.setBigUint64(8, BigInt(this.#length) * 8n)
+    bits.setBigUint64(0, BigInt(isAdditional ? this.#length : this.#aadLength) * 8n)
+    bits.setBigUint64(8, BigInt(isAdditional ? 0 : this.#length) * 8n)
     const tag = this.#ghash.update(lengths).digest()
     for (let i = 0; i < BLOCK; i++) tag[i]! ^= this.#tagMask[i]!
     wipe(this.#key, this.#tagMask)
@@ -92,6 +93,11 @@ function gcmEncrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmEncry
     updateEach: (chunk, use) => use(update(chunk), 0),
     final: () => state.tag(),
   }
+}
+
+function gmac(key: Uint8Array, iv: Uint8Array): GmacStream {
+  const state = new GcmState(key, iv, undefined)
+  return { update: (chunk) => state.absorb(chunk), final: () => state.tag(true) }
 }
 
 function gcmDecrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmDecryptStream {
@@ -140,6 +146,7 @@ export const primitives: Primitives = {
     )
   },
   ctr: (key, counter, data) => ctr(key, counter).encrypt(data),
+  gmac,
   gcmEncrypt,
   gcmDecrypt,
   async rsaGenerate(modulusLength) {

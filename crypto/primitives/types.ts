@@ -37,6 +37,14 @@ export interface GcmDecryptStream extends GcmStream {
   final(tag: Uint8Array): boolean
 }
 
+/** GMAC: the tag of data that is authenticated and not encrypted (NIST SP 800-38D §3). */
+export interface GmacStream {
+  /** Takes a chunk of any length. */
+  update(chunk: Uint8Array): void
+  /** Ends the stream; returns the 16-byte tag. */
+  final(): Uint8Array
+}
+
 export interface RsaWrapper {
   /** One OAEP encryption with a fresh random seed. */
   wrap(plain: Uint8Array): Promise<Uint8Array>
@@ -68,6 +76,7 @@ export interface Primitives {
    * @param counter - 16 bytes, the first counter block; counted up as one big-endian number.
    */
   ctr(key: Uint8Array, counter: Uint8Array, data: Uint8Array): Uint8Array
+  gmac(key: Uint8Array, iv: Uint8Array): GmacStream
   /** @param aad - Additional data; the file format has none, published test vectors do. */
   gcmEncrypt(key: Uint8Array, iv: Uint8Array, aad?: Uint8Array): GcmEncryptStream
   /** @param aad - As above. */

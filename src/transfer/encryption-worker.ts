@@ -34,9 +34,10 @@ function makePart({ number, file, offset, target }: Extract<Order, { do: 'part' 
     readAt(fd, piece, offset + at, shown)
     hash?.update(piece)
     encryptor.updateInto(piece, target, at)
+    encryptor.absorb(target.subarray(at, at + piece.length))
     at += piece.length
   }
-  return { digest: encryptor.digest(number, target) }
+  return { digest: encryptor.digest(number) }
 }
 
 function openFile(file: number): OpenFile {

@@ -47,7 +47,11 @@ export function createPartMaker(
   let last: Promise<unknown> = Promise.resolve()
 
   /** Reads into one buffer while the other is encrypted. */
-  async function encrypt(cipher: FileEncryptor, target: Uint8Array, offset: number): Promise<void> {
+  async function encrypt(
+    cipher: FileEncryptor | ResumableEncryptor,
+    target: Uint8Array,
+    offset: number,
+  ): Promise<void> {
     // The cipher has one order; another one would be another content under the same key.
     if (cipher.bytes !== offset) throw new Error('parts out of order')
     const read = (at: number) => {
@@ -64,6 +68,7 @@ export function createPartMaker(
         ahead = next < target.length ? read(next) : undefined
         hash?.update(piece)
         cipher.updateInto(piece, target, at)
+        if ('absorb' in cipher) cipher.absorb(target.subarray(at, next))
         at = next
       }
     } finally {
@@ -80,7 +85,7 @@ export function createPartMaker(
           return undefined
         }
         await encrypt(encryptor, target, offset)
-        return 'digest' in encryptor ? encryptor.digest(number, target) : undefined
+        return 'digest' in encryptor ? encryptor.digest(number) : undefined
       })
       // What comes after a failure fails as well.
       last = made

@@ -34,8 +34,8 @@ import { resumeUpload, retire } from './resume.ts'
 import { openUploadChannel, type Part, partSizeFor, type Receipt, type UploadChannel } from './upload-channel.ts'
 
 /**
- * `proof`: a GMAC of what stands in the part buffers, before and after they are sent, proves that all of it is what the tag is of,
- * and some pieces are decrypted again. `full`: all of it is, besides.
+ * `proof`: a GMAC of what stands in the part buffers, when it is written and again when it was sent, proves that all of it is what the
+ * tag is of, and some pieces are decrypted again. `full`: all of it is, besides.
  */
 export type OutputChecking = 'proof' | 'full'
 
