@@ -10,16 +10,18 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Password } from '../crypto/index.ts'
 import { ACCOUNT_PATH } from './api/account.ts'
-import { type Api, judgeAnswer } from './api/api.ts'
+import { type Api, judgeAnswer, READING_CALLS } from './api/api.ts'
 import type { ClientContext } from './client/context.ts'
 import { createRunCalls, type RunCalls } from './client/runs.ts'
 import { type ClientCalls, createCalls } from './client/surface.ts'
 import { type Clock, type Environment, type Random, systemClock, systemRandom, type Ui } from './environment.ts'
 import { SyncError } from './errors.ts'
 import { hostOf, parseBaseUrl, type Reach, reachOf } from './http/addresses.ts'
+import { withKnownPins } from './http/options.ts'
 import { type RatePlan, withRate } from './http/rate.ts'
+import { createReadOnly, readingOnly } from './http/read-only.ts'
 import { withRedirects } from './http/redirects.ts'
-import { createRetry } from './http/retry.ts'
+import { createRetry, type Retry } from './http/retry.ts'
 import type { Send } from './http/types.ts'
 import { createDialer, type DialerOptions } from './http/undici.ts'
 import { type Home, homePaths } from './local/home.ts'
@@ -68,6 +70,11 @@ export interface ClientOptions {
   readonly transport?: DialerOptions
   /** For file content, over all transfers; a timetable has at least one entry. */
   readonly limitRate?: RatePlan
+  /**
+   * Send nothing that might change something at the server, or at its storage: refused with `READ_ONLY` before it is sent. Login, renewal
+   * and logout go on. Default false.
+   */
+  readonly readOnly?: boolean
   /** How long a request is repeated while the server is away, in milliseconds; 0: not at all. Default 2 minutes. */
   readonly retryForMs?: number
   /** Most entries of a listing, or of a tree, that are believed. Default 2,000,000. */
@@ -152,6 +159,18 @@ function createStorage(origin: string, options: DialerOptions): { readonly send:
   }
 }
 
+/** Sends without the login: to where content is, and with the tokens of single transfers. */
+function plainSend(
+  send: Send,
+  retry: Retry,
+  origin: string,
+  clock: Clock,
+  { limitRate = {}, readOnly }: Pick<ClientOptions, 'limitRate' | 'readOnly'>,
+): Send {
+  const plain = retry(withRate(withRedirects(send), limitRate, clock))
+  return readOnly === true ? readingOnly(plain, createReadOnly(origin)) : plain
+}
+
 /**
  * Makes a client. Nothing is sent before the first call.
  *
@@ -163,7 +182,8 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   const random = options.environment?.random ?? systemRandom
   const ui: Ui | undefined = options.environment?.ui
   const { origin } = parseBaseUrl(baseUrl)
-  const transport = { userAgent: `sealsync|${VERSION}`, ownOrigins: [origin], ...options.transport }
+  const named = { userAgent: `sealsync|${VERSION}`, ownOrigins: [origin], ...options.transport }
+  const transport = withKnownPins(origin, named)
   const { retry, onBusy } = createPatience(clock, random, options)
   const session = Session.create(
     baseUrl,
@@ -176,12 +196,14 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
       probe: ACCOUNT_PATH,
       // Who uses a client logs in when it suits them: it may ask a person.
       autoLogin: false,
+      readOnly: options.readOnly === true && { reads: READING_CALLS },
       ...(options.store === undefined ? {} : { store: options.store }),
       ...(ui === undefined ? {} : { ui }),
     },
   )
 
-  const storage = createStorage(origin, transport)
+  // Content goes one way at a time over each of its connections: HTTP/2 would only put windows of its own in between.
+  const storage = createStorage(origin, { ...transport, http2: false })
   // Nobody can guess a temporary one; it is made when something is put into it.
   const paths = homePaths(options.directory ?? join(tmpdir(), `sealsync-${randomUUID()}`))
   const pins = createPins({
@@ -195,7 +217,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     origin,
     places: pins,
     send: session.send,
-    sendPlain: retry(withRate(withRedirects(storage.send), options.limitRate ?? {}, clock)),
+    sendPlain: plainSend(storage.send, retry, origin, clock, options),
     ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
   }
   const { keyCache = options.directory !== undefined } = options

@@ -81,6 +81,9 @@ export function judgeAnswer({ status, body }: HttpResponse): Verdict {
   return status === 401 && !/"errorCode"\s*:\s*-10006\b/.test(Buffer.from(body).toString('latin1')) ? 'expired' : 'ok'
 }
 
+/** What only reads, though its method does not say so. */
+export const READING_CALLS: readonly string[] = ['POST /api/v4/nodes/files/{id}/downloads']
+
 export interface Call {
   readonly method: HttpRequest['method']
   /** Below `/api`, with ids filled in. */

@@ -38,7 +38,9 @@ export {
   readServerPins,
   type ServerPin,
   type TransportOptions,
+  withKnownPins,
 } from '../session/open.ts'
+export { type FilePinStore, filePinStore } from '../session/pin-store.ts'
 export type { SessionCheck } from '../session/session.ts'
 export type { DrillOptions, DrillReport } from '../sync/backup/drill.ts'
 export type { BackupEntry, DirectoryEntry, FileEntry, LinkEntry } from '../sync/backup/manifest.ts'

@@ -17,8 +17,11 @@ import { isProxied, type ProxyServer } from './proxy.ts'
 import { traceSocket } from './trace.ts'
 import { openTunnel, proxyFailed } from './tunnel.ts'
 
-/** Opens a connection to an http or https origin, ready for the first byte of a request. */
-export type Connect = (origin: URL) => Promise<Socket>
+/**
+ * Opens a connection to an http or https origin, ready for the first byte of a request. With `http2` that protocol is offered, too: which
+ * one the server has chosen says `alpnProtocol` of the socket.
+ */
+export type Connect = (origin: URL, options?: { readonly http2?: boolean }) => Promise<Socket>
 
 interface Target {
   readonly url: URL
@@ -58,12 +61,13 @@ function createDial(
   transport: Transport,
   contextOf: () => SecureContext,
   allow: Transport['allow'],
-  own = false,
+  { own = false, http2 = false } = {},
 ): Dial {
   const { connectTimeoutMs, bindAddress, family, pins, firstUse, tcpKeepAliveMs } = transport
   const { accepted, checkServer } = own ? transport : { accepted: undefined, checkServer: undefined }
   const common = {
     timeout: connectTimeoutMs,
+    allowH2: http2,
     // One that is known by its fingerprint is held against that instead, before anything is sent.
     rejectUnauthorized: accepted === undefined,
     keepAlive: tcpKeepAliveMs > 0,
@@ -200,11 +204,15 @@ async function askCheck(check: NonNullable<Transport['checkServer']>, socket: So
 export function createConnect(transport: Transport): Connect {
   const { proxy, exceptions, contexts, pins, firstUse, checkServer, isOwn, allow, family } = transport
   const toProxy = createDial(transport, () => contexts.other, undefined)
-  const toOwn = createDial(transport, () => contexts.own, allow, true)
-  const toOther = createDial(transport, () => contexts.other, allow)
-  return async (url) => {
+  const dials = (http2: boolean) => ({
+    toOwn: createDial(transport, () => contexts.own, allow, { own: true, http2 }),
+    toOther: createDial(transport, () => contexts.other, allow, { http2 }),
+  })
+  const [one, both] = [dials(false), transport.http2 ? dials(true) : undefined]
+  return async (url, { http2 = false } = {}) => {
     const target = { url, host: hostOf(url), port: portOf(url) }
     const own = isOwn(url.origin)
+    const { toOwn, toOther } = http2 && both !== undefined ? both : one
     const dial = own ? toOwn : toOther
     checkFamily(target.host, family)
     if (isIP(target.host) !== 0 && allow?.(reachOf(target.host)) === false) throw refused(target.host)

@@ -67,7 +67,7 @@ export function codeOf(error: unknown): string {
   return 'UNKNOWN'
 }
 
-/** The system's words for a connection that was never made. */
+/** The words of the system for a connection that was never made, and of HTTP/2 for a request that was not processed (RFC 9113 §8.7). */
 const UNSENT = new Set([
   'ECONNREFUSED',
   'ENOTFOUND',
@@ -77,6 +77,9 @@ const UNSENT = new Set([
   'EHOSTDOWN',
   'ENETDOWN',
   'UND_ERR_CONNECT_TIMEOUT',
+  'HTTP2_REFUSED_STREAM',
+  'HTTP2_UNSENT',
+  'HTTP2_HTTP_1_1_REQUIRED',
 ])
 
 /** True when a request with this failure has certainly not reached the server, so that it may be sent again. */

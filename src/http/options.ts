@@ -9,7 +9,7 @@ import { createSecureContext, type SecureContext, type SecureContextOptions } fr
 import { SyncError, type SyncErrorCode } from '../errors.ts'
 import type { Reach } from './addresses.ts'
 import { authorities, certificatesOf, readDirectory } from './authorities.ts'
-import { type FirstUse, isPin, memoryPinStore, type PinStore, type ServerPin } from './pins.ts'
+import { type FirstUse, isPin, isPinnedHost, memoryPinStore, type PinStore, type ServerPin } from './pins.ts'
 import { type Exception, PROXY_FORM, type ProxyServer, parseException, parseProxy, splitExceptions } from './proxy.ts'
 import type { TraceHooks } from './trace.ts'
 
@@ -54,6 +54,11 @@ export interface DialerOptions {
    * their packed size. Streams, and so content, are never compressed. Default false.
    */
   readonly compression?: boolean
+  /**
+   * Offer HTTP/2 beside HTTP/1.1 to servers with TLS, for requests with bodies below 1 MiB: they share one connection, `connections` of
+   * them at once. Default false.
+   */
+  readonly http2?: boolean
   /** Largest answer read at once. Default 16 MiB. Streams have no limit here. */
   readonly maxBodyBytes?: number
   /** Error answers are cut there. Default 64 KiB. */
@@ -106,10 +111,10 @@ export interface DialerOptions {
   readonly clientCertificate?: ClientCertificate
   /**
    * Two or more `sha256/BASE64` of public keys; the server's own certificate must have one of them. Or `first-use`: the key that is
-   * seen first is kept in `pinStore`, and must stay.
+   * seen first is kept in `pinStore`, and must stay. A session of a server of Proton's has that by default; `off`: it has not.
    */
-  readonly pins?: readonly string[] | 'first-use'
-  /** For `first-use`. Default: in memory. */
+  readonly pins?: readonly string[] | 'first-use' | 'off'
+  /** For `first-use`; without that, of no use. Default: in memory. */
   readonly pinStore?: PinStore
   /** For `first-use`: keys that may follow the one that was seen first. */
   readonly backupPins?: readonly string[]
@@ -161,6 +166,7 @@ export interface Transport {
   readonly proxyAuthorization: DialerOptions['proxyAuthorization']
   readonly tcpKeepAliveMs: number
   readonly compression: boolean
+  readonly http2: boolean
   readonly allow: ((reach: Reach) => boolean) | undefined
   readonly trace: TraceHooks | undefined
 }
@@ -230,10 +236,11 @@ function readExceptions(options: DialerOptions, report: Report): Exception[] {
 
 function readFirstUse(options: DialerOptions, report: Report): FirstUse | undefined {
   const { pins, pinStore, backupPins } = options
+  if (pinStore !== undefined && (typeof pinStore?.load !== 'function' || typeof pinStore.save !== 'function')) {
+    report('PINS_INVALID', 'pins need a pinStore with load and save')
+  }
   if (pins !== 'first-use') {
-    if (pinStore !== undefined || backupPins !== undefined) {
-      report('PINS_INVALID', 'pinStore and backupPins need pins: first-use')
-    }
+    if (backupPins !== undefined) report('PINS_INVALID', 'backupPins need pins: first-use')
     return undefined
   }
   const backup = listOf('backupPins', options, report) ?? []
@@ -242,7 +249,7 @@ function readFirstUse(options: DialerOptions, report: Report): FirstUse | undefi
 }
 
 function readPins(options: DialerOptions, report: Report): Set<string> | undefined {
-  if (options.pins === 'first-use') return undefined
+  if (options.pins === 'first-use' || options.pins === 'off') return undefined
   const pins = listOf('pins', options, report)
   if (pins === undefined) return undefined
   if (!pins.every(isPin)) report('PINS_INVALID', 'pins must look like sha256/BASE64, with 32 bytes in base64')
@@ -382,7 +389,7 @@ function readCertificate(certificate: ClientCertificate | undefined, report: Rep
 
 /** Headers that have an owner: the login, the proxy, the HTTP library, or an option of their own. */
 const RESERVED =
-  /^(authorization|cookie2?|set-cookie|host|user-agent|accept-encoding|content-.*|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect|range|date|proxy-.*|http2-settings|__proto__)$/
+  /^(authorization|cookie2?|set-cookie|host|user-agent|accept-encoding|content-.*|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect|range|date|proxy-.*|http2-settings|x-(http-)?method(-override)?|__proto__)$/
 
 function readHeaders(options: DialerOptions, report: Report): Record<string, string> {
   const headers: Record<string, string> = Object.create(null)
@@ -434,6 +441,12 @@ function readHook<K extends 'checkServer' | 'proxyAuthorization'>(name: K, optio
   return undefined
 }
 
+function readSwitch(name: 'compression' | 'http2', options: DialerOptions, report: Report): boolean {
+  const value: unknown = options[name] ?? false
+  if (typeof value !== 'boolean') report('TRANSPORT_INVALID', `${name} must be true or false`)
+  return value === true
+}
+
 function checkAddresses({ bindAddress, family, proxyResolves }: DialerOptions, report: Report): void {
   const bound = bindAddress === undefined ? 0 : isIP(bindAddress)
   if (bindAddress !== undefined && bound === 0) report('TRANSPORT_INVALID', 'bindAddress must be an IP address')
@@ -444,6 +457,13 @@ function checkAddresses({ bindAddress, family, proxyResolves }: DialerOptions, r
   if (proxyResolves !== undefined && typeof proxyResolves !== 'boolean') {
     report('TRANSPORT_INVALID', 'proxyResolves must be true or false')
   }
+}
+
+/** The options with what a session of that server has without being asked to: see `pins`. */
+export function withKnownPins(origin: string, options: DialerOptions = {}): DialerOptions {
+  const { hostname } = new URL(origin)
+  if (options.pins !== undefined || options.acceptCertificate !== undefined || !isPinnedHost(hostname)) return options
+  return { ...options, pins: 'first-use' }
 }
 
 /**
@@ -486,7 +506,8 @@ export function parseTransport(options: DialerOptions): Transport {
     checkServer: readHook('checkServer', options, report),
     proxyAuthorization: readHook('proxyAuthorization', options, report),
     tcpKeepAliveMs: options.tcpKeepAliveMs ?? 60_000,
-    compression: options.compression === true,
+    compression: readSwitch('compression', options, report),
+    http2: readSwitch('http2', options, report),
     allow: options.allow,
     trace: options.trace,
   }

@@ -7,6 +7,13 @@ import { createHash, type X509Certificate } from 'node:crypto'
 import { TLSSocket } from 'node:tls'
 import { SyncError } from '../errors.ts'
 
+/** Operators whose own clients accept known keys only: without pins of the user's, the key that is seen first has to stay. */
+const PINNED_DOMAINS = ['proton.me', 'protonmail.ch', 'protonmail.com', 'protonvpn.ch', 'protonvpn.com']
+
+/** True for servers whose keys are pinned without being asked to. */
+export const isPinnedHost = (host: string): boolean =>
+  PINNED_DOMAINS.some((domain) => host === domain || host.endsWith(`.${domain}`))
+
 /** A pin as it is written: `sha256/` and 32 bytes in base64. */
 export function isPin(text: unknown): text is string {
   if (typeof text !== 'string' || !text.startsWith('sha256/')) return false
@@ -20,13 +27,23 @@ export function pinOf(certificate: X509Certificate): string {
   return `sha256/${createHash('sha256').update(key).digest('base64')}`
 }
 
+/** Node gives a connection's certificate once: whoever asks again gets none. */
+const certificates = new WeakMap<TLSSocket, X509Certificate>()
+
+function certificateOf(socket: unknown): X509Certificate | undefined {
+  if (!(socket instanceof TLSSocket)) return undefined
+  const certificate = certificates.get(socket) ?? socket.getPeerX509Certificate()
+  if (certificate !== undefined) certificates.set(socket, certificate)
+  return certificate
+}
+
 /**
  * Compares the key that the server has just proven with the pins. Call it when the handshake is done and nothing is sent yet.
  *
  * @throws {SyncError} `PIN_MISMATCH`.
  */
 export function checkPin(socket: unknown, pins: ReadonlySet<string>): void {
-  const certificate = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined
+  const certificate = certificateOf(socket)
   if (certificate !== undefined && pins.has(pinOf(certificate))) return
   throw new SyncError('tls', 'PIN_MISMATCH', 'The server has a key that is not among the pinned ones', {
     hint: 'Somebody may be in between. If the server has a new key, compare it with its operator, then change the pins.',
@@ -40,7 +57,7 @@ export function checkPin(socket: unknown, pins: ReadonlySet<string>): void {
  * @throws {SyncError} `CERT_OTHER`.
  */
 export function checkAccepted(socket: unknown, accepted: string): void {
-  const certificate = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined
+  const certificate = certificateOf(socket)
   if (certificate?.fingerprint256 === accepted) return
   throw new SyncError('tls', 'CERT_OTHER', 'The server has another certificate than the one that is accepted', {
     hint: 'Somebody may be in between. If the server has a new one, compare its fingerprint with its operator.',
@@ -79,7 +96,7 @@ export interface FirstUse {
  * @throws {SyncError} `PIN_MISMATCH`, and what the store throws.
  */
 export async function checkFirstUse(socket: unknown, origin: string, { store, backup }: FirstUse): Promise<void> {
-  const certificate = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined
+  const certificate = certificateOf(socket)
   const known = await store.load(origin)
   if (certificate !== undefined) {
     const pin = pinOf(certificate)
@@ -91,7 +108,7 @@ export async function checkFirstUse(socket: unknown, origin: string, { store, ba
     }
   }
   throw new SyncError('tls', 'PIN_MISMATCH', 'The server has another key than the one that was seen first', {
-    hint: 'Somebody may be in between. If the server has a new key, compare it with its operator, then forget the old one.',
+    hint: 'Somebody may be in between. If the server has a new key, compare it with its operator, then forget the old one (keys forget --server).',
   })
 }
 
@@ -107,7 +124,7 @@ export interface ServerPin {
 /** The chain behind a connection: the server's own certificate first, the authority last. At most 10. */
 export function chainPins(socket: TLSSocket): ServerPin[] {
   const chain: ServerPin[] = []
-  let at = socket.getPeerX509Certificate()
+  let at = certificateOf(socket)
   while (at !== undefined && chain.length < 10) {
     chain.push({ pin: pinOf(at), subject: at.subject, issuer: at.issuer, validTo: at.validTo })
     const next: X509Certificate | undefined = at.issuerCertificate

@@ -3,13 +3,15 @@
  * the requests: limits, timeouts, caps. Repeating is retry.ts.
  * @module
  */
+import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import pLimit from 'p-limit'
-import { Agent } from 'undici'
+import { Agent, type Dispatcher } from 'undici'
 import { cancelled, SyncError } from '../errors.ts'
 import { checkScheme, parseForeignUrl } from './addresses.ts'
 import { type Connect, createConnect } from './connect.ts'
 import { wireError } from './failures.ts'
+import type { createHttp2 } from './http2.ts'
 import type { LargeBodySender } from './large-body.ts'
 import { type DialerOptions, parseTransport, type Transport } from './options.ts'
 import { withEnd } from './stream-end.ts'
@@ -42,12 +44,32 @@ const MAX_URL = 8 * 1024
 export function createDialer(options: DialerOptions = {}): { send: Send; close(): Promise<void> } {
   const transport = parseTransport(options)
   const connect = createConnect(transport)
-  const agent = createAgent(transport, connect)
+  /** Connections that were made to ask for HTTP/2, by origin, for who takes what the server has instead. */
+  const made = new Map<string, Socket>()
+  const agent = createAgent(transport, (origin) => {
+    const socket = made.get(origin.origin)
+    made.delete(origin.origin)
+    return socket === undefined || socket.destroyed ? connect(origin) : Promise.resolve(socket)
+  })
   const limit = pLimit(transport.connections)
   let largeBodies: Promise<LargeBodySender> | undefined
+  let http2: Promise<ReturnType<typeof createHttp2>> | undefined
   const client: Client = {
     agent,
     transport,
+    // Loaded when it is asked for.
+    async http2() {
+      http2 ??= import('./http2.ts').then((module) =>
+        module.createHttp2({
+          transport,
+          connect: (origin) => connect(origin, { http2: true }),
+          agent,
+          handOver: (origin, socket) => void made.set(origin, socket),
+          maxHeaders: MAX_HEADERS,
+        }),
+      )
+      return (await http2).dispatcher
+    },
     // Loaded when it is needed: most runs send nothing large.
     largeBodies: () =>
       (largeBodies ??= import('./large-body.ts').then((module) =>
@@ -60,7 +82,9 @@ export function createDialer(options: DialerOptions = {}): { send: Send; close()
       return isLarge ? limit(() => dial(client, request)) : dial(client, request)
     },
     async close() {
+      await (await http2)?.close()
       await agent.close()
+      for (const socket of made.values()) socket.destroy()
       await largeBodies?.then((sender) => sender.close())
     },
   }
@@ -69,6 +93,7 @@ export function createDialer(options: DialerOptions = {}): { send: Send; close()
 interface Client {
   readonly agent: Agent
   readonly transport: Transport
+  readonly http2: () => Promise<Dispatcher>
   readonly largeBodies: () => Promise<LargeBodySender>
 }
 
@@ -125,7 +150,7 @@ async function dial(client: Client, asked: HttpRequest): Promise<HttpResponse> {
   checkScheme(url)
   if (url.href.length > MAX_URL) throw new SyncError('limit', 'URL_TOO_LONG', 'The URL is longer than 8 KiB')
   const { agent, transport, largeBodies } = client
-  const { userAgent, headers, isOwn, totalTimeoutMs, compression } = transport
+  const { userAgent, headers, isOwn, totalTimeoutMs, compression, http2 } = transport
   const { request, end } = withDeadline(asked, totalTimeoutMs)
   const { method, body = null, signal } = request
   const sent = {
@@ -141,8 +166,9 @@ async function dial(client: Client, asked: HttpRequest): Promise<HttpResponse> {
       const answer = await (await largeBodies()).send(request, body, sent, url)
       return await read({ status: answer.statusCode!, headers: joined(answer.headersDistinct) }, answer, transport)
     }
-    if (request.stream !== true) return await askWhole(agent, what, transport, signal)
-    const answer = await agent.request({ ...what, signal: signal ?? null, onInfo: createInterimCheck() })
+    const dispatcher = http2 && url.protocol === 'https:' ? await client.http2() : agent
+    if (request.stream !== true) return await askWhole(dispatcher, what, transport, signal)
+    const answer = await dispatcher.request({ ...what, signal: signal ?? null, onInfo: createInterimCheck() })
     const head = { status: answer.statusCode, headers: joined(answer.headers) }
     if (!isSuccess(head.status)) return await read(head, answer.body, transport)
     checkEncodingOf(head, answer.body, true)

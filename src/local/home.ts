@@ -10,6 +10,8 @@ export interface HomePaths {
   readonly states: string
   /** What is known of members' keys and of encrypted rooms. */
   readonly pins: string
+  /** Keys of servers that were seen first. */
+  readonly serverKeys: string
   /** Which rules came from servers and wait for somebody. */
   readonly rules: string
   /** File keys, sealed. */
@@ -31,6 +33,7 @@ export const homePaths = (directory: string): HomePaths => ({
   locks: join(directory, 'locks'),
   states: join(directory, 'sync'),
   pins: join(directory, 'pins'),
+  serverKeys: join(directory, 'server-keys.json'),
   rules: join(directory, 'rules'),
   fileKeys: join(directory, 'file-keys'),
   temporary: join(directory, 'tmp'),

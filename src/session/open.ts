@@ -9,6 +9,8 @@ import { parseBaseUrl } from '../http/addresses.ts'
 import { createDispatcher } from '../http/dispatcher.ts'
 import { createFetch, type Fetch } from '../http/fetch.ts'
 import { createInFlight } from '../http/in-flight.ts'
+import { withKnownPins } from '../http/options.ts'
+import { createReadOnly, readingOnly } from '../http/read-only.ts'
 import { createSecrets } from '../http/redact.ts'
 import { createRetry, type Retry } from '../http/retry.ts'
 import { allHooks, type TraceHooks, tell, withTrace } from '../http/trace.ts'
@@ -23,6 +25,7 @@ import { createRequests, type Requests } from './requests.ts'
 import { createGrantSession, type GrantSession } from './session.ts'
 
 export { readServerPins } from '../http/connect.ts'
+export { withKnownPins } from '../http/options.ts'
 export { memoryPinStore, type PinStore, type ServerPin } from '../http/pins.ts'
 export { proxyFromEnvironment } from '../http/proxy.ts'
 export { createDialer, type DialerOptions as TransportOptions } from '../http/undici.ts'
@@ -56,8 +59,12 @@ export interface SessionSettings {
   readonly onWarning?: (message: string, code?: SyncErrorCode) => void
   /** Sends in place of a dialer of its own; `transport` has no place beside it. */
   readonly send?: Send
-  /** Send nothing that changes something: only GET, HEAD and OPTIONS leave, to whatever server. Logins do. Default false. */
-  readonly readOnly?: boolean
+  /**
+   * Send nothing that might change something: only GET, HEAD and OPTIONS leave, to whatever server, and of its own one what `reads` names
+   * (`POST /search/{name}`). Login, renewal and logout do. Others are refused with `READ_ONLY` before they are sent. A token that
+   * `accessToken` or `authHeader` hands out can do what the server lets it do. Default false.
+   */
+  readonly readOnly?: boolean | { readonly reads: readonly string[] }
   /** Keep cookies of the session's own server, and put them into dumps. Default false. */
   readonly cookies?: boolean
   /** Told what happens; secrets are cut out before. */
@@ -97,26 +104,6 @@ export interface Session extends GrantSession, Requests {
   close(): Promise<void>
 }
 
-/** @throws {SyncError} `READ_ONLY`. */
-function checkReading({ method }: HttpRequest): void {
-  if (['GET', 'HEAD', 'OPTIONS'].includes(method.toUpperCase())) return
-  throw new SyncError(
-    'safety',
-    'READ_ONLY',
-    `Refusing to send ${method.toUpperCase().slice(0, 10)}: this session only reads`,
-    {
-      hint: 'Open a session without readOnly for what changes something.',
-    },
-  )
-}
-
-const readingOnly =
-  (send: Send): Send =>
-  async (request) => {
-    checkReading(request)
-    return send(request)
-  }
-
 const DAY_MS = 86_400_000
 
 function checkDuration(name: string, ms: number | undefined): void {
@@ -155,7 +142,7 @@ function open(
   const hooks = allHooks([settings.trace, settings.logger && logHooks(log), settings.transport?.trace])
   const dialer =
     settings.send === undefined
-      ? createDialer({ ownOrigins: [origin], ...settings.transport, trace: hooks })
+      ? createDialer({ ownOrigins: [origin], ...withKnownPins(origin, settings.transport), trace: hooks })
       : { send: settings.send, close: async () => {} }
   const traced = withTrace(dialer.send, hooks, () => clock.monotonic())
   const cookies = settings.cookies === true ? createCookies(origin, keptCookies) : undefined
@@ -163,7 +150,7 @@ function open(
   const inFlight = createInFlight()
   const { ui, probe, onWarning, onRetry, onWaiting, retryForMs, autoLogin = true } = settings
   const random = settings.random ?? systemRandom
-  const { expiryMarginMs, expiryJitterMs } = settings
+  const { expiryMarginMs, expiryJitterMs, readOnly } = settings
   checkDuration('expiryMarginMs', expiryMarginMs)
   checkDuration('expiryJitterMs', expiryJitterMs)
   const grants = createGrantSession({
@@ -197,7 +184,8 @@ function open(
     ...(ui === undefined ? {} : { ui }),
     ...(onWarning === undefined ? {} : { onWarning }),
   })
-  const guard = settings.readOnly === true ? readingOnly : (one: Send) => one
+  const check = readOnly ? createReadOnly(origin, readOnly === true ? [] : readOnly.reads) : undefined
+  const guard = (one: Send) => (check === undefined ? one : readingOnly(one, check))
   const stamped = inFlight.wrap(guard(grants.send))
   const plain = inFlight.wrap(guard(grants.sendPlain))
   return Object.freeze({
@@ -205,7 +193,7 @@ function open(
     send: stamped,
     sendPlain: plain,
     async sign(request: HttpRequest) {
-      if (settings.readOnly === true) checkReading(request)
+      check?.(request)
       return grants.sign(request)
     },
     ...createRequests(href, stamped, plain, () => clock.now(), secrets.list),

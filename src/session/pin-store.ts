@@ -29,32 +29,46 @@ function parse(text: string, path: string): Map<string, string> {
   return new Map(entries as [string, string][])
 }
 
+/** A store that can be looked into. */
+export interface FilePinStore extends PinStore {
+  /** Keys by origin. */
+  list(): Promise<ReadonlyMap<string, string>>
+  /** @returns whether there was one. */
+  forget(origin: string): Promise<boolean>
+}
+
 /**
  * A file of mode 0600. Damage is an error, never an empty slate.
  *
  * @throws {SyncError} from its functions: `PINS_LOST`, `TOO_MANY_PINS`, those of private files.
  */
-export function filePinStore(path: string, clock: Clock = systemClock): PinStore {
+export function filePinStore(path: string, clock: Clock = systemClock): FilePinStore {
   const read = async () => {
     const bytes = await readPrivateFile(path)
     return bytes === undefined ? new Map<string, string>() : parse(Buffer.from(bytes).toString('utf8'), path)
   }
+  /** Changes what is there, as nobody else does meanwhile. */
+  async function change(work: (pins: Map<string, string>) => boolean): Promise<boolean> {
+    const lock = await takeLock(`${path}.lock`, { clock, waitMs: LOCK_WAIT_MS })
+    try {
+      const pins = await read()
+      if (!work(pins)) return false
+      if (pins.size > MAX_SERVERS) {
+        throw new SyncError('limit', 'TOO_MANY_PINS', `${path} holds the keys of ${MAX_SERVERS} servers already`)
+      }
+      await writePrivateFile(path, JSON.stringify(Object.fromEntries(pins)))
+      return true
+    } finally {
+      await lock.release()
+    }
+  }
   return {
     load: async (origin) => (await read()).get(origin),
     async save(origin, pin, previous) {
-      const lock = await takeLock(`${path}.lock`, { clock, waitMs: LOCK_WAIT_MS })
-      try {
-        const pins = await read()
-        // Another process may have seen it first: then that counts.
-        if (pins.get(origin) !== previous) return
-        pins.set(origin, pin)
-        if (pins.size > MAX_SERVERS) {
-          throw new SyncError('limit', 'TOO_MANY_PINS', `${path} holds the keys of ${MAX_SERVERS} servers already`)
-        }
-        await writePrivateFile(path, JSON.stringify(Object.fromEntries(pins)))
-      } finally {
-        await lock.release()
-      }
+      // Another process may have seen it first: then that counts.
+      await change((pins) => pins.get(origin) === previous && pins.set(origin, pin) === pins)
     },
+    list: read,
+    forget: (origin) => change((pins) => pins.delete(origin)),
   }
 }

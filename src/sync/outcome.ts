@@ -94,6 +94,7 @@ const stopsRun = (error: SyncError) =>
   error.class === 'quota' ||
   error.class === 'cancelled' ||
   error.code === 'FORBIDDEN' ||
+  error.code === 'READ_ONLY' ||
   error.code === 'NOT_AUTHORIZED' ||
   KEY_FATAL.has(error.code) ||
   isDiskFatal(error)

@@ -227,7 +227,7 @@ describe('what can be replaced', () => {
       session.sign({ method: 'POST', url }),
       session.send({ method: 'post' as 'POST', url: `${auth.origin}/x` }),
     ]) {
-      expect(await errorOf(refused)).toMatchObject({ class: 'safety', code: 'READ_ONLY' })
+      expect(await errorOf(refused)).toMatchObject({ class: 'permission', code: 'READ_ONLY' })
     }
     expect(api.seen.map(({ method }) => method)).toEqual(['GET', 'HEAD'])
     expect(auth.tokenCalls).toHaveLength(1)

@@ -1,5 +1,12 @@
 /** Servers that answer whatever a test wants, on loopback, over real sockets. */
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
+import {
+  createSecureServer,
+  type IncomingHttpHeaders,
+  type SecureServerOptions,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2'
 import { createServer as createTlsServer } from 'node:https'
 import { type AddressInfo, createServer as createRawServer, type Server as NetServer, type Socket } from 'node:net'
 import { onTestFinished } from 'vitest'
@@ -103,3 +110,42 @@ export async function errorOf(work: Promise<unknown>): Promise<Rejection> {
 
 // biome-ignore lint/suspicious/noExplicitAny: what was thrown is checked by the assertions of the tests.
 export type Rejection = any
+
+export interface Http2TestServer {
+  readonly origin: string
+  readonly port: number
+  /** Methods and paths of the streams that came, in order. */
+  readonly seen: string[]
+  readonly sessions: ServerHttp2Session[]
+  /** Connections made. */
+  readonly connections: () => number
+}
+
+/** An HTTP/2 server. `answer` gets each stream, once its body is complete; `options.whileSending`: at once. With `allowHTTP1` requests of that have the answer `one`. */
+export async function http2Server(
+  tls: { cert: string; key: string },
+  answer: (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, body: string) => unknown,
+  { whileSending = false, ...options }: SecureServerOptions & { whileSending?: boolean } = {},
+): Promise<Http2TestServer> {
+  const server = createSecureServer({ ...tls, ...options })
+  const seen: string[] = []
+  const sessions: ServerHttp2Session[] = []
+  let connections = 0
+  server.on('connection', () => connections++).on('tlsClientError', () => {})
+  server.on('session', (session) => sessions.push(session.on('error', () => {})))
+  server.on('stream', (stream, headers) => {
+    seen.push(`${headers[':method']} ${headers[':path']}`)
+    stream.on('error', () => {})
+    if (whileSending) return void answer(stream, headers, '')
+    const parts: Buffer[] = []
+    stream.on('data', (part: Buffer) => parts.push(part))
+    stream.on('end', () => void answer(stream, headers, Buffer.concat(parts).toString()))
+  })
+  if (options.allowHTTP1) {
+    server.on('request', (request, response) => {
+      if (request.httpVersionMajor === 1) request.resume().on('end', () => response.end('one'))
+    })
+  }
+  const port = await open(server)
+  return { origin: `https://127.0.0.1:${port}`, port, seen, sessions, connections: () => connections }
+}
