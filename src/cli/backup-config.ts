@@ -41,7 +41,7 @@ export async function loadSet(name: string, path = setPath(name)): Promise<Backu
   } catch (error) {
     if (systemCode(error) !== 'ENOENT') throw localError(error, `read ${path}`)
     throw new SyncError('usage', 'BACKUP_MISSING', `There is no backup ${name}: ${path} does not exist`, {
-      hint: 'Write that file, or name another with --config. To read a backup --target is enough.',
+      hint: 'Write that file, or name another with --set-file. To read a backup --target is enough.',
     })
   }
   // One that others can write by a run would decide what is sent where.

@@ -97,6 +97,7 @@ export async function connect(
     keyCache: settings.text('key-cache') !== 'off',
     trustNewMembers: settings.flag('trust-new-members') || (isInteractive() && !output.json),
     transport: await transportOf(settings, profile.server),
+    readOnly: settings.flag('read-only'),
     ...(retryForMs === undefined ? {} : { retryForMs }),
     ...(maxEntries === undefined ? {} : { maxEntries }),
     limitRate: parseRates(settings.text('limit-rate') ?? '0') ?? {},

@@ -33,6 +33,7 @@ export const settingSources = (flags: Options) => ({
   directory: process.cwd(),
   home: homeDirectory(),
   profile: profileOptions,
+  file: text(flags, 'config'),
 })
 
 /** Nobody waits for a backup, and the next one may be a day away. */

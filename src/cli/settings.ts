@@ -1,10 +1,11 @@
 /**
  * Settings and where they come from: flag, environment, project file, profile, user file, system file, default; the first that
- * has one wins. What there is says the table in options/settings.ts; whatever is wrong, in any place, is reported together.
+ * has one wins. A file that is named (`--config`) takes the place of the three that are looked for, and of the first of them in that order. What there is says the table in options/settings.ts; whatever is wrong, in any place, is reported together.
  * @module
  */
-import { readFile, stat } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { constants } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
 import { parse as parseToml } from 'smol-toml'
 import type { RateEntry, RateLimits, RatePlan } from '../client/index.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
@@ -183,31 +184,56 @@ async function isHeld(path: string, home: string): Promise<boolean> {
   return createHeldRules(join(home, 'rules')).list(path).length > 0
 }
 
-/** Reads a settings file; others must not be able to write it. What the disk does not give is a problem too, and goes into `unread`. */
-async function readFileLayer(
-  path: string,
-  isProject: boolean,
-  problems: string[],
-  unread: SyncError[],
-): Promise<Layer | undefined> {
-  let text: string
+/** The text of a settings file, or what is wrong with it. What was looked at is what is read, whoever changes the name meanwhile. */
+async function readTrusted(path: string): Promise<{ text: string } | { problem: string }> {
+  // A pipe of that name would hang us.
+  const file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
   try {
-    const info = await stat(path)
-    // Not read, a pipe of that name would hang us.
-    if (!info.isFile() || info.size > MAX_FILE) {
-      problems.push(`${path} is not a file of at most 64 KiB`)
-      return undefined
-    }
+    const info = await file.stat()
+    if (!info.isFile() || info.size > MAX_FILE) return { problem: `${path} is not a file of at most 64 KiB` }
     if (process.platform !== 'win32') {
       const trusted = info.uid === process.getuid?.() || info.uid === 0
       if (!trusted || (info.mode & 0o022) !== 0) {
-        problems.push(`${path} can be changed by other users (chmod go-w, or remove it)`)
-        return undefined
+        return { problem: `${path} can be changed by other users (chmod go-w, or remove it)` }
       }
     }
-    text = await readFile(path, 'utf8')
+    return { text: await file.readFile('utf8') }
+  } finally {
+    await file.close()
+  }
+}
+
+/** Whoever has named a file has made a mistake there; a disk that fails is another thing. */
+const MISTAKES = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'EACCES', 'EPERM', 'ELOOP', 'ENAMETOOLONG', 'ENXIO'])
+
+/**
+ * Reads a settings file; others must not be able to write it. What the disk does not give is a problem too, and goes into `unread`.
+ *
+ * @param kind - `named`: somebody has said that it is to be read.
+ */
+async function readFileLayer(
+  path: string,
+  kind: 'project' | 'own' | 'named',
+  problems: string[],
+  unread: SyncError[],
+): Promise<Layer | undefined> {
+  // What comes with the files of a project stays that, whoever names it.
+  const isProject = kind === 'project' || (kind === 'named' && basename(path) === PROJECT_FILE)
+  let text: string
+  try {
+    const read = await readTrusted(path)
+    if ('problem' in read) {
+      problems.push(read.problem)
+      return undefined
+    }
+    text = read.text
   } catch (error) {
-    if (['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '')) return undefined
+    const system = systemCode(error) ?? ''
+    if (kind === 'named' && MISTAKES.has(system)) {
+      problems.push(`--config: ${path} cannot be read (${system})`)
+      return undefined
+    }
+    if (['ENOENT', 'ENOTDIR'].includes(system)) return undefined
     const wrapped = toSyncError(localError(error, `read ${path}`))
     problems.push(wrapped.message)
     unread.push(wrapped)
@@ -230,6 +256,8 @@ export interface SettingSources {
   readonly directory: string
   /** Where the user's file is. */
   readonly home: string
+  /** The one file to read, in place of those that are looked for. */
+  readonly file?: string | undefined
   /** Gets the options of the profile with this name. */
   readonly profile: (name: string) => Promise<Readonly<Record<string, unknown>> | undefined>
 }
@@ -239,11 +267,16 @@ export const USER_FILE = 'config.toml'
 const SYSTEM_FILE = '/etc/sealsync/config.toml'
 
 /** The files that are looked at, in order. */
-export const settingFiles = (sources: Pick<SettingSources, 'directory' | 'home' | 'environment'>) => ({
-  project: join(sources.directory, PROJECT_FILE),
-  user: join(sources.home, USER_FILE),
-  system: sources.environment.SEALSYNC_SYSTEM_CONFIG || SYSTEM_FILE,
-})
+export function settingFiles(sources: Pick<SettingSources, 'directory' | 'home' | 'environment' | 'file'>) {
+  const { directory, home, environment } = sources
+  const named = sources.file ?? environment.SEALSYNC_CONFIG
+  if (named !== undefined && named !== '') return { named: resolve(directory, named) }
+  return {
+    project: join(directory, PROJECT_FILE),
+    user: join(home, USER_FILE),
+    system: environment.SEALSYNC_SYSTEM_CONFIG || SYSTEM_FILE,
+  }
+}
 
 const known = (values: Readonly<Record<string, unknown>>, key: (name: string) => string) =>
   Object.fromEntries(
@@ -300,16 +333,17 @@ export async function readSettings(
   const flags: Layer = { origin: (name) => `--${name}`, values: known(sources.flags, camelCase), base: directory }
   const variables: Layer = { origin: variableOf, values: known(environment, variableOf), base: directory }
   const layers = [flags, variables]
-  const fromFile = async (path: string, isProject: boolean) => {
-    const layer = await readFileLayer(path, isProject, problems, unread)
+  const fromFile = async (path: string, kind: 'project' | 'own' | 'named') => {
+    const layer = await readFileLayer(path, kind, problems, unread)
     if (layer === undefined) return []
-    if (!isProject || !(await isHeld(path, sources.home))) return [layer]
+    if (!layer.isProject || !(await isHeld(path, sources.home))) return [layer]
     problems.push(`${path} came from a server, or was changed from there, and nobody has accepted it: see sync rules`)
     return []
   }
-  const project = await fromFile(files.project, true)
-  const user = await fromFile(files.user, false)
-  const system = files.system === files.user ? [] : await fromFile(files.system, false)
+  const isNamed = 'named' in files
+  const project = isNamed ? await fromFile(files.named!, 'named') : await fromFile(files.project, 'project')
+  const user = isNamed ? [] : await fromFile(files.user, 'own')
+  const system = isNamed || files.system === files.user ? [] : await fromFile(files.system, 'own')
   const outer = [...layers, ...project, ...user, ...system].map((layer) => readLayer(layer, problems))
   const first = (name: string) => outer.find((layer) => layer.has(name))?.get(name)
   const profileName = String(first('profile')?.value ?? 'default')

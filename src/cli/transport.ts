@@ -2,8 +2,10 @@
 import { readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
-import { proxyFromEnvironment, type TransportOptions } from '../client/index.ts'
+import { filePinStore, proxyFromEnvironment, type TransportOptions, withKnownPins } from '../client/index.ts'
 import { SyncError } from '../errors.ts'
+import { homePaths } from '../local/home.ts'
+import { homeDirectory } from './profile.ts'
 import { getSecret } from './secrets.ts'
 import type { Settings } from './settings.ts'
 
@@ -70,25 +72,51 @@ async function proxyOf(settings: Settings, origin: string): Promise<Partial<Tran
   const except = settings.text('proxy-except')
   const user = settings.text('proxy-user')
   const password = await secretOf(settings, 'proxy-password-file')
+  const command = settings.text('proxy-auth-command')
   return {
     ...found,
+    proxyResolves: settings.flag('proxy-resolves'),
+    ...(command === undefined
+      ? {}
+      : { proxyAuthorization: async () => Buffer.from(await getSecret({ command })).toString('latin1') }),
     ...(except === undefined ? {} : { noProxy: except }),
     ...(user === undefined ? {} : { proxyUser: user }),
     ...(password === undefined ? {} : { proxyPassword: password }),
   }
 }
 
+/** Keys that the server may have: given ones, else the one that was seen first. */
+function pinsOf(settings: Settings, origin: string, enrols: boolean): Partial<TransportOptions> {
+  const given = settings.list('pinned-key')
+  if (given.length > 0) return { pins: given }
+  const { pins } = withKnownPins(origin, {
+    ...(settings.text('pins') === undefined ? {} : { pins: settings.text('pins') as 'first-use' | 'off' }),
+  })
+  const backup = settings.list('backup-pin')
+  if (pins === 'first-use') {
+    return { pins, pinStore: filePinStore(homePaths(homeDirectory()).serverKeys), backupPins: backup }
+  }
+  if (backup.length > 0 && !enrols) {
+    throw new SyncError('usage', 'PINS_INVALID', '--backup-pin is of use only with --pins first-use')
+  }
+  return pins === undefined ? {} : { pins }
+}
+
 /**
  * Reads what the settings name.
  *
  * @param origin - Of the server that they are for.
+ * @param options.enrols - Backup pins are for later.
  */
-export async function transportOf(settings: Settings, origin: string): Promise<TransportOptions> {
+export async function transportOf(
+  settings: Settings,
+  origin: string,
+  { enrols = false } = {},
+): Promise<TransportOptions> {
   // The HTTP parser is WebAssembly. To compile it a second time, for speed, takes 30 MB (Node 20) and saves nothing measurable. Not
   // before anything is to be connected: what the engine keeps compiled of Node's own modules does not fit other flags.
   setFlagsFromString('--liftoff-only')
   const caFiles = settings.list('ca-file')
-  const pins = settings.list('pinned-key')
   const family = settings.text('ip')
   const options = {
     ...(await proxyOf(settings, origin)),
@@ -103,7 +131,7 @@ export async function transportOf(settings: Settings, origin: string): Promise<T
     groups: settings.text('tls-groups'),
     tcpKeepAliveMs: settings.number('tcp-keep-alive'),
     clientCertificate: await clientCertificate(settings),
-    pins: pins.length === 0 ? undefined : pins,
+    ...pinsOf(settings, origin, enrols),
     minTls: `TLSv${settings.text('min-tls')}`,
     bindAddress: settings.text('bind-address'),
     family: family === undefined ? undefined : Number(family),
@@ -112,6 +140,9 @@ export async function transportOf(settings: Settings, origin: string): Promise<T
     bodyTimeoutMs: settings.number('idle-timeout'),
     answerTimeoutMs: settings.number('answer-timeout'),
     totalTimeoutMs: settings.number('total-timeout'),
+    stallMs: settings.number('stall-timeout'),
+    http2: settings.flag('http2'),
+    compression: settings.flag('compression'),
     keepAliveMs: settings.number('keep-alive'),
     connections: settings.number('connections'),
     maxBodyBytes: settings.number('max-answer'),

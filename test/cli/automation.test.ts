@@ -266,7 +266,7 @@ test('a backup is told of like other runs: events, figures, pings; also one with
   const config = world.path('set.toml')
   writeFileSync(config, `target = "/room/backups/set"\nsources = ["${source}"]\n`, { mode: 0o600 })
   const told = ['--events', events, '--metrics-file', file, '--ping-url', `${hc.origin}/x`]
-  const args = ['backup', 'run', 'set', '--config', config]
+  const args = ['backup', 'run', 'set', '--set-file', config]
   expect((await run([...args, '-n', ...told])).summary).toMatchObject({ created: 2 })
   expect([existsSync(events), existsSync(file), hc.seen]).toEqual([false, false, []])
 

@@ -234,7 +234,7 @@ test('no setting takes a secret itself, and each has its variable', () => {
   for (const { name, kind } of SETTINGS) {
     if (/password|secret|token|key$/.test(name)) expect(['file', 'text', 'list']).toContain(kind)
     if (/password|secret|token/.test(name)) expect(name).toMatch(/-(file|command)$/)
-    expect(variableOf(name)).toMatch(/^SEALSYNC_[A-Z_]+$/)
+    expect(variableOf(name)).toMatch(/^SEALSYNC_[A-Z][A-Z0-9_]+$/)
   }
   for (const { name, argument } of LOGIN_OPTIONS) {
     if (/password|secret|token|code/.test(name)) expect(['file', 'command', 'url']).toContain(argument)

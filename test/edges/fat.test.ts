@@ -96,7 +96,7 @@ describe.skipIf(noFat !== '')(`on a disk like FAT${noFat}`, () => {
   test('a backup is restored onto it', async () => {
     makeTree(world.path('source'), { 'x/y': 'xy', z: 'z' })
     writeFileSync(world.path('set.toml'), `target = "/room/set"\nsources = [${JSON.stringify(world.path('source'))}]\n`)
-    const config = ['--config', world.path('set.toml')]
+    const config = ['--set-file', world.path('set.toml')]
     expect((await run('backup', 'run', 'set', ...config)).code).toBe(0)
     const target = join(disk.root, 'restored')
     expect((await run('backup', 'restore', 'set', 'latest', target, ...config)).code).toBe(0)

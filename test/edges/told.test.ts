@@ -102,7 +102,7 @@ describe('lists', () => {
     const [tree, anna] = [world.path('sets'), await world.client()]
     const set = (target: string) => `target = "${target}"\nsources = ["${tree}"]\n`
     makeTree(tree, { 'set.toml': set('/room/backup') })
-    const run = () => cli(['backup', 'run', 'set', '--config', join(tree, 'set.toml')])
+    const run = () => cli(['backup', 'run', 'set', '--set-file', join(tree, 'set.toml')])
     expect((await run()).code).toBe(0)
     expect((await cli(['both', tree, '/room/sets'])).code).toBe(0)
     makeTree(world.path('their set'), { 'set.toml': set('/plain/backup') })

@@ -79,6 +79,7 @@ export async function login(context: Context, url: string): Promise<void> {
     store: memory,
     environment: { ui },
     transport: await transportOf(settings, origin),
+    readOnly: settings.flag('read-only'),
     ...(context.retryForMs === undefined ? {} : { retryForMs: context.retryForMs }),
     onEvent: (event) => {
       if (event.type === 'warning') output.warn(event.message)

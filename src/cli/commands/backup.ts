@@ -27,7 +27,7 @@ import { type JobRun, limitsOf, measured, parseLimit, runOne, selectionOf } from
 const wrongOption = (message: string) => new SyncError('usage', 'OPTION_INVALID', message)
 
 const loadOf = (context: Context, name: string) => {
-  const config = text(context.options, 'config')
+  const config = text(context.options, 'setFile')
   return config === undefined ? loadSet(name) : loadSet(name, resolve(config))
 }
 

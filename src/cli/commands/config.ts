@@ -27,8 +27,8 @@ export async function check(context: Context): Promise<void> {
   context.output.info('All settings are right.')
 }
 
-export async function path({ output }: Context): Promise<void> {
-  for (const [kind, file] of Object.entries(settingFiles(settingSources({})))) {
+export async function path({ output, options }: Context): Promise<void> {
+  for (const [kind, file] of Object.entries(settingFiles(settingSources(options)))) {
     const exists = await stat(file).then(
       () => true,
       () => false,

@@ -13,7 +13,7 @@ import { SyncError, toSyncError } from '../../errors.ts'
 import { openSystemKeyring } from '../../local/system-keyring.ts'
 import { createAuthorizer } from '../authorizers.ts'
 import { openStore } from '../connect.ts'
-import { type Context, requireSettings, text } from '../context.ts'
+import { type Context, requireSettings } from '../context.ts'
 import { display } from '../display.ts'
 import { EXIT, exitCodeOf } from '../exit-codes.ts'
 import { homeDirectory, loadProfile, type Profile, saveProfile } from '../profile.ts'
@@ -163,20 +163,24 @@ const BACKUP_HINT =
 
 /** Shows the pins of the chain; with a backup pin, keeps the server's own one and that. */
 async function enrolPins(context: Context, profile: Profile | undefined, chain: readonly ServerPin[]): Promise<void> {
-  const { output, options, profileName } = context
+  const { output, settings, profileName } = context
   for (const { pin, subject, validTo } of chain) {
     const name = subject.replaceAll('\n', ', ')
     output.result(`pin   ${pin}  ${display(name, 100)}`, { type: 'pin', pin, subject: name, validTo })
   }
   const own = chain[0]?.pin
   if (own === undefined) return
-  const backup = text(options, 'backupPin')
+  const [backup, ...more] = settings.isFlag('backup-pin') ? settings.list('backup-pin') : []
   if (backup === undefined) {
     output.info(BACKUP_HINT)
     return
   }
-  if (!PIN_FORM.test(backup) || backup === own) {
-    throw new SyncError('usage', 'OPTION_INVALID', '--backup-pin takes sha256/BASE64 of another key than the server’s')
+  if (!PIN_FORM.test(backup) || backup === own || more.length > 0) {
+    throw new SyncError(
+      'usage',
+      'OPTION_INVALID',
+      '--backup-pin takes sha256/BASE64 of one other key than the server’s',
+    )
   }
   if (profile === undefined) throw new SyncError('auth', 'LOGIN_NEEDED', 'Pins are kept in a profile: log in first')
   await saveProfile(profileName, { ...profile, options: { ...profile.options, 'pinned-key': [own, backup] } })
@@ -194,7 +198,7 @@ export async function doctor(context: Context, url?: string): Promise<number> {
     return report.exitCode()
   }
   const { origin } = parseBaseUrl(base)
-  const transport = await report.run('transport', () => transportOf(settings, origin))
+  const transport = await report.run('transport', () => transportOf(settings, origin, { enrols: options.pin === true }))
   if (transport === undefined) return report.exitCode()
   const chain = await checkTls(origin, transport, report)
   const own = profile !== undefined && profile.server === origin ? profile : undefined
@@ -202,6 +206,7 @@ export async function doctor(context: Context, url?: string): Promise<number> {
     createClient(origin, {
       authorizer: await createAuthorizer(own?.method ?? 'browser', own?.login ?? {}),
       transport,
+      readOnly: settings.flag('read-only'),
       // Who asks what is wrong wants to hear it soon.
       retryForMs: context.retryForMs ?? DOCTOR_RETRY_FOR_MS,
       ...(own === undefined ? {} : { store: (await openStore(own, settings, own.store)).store }),

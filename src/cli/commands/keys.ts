@@ -1,12 +1,13 @@
-/** keys create, status, distribute, remember, forget (the password), cache clear. @module */
+/** keys create, status, distribute, remember, forget (the password, a server), servers, cache clear. @module */
 
-import { clearKeyCache } from '../../client/index.ts'
+import { clearKeyCache, filePinStore, parseBaseUrl } from '../../client/index.ts'
 import { SyncError } from '../../errors.ts'
 import { showFingerprint } from '../../fingerprint.ts'
+import { homePaths } from '../../local/home.ts'
 import { openSystemKeyring } from '../../local/system-keyring.ts'
 import { connect, withClient } from '../connect.ts'
 import { type Context, keyPassword, keyPasswordAccount, requireProfile, text } from '../context.ts'
-import { plural } from '../display.ts'
+import { display, plural } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
 import { createProgress } from '../output.ts'
 import { homeDirectory } from '../profile.ts'
@@ -111,4 +112,22 @@ export async function distribute(context: Context): Promise<number> {
     progress.stop()
     await client.close()
   }
+}
+
+const serverKeys = () => filePinStore(homePaths(homeDirectory()).serverKeys)
+
+/** Keys of servers that were seen first. */
+export async function servers({ output }: Context): Promise<void> {
+  const known = await serverKeys().list()
+  if (known.size === 0) output.info('No keys of servers are remembered.')
+  for (const [server, pin] of [...known].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    output.result(`${pin}  ${display(server)}`, { type: 'server-key', server, pin })
+  }
+}
+
+export async function forgetServer({ output }: Context, url: string): Promise<void> {
+  const { origin } = parseBaseUrl(url, { path: true })
+  const wasKnown = await serverKeys().forget(origin)
+  const what = wasKnown ? 'Forgotten: the key of' : 'No key was known of'
+  output.done(`${what} ${display(origin)}`, { type: 'server-key-forgotten', server: origin, wasKnown })
 }

@@ -26,6 +26,24 @@ const REASONS: Readonly<Record<NonNullable<SessionCheck['reason']>, string>> = O
   refused: 'the server does not accept it any more',
 })
 
+/** What the server says of the token. */
+function told(said: SessionCheck['introspection']): string[] {
+  if (said === undefined) return []
+  const { clientId, userName, subject, audience, issuer, tokenType, scope, expiresAt, issuedAt, notBefore } = said
+  const times = { expires: expiresAt, issued: issuedAt, 'not before': notBefore }
+  const rows = Object.entries({
+    client: clientId,
+    'user name': userName,
+    subject,
+    audience,
+    issuer,
+    type: tokenType,
+    scope,
+    ...Object.fromEntries(Object.entries(times).map(([name, at]) => [name, at === undefined ? at : isoTime(at)])),
+  }).flatMap(([name, value]) => (value === undefined ? [] : [`  ${name.padEnd(10)} ${display(value, 200)}`]))
+  return [`the server says: the token is ${said.active ? '' : 'not '}active`, ...rows]
+}
+
 export async function show(context: Context): Promise<number> {
   const online = context.options.online === true
   const { client, profile, store } = await connect(context)
@@ -42,6 +60,7 @@ export async function show(context: Context): Promise<number> {
         `kept in  ${store.place}`,
         ...(expires === undefined ? [] : [`expires  ${expires} (renewed by itself)`]),
         ...(check.scope === undefined ? [] : [`scope    ${display(check.scope, 200)}`]),
+        ...told(check.introspection),
       ].join('\n'),
       {
         type: 'session',

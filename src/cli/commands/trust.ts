@@ -99,11 +99,12 @@ export async function trust(context: Context, user: string | undefined): Promise
 
 export async function forget(context: Context, user: string | undefined): Promise<void> {
   const { options, output, signal } = context
-  const path = text(options, 'room')
-  if (user === undefined && path === undefined) return keys.forget(context)
-  if (user !== undefined && path !== undefined) {
-    throw new SyncError('usage', 'USAGE', 'Name a user or a room, not both')
+  const [path, server] = [text(options, 'room'), text(options, 'server')]
+  if ([user, path, server].filter((one) => one !== undefined).length > 1) {
+    throw new SyncError('usage', 'USAGE', 'Name a user, a room or a server, not several')
   }
+  if (server !== undefined) return keys.forgetServer(context, server)
+  if (user === undefined && path === undefined) return keys.forget(context)
   await withClient(context, async (client) => {
     if (path !== undefined) {
       const { id, wasKnown } = await client.keys.forgetPlace(path, { signal })

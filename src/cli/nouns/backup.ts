@@ -9,7 +9,7 @@ const load = () => import('../commands/backup.ts')
 /** Of all that work with a set. */
 const SET: readonly OptionSpec[] = [
   ...REMOTE,
-  option('--config <file>', 'configuration of the set (default: backups/NAME.toml)'),
+  option('--set-file <file>', 'configuration of the set (default: backups/NAME.toml)'),
   ...KEY_PASSWORD,
   ...settings('key-cache', 'limit-rate'),
 ]

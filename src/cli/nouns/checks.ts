@@ -11,7 +11,6 @@ export const CHECKS: readonly CommandSpec[] = [
     options: [
       ...REMOTE,
       option('--pin', 'show the pins of the server’s keys; with --backup-pin also keep them in the profile'),
-      option('--backup-pin <pin>', 'pin of the key that the server will change to'),
     ],
     withProblems: true,
     action: async () => (await import('../commands/doctor.ts')).doctor,

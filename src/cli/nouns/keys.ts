@@ -59,6 +59,12 @@ export const KEYS: CommandSpec = {
       action: async () => (await trust()).list,
     },
     {
+      name: 'servers',
+      summary: 'show the keys of servers that were seen first, and have to stay (see --pins)',
+      options: COMMON,
+      action: async () => (await own()).servers,
+    },
+    {
       name: 'verify',
       arguments: '<user> <fingerprint...>',
       summary: 'compare a member’s key with what they say it is',
@@ -80,7 +86,11 @@ export const KEYS: CommandSpec = {
       name: 'forget',
       arguments: '[user]',
       summary: 'remove the encryption password from the keyring; with a user, forget their keys',
-      options: [...REMOTE, option('--room <path>', 'forget that this room was encrypted')],
+      options: [
+        ...REMOTE,
+        option('--room <path>', 'forget that this room was encrypted'),
+        option('--server <url>', 'forget the key of this server that was seen first'),
+      ],
       action: async () => (await trust()).forget,
     },
   ],

@@ -8,6 +8,7 @@ export const COMMON: readonly OptionSpec[] = [
   option('-q, --quiet', 'only results, warnings and errors'),
   option('-v, --verbose', 'say more'),
   option('--profile <name>', 'which login to use (env SEALSYNC_PROFILE)'),
+  option('--config <file>', 'settings file, in place of all others that are looked for (env SEALSYNC_CONFIG)'),
 ]
 
 /** Of every command that talks to a server: how it is reached. */
