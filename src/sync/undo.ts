@@ -67,7 +67,8 @@ export async function undoRun(
         undone.push(deed)
       } catch (thrown) {
         const error = toSyncError(signal.aborted ? signal.reason : thrown)
-        if (['auth', 'network', 'server', 'rate_limit', 'tls', 'cancelled'].includes(error.class)) throw error
+        const isForAll = ['auth', 'network', 'server', 'rate_limit', 'tls', 'cancelled'].includes(error.class)
+        if (isForAll || error.code === 'READ_ONLY') throw error
         skipped.push({ deed, error })
       }
     }

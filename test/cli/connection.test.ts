@@ -2,11 +2,12 @@
 import { X509Certificate } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { addUser, type RunningServer, startServer } from '../../src/server/index.ts'
 import { runCli } from '../support/cli.ts'
 import { freshDirectory } from '../support/files.ts'
 import { connectProxy, socksProxy } from '../support/proxies.ts'
+import { recorder } from '../support/servers.ts'
 import { createAuthority, hasProgram, type Issued, type TestAuthority, tlsServer } from '../support/tls.ts'
 
 const PASSWORD = 'account password of anna'
@@ -102,6 +103,87 @@ describe.skipIf(!hasOpenssl)('over TLS (needs openssl)', () => {
     expect([refused.code, refused.json.at(-1)?.code]).toEqual([5, 'PIN_MISMATCH'])
     const single = await runCli(at, ['whoami', '--json', '--pinned-key', pins[0]!])
     expect([single.code, single.json.at(-1)?.code]).toEqual([2, 'PINS_INVALID'])
+  })
+
+  test('the key that is seen first has to stay: kept from the login on, shown, replaced by a backup, forgotten', async () => {
+    const at = await home()
+    expect((await runCli(at, login('--pins', 'first-use'))).code).toBe(0)
+    const list = async () => (await runCli(at, ['keys', 'servers', '--json'])).json
+    const known = await list()
+    expect(known).toEqual([
+      { type: 'server-key', server: server.url, pin: expect.stringMatching(/^sha256\/[A-Za-z0-9+/]{43}=$/) },
+    ])
+    expect((await runCli(at, ['whoami'])).code).toBe(0)
+    // As if another key had been seen first.
+    const strange = `sha256/${Buffer.alloc(32, 9).toString('base64')}`
+    const store = join(at, 'server-keys.json')
+    writeFileSync(store, JSON.stringify({ [server.url]: strange }), { mode: 0o600 })
+    const refused = await runCli(at, ['whoami', '--json'])
+    expect([refused.code, refused.json.at(-1)?.code]).toEqual([5, 'PIN_MISMATCH'])
+    expect(refused.json.at(-1)?.hint).toContain('keys forget --server')
+    expect((await runCli(at, ['whoami', '--pins', 'off'])).code).toBe(0)
+    expect((await runCli(at, ['whoami'], { env: { SEALSYNC_PINS: 'off' } })).code).toBe(0)
+    expect((await runCli(at, ['whoami', '--backup-pin', String(known[0]!.pin)])).code).toBe(0)
+    expect(await list()).toEqual(known)
+
+    writeFileSync(store, JSON.stringify({ [server.url]: strange }), { mode: 0o600 })
+    const forgotten = await runCli(at, ['keys', 'forget', '--server', server.url, '--json'])
+    expect(forgotten.json).toEqual([{ type: 'server-key-forgotten', server: server.url, wasKnown: true }])
+    expect(await list()).toEqual([])
+    expect((await runCli(at, ['keys', 'forget', '--server', server.url])).stdout).toContain('No key was known')
+    expect((await runCli(at, ['whoami'])).code).toBe(0)
+    expect(await list()).toEqual(known)
+
+    // What cannot be meant, and a store that is damaged: never an empty slate.
+    for (const [code, args] of [
+      ['PINS_INVALID', ['whoami', '--pins', 'off', '--backup-pin', strange]],
+      ['PINS_INVALID', ['whoami', '--backup-pin', 'x']],
+      ['OPTION_INVALID', ['whoami', '--pins', 'always']],
+      ['USAGE', ['keys', 'forget', 'anna', '--server', server.url]],
+      ['URL_INVALID', ['keys', 'forget', '--server', 'ftp://x.example']],
+    ] as const) {
+      const run = await runCli(at, [...args, '--json'])
+      expect([args.join(' '), run.code, run.json.at(-1)?.code]).toEqual([args.join(' '), 2, code])
+    }
+    writeFileSync(store, 'nonsense', { mode: 0o600 })
+    for (const args of [['whoami'], ['keys', 'servers']]) {
+      const run = await runCli(at, [...args, '--json'])
+      expect([run.code, run.json.at(-1)?.code]).toEqual([9, 'PINS_LOST'])
+    }
+  })
+
+  test('HTTP/2, from the login on; a proxy that wants to be told by a program; a server without it', async () => {
+    const plain = await startServer({ data: join(base, 'plain'), storage: 's3' })
+    onTestFinished(() => plain.close())
+    await addUser(join(base, 'plain'), { name: 'anna', password: PASSWORD })
+    const front = await recorder(plain.url, issued)
+    const at = await home()
+    const who = ['--user', 'anna', '--password-file', join(base, 'password'), '--ca-file', authority.certPath]
+    const done = await runCli(at, ['login', front.origin, ...who, '--http2'])
+    expect(done.code, done.stderr).toBe(0)
+    const sessions = front.sessions.length
+    expect([sessions, front.connections()]).toEqual([1, 1])
+    expect((await runCli(at, ['room', 'create', '/one', '--plain'])).code).toBe(0)
+    // One process, one connection for all that is no content.
+    const local = await freshDirectory()
+    writeFileSync(join(local, 'a.txt'), 'a')
+    const upload = await runCli(at, ['upload', join(local, 'a.txt'), '/one', '--allow-plain'], { fresh: true })
+    expect(upload.code, upload.stderr).toBe(0)
+    expect((await runCli(at, ['cat', '/one/a.txt'])).stdout).toBe('a')
+    expect(front.sessions.length).toBe(sessions + 3)
+    const off = await runCli(at, ['ls'], { env: { SEALSYNC_HTTP2: 'off' } })
+    expect([off.code, front.sessions.length]).toEqual([0, sessions + 3])
+    // The server of all other tests here has HTTP/1.1 only.
+    expect((await runCli(await home(), login('--http2'))).code).toBe(0)
+
+    const proxy = await connectProxy({ login: 'user:canary-hook' })
+    const script = secret('token.mjs', `console.log('Basic ${Buffer.from('user:canary-hook').toString('base64')}')`)
+    const command = `${process.execPath} ${script}`
+    const through = ['--proxy', `http://127.0.0.1:${proxy.port}`, '--proxy-auth-command', command]
+    const asked = await runCli(at, ['whoami', ...through])
+    expect([asked.code, proxy.logins]).toEqual([0, ['user:canary-hook']])
+    const wrong = await runCli(at, ['whoami', '--json', ...through.slice(0, 3), `${process.execPath} -e 0`])
+    expect(wrong.code).not.toBe(0)
   })
 
   test('a client certificate, as PEM and as PKCS#12, for a server that wants one', async () => {

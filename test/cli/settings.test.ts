@@ -9,6 +9,7 @@ import {
   readSettings,
   SETTINGS,
   type SettingSources,
+  settingFiles,
   settingsError,
   showValue,
   variableOf,
@@ -317,6 +318,86 @@ describe('ways to log in', () => {
     }
     expect(error).toMatchObject({ class: 'usage', code })
     if (code === 'LOGIN_OPTIONS') expect(String(error)).toMatch(/jwt-key-file.*jwt-issuer.*client-id.*api-key-file/)
+  })
+})
+
+describe('a file that is named', () => {
+  const nearer = { project: 'jobs = 3', user: 'jobs = 5', system: 'jobs = 6\nip = "4"' }
+  const write = async (text: string, name = 'mine.toml', mode = 0o600) => {
+    const path = join(await freshDirectory(), name)
+    writeFileSync(path, text, { mode })
+    chmodSync(path, mode)
+    return path
+  }
+  const named = async (file: string, places: Places = {}) => {
+    const { sources } = await read({ ...nearer, ...places })
+    return { ...(await readSettings({ ...sources, file })), sources }
+  }
+
+  test('takes the place of all that are looked for; flags, variables and what it leaves open stay', async () => {
+    const path = await write('jobs = 9\nprofile = "work"\nca-file = "ca.pem"')
+    const { settings, problems, sources } = await named(path, { profile: { jobs: 4, memory: '64M' } })
+    expect(problems).toEqual([])
+    expect([settings.number('jobs'), settings.text('profile'), settings.text('ip')]).toEqual([9, 'work', undefined])
+    expect(settings.number('memory')).toBe(64 * 1024 * 1024)
+    expect(settings.list('ca-file')).toEqual([join(path, '..', 'ca.pem')])
+    expect(originOf(settings.all, 'jobs')).toBe(path)
+    expect(settingFiles({ ...sources, file: path })).toEqual({ named: path })
+    const flagged = await readSettings({ ...sources, file: path, flags: { jobs: '1' } })
+    expect(flagged.settings.number('jobs')).toBe(1)
+    // By a variable, relative to where the program was started.
+    writeFileSync(join(sources.directory, 'here.toml'), 'jobs = 12', { mode: 0o600 })
+    const environment = { ...sources.environment, SEALSYNC_CONFIG: 'here.toml' }
+    expect((await readSettings({ ...sources, environment })).settings.number('jobs')).toBe(12)
+    expect((await readSettings({ ...sources, environment, file: path })).settings.number('jobs')).toBe(9)
+    expect(
+      (await readSettings({ ...sources, environment: { ...environment, SEALSYNC_CONFIG: '' } })).settings.number(
+        'jobs',
+      ),
+    ).toBe(3)
+  })
+
+  test('what is wrong with it is a mistake of who named it', async () => {
+    const directory = await freshDirectory()
+    for (const [path, problem] of [
+      [join(directory, 'missing.toml'), /--config: .*missing\.toml cannot be read \(ENOENT\)/],
+      [join(directory, 'missing', 'x.toml'), /cannot be read \(ENOENT\)/],
+      [directory, /is not a file of at most 64 KiB/],
+      ['/dev/zero', /is not a file/],
+      [await write('x'.repeat(70_000)), /is not a file of at most 64 KiB/],
+      [await write('jobs = ['), /mine\.toml: /],
+      [await write('jbos = 1'), /there is no setting "jbos"/],
+      [await write('jobs = 0'), /--jobs takes a whole number/],
+      [await write('jobs = 2', 'open.toml', 0o666), /can be changed by other users/],
+    ] as const) {
+      const { problems, unread } = await named(path)
+      expect([path, problems, unread]).toEqual([path, [expect.stringMatching(problem)], undefined])
+    }
+    const pipe = join(directory, 'pipe.toml')
+    execFileSync('mkfifo', [pipe])
+    expect((await named(pipe)).problems).toEqual([expect.stringMatching(/is not a file/)])
+  })
+
+  test('a project’s file stays one, whoever names it', async () => {
+    const path = await write('profile = "other"\ntrust-new-members = true\nread-only = true', 'sealsync.toml')
+    const { problems, settings } = await named(path)
+    expect(problems).toHaveLength(2)
+    expect([settings.text('profile'), settings.flag('read-only')]).toEqual(['default', true])
+    const off = await named(await write('read-only = false', 'sealsync.toml'))
+    expect(off.problems).toEqual([expect.stringMatching(/must not be switched off by a project/)])
+  })
+
+  test('at the command line, with every command', async () => {
+    const home = await freshDirectory()
+    const path = await write('jobs = 7')
+    const shown = await runCli(home, ['config', 'show', '--config', path, '--json'])
+    expect(shown.json.find(({ name }) => name === 'jobs')).toMatchObject({ value: 7, origin: path })
+    const paths = await runCli(home, ['config', 'path', '--config', path, '--json'])
+    expect(paths.json).toEqual([{ type: 'settings-file', kind: 'named', path, exists: true }])
+    for (const args of [['whoami'], ['profile', 'list'], ['backup', 'list', 'set']]) {
+      const run = await runCli(home, [...args, '--config', `${path}.missing`, '--json'])
+      expect([args[0], run.code, run.json.at(-1)?.class]).toEqual([args[0], 2, 'usage'])
+    }
   })
 })
 

@@ -13,11 +13,12 @@ import {
   type SessionSettings,
   type TransportOptions,
 } from '../../src/session/index.ts'
+import { withKnownPins } from '../../src/session/open.ts'
 import { fakeClock } from '../support/clock.ts'
 import { freshDirectory } from '../support/files.ts'
 import { expectNoSecret, grantOf } from '../support/oauth.ts'
 import { protonServer } from '../support/proton-server.ts'
-import { type Answer, errorOf, httpServer, json } from '../support/servers.ts'
+import { type Answer, dialer, errorOf, httpServer, json } from '../support/servers.ts'
 import { createAuthority } from '../support/tls.ts'
 
 const CANARY = 'canary-c00c1e'
@@ -193,6 +194,32 @@ describe('the key that is seen first', () => {
     await visit()
     change()
     expect(await errorOf(visit())).toMatchObject({ code: 'PIN_MISMATCH' })
+  })
+
+  test('is asked for without being told to at known servers only, and not where it is switched off', () => {
+    const asked = (host: string, options: TransportOptions = {}) => withKnownPins(`https://${host}`, options).pins
+    for (const host of ['proton.me', 'mail.proton.me', 'api.protonmail.ch', 'api.protonvpn.ch:8443']) {
+      expect(asked(host)).toBe('first-use')
+      expect(asked(host, { pins: 'off' })).toBe('off')
+      expect(asked(host, { pins: ['sha256/x'] })).toEqual(['sha256/x'])
+      expect(asked(host, { acceptCertificate: 'x' })).toBeUndefined()
+    }
+    for (const host of ['notproton.me', 'proton.me.example.org', 'files.example.org', '127.0.0.1']) {
+      expect(asked(host)).toBeUndefined()
+    }
+  })
+
+  test('several checks of one certificate all see it', async () => {
+    const server = await httpServer((_seen, response) => json(response, {}), one)
+    const chains: number[] = []
+    const send = dialer({
+      ca: [authority.cert],
+      pins: 'first-use',
+      acceptCertificate: one.cert,
+      checkServer: (chain) => void chains.push(chain.length),
+    })
+    expect((await send({ method: 'GET', url: server.origin })).status).toBe(200)
+    expect(chains[0]).toBeGreaterThan(0)
   })
 
   test.each<TransportOptions>([

@@ -1,5 +1,11 @@
 /** Servers that answer whatever a test wants, on loopback, over real sockets. */
-import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type ServerResponse,
+  request as startRequest,
+} from 'node:http'
 import {
   createSecureServer,
   type IncomingHttpHeaders,
@@ -148,4 +154,38 @@ export async function http2Server(
   }
   const port = await open(server)
   return { origin: `https://127.0.0.1:${port}`, port, seen, sessions, connections: () => connections }
+}
+
+/** A server in front of another one, which passes everything on and keeps what was asked for; with `tls` over HTTP/2 as well. */
+export async function recorder(target: string, tls?: { cert: string; key: string }): Promise<Http2TestServer> {
+  const seen: string[] = []
+  const sessions: ServerHttp2Session[] = []
+  let connections = 0
+  const pass = (incoming: IncomingMessage, outgoing: ServerResponse) => {
+    const { method, url = '' } = incoming
+    seen.push(`${method} ${url.replace(/\?.*/, '')}`)
+    const headers = Object.fromEntries(
+      Object.entries(incoming.headers).filter(([name]) => !/^:|^host$|^connection$/.test(name)),
+    )
+    const passed = startRequest(new URL(url, target), { method, headers }, (answer) => {
+      const { connection: _, 'keep-alive': _alive, 'transfer-encoding': _coding, ...rest } = answer.headers
+      outgoing.writeHead(answer.statusCode!, rest)
+      answer.pipe(outgoing)
+    })
+    passed.on('error', () => outgoing.destroy())
+    incoming.pipe(passed)
+  }
+  const server =
+    tls === undefined
+      ? createServer(pass)
+      : createSecureServer({ ...tls, allowHTTP1: true }, pass as never).on('session', (one) => sessions.push(one))
+  server.on('connection', () => connections++).on('tlsClientError', () => {})
+  const port = await open(server)
+  return {
+    origin: `http${tls === undefined ? '' : 's'}://127.0.0.1:${port}`,
+    port,
+    seen,
+    sessions,
+    connections: () => connections,
+  }
 }
