@@ -144,6 +144,27 @@ const tooLong = (ms: number) =>
     retryable: true,
   })
 
+const unsendable = (code: 'HEADER_INVALID' | 'OPTION_INVALID', what: string) =>
+  new SyncError('usage', code, `A request cannot be sent: ${what}`, {
+    hint: 'This is a mistake of the program that makes the request; nothing was sent.',
+  })
+
+/** What HTTP cannot carry is a mistake of the caller's: to send it again would not help. */
+function checkRequest({ method, body }: HttpRequest, headers: Readonly<Record<string, unknown>>, url: URL): void {
+  if (typeof method !== 'string' || !/^[A-Za-z]{1,20}$/.test(method))
+    throw unsendable('OPTION_INVALID', 'its method is none')
+  if (body !== undefined && !(body instanceof Uint8Array)) throw unsendable('OPTION_INVALID', 'its body is not bytes')
+  for (const [name, value] of Object.entries(headers)) {
+    const isHeader = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)
+    if (!isHeader || typeof value !== 'string' || !/^[\t\x20-\x7e\x80-\xff]*$/.test(value)) {
+      throw unsendable('HEADER_INVALID', 'a header has a name or a value that HTTP does not allow')
+    }
+    // The server that is connected to is the one that is meant.
+    if (name.toLowerCase() === 'host' && value !== url.host)
+      throw unsendable('HEADER_INVALID', 'its host is not that of its URL')
+  }
+}
+
 async function dial(client: Client, asked: HttpRequest): Promise<HttpResponse> {
   if (asked.signal?.aborted) throw cancelled(asked.signal)
   const url = parseForeignUrl(asked.url)
@@ -153,7 +174,7 @@ async function dial(client: Client, asked: HttpRequest): Promise<HttpResponse> {
   const { userAgent, headers, isOwn, totalTimeoutMs, compression, http2 } = transport
   const { request, end } = withDeadline(asked, totalTimeoutMs)
   const { method, body = null, signal } = request
-  const sent = {
+  const sent: Record<string, string> = {
     'accept-encoding': asked.stream !== true && compression && isOwn(url.origin) ? ENCODINGS : 'identity',
     ...(userAgent === undefined ? {} : { 'user-agent': userAgent }),
     ...(isOwn(url.origin) ? headers : {}),
@@ -162,6 +183,7 @@ async function dial(client: Client, asked: HttpRequest): Promise<HttpResponse> {
   const what = { origin: url.origin, path: url.pathname + url.search, method, headers: sent, body }
   let streams = false
   try {
+    checkRequest(request, sent, url)
     if (body !== null && body.length >= LARGE_BODY) {
       const answer = await (await largeBodies()).send(request, body, sent, url)
       return await read({ status: answer.statusCode!, headers: joined(answer.headersDistinct) }, answer, transport)

@@ -134,6 +134,9 @@ function open(
   }
   const { origin, href } = parseBaseUrl(baseUrl, { path: true })
   const clock = settings.clock ?? systemClock
+  if (settings.transport !== undefined && (typeof settings.transport !== 'object' || settings.transport === null)) {
+    throw new SyncError('usage', 'TRANSPORT_INVALID', 'transport must be an object')
+  }
   if (settings.send !== undefined && settings.transport !== undefined) {
     throw new SyncError('usage', 'TRANSPORT_INVALID', 'A session has either a send of its own or transport settings')
   }
@@ -151,6 +154,7 @@ function open(
   const { ui, probe, onWarning, onRetry, onWaiting, retryForMs, autoLogin = true } = settings
   const random = settings.random ?? systemRandom
   const { expiryMarginMs, expiryJitterMs, readOnly } = settings
+  checkDuration('retryForMs', retryForMs)
   checkDuration('expiryMarginMs', expiryMarginMs)
   checkDuration('expiryJitterMs', expiryJitterMs)
   const grants = createGrantSession({
