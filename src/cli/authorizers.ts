@@ -70,7 +70,14 @@ function serverOptions(values: Values, origin: string) {
   const token = values['token-url']
   const issuer = values.issuer ?? origin
   const scope = values.scope ?? 'all'
-  return { issuer, options: { scope, ...(token === undefined ? {} : { endpoints: { token } }) } }
+  return {
+    issuer,
+    options: {
+      scope,
+      ...(token === undefined ? {} : { endpoints: { token } }),
+      ...(values.introspect === undefined ? {} : { introspect: true }),
+    },
+  }
 }
 
 const need = (client: OAuthClient | undefined): OAuthClient => client ?? { id: 'sealsync' }

@@ -52,6 +52,7 @@ export const LOGIN_OPTIONS: readonly LoginOption[] = Object.freeze([
   { name: 'scope', argument: 'scope', summary: 'what to ask for (default: all)', methods: WITH_SCOPE },
   { name: 'issuer', argument: 'url', summary: 'the server that grants logins, if it is another one', methods: OAUTH },
   { name: 'token-url', argument: 'url', summary: 'its token endpoint, where it publishes no metadata', methods: ['password', 'client-credentials', 'jwt', 'refresh-token'] },
+  { name: 'introspect', summary: 'ask that server what it knows of the token when the login is looked at (RFC 7662)', methods: WITH_CLIENT },
   { name: 'jwt-key-file', argument: 'file', summary: 'log in with an assertion signed by this key (PEM, JWK or PKCS#12)', methods: ['jwt'], file: true, decides: true },
   { name: 'jwt-key-password-file', argument: 'file', summary: 'file that holds the password of that key', methods: ['jwt'], file: true },
   { name: 'jwt-issuer', argument: 'name', summary: 'issuer of the assertion', methods: ['jwt'] },

@@ -106,6 +106,7 @@ describe('against a certified provider', () => {
       'sealsync',
       '--scope',
       'openid offline_access',
+      '--introspect',
     ]
     const { code, stderr } = await loginWith(home, args, (line) => {
       const complete = /with the code in it: (\S+)/.exec(line)?.[1]
@@ -116,6 +117,15 @@ describe('against a certified provider', () => {
     expect(code, stderr).toBe(0)
     expect(stderr).toMatch(/\n[A-Z]{4}-[A-Z]{4}\n/)
     await live(home)
+    // What the provider says of the token, for programs and for people.
+    const { json } = await runCli(home, ['session', 'show', '--online', '--json'])
+    const said = { active: true, clientId: 'sealsync', issuer: provider.origin, expiresAt: expect.any(Number) }
+    expect(json[0]).toMatchObject({ type: 'session', introspection: said })
+    const { stdout } = await runCli(home, ['session', 'show', '--online'])
+    expect(stdout).toMatch(/the server says: the token is active\n {2}client {5}sealsync\n/)
+    expect(await runCli(home, ['session', 'show'])).toMatchObject({
+      stdout: expect.not.stringContaining('the server says:'),
+    })
     expect((await runCli(home, ['logout', '--json'])).json[0]).toMatchObject({ revoked: true })
     expect((await runCli(home, ['whoami'])).code).toBe(4)
   })
