@@ -14,6 +14,7 @@ import {
   showValue,
   variableOf,
 } from '../../src/cli/settings.ts'
+import { transportOf } from '../../src/cli/transport.ts'
 import { runCli } from '../support/cli.ts'
 import { freshDirectory } from '../support/files.ts'
 
@@ -319,6 +320,33 @@ describe('ways to log in', () => {
     expect(error).toMatchObject({ class: 'usage', code })
     if (code === 'LOGIN_OPTIONS') expect(String(error)).toMatch(/jwt-key-file.*jwt-issuer.*client-id.*api-key-file/)
   })
+})
+
+test('connection settings reach the dialer from wherever they come', async () => {
+  const { settings, problems } = await read({
+    flags: { http2: true, pins: 'first-use' },
+    environment: { SEALSYNC_COMPRESSION: 'on', SEALSYNC_STALL_TIMEOUT: '30s', SEALSYNC_PROXY_RESOLVES: '1' },
+    user: 'proxy = "http://proxy.example.org:3128"\ntcp-keep-alive = "5s"\nkeep-alive = "250ms"\ntls-groups = "X25519"',
+    profile: { 'backup-pin': [`sha256/${Buffer.alloc(32).toString('base64')}`], 'headers-timeout': '150ms' },
+  })
+  expect(problems).toEqual([])
+  expect(await transportOf(settings, 'https://files.example.org')).toMatchObject({
+    http2: true,
+    compression: true,
+    stallMs: 30_000,
+    proxyResolves: true,
+    tcpKeepAliveMs: 5_000,
+    keepAliveMs: 250,
+    headersTimeoutMs: 150,
+    groups: 'X25519',
+    pins: 'first-use',
+    pinStore: { load: expect.any(Function) },
+    backupPins: [expect.stringMatching(/^sha256/)],
+  })
+  const { settings: none } = await read({ environment: { SEALSYNC_PROXY: 'none' } })
+  const plain = await transportOf(none, 'https://files.example.org')
+  expect([plain.http2, plain.compression, plain.pins]).toEqual([false, false, undefined])
+  expect(await transportOf(none, 'https://mail.proton.me')).toMatchObject({ pins: 'first-use' })
 })
 
 describe('a file that is named', () => {
