@@ -186,15 +186,19 @@ function pairJob(context: RunContext, pair: Pair, directory: string, options: Sc
   }
 }
 
-/** A first look finds nothing in the records; when it ends, they may say exactly what it has found. */
+/**
+ * A first look of a push finds nothing in the records; when it ends, they may say exactly what it has found. What is fetched is looked at
+ * a second time: a server that has shown something else meanwhile is noticed sooner.
+ */
 function rememberListing(
   { container, listed, there }: PairOfTrees,
   state: Pick<Running['state'], 'current' | 'setListed'>,
-  { names }: SyncOptions,
+  { names, direction }: SyncOptions,
 ): void {
   const { node } = container
   const { version, at, manifest, items } = there
-  if (listed !== undefined || node === undefined || version === undefined || at === undefined) return
+  if (direction !== 'push' || listed !== undefined || node === undefined || version === undefined || at === undefined)
+    return
   // What was found and takes no part would be forgotten.
   const isWhole = items.size === there.count
   if (isWhole && isAsRecorded(there, state.current(), node))
