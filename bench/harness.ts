@@ -39,6 +39,8 @@ export interface Comparison {
   readonly peakMB?: Goal
   /** Wanted of our own value. */
   readonly goal?: Goal
+  /** It waits more than it works: nothing has to be warm. */
+  readonly isSlow?: boolean
 }
 
 const ROUNDS = Number(process.env.BENCH_ROUNDS ?? 5)
@@ -144,8 +146,8 @@ export async function compare(comparisons: readonly Comparison[]): Promise<void>
   print('| case | ours | other side | ratio (range) | goal (stretch) | idle before, after |')
   print('| --- | --- | --- | --- | --- | --- |')
   const uses: string[][] = []
-  for (const { name, unit, better = 'more', sides, goals, goal, peakMB } of comparisons) {
-    for (const side of sides) await measure(side) // warm-up, not counted
+  for (const { name, unit, better = 'more', sides, goals, goal, peakMB, isSlow } of comparisons) {
+    if (isSlow !== true) for (const side of sides) await measure(side) // warm-up, not counted
     const before = await idleShare()
     const results = sides.map((): Sample[] => [])
     for (let round = 0; round < ROUNDS; round++) {

@@ -33,7 +33,7 @@ if (!existsSync(here('../dist/bin/main.js'))) {
 }
 
 /** Only with --full: they take long, or measure a real server and its disk along with the client. */
-const LONG = ['crypto-memory', 'many', 'transfer']
+const LONG = ['crypto-memory', 'many', 'roundtrips', 'transfer', 'wan']
 const chosen = positionals.length > 0 ? positionals : cases.filter((name) => values.full || !LONG.includes(name))
 
 const folder = mkdtempSync(join(tmpdir(), 'sealsync-bench-build-'))

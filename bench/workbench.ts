@@ -25,6 +25,7 @@ import { Agent, request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { type Network, startNetwork } from './network.ts'
 import { runProgram, type Usage } from './processes.ts'
 import { fileName, folderName } from './server/room.ts'
 
@@ -39,6 +40,8 @@ export interface Workbench {
   readonly env: NodeJS.ProcessEnv
   /** For `curl --cacert`; absent without TLS. */
   readonly caFile?: string
+  /** The network in front of the server, where there is one. */
+  readonly network?: Network
   /** Runs our program and checks that it did what it should. */
   sync(args: readonly string[], options?: SyncOptions): Usage
   /** An empty encrypted room; returns its path. */
@@ -73,7 +76,9 @@ export const MAIN = join(ROOT, 'dist/src/cli/main.js')
 /** As it is installed. */
 export const BIN = join(ROOT, 'dist/bin/main.js')
 
-export async function createWorkbench(options: { storage?: 's3' | 'classic'; tls?: boolean } = {}): Promise<Workbench> {
+export async function createWorkbench(
+  options: { storage?: 's3' | 'classic'; tls?: boolean; isDistant?: boolean } = {},
+): Promise<Workbench> {
   const base = mkdtempSync(join(tmpdir(), 'sealsync-bench-'))
   const env: NodeJS.ProcessEnv = {
     ...process.env,
@@ -89,13 +94,15 @@ export async function createWorkbench(options: { storage?: 's3' | 'classic'; tls
     { stdio: ['pipe', 'pipe', 'inherit'] },
   )
   const [line] = (await once(server.stdout, 'data')) as [Buffer]
-  const url = line.toString().trim()
+  const near = line.toString().trim()
+  const network = options.isDistant === true ? await startNetwork(Number(new URL(near).port)) : undefined
+  const url = network === undefined ? near : `${new URL(near).protocol}//127.0.0.1:${network.port}`
   const [caFile] = certificate
   let rooms = 0
 
   const post = async (path: string, body?: unknown): Promise<void> => {
-    const send = url.startsWith('https:') ? httpsRequest : httpRequest
-    const sent = send(url + path, {
+    const send = near.startsWith('https:') ? httpsRequest : httpRequest
+    const sent = send(near + path, {
       method: 'POST',
       agent: new Agent({ keepAlive: false }),
       headers: { 'content-type': 'application/json' },
@@ -113,6 +120,7 @@ export async function createWorkbench(options: { storage?: 's3' | 'classic'; tls
     url,
     env,
     ...(caFile === undefined ? {} : { caFile }),
+    ...(network === undefined ? {} : { network }),
     sync(args, { expect, main = MAIN, node = [] } = {}) {
       const usage = runProgram([process.execPath, ...node, main, ...args, '--json', '-q'], { env })
       if (expect === undefined) return usage
@@ -181,6 +189,7 @@ export async function createWorkbench(options: { storage?: 's3' | 'classic'; tls
     },
     remove: (path) => rmSync(path, { recursive: true, force: true }),
     async close() {
+      await network?.close()
       server.stdin.end()
       if (server.exitCode === null) await once(server, 'exit')
       rmSync(base, { recursive: true, force: true })

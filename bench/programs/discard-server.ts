@@ -10,9 +10,8 @@ import { createRooms } from '../server/room.ts'
 
 const [storage = 's3', cert, key] = process.argv.slice(2)
 const tls = cert === undefined || key === undefined ? undefined : { cert: readFileSync(cert), key: readFileSync(key) }
-let url = ''
-const rooms = createRooms({ storage: storage === 'classic' ? 'classic' : 's3', baseUrl: () => url })
+const scheme = tls === undefined ? 'http' : 'https'
+const rooms = createRooms({ storage: storage === 'classic' ? 'classic' : 's3', scheme })
 const server = await listen(rooms, pattern, tls)
-url = `http${tls === undefined ? '' : 's'}://127.0.0.1:${server.port}`
-process.stdout.write(`${url}\n`)
+process.stdout.write(`${scheme}://127.0.0.1:${server.port}\n`)
 process.stdin.resume().on('end', () => process.exit(0))

@@ -36,14 +36,14 @@ const MAX_HEAD = 64 * 1024
 const CONTINUE = Buffer.from('HTTP/1.1 100 Continue\r\n\r\n')
 
 /** Counts down a body of known length, or follows the chunks of one without. */
-interface BodyReader {
+export interface BodyReader {
   /** Bytes of content so far. */
   readonly received: number
   /** @returns how many bytes of the input belong to the body; `done` when it has ended. */
   take(input: Buffer): { used: number; done: boolean }
 }
 
-function fixedLength(length: number, each: (piece: Buffer) => void): BodyReader {
+export function fixedLength(length: number, each: (piece: Buffer) => void): BodyReader {
   let left = length
   return {
     get received() {
@@ -58,7 +58,7 @@ function fixedLength(length: number, each: (piece: Buffer) => void): BodyReader 
   }
 }
 
-function chunked(each: (piece: Buffer) => void): BodyReader {
+export function chunked(each: (piece: Buffer) => void): BodyReader {
   let received = 0
   let line = ''
   let left = 0
@@ -99,7 +99,7 @@ function chunked(each: (piece: Buffer) => void): BodyReader {
   }
 }
 
-function parseHead(text: string): Head {
+export function parseHead(text: string): Head {
   const [first = '', ...lines] = text.split('\r\n')
   const [method = '', target = '/'] = first.split(' ')
   const [path = '/', query = ''] = target.split('?')

@@ -47,7 +47,7 @@ interface Upload {
 
 export interface RoomOptions {
   readonly storage: 's3' | 'classic'
-  readonly baseUrl: () => string
+  readonly scheme?: 'http' | 'https'
 }
 
 /** Files made known before they are downloaded, or found again by a rescan. */
@@ -87,7 +87,10 @@ const field = (body: unknown, name: string): unknown => (body as Json | undefine
 export const folderName = (index: number): string => `d${String(index).padStart(4, '0')}`
 export const fileName = (index: number): string => `f${String(index).padStart(6, '0')}`
 
-export function createRooms({ storage, baseUrl }: RoomOptions): Handler {
+export function createRooms({ storage, scheme = 'http' }: RoomOptions): Handler {
+  /** As the client calls this server, which may be through a proxy. */
+  const baseUrl = ({ headers }: Head) => `${scheme}://${headers.host}`
+
   const nodes = new Map<number, Node>()
   const containers = new Map([[0, emptyContainer()]])
   const uploads = new Map<string, Upload>()
@@ -176,7 +179,7 @@ export function createRooms({ storage, baseUrl }: RoomOptions): Handler {
     return { status: 200, text: `{"range":${range},"items":[${items.join(',')}]}` }
   }
 
-  function openUpload(body: unknown): Answer {
+  function openUpload(body: unknown, head: Head): Answer {
     const uploadId = `upload-${String(++lastId).padStart(20, '0')}`
     uploads.set(uploadId, {
       parentId: Number(field(body, 'parentId')),
@@ -185,13 +188,16 @@ export function createRooms({ storage, baseUrl }: RoomOptions): Handler {
       modified: String(field(body, 'timestampModification') ?? now()),
       parts: new Map(),
     })
-    return { status: 201, json: { uploadUrl: `${baseUrl()}/api/v4/uploads/${uploadId}`, uploadId, token: uploadId } }
+    return {
+      status: 201,
+      json: { uploadUrl: `${baseUrl(head)}/api/v4/uploads/${uploadId}`, uploadId, token: uploadId },
+    }
   }
 
-  function partUrls(uploadId: string, body: unknown): Answer {
+  function partUrls(uploadId: string, body: unknown, head: Head): Answer {
     const [first, last] = [Number(field(body, 'firstPartNumber')), Number(field(body, 'lastPartNumber'))]
     const urls = Array.from({ length: last - first + 1 }, (_, index) => ({
-      url: `${baseUrl()}/store/${uploadId}/${first + index}?${SIGNATURE}`,
+      url: `${baseUrl(head)}/store/${uploadId}/${first + index}?${SIGNATURE}`,
       partNumber: first + index,
     }))
     return { status: 201, json: { urls } }
@@ -294,8 +300,8 @@ export function createRooms({ storage, baseUrl }: RoomOptions): Handler {
       const node = nodes.get(Number(id))
       return node === undefined ? missing : { status: 200, text: node.text }
     },
-    'POST /api/v4/nodes/files/uploads': openUpload,
-    'POST /api/v4/nodes/files/uploads/*/s3_urls': (body, [id]) => partUrls(id!, body),
+    'POST /api/v4/nodes/files/uploads': (body, _ids, head) => openUpload(body, head),
+    'POST /api/v4/nodes/files/uploads/*/s3_urls': (body, [id], head) => partUrls(id!, body, head),
     'PUT /api/v4/nodes/files/uploads/*/s3': (body, [id]) =>
       withUpload(id!, (upload) => {
         const done = finish(upload, body)
@@ -317,8 +323,8 @@ export function createRooms({ storage, baseUrl }: RoomOptions): Handler {
       const fileKey = nodes.get(Number(id))?.fileKey
       return fileKey === undefined ? missing : ok(fileKey)
     },
-    'POST /api/v4/nodes/files/*/downloads': (_body, [id]) =>
-      ok({ downloadUrl: `${baseUrl()}/store/${id}?${SIGNATURE}` }),
+    'POST /api/v4/nodes/files/*/downloads': (_body, [id], head) =>
+      ok({ downloadUrl: `${baseUrl(head)}/store/${id}?${SIGNATURE}` }),
     'GET /store/*': (_body, [id], head) => {
       const node = nodes.get(Number(id))
       return node === undefined ? missing : content(head, node.size)

@@ -17,7 +17,7 @@ import {
 let server: Awaited<ReturnType<typeof listen>>
 let url = ''
 beforeAll(async () => {
-  server = await listen(createRooms({ storage: 's3', baseUrl: () => url }), pattern)
+  server = await listen(createRooms({ storage: 's3' }), pattern)
   url = `http://127.0.0.1:${server.port}`
 })
 afterAll(() => server.close())
