@@ -172,8 +172,20 @@ export function createRooms({ storage, scheme = 'http' }: RoomOptions): Handler 
       flat = { of, at: lastId, nodes: found }
     }
     const [offset, limit] = [Number(query.get('offset') ?? 0), Number(query.get('limit') ?? 500)]
+    const above = /^parentPath:eq:(.*)$/.exec(query.get('filter') ?? '')?.[1]
+    if (above !== undefined) return searchAt(above, query.get('search_string') ?? '*', offset, limit)
     const since = Number(/^branchVersion:ge:(\d+)$/.exec(query.get('filter') ?? '')?.[1] ?? 0)
     const found = since === 0 ? flat.nodes : flat.nodes.filter(({ version }) => version >= since)
+    const range = JSON.stringify({ offset, limit, total: found.length })
+    const items = found.slice(offset, offset + limit).map(({ text }) => text)
+    return { status: 200, text: `{"range":${range},"items":[${items.join(',')}]}` }
+  }
+
+  /** Directly below a path. */
+  function searchAt(path: string, wanted: string, offset: number, limit: number): Answer {
+    let at = containers.get(0)
+    for (const name of path.split('/').filter((one) => one !== '')) at = containers.get(at?.byName.get(name)?.id ?? -1)
+    const found = (at?.listed ?? []).filter(({ name }) => wanted === '*' || name.includes(wanted))
     const range = JSON.stringify({ offset, limit, total: found.length })
     const items = found.slice(offset, offset + limit).map(({ text }) => text)
     return { status: 200, text: `{"range":${range},"items":[${items.join(',')}]}` }

@@ -13,10 +13,21 @@ export const VERSION_PATH = '/api/v4/public/software/version'
 export const getAccount = (api: Api, signal?: AbortSignal): Promise<Account> =>
   callFor(api, { method: 'GET', path: '/v4/user/account', signal }, parseAccount)
 
-/** True when part uploads go straight to object storage. */
-export const usesObjectStorage = async (api: Api, signal?: AbortSignal): Promise<boolean> =>
-  (await callFor(api, { method: 'GET', path: '/v4/config/info/general', signal }, parseSystemInfo)).useS3Storage ===
-  true
+/** How content may travel to the server. */
+export interface ServerStorage {
+  /** Parts go straight to object storage. */
+  readonly isObjectStorage: boolean
+  /** Content may also go through the server itself. */
+  readonly takesThrough: boolean
+}
+
+export async function getStorage(api: Api, signal?: AbortSignal): Promise<ServerStorage> {
+  const request = { method: 'GET', path: '/v4/public/system/info', signal } as const
+  const { useS3Storage, s3EnforceDirectUpload } = await callFor(api, request, parseSystemInfo)
+  const isObjectStorage = useS3Storage === true
+  // One that does not say gets everything directly.
+  return { isObjectStorage, takesThrough: !isObjectStorage || s3EnforceDirectUpload === false }
+}
 
 export const getServerVersion = (api: Api, signal?: AbortSignal) =>
   callFor(api, { method: 'GET', path: '/v4/public/software/version', signal }, parseVersion)

@@ -162,6 +162,40 @@ export async function* searchTree(
   for (const id of containers) await api.places?.enter(id)
 }
 
+/** A path with these would be another filter, or another search. */
+const UNSEARCHABLE = /[*|:%]/
+
+/**
+ * What a search finds directly below a path: in one question, whatever is above it. It may be less than there is, and of other places;
+ * who asks compares. The guard of places is told; it has to be asked about each of them afterwards, as `searchTree` does.
+ *
+ * @param above - Names from the top room down.
+ * @param name - Of what is looked for; absent: all.
+ * @returns the first page; `undefined` when it cannot be asked so.
+ */
+export async function searchBelow(
+  api: Api,
+  above: readonly string[],
+  name?: string,
+  signal?: AbortSignal,
+): Promise<{ readonly total: number; readonly items: readonly RemoteNode[] } | undefined> {
+  if ([...above, name ?? ''].some((one) => UNSEARCHABLE.test(one))) return undefined
+  await api.places?.enter(0)
+  const filter = `parentPath:eq:/${above.map((one) => `${one}/`).join('')}`
+  const query = {
+    search_string: name ?? '*',
+    parent_id: 0,
+    depth_level: -1,
+    filter,
+    sort: 'name:asc',
+    limit: PAGE,
+    offset: 0,
+  }
+  const request = { method: 'GET', path: '/v4/nodes/search', query, signal } as const
+  const { range, items } = await callFor(api, request, seePage(api))
+  return { total: range.total, items }
+}
+
 /** How many rooms, folders and files the server says are below a room or folder; 0 is the root. */
 export async function countTree(api: Api, parentId: number, signal?: AbortSignal): Promise<number> {
   const query = { search_string: '*', parent_id: parentId, depth_level: -1, limit: 1, offset: 0 }

@@ -45,37 +45,50 @@ export const createUpload = (api: Api, target: UploadTarget, direct: boolean, si
     parseUpload,
   )
 
-/** A presigned URL for one part of exactly `size` bytes. */
-export async function getPartUrl(
+/**
+ * Presigned URLs for parts of exactly `size` bytes each. The server may send fewer than were asked for.
+ *
+ * @param first - Number of the first part.
+ * @param last - Number of the last one.
+ * @throws {SyncError} `ANSWER_INVALID` when there is none for the first.
+ */
+export async function getPartUrls(
   api: Api,
   uploadId: string,
-  partNumber: number,
-  size: number,
+  { first, last, size }: { readonly first: number; readonly last: number; readonly size: number },
   signal?: AbortSignal,
-): Promise<string> {
+): Promise<ReadonlyMap<number, string>> {
   const { urls } = await callFor(
     api,
     {
       method: 'POST',
       path: `/v4/nodes/files/uploads/${encodeURIComponent(uploadId)}/s3_urls`,
-      json: { size, firstPartNumber: partNumber, lastPartNumber: partNumber },
+      json: { size, firstPartNumber: first, lastPartNumber: last },
       signal,
       repeatable: true,
     },
     parsePartUrls,
   )
-  const url = urls.find((entry) => entry.partNumber === partNumber)?.url
-  if (url === undefined) throw new SyncError('server', 'ANSWER_INVALID', 'The server sent no URL for the part')
-  return url
+  const found = new Map<number, string>()
+  for (const { partNumber, url } of urls) if (partNumber >= first && partNumber <= last) found.set(partNumber, url)
+  if (!found.has(first)) throw new SyncError('server', 'ANSWER_INVALID', 'The server sent no URL for the part')
+  return found
 }
 
 /**
  * Puts one part to object storage.
  *
+ * @param onSent - See HttpRequest.
  * @returns the part's ETag without quotes.
  * @throws {SyncError} `URL_EXPIRED` for a 403: ask for another URL and send the same bytes.
  */
-export async function putPart(api: Api, url: string, part: Uint8Array, signal?: AbortSignal): Promise<string> {
+export async function putPart(
+  api: Api,
+  url: string,
+  part: Uint8Array,
+  signal?: AbortSignal,
+  onSent?: () => void,
+): Promise<string> {
   const response = await api.sendPlain({
     method: 'PUT',
     url,
@@ -83,6 +96,7 @@ export async function putPart(api: Api, url: string, part: Uint8Array, signal?: 
     label: 'storage part',
     repeatable: true,
     ...(signal === undefined ? {} : { signal }),
+    ...(onSent === undefined ? {} : { onSent }),
   })
   if (response.status === 403) {
     throw new SyncError('changed', 'URL_EXPIRED', 'The storage refused the part’s URL', { status: 403 })

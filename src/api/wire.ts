@@ -180,7 +180,7 @@ export const parseAccount = shape({
 })
 export type Account = ReturnType<typeof parseAccount>
 
-export const parseSystemInfo = shape({ useS3Storage: maybe(flag) })
+export const parseSystemInfo = shape({ useS3Storage: maybe(flag), s3EnforceDirectUpload: maybe(flag) })
 export const parseVersion = shape({ restApiVersion: maybe(text), sdsServerVersion: maybe(text) })
 export const parseRawList = list(raw, 16)
 export const parseRaw = raw

@@ -1,5 +1,5 @@
 /** Who is logged in, and where. @module */
-import { getAccount, getServerVersion, usesObjectStorage } from '../api/account.ts'
+import { getAccount, getServerVersion, getStorage } from '../api/account.ts'
 import type { Abortable, ClientContext } from './context.ts'
 
 /** The account that is logged in. */
@@ -39,6 +39,6 @@ export async function serverInfo({ api }: ClientContext, { signal }: Abortable):
     origin: api.origin,
     apiVersion: restApiVersion,
     serverVersion: sdsServerVersion,
-    usesObjectStorage: await usesObjectStorage(api, signal),
+    usesObjectStorage: (await getStorage(api, signal)).isObjectStorage,
   }
 }

@@ -6,7 +6,6 @@
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Writable } from 'node:stream'
-import { usesObjectStorage } from '../api/account.ts'
 import { cancelled, localError, SyncError } from '../errors.ts'
 import { createAtomicFile, makePrivateDirectory } from '../local/atomic-file.ts'
 import { escapeName } from '../local/names.ts'
@@ -20,6 +19,7 @@ import { downloadContent, openFileKey, type Sink, sizeOf } from '../transfer/con
 import { createDistributor, type RefusedMember } from '../transfer/distribute.ts'
 import type { OnEvent } from '../transfer/events.ts'
 import { createSlabPool } from '../transfer/flow.ts'
+import { storageOf } from '../transfer/storage-routes.ts'
 import { contentPartSize, uploadContent } from '../transfer/upload-content.ts'
 import type { Abortable, ClientContext } from './context.ts'
 import { type RemoteEntry, requireEntry } from './entries.ts'
@@ -151,6 +151,8 @@ export async function put(
   if (size !== undefined && !(Number.isSafeInteger(size) && size >= 0)) throw new RangeError('size counts bytes')
   const names = parseRemotePath(path)
   const above = `/${names.slice(0, -1).join('/')}`
+  const storage = storageOf(api, signal)
+  storage.catch(() => {}) // told when awaited
   const { container, roomId, missing } = await requireContainer(api, above, signal)
   if (missing.length > 0 && options.parents !== true) {
     throw new SyncError('not_found', 'REMOTE_MISSING', `The folder above ${path} does not exist`)
@@ -174,7 +176,7 @@ export async function put(
     {
       api,
       clock,
-      direct: await usesObjectStorage(api, signal),
+      storage: await storage,
       slabs: createSlabPool(WINDOW + 1, contentPartSize(partSize, size)),
       window: WINDOW,
       onEvent: progressOf(context, size, options.onProgress),

@@ -8,6 +8,7 @@ import {
   getNode,
   listChildren,
   moveNodes,
+  searchBelow,
   treeCycle,
   updateFile,
   updateFolder,
@@ -54,9 +55,27 @@ export async function* list(context: ClientContext, path: string, options: Abort
     for await (const node of listChildren(api, 0, signal)) yield below('/', node)
     return
   }
+  // At the same time as the way there.
+  const ahead = searchBelow(api, parseRemotePath(path), undefined, signal).catch(() => undefined)
   const { entry } = await requireEntry(context, path, signal)
-  if (entry.type === 'file') yield entry
-  else for await (const node of listChildren(api, entry.id, signal)) yield below(entry.path, node)
+  if (entry.type === 'file') return yield entry
+  const found = await ahead
+  if (found === undefined || !isAllOf(entry, found)) {
+    for await (const node of listChildren(api, entry.id, signal)) yield below(entry.path, node)
+    return
+  }
+  await api.places?.enter(entry.id)
+  for (const node of found.items) yield below(entry.path, node)
+}
+
+/** True when a search has found all that is directly in a room or folder: it says how much that is. */
+function isAllOf(
+  { id, cntFiles, cntFolders, cntRooms }: RemoteNode,
+  { total, items }: { readonly total: number; readonly items: readonly RemoteNode[] },
+): boolean {
+  const isHere = new Set(items.filter(({ parentId, id: own }) => parentId === id && own !== id).map((node) => node.id))
+  if (cntFiles === undefined || cntFolders === undefined) return false
+  return isHere.size === items.length && total === items.length && total === cntFiles + cntFolders + (cntRooms ?? 0)
 }
 
 /**

@@ -65,7 +65,7 @@ export function createLargeBodySender(transport: Transport, connect: Connect, ma
   // How many there are at once is limited by who sends: an agent's own queue is never served again after a failed connection.
   const agent = new OriginAgent(connect, keepAliveMs > 0 ? { keepAlive: true, timeout: keepAliveMs } : {})
   return {
-    send: ({ method, signal }, body, headers, url) =>
+    send: ({ method, signal, onSent }, body, headers, url) =>
       new Promise((resolve, reject) => {
         const outgoing = startRequest({
           agent,
@@ -104,6 +104,7 @@ export function createLargeBodySender(transport: Transport, connect: Connect, ma
             if (isAnswered) clearTimeout(timer)
             else allow(headersTimeoutMs, 'HEADERS_TIMEOUT')
             outgoing.end()
+            onSent?.()
             return
           }
           if (isAnswered) return

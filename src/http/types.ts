@@ -16,6 +16,10 @@ export interface HttpRequest {
   readonly stream?: boolean
   /** True: may be repeated although its method is not idempotent (RFC 9110 §9.2.2), or although it is a PUT with effects. */
   readonly repeatable?: boolean
+  /** Told when a connection begins to carry it, unless its body is large or its answer is a stream; again when it is repeated. */
+  readonly onStart?: () => void
+  /** Told when all of a large body (1 MiB or more) is on its way; again when it is repeated. Of smaller ones nobody is told. */
+  readonly onSent?: () => void
   /** Shown in logs and errors instead of the URL: a path template without ids, tokens or query. */
   readonly label?: string
 }

@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto'
 import { type BigIntStats, lstatSync, readlinkSync, rmSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import type { WrappedFileKey } from '../../crypto/index.ts'
 import { getFileKey } from '../api/file-keys.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { toSyncError } from '../errors.ts'
@@ -38,6 +39,8 @@ export interface PushManifestOptions {
   readonly container: { readonly id: number; readonly roomId: number }
   /** The manifest as it was listed. */
   readonly found: RemoteNode | undefined
+  /** Its file key, if that was asked for while contents were sent. */
+  readonly foundKey?: Promise<WrappedFileKey> | undefined
   /** Paths of symbolic links. */
   readonly links: readonly (readonly string[])[]
   readonly uploader: Uploader
@@ -76,7 +79,19 @@ const warn = (context: RunContext, message: string) => context.onEvent?.({ type:
 
 async function store(
   context: RunContext,
-  { state, directory, root, container, found, links, uploader, startedAt, acceptAny, signal }: PushManifestOptions,
+  {
+    state,
+    directory,
+    root,
+    container,
+    found,
+    foundKey,
+    links,
+    uploader,
+    startedAt,
+    acceptAny,
+    signal,
+  }: PushManifestOptions,
   tell: (error: unknown) => void,
 ): Promise<void> {
   const pin = state.manifest?.rootId === container.id ? state.manifest : undefined
@@ -86,7 +101,7 @@ async function store(
   const made = digestOf(root, state.current(), linked)
   const isThere = pin !== undefined && found?.id === pin.node && found.size === pin.size
   if (isThere && pin.made === made) return
-  const before = await lookBefore(context, acceptAny ? undefined : pin, found, signal)
+  const before = await lookBefore(context, acceptAny ? undefined : pin, found, foundKey, signal)
   if (before.problem !== undefined && pin !== undefined && !acceptAny) tell(before.problem)
   else if (before.problem !== undefined) warn(context, `It is replaced: ${before.problem.message}`)
   if (before.manifest !== undefined) learn(state, before.manifest)
@@ -141,6 +156,7 @@ async function lookBefore(
   context: RunContext,
   pin: ManifestPin | undefined,
   found: RemoteNode | undefined,
+  foundKey: PushManifestOptions['foundKey'],
   signal: AbortSignal,
 ): Promise<Before> {
   const known =
@@ -148,7 +164,10 @@ async function lookBefore(
       ? { sequence: 0, previous: [] }
       : { sequence: pin.sequence, previous: [pin.sha256, ...pin.previous] }
   if (found === undefined) return pin === undefined ? known : { ...known, problem: droppedManifest() }
-  if (found.id === pin?.node && sealOf(await getFileKey(context.api, found.id, signal)) === pin.seal) return known
+  if (found.id === pin?.node) {
+    const key = (await foundKey?.catch(() => undefined)) ?? (await getFileKey(context.api, found.id, signal))
+    if (sealOf(key) === pin.seal) return known
+  }
   try {
     const there = await readTreeManifest(context, found, signal)
     const problem = pin && judgeManifest(pin, there)

@@ -1,6 +1,9 @@
-/** Remote paths as people type them (`/room/folder/file`), looked up component by component. @module */
+/**
+ * Remote paths as people type them (`/room/folder/file`): looked up component by component, and searched for at the same time.
+ * @module
+ */
 import type { Api } from '../api/api.ts'
-import { createFolder, listChildren, treeCycle } from '../api/nodes.ts'
+import { createFolder, listChildren, searchBelow, treeCycle } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError, toSyncError } from '../errors.ts'
 import { escapeName, sameNameKey } from '../local/names.ts'
@@ -49,13 +52,35 @@ async function child(api: Api, parentId: number, name: string, signal?: AbortSig
   return composed ?? fallback
 }
 
+/** Deeper parts of a path are looked up one after the other. */
+const SEARCHED_AT_ONCE = 8
+
+/** Looks for the lower parts of a path while the upper ones are looked up: round trips that need not wait for each other. */
+function searchAhead(api: Api, components: readonly string[], signal?: AbortSignal) {
+  const searches = components.slice(1, 1 + SEARCHED_AT_ONCE).map((name, index) =>
+    // Whatever goes wrong, the listing says what it was.
+    searchBelow(api, components.slice(0, index + 1), name, signal).catch(() => undefined),
+  )
+  /** The child of exactly this name; `undefined`: only a listing can tell. */
+  return async (depth: number, parentId: number): Promise<RemoteNode | undefined> => {
+    const found = await searches[depth - 1]
+    const node = found?.items.find((one) => one.name === components[depth] && one.parentId === parentId)
+    if (node?.id === parentId) throw treeCycle()
+    // As before anything is listed there.
+    if (node !== undefined) await api.places?.enter(parentId)
+    return node
+  }
+}
+
 export async function resolveRemote(api: Api, path: string, signal?: AbortSignal): Promise<Resolved> {
   const components = parseRemotePath(path)
+  const ahead = searchAhead(api, components, signal)
   const found: RemoteNode[] = []
   for (const [index, name] of components.entries()) {
     const parent = found.at(-1)
     if (parent?.type === 'file') return { found, missing: components.slice(index) }
-    const node = await child(api, parent?.id ?? 0, name, signal)
+    const parentId = parent?.id ?? 0
+    const node = (index === 0 ? undefined : await ahead(index, parentId)) ?? (await child(api, parentId, name, signal))
     if (node === undefined) return { found, missing: components.slice(index) }
     if (found.some(({ id }) => id === node.id)) throw treeCycle()
     found.push(within(parent, node))

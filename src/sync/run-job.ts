@@ -5,11 +5,12 @@
  */
 import { existsSync, mkdirSync } from 'node:fs'
 import { basename, join, relative } from 'node:path'
-import type { RemoteNode } from '../api/wire.ts'
+import type { MissingFileKeys, RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, toSyncError } from '../errors.ts'
 import { takeLock } from '../local/lock.ts'
 import { escapeName, type Names } from '../local/names.ts'
 import { sweepDirectory } from '../local/partial-file.ts'
+import { storageOf } from '../transfer/storage-routes.ts'
 import type { OutputChecking } from '../transfer/upload.ts'
 import { type ApplyOptions, type ApplyResult, applySteps } from './apply/apply.ts'
 import { notAccepted } from './held-rules.ts'
@@ -31,7 +32,7 @@ export type Command = Direction | 'upload' | 'download' | 'backup' | 'restore'
 
 /** How far a run may go, and with what. */
 export interface Limits {
-  /** Files in flight. Default 16. */
+  /** Files in flight. Default 16; of up to 256 KiB as many as the server bears, up to the connections there may be. */
   readonly jobs?: number | undefined
   /** Bytes per part, at least 5 MiB. Default 8 MiB. */
   readonly partSize?: number | undefined
@@ -90,6 +91,8 @@ export interface Container {
   readonly above: Pick<RemoteNode, 'id' | 'isEncrypted'>
   readonly missing: readonly string[]
   readonly roomId: number
+  /** Which file keys are missing in that room, where that was asked meanwhile. */
+  readonly missingKeys?: Promise<MissingFileKeys> | undefined
 }
 
 /** What was found on both sides, and what follows from it. */
@@ -261,6 +264,7 @@ async function run<P extends Plan>(
       failure ??= thrown
     }
   }
+  if (job.isSending && !limits.dryRun) askAhead(context, limits.signal ?? never)
   await attempt(async () => {
     if (!limits.dryRun) recover(state, clock.now())
     const plan = await job.look(state)
@@ -281,6 +285,12 @@ async function run<P extends Plan>(
   await attempt(state.flush)
   await attempt(state.close)
   return endOf(summary, failure)
+}
+
+/** Asks what a run that sends needs to know of server and account, while it looks at both sides. What goes wrong is told when it is needed. */
+function askAhead({ api, keyring }: RunContext, signal: AbortSignal): void {
+  storageOf(api, signal).catch(() => {})
+  keyring.containers(signal).catch(() => {})
 }
 
 /** What was done is told, also when it could not be written down in the end. */
@@ -413,7 +423,8 @@ async function carryOut<P extends Plan>(
       const failed = [...plan.failures, ...plan.missing, ...result.tally.failed, ...inconsistent]
       const done = { failed, bytes: result.tally.bytes, left: result.left }
       for (const failure of (await job.end?.(running, plan, begun, done)) ?? []) result.tally.failed.push(failure)
-      await uploader?.handOut(plan.container.roomId)
+      const { roomId, missingKeys } = plan.container
+      await uploader?.handOut(roomId, sent.length === 0 ? missingKeys : undefined)
     }
   } catch (error) {
     if (result === undefined) throw error

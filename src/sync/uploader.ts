@@ -4,23 +4,21 @@
  * @module
  */
 import type { FileKey, PublicKey } from '../../crypto/index.ts'
-import { usesObjectStorage } from '../api/account.ts'
-import type { RemoteNode } from '../api/wire.ts'
+import type { MissingFileKeys, RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { createDistributor, type Distributor } from '../transfer/distribute.ts'
 import { type EncryptionThread, startEncryptionThread, THREAD_FROM } from '../transfer/encryption-thread.ts'
 import { createSlabPool, type SlabPool } from '../transfer/flow.ts'
 import { openUploadJournal, type UploadJournal } from '../transfer/journal.ts'
+import { partsInFlight } from '../transfer/part-window.ts'
 import { retire } from '../transfer/resume.ts'
+import { storageOf } from '../transfer/storage-routes.ts'
 import { type AsOf, type OutputChecking, uploadFile } from '../transfer/upload.ts'
 import { partSizeFor } from '../transfer/upload-channel.ts'
 import { memoryOf, type RunContext, report } from './run.ts'
 import type { EntryFailure } from './tree.ts'
 
 export const DEFAULT_PART_SIZE = 8 * 1024 * 1024
-/** Parts in flight per file. */
-const WINDOW = 3
-
 export interface UploaderOptions {
   /** Bytes of content that may be held in memory at once. */
   readonly memory?: number | undefined
@@ -81,8 +79,12 @@ export interface Uploader {
   send(request: SendRequest, signal: AbortSignal): Promise<Sent>
   /** Gives up interrupted uploads of earlier runs, except of these local files. */
   retireOthers(planned: ReadonlySet<string>): Promise<void>
-  /** Hands out the keys of what was sent, and what earlier runs left undone in this room. */
-  handOut(roomId: number): Promise<void>
+  /**
+   * Hands out the keys of what was sent, and what earlier runs left undone in this room.
+   *
+   * @param ahead - See `Distributor.include`.
+   */
+  handOut(roomId: number, ahead?: Promise<MissingFileKeys>): Promise<void>
   close(): Promise<void>
 }
 
@@ -102,9 +104,9 @@ export async function openUploader(context: RunContext, options: UploaderOptions
   const { api, clock, keyring, onEvent } = context
   const { isEncrypted, signal } = options
   const slabs = createPartSlabs(options)
-  const direct = await usesObjectStorage(api, signal)
   const sizes = [...options.files]
   const needsKey = isEncrypted && sizes.length > 0
+  const storage = await storageOf(api, signal)
   if (needsKey) await keyring.prepare(signal)
   let own: Promise<PublicKey> | undefined
   const ownKey = (): Promise<PublicKey> => {
@@ -123,11 +125,11 @@ export async function openUploader(context: RunContext, options: UploaderOptions
   const transfer = {
     api,
     clock,
-    direct,
+    storage,
     slabs,
     thread,
     partSize: options.partSize ?? DEFAULT_PART_SIZE,
-    window: WINDOW,
+    window: partsInFlight(slabs),
     checkOutput: options.checkOutput,
     isHashed: options.isHashed,
     resume: journal && { journal, unwrap: keyring.unwrap },
@@ -162,8 +164,8 @@ export async function openUploader(context: RunContext, options: UploaderOptions
         if (entry.isAbandoned || !planned.has(entry.path)) await retire(api, entry, signal)
       }
     },
-    async handOut(roomId) {
-      if (isEncrypted) distributor.include(roomId)
+    async handOut(roomId, ahead) {
+      if (isEncrypted) distributor.include(roomId, ahead)
       await distributor.flush()
     },
     async close() {

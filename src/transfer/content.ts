@@ -8,7 +8,7 @@ import { getFileKey } from '../api/file-keys.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import type { Keyring } from './keyring.ts'
-import { createAddress, type RangeContext, readStretch } from './ranges.ts'
+import { type Address, createAddress, type RangeContext, readStretch } from './ranges.ts'
 
 /** What downloads work with. */
 export interface DownloadContext extends RangeContext {
@@ -58,13 +58,13 @@ export async function downloadContent(
   sink: Sink,
   shown: string,
   signal: AbortSignal,
+  address: Address = createAddress(context.api, node.id, signal),
 ): Promise<void> {
   const size = sizeOf(node)
   const decryptor = fileKey && createFileDecryptor(fileKey)
   const confirm = (bytes: number) => context.onEvent?.({ type: 'part-confirmed', path: shown, bytes })
   const writer = createWriter(sink, decryptor, confirm)
   try {
-    const address = createAddress(context.api, node.id, signal)
     await readStretch(context, address, { start: 0, end: size, size }, writer.take, { orWhole: true, signal })
     await writer.end()
   } catch (error) {

@@ -18,10 +18,21 @@ import type { Verdict } from './pins.ts'
 export interface Distributor {
   /** Keeps the key of a file just uploaded until the next hand-out in its room. The key is wiped then. */
   remember(roomId: number, fileId: number, fileKey: FileKey): Promise<void>
-  /** Has this room looked at by the next hand-out, too: an interrupted run may have left files there without. */
-  include(roomId: number): void
+  /**
+   * Has this room looked at by the next hand-out, too: an interrupted run may have left files there without.
+   *
+   * @param ahead - What is missing there, as `askMissingKeys` has asked; only where nothing has been put there since.
+   */
+  include(roomId: number, ahead?: Promise<MissingFileKeys>): void
   /** Hands out what is missing in the rooms of the remembered files and the included ones, to the end. */
   flush(): Promise<void>
+}
+
+/** Asks which keys are missing in a room, before a hand-out. What goes wrong is told by that. */
+export function askMissingKeys(api: Api, roomId: number, signal?: AbortSignal): Promise<MissingFileKeys> {
+  const asked = listMissingFileKeys(api, { roomId, offset: 0 }, signal)
+  asked.catch(() => {})
+  return asked
 }
 
 /** How many file keys members got. */
@@ -46,6 +57,8 @@ interface DistributionOptions {
   readonly roomId?: number
   /** Keys at hand, by file id. */
   readonly known?: ReadonlyMap<number, FileKey>
+  /** What is missing for the current key pair, where that has been asked. */
+  readonly ahead?: Promise<MissingFileKeys> | undefined
   /** What has been reported before: user id and verdict. */
   readonly reported?: Set<string>
   /** Told of each member who is refused, once. */
@@ -210,16 +223,16 @@ async function distributeWith(
   api: Api,
   keyring: Keyring,
   holder: HolderKey,
-  { roomId, known, onEvent, signal }: DistributionOptions,
+  { roomId, known, ahead, onEvent, signal }: DistributionOptions,
   report: Report,
 ): Promise<DistributionResult> {
   let handedOut = 0
   let skipped = 0
   const count = createCount(api, roomId, signal)
-  for (;;) {
+  for (let asked = holder === 'current' ? ahead : undefined; ; asked = undefined) {
     if (signal?.aborted) throw cancelled(signal)
     const scope = { ...(roomId === undefined ? {} : { roomId }), holder, offset: skipped }
-    const page = await listMissingFileKeys(api, scope, signal)
+    const page = await (asked ?? listMissingFileKeys(api, scope, signal))
     if (page.items.length === 0) return { handedOut, skipped }
     await count(page)
     const { entries, served } = await wrapPage(page, keyring, known, report, signal)
@@ -330,13 +343,16 @@ export function createDistributor(
 ): Distributor {
   const reported = new Set<string>()
   let rooms = new Map<number, Map<number, FileKey>>()
+  let asked = new Map<number, Promise<MissingFileKeys>>()
   let count = 0
   let running: Promise<void> = Promise.resolve()
 
-  async function handOut(batch: Map<number, Map<number, FileKey>>): Promise<void> {
+  async function handOut(batch: typeof rooms, answers: typeof asked): Promise<void> {
     try {
-      for (const [roomId, known] of batch)
-        await distributeFileKeys(api, keyring, { roomId, known, reported, ...options })
+      for (const [roomId, known] of batch) {
+        const ahead = known.size === 0 ? answers.get(roomId) : undefined
+        await distributeFileKeys(api, keyring, { roomId, known, ahead, reported, ...options })
+      }
     } finally {
       for (const known of batch.values()) for (const fileKey of known.values()) fileKey.wipe()
     }
@@ -344,10 +360,12 @@ export function createDistributor(
 
   function flush(): Promise<void> {
     const batch = rooms
+    const answers = asked
     rooms = new Map()
+    asked = new Map()
     count = 0
     // One after the other: two at once would hand out the same entries.
-    const next = running.then(() => handOut(batch))
+    const next = running.then(() => handOut(batch, answers))
     running = next.catch(() => {})
     return next
   }
@@ -362,7 +380,10 @@ export function createDistributor(
   }
 
   return {
-    include: (roomId) => void knownIn(roomId),
+    include(roomId, ahead) {
+      knownIn(roomId)
+      if (ahead !== undefined) asked.set(roomId, ahead)
+    },
     async remember(roomId, fileId, fileKey) {
       knownIn(roomId).set(fileId, fileKey)
       if (++count >= MAX_REMEMBERED) await flush()

@@ -15,6 +15,7 @@ import { type FileTime, type FileTimes, setMode } from '../local/attributes.ts'
 import { openPartialFile, type PartialFile } from '../local/partial-file.ts'
 import type { HeldDirectory } from '../local/safe-tree.ts'
 import { type DownloadContext, downloadContent, openFileKey, type Sink, sizeOf } from './content.ts'
+import { type Address, createAddress } from './ranges.ts'
 import { downloadLarge, LARGE_BYTES, type LargeFiles } from './segments.ts'
 import { fetchSmall, isSmall } from './small-file.ts'
 
@@ -70,10 +71,14 @@ export async function downloadFile(
   const size = sizeOf(node)
   const { onEvent } = context
   onEvent?.({ type: 'file-started', path: options.shown, bytes: size })
+  const address = createAddress(context.api, node.id, signal)
+  // An address is no content: it is asked for while it is found out under which key that has to be. Of a large file all may be here.
+  if (size < LARGE_BYTES) address.get().catch(() => {}) // told when it is needed
   const fileKey = await (options.openKey?.(node, signal) ?? openFileKey(context, node, signal))
+  const from = { ...context, address }
   try {
-    if (isSmall(node)) await receiveSmall(context, node, fileKey, target, options, signal)
-    else await receiveFile(context, node, fileKey, target, options, signal)
+    if (isSmall(node)) await receiveSmall(from, node, fileKey, target, options, signal)
+    else await receiveFile(from, node, fileKey, target, options, signal)
   } finally {
     fileKey?.wipe()
   }
@@ -81,16 +86,21 @@ export async function downloadFile(
   return size
 }
 
+/** What one file is fetched with. */
+interface FileContext extends DownloadContext {
+  readonly address: Address
+}
+
 /** In one go: it is checked before it reaches the disk. */
 async function receiveSmall(
-  context: DownloadContext,
+  context: FileContext,
   node: RemoteNode,
   fileKey: FileKey | undefined,
   target: string,
   options: DownloadTarget,
   signal: AbortSignal,
 ): Promise<void> {
-  const content = await fetchSmall(context, node, fileKey, signal)
+  const content = await fetchSmall(context, node, fileKey, signal, context.address)
   if (signal.aborted) throw cancelled(signal)
   const { known } = options
   known?.check(createHash('sha256').update(content).digest('hex'))
@@ -104,7 +114,7 @@ async function receiveSmall(
 }
 
 async function receiveFile(
-  context: DownloadContext,
+  context: FileContext,
   node: RemoteNode,
   fileKey: FileKey | undefined,
   target: string,
@@ -151,7 +161,7 @@ async function openTemporary(
 
 /** One attempt: fetches what is missing, checks all of it, and puts the file in place. */
 async function receive(
-  context: DownloadContext,
+  context: FileContext,
   node: RemoteNode,
   fileKey: FileKey | undefined,
   file: PartialFile,
@@ -165,10 +175,11 @@ async function receive(
     let sha256: string | undefined
     if (sizeOf(node) >= LARGE_BYTES) {
       const into = { fd: file.handle.fd, name, found: file.found, isHashed: known !== undefined }
-      sha256 = await downloadLarge(context, options.large, node, fileKey, into, options.shown, signal)
+      sha256 = await downloadLarge(context, options.large, node, fileKey, into, options.shown, signal, context.address)
     } else {
       const hash = known && createHash('sha256')
-      await downloadContent(context, node, fileKey, sinkOf(file, name, hash), options.shown, signal)
+      const sink = sinkOf(file, name, hash)
+      await downloadContent(context, node, fileKey, sink, options.shown, signal, context.address)
       sha256 = hash?.digest('hex')
     }
     if (signal.aborted) throw cancelled(signal)

@@ -18,7 +18,7 @@ import type { Clock } from '../environment.ts'
 import type { SourceIdentity, StableReader } from '../local/stable-read.ts'
 import { type Sent, settle } from './complete.ts'
 import type { JournaledUpload, UploadJournal } from './journal.ts'
-import { directChannel, giveUpUpload, isGone, type UploadChannel } from './upload-channel.ts'
+import { giveUpUpload, isGone, resumedChannel, type UploadChannel } from './upload-channel.ts'
 
 export interface ResumeContext {
   readonly api: Api
@@ -75,7 +75,8 @@ export async function resumeUpload(
   for (const other of past) if (other !== entry) await retire(api, other, signal)
   if (entry === undefined) return undefined
   if (isSameState(entry.source, reader.identity)) {
-    const channel = directChannel(api, entry.uploadId, { window, clock })
+    const plan = { partSize: entry.partSize, size: entry.source.size }
+    const channel = resumedChannel(api, entry.uploadId, plan, { window, clock })
     const node = await settleInterrupted(context, channel, entry, reader, signal)
     if (node !== undefined) {
       entry.settle()

@@ -7,6 +7,7 @@
 import { setMaxListeners } from 'node:events'
 import type { FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
+import type { Clock } from '../environment.ts'
 import { cancelled } from '../errors.ts'
 import { type DownloadContext, sizeOf } from './content.ts'
 import { type DecryptionThread, startDecryptionThread } from './decryption-thread.ts'
@@ -18,6 +19,8 @@ export const LARGE_BYTES = 8 * 1024 * 1024
 const SEGMENT_BYTES = 4 * 1024 * 1024
 /** Of one file at once. */
 const REQUESTS = 4
+/** Of one file at once where what is asked for takes long to come. */
+const MOST_REQUESTS = 8
 /** Handed over together: orders cost something, too. */
 const BATCH_BYTES = 512 * 1024
 /** Handed over and not written yet, of one file. The network waits then. */
@@ -72,12 +75,12 @@ export async function downloadLarge(
   target: LargeTarget,
   shown: string,
   signal: AbortSignal,
+  address: Address = createAddress(context.api, node.id, signal),
 ): Promise<string | undefined> {
   const size = sizeOf(node)
   let sha256: string | undefined
   const plaintext = files.thread().open(target.fd, target.name, fileKey, target.isHashed)
   const confirm = (bytes: number) => context.onEvent?.({ type: 'part-confirmed', path: shown, bytes })
-  const address = createAddress(context.api, node.id, signal)
   const outlet = createOutlet((chunks) => plaintext.write(chunks), confirm)
   const job = { context, permits: files.permits, address, size, signal, outlet }
   try {
@@ -163,25 +166,69 @@ interface Segment {
   readonly complete: Promise<void>
 }
 
+/** What is asked for before the oldest segment is there: as much as is on its way anyway, so that the line is never idle. */
+function createPipe({ monotonic }: Clock) {
+  let delay = Number.POSITIVE_INFINITY
+  let since: number | undefined
+  let bytes = 0
+  return {
+    /** Says that the first chunk of a segment came, so long after it was asked for. Milliseconds. */
+    began(waited: number) {
+      delay = Math.min(delay, waited)
+    },
+    arrived(length: number) {
+      since ??= monotonic()
+      bytes += length
+    },
+    /** Bandwidth times delay, and as much again: what is asked for at that moment comes when the rest has come. */
+    capacity: () =>
+      since === undefined || delay === Number.POSITIVE_INFINITY
+        ? 0
+        : (2 * delay * bytes) / Math.max(1, monotonic() - since),
+  }
+}
+
 /**
- * The first segment goes alone: it shows whether the server sends ranges at all.
+ * The first segment goes alone until it begins to come: it shows whether the server sends ranges at all.
  *
  * @returns how far it got: to the end, unless the server sends whole files only.
  */
 async function fetchInSegments(job: Job, start: number): Promise<number> {
   const { permits, size, outlet } = job
+  const { clock } = job.context
   const stop = new AbortController()
   const signal = AbortSignal.any([job.signal, stop.signal])
   setMaxListeners(0, signal)
   const segments: Segment[] = []
+  const pipe = createPipe(clock)
   let asked = start
   let reached = start
   let requests = 1
+  /** Bytes that were asked for and have not come. */
+  let outstanding = 0
+  let isOver = false
 
   function ask(): void {
     const end = Math.min(asked + SEGMENT_BYTES, size)
-    segments.push(fetchSegment(job, asked, end, signal))
+    const askedAt = clock.monotonic()
+    // The very first one waits for its address and its connection, too.
+    const isAlone = asked === start
+    const arrived = (chunk: Uint8Array, isFirst: boolean) => {
+      if (isFirst && !isAlone) pipe.began(clock.monotonic() - askedAt)
+      pipe.arrived(chunk.length)
+      outstanding -= chunk.length
+      requests = REQUESTS
+      askMore()
+    }
+    outstanding += end - asked
+    segments.push(fetchSegment(job, asked, end, arrived, signal))
     asked = end
+  }
+  /** Whoever has a segment goes on with that one. Nobody waits for another, so files cannot block each other. */
+  function askMore(): void {
+    const hasRoom = () =>
+      segments.length < requests || (segments.length < MOST_REQUESTS && outstanding < pipe.capacity())
+    while (!isOver && asked < size && hasRoom() && permits.takeFree()) ask()
   }
   /** What has arrived of it goes now, and the rest as it comes. */
   async function handOver(segment: Segment): Promise<void> {
@@ -194,8 +241,7 @@ async function fetchInSegments(job: Job, start: number): Promise<number> {
 
   try {
     while (reached < size) {
-      // Whoever has a segment goes on with that one. Nobody waits for another, so files cannot block each other.
-      while (asked < size && segments.length < requests && permits.takeFree()) ask()
+      askMore()
       if (segments.length === 0) {
         await permits.take(signal)
         ask()
@@ -206,10 +252,10 @@ async function fetchInSegments(job: Job, start: number): Promise<number> {
       reached += next.length
       segments.shift()
       permits.give()
-      requests = REQUESTS
     }
     return size
   } catch (error) {
+    isOver = true
     stop.abort()
     await Promise.allSettled(segments.map(({ complete }) => complete))
     // What has arrived behind the last byte that was handed over need not be fetched again.
@@ -232,10 +278,13 @@ function fetchSegment(
   { context, address, size, outlet }: Job,
   start: number,
   end: number,
+  arrived: (chunk: Uint8Array, isFirst: boolean) => void,
   signal: AbortSignal,
 ): Segment {
   const take = (chunk: Uint8Array) => {
+    const isFirst = segment.arrived === 0
     segment.arrived += chunk.length
+    arrived(chunk, isFirst)
     if (segment.isNext) return outlet.take(chunk)
     segment.chunks.push(chunk)
     return undefined

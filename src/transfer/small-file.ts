@@ -7,7 +7,7 @@ import { decryptBytes, type FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { type DownloadContext, openFileKey, sizeOf } from './content.ts'
-import { createAddress, readStretch } from './ranges.ts'
+import { type Address, createAddress, readStretch } from './ranges.ts'
 
 const SMALL_BYTES = 256 * 1024
 
@@ -24,6 +24,7 @@ export async function fetchSmall(
   node: RemoteNode,
   fileKey: FileKey | undefined,
   signal: AbortSignal,
+  address: Address = createAddress(context.api, node.id, signal),
 ): Promise<Uint8Array> {
   const size = sizeOf(node)
   const content = Buffer.allocUnsafe(size)
@@ -33,7 +34,6 @@ export async function fetchSmall(
     arrived += chunk.length
     return undefined
   }
-  const address = createAddress(context.api, node.id, signal)
   await readStretch(context, address, { start: 0, end: size, size }, take, { orWhole: true, signal })
   if (fileKey === undefined) return content
   try {

@@ -10,7 +10,6 @@ import {
   completeChunks,
   completeParts,
   createUpload,
-  getPartUrl,
   getUploadStatus,
   isUploadOpen,
   postChunk,
@@ -20,6 +19,7 @@ import {
 import type { RemoteNode } from '../api/wire.ts'
 import type { Clock } from '../environment.ts'
 import { SyncError } from '../errors.ts'
+import { createPartUrls, type PartPlan, type PartUrls } from './part-urls.ts'
 
 export interface Part {
   /** From 1. */
@@ -39,9 +39,13 @@ export interface UploadChannel {
   readonly uploadId: string
   /** Parts that may be in flight at once. */
   readonly window: number
-  /** Sends a part; sends the same bytes again when that fails and may help. */
-  put(part: Part, signal?: AbortSignal): Promise<Receipt>
-  /** Makes the file visible. When the answer is lost it may or may not be: see `settle` in upload.ts. */
+  /**
+   * Sends a part; sends the same bytes again when that fails and may help.
+   *
+   * @param sent - Told when a large part is on its way and only its answer is missing.
+   */
+  put(part: Part, signal?: AbortSignal, sent?: () => void): Promise<Receipt>
+  /** Makes the file visible; receipts in any order. When the answer is lost it may or may not be: see `settle` in upload.ts. */
   complete(receipts: readonly Receipt[], how: Completion, signal?: AbortSignal): Promise<RemoteNode>
   /** The finished node, if the server can still tell; `undefined` when it cannot, or never began to finish. */
   status(signal?: AbortSignal): Promise<RemoteNode | undefined>
@@ -66,10 +70,10 @@ const OPEN_LIMIT_MS = 2_000
 export async function openUploadChannel(
   api: Api,
   target: UploadTarget,
-  options: { direct: boolean; window: number; clock: Clock; signal?: AbortSignal | undefined },
+  options: { direct: boolean; window: number; partSize: number; clock: Clock; signal?: AbortSignal | undefined },
 ): Promise<UploadChannel> {
-  const { direct } = options
-  const { uploadId, token } = await createUpload(api, target, direct, options.signal)
+  const { direct, partSize, clock, signal } = options
+  const { uploadId, token } = await createUpload(api, target, direct, signal)
   const cancel = () => giveUpUpload(api, uploadId)
   if (!direct) {
     return {
@@ -87,7 +91,9 @@ export async function openUploadChannel(
       cancel,
     }
   }
-  return directChannel(api, uploadId, options)
+  const urls = createPartUrls(api, uploadId, { partSize, size: target.size }, clock, signal)
+  urls.begin()
+  return directChannel(api, uploadId, urls, options)
 }
 
 /** Gives an upload up, best effort; true when it is gone at the server. */
@@ -104,20 +110,32 @@ export async function giveUpUpload(api: Api, uploadId: string): Promise<boolean>
 export const isGone = (error: unknown): boolean =>
   error instanceof SyncError && (error.code === 'UPLOAD_GONE' || error.class === 'not_found')
 
-/** The channel of an upload to object storage that is open at the server. */
-export function directChannel(api: Api, uploadId: string, options: { window: number; clock: Clock }): UploadChannel {
-  const { clock } = options
+/** The channel of an upload to object storage that an earlier run has opened. */
+export const resumedChannel = (
+  api: Api,
+  uploadId: string,
+  plan: PartPlan,
+  options: { window: number; clock: Clock },
+): UploadChannel => directChannel(api, uploadId, createPartUrls(api, uploadId, plan, options.clock), options)
+
+function directChannel(
+  api: Api,
+  uploadId: string,
+  urls: PartUrls,
+  { window, clock }: { window: number; clock: Clock },
+): UploadChannel {
   return {
     uploadId,
-    window: options.window,
-    async put({ number, bytes }, signal) {
+    window,
+    async put({ number, bytes }, signal, sent) {
       for (let tries = 1; ; tries++) {
-        const url = await getPartUrl(api, uploadId, number, bytes.length, signal)
+        const { url, refused } = await urls.take(number, bytes.length, signal)
         try {
-          return { partNumber: number, partEtag: await putPart(api, url, bytes, signal) }
+          return { partNumber: number, partEtag: await putPart(api, url, bytes, signal, sent) }
         } catch (error) {
           const expired = error instanceof SyncError && error.code === 'URL_EXPIRED'
           if (!expired) throw error
+          refused()
           if (tries >= 3) {
             throw new SyncError('server', 'STORAGE_REFUSED', 'The storage refuses every URL for this part', {
               hint: 'The clocks of server and storage may differ.',
@@ -127,7 +145,8 @@ export function directChannel(api: Api, uploadId: string, options: { window: num
       }
     },
     async complete(receipts, how, signal) {
-      await completeParts(api, uploadId, receipts, how, signal)
+      const inOrder = receipts.toSorted((a, b) => a.partNumber - b.partNumber)
+      await completeParts(api, uploadId, inOrder, how, signal)
       return pollUntilDone(api, uploadId, clock, signal)
     },
     async status(signal) {

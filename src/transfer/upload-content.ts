@@ -14,7 +14,8 @@ import {
 import type { Completion } from '../api/uploads.ts'
 import { cancelled, SyncError } from '../errors.ts'
 import { checkUnchanged, finish } from './complete.ts'
-import { mapInOrder } from './flow.ts'
+import { inAnyOrder } from './flow.ts'
+import { createPartWindow } from './part-window.ts'
 import type { UploadContext, UploadRequest, UploadResult } from './upload.ts'
 import { openUploadChannel, type Part, partSizeFor, type Receipt, type UploadChannel } from './upload-channel.ts'
 
@@ -25,7 +26,7 @@ export interface ContentRequest extends Pick<UploadRequest, 'shown' | 'parentId'
   readonly modifiedAt: number
 }
 
-export type ContentContext = Pick<UploadContext, 'api' | 'clock' | 'direct' | 'slabs' | 'window' | 'onEvent'>
+export type ContentContext = Pick<UploadContext, 'api' | 'clock' | 'storage' | 'slabs' | 'window' | 'onEvent'>
 
 /** Content of unknown length has parts that the largest file can be made of. */
 export const contentPartSize = (wanted: number, size: number = 2 ** 36): number => partSizeFor(size, wanted)
@@ -49,7 +50,8 @@ export async function uploadContent(
   chunks: AsyncIterable<Uint8Array>,
   outer: AbortSignal,
 ): Promise<UploadResult> {
-  const { api, clock, direct, window, slabs, onEvent } = context
+  const { api, clock, storage, window: most, slabs, onEvent } = context
+  const direct = storage.isObjectStorage
   const { shown, parentId, name, size, modifiedAt, wrapFor } = request
   if (wrapFor === undefined) await api.places?.plain('send', parentId, name)
   if (size !== undefined) checkFileSize(size)
@@ -65,12 +67,14 @@ export async function uploadContent(
     await maker.begin()
     const announced = size ?? maker.total()
     const target = { parentId, name, modifiedAt, ...(announced === undefined ? {} : { size: announced }) }
-    channel = await openUploadChannel(api, target, { direct, window, clock, signal })
+    channel = await openUploadChannel(api, target, { direct, window: most, partSize: slabs.size, clock, signal })
     const { put } = channel
+    const window = createPartWindow(channel.window, clock)
     const receipts: Receipt[] = []
-    const send = async ({ part, slab }: StreamPart) => {
+    const send = async ({ part, slab }: StreamPart, sent: () => void) => {
       try {
-        const receipt = await put(part, signal)
+        const receipt = await put(part, signal, sent)
+        window.acknowledged(part.bytes.length)
         onEvent?.({ type: 'part-confirmed', path: shown, bytes: part.bytes.length })
         return receipt
       } catch (error) {
@@ -80,7 +84,7 @@ export async function uploadContent(
         slabs.give(slab)
       }
     }
-    for await (const receipt of mapInOrder(maker.parts(), channel.window, send)) receipts.push(receipt)
+    for await (const receipt of inAnyOrder(maker.parts(), window, send)) receipts.push(receipt)
     const total = maker.total()!
     if (request.replaces !== undefined) await checkUnchanged(api, request.replaces, signal)
     const fileKey = encryptor?.final()

@@ -18,6 +18,7 @@ import {
   type WrappedFileKey,
   wrapFileKey,
 } from '../../crypto/index.ts'
+import type { ServerStorage } from '../api/account.ts'
 import type { Api } from '../api/api.ts'
 import type { Completion } from '../api/uploads.ts'
 import type { RemoteNode } from '../api/wire.ts'
@@ -27,10 +28,12 @@ import { openStable, readSmallStable, type SourceIdentity, type StableReader } f
 import { checkUnchanged, finish } from './complete.ts'
 import { type EncryptionThread, THREAD_FROM } from './encryption-thread.ts'
 import type { OnEvent } from './events.ts'
-import { mapInOrder, type SlabPool } from './flow.ts'
+import { inAnyOrder, type SlabPool } from './flow.ts'
 import type { JournaledUpload, UploadJournal } from './journal.ts'
 import { createPartMaker, type PartMaker } from './part-maker.ts'
+import { createPartWindow } from './part-window.ts'
 import { resumeUpload, retire } from './resume.ts'
+import { forgetStorage } from './storage-routes.ts'
 import { openUploadChannel, type Part, partSizeFor, type Receipt, type UploadChannel } from './upload-channel.ts'
 
 /**
@@ -42,8 +45,8 @@ export type OutputChecking = 'proof' | 'full'
 export interface UploadContext {
   readonly api: Api
   readonly clock: Clock
-  /** True when parts go to object storage. */
-  readonly direct: boolean
+  /** How content travels to the server. */
+  readonly storage: ServerStorage
   readonly slabs: SlabPool
   /** Bytes per part. */
   readonly partSize: number
@@ -204,11 +207,11 @@ async function open(
   size: number,
   attempt: Attempt,
 ): Promise<Sealed | undefined> {
-  const { api, clock, direct, window, slabs, resume } = context
+  const { api, clock, storage, window, slabs, resume } = context
   const reader = 'reader' in source ? source.reader : undefined
   if (resume !== undefined && reader !== undefined) {
     const { source: path, parentId, name, wrapFor, replaces } = request
-    const isResumable = direct && wrapFor !== undefined
+    const isResumable = storage.isObjectStorage && wrapFor !== undefined
     const target = { source: path, parentId, name, replaces: replaces?.id, isResumable, maxPart: slabs.size }
     const checkOutput = checkOf(context, size)
     const past = await resumeUpload({ api, clock, window, checkOutput, ...resume }, target, reader, attempt.signal)
@@ -221,9 +224,25 @@ async function open(
       return undefined
     }
   }
-  await openFresh(context, request, source, size, attempt)
+  const direct = storage.isObjectStorage && !(storage.takesThrough && isForThrough(source))
+  try {
+    await openFresh(context, request, source, size, attempt, direct)
+  } catch (error) {
+    // It does not do what it says.
+    if (direct || !storage.isObjectStorage || !(error instanceof SyncError) || error.code !== 'STORAGE_KIND')
+      throw error
+    forgetStorage(api)
+    attempt.encryptor?.abandon()
+    await openFresh(context, request, source, size, attempt, true)
+  }
   return undefined
 }
+
+/**
+ * A small file takes three requests through the server, and five to object storage. What is one byte long cannot be sent there again: no
+ * chunk says that it begins where it ends.
+ */
+const isForThrough = (source: Source): boolean => 'bytes' in source && source.bytes.length !== 1
 
 async function openFresh(
   context: UploadContext,
@@ -231,8 +250,9 @@ async function openFresh(
   from: Source,
   size: number,
   attempt: Attempt,
+  direct: boolean,
 ): Promise<void> {
-  const { api, clock, direct, window, resume } = context
+  const { api, clock, window, resume } = context
   const { source: path, parentId, name, wrapFor } = request
   const { modifiedAt } = from
   const { signal, partSize } = attempt
@@ -242,7 +262,8 @@ async function openFresh(
   const resumable = wrapFor && isLarge ? createResumableEncryptor({ checkOutput: checkOf(context, size) }) : undefined
   attempt.encryptor = resumable ?? (wrapFor && createFileEncryptor({ checkOutput: true }))
   const sealed = journal && direct && wrapFor ? await resumable?.seal(wrapFor) : undefined
-  const channel = await openUploadChannel(api, { parentId, name, size, modifiedAt }, { direct, window, clock, signal })
+  const how = { direct, window, partSize, clock, signal }
+  const channel = await openUploadChannel(api, { parentId, name, size, modifiedAt }, how)
   attempt.channel = channel
   const { uploadId } = channel
   const replaces = request.replaces?.id
@@ -261,7 +282,7 @@ async function sendContent(
   attempt: Attempt,
   stop: AbortController | undefined,
 ): Promise<Sealed> {
-  const { api, onEvent } = context
+  const { api, clock, onEvent } = context
   const { shown, parentId, name, wrapFor, replaces, isGrowing } = request
   const { encryptor, entry, signal } = attempt
   const channel = attempt.channel!
@@ -270,10 +291,12 @@ async function sendContent(
       ? onePart(source.bytes, encryptor)
       : makeParts(context.slabs, startMaker(context, source.reader, request, attempt), size, attempt)
   const receipts: Receipt[] = []
-  const put = async (pending: PendingPart) => {
+  const window = createPartWindow(channel.window, clock)
+  const put = async (pending: PendingPart, sent: () => void) => {
     const { part, done } = pending
     try {
-      const receipt = await sendPart(channel, entry, pending, signal)
+      const receipt = await sendPart(channel, entry, pending, signal, sent)
+      window.acknowledged(part.bytes.length)
       onEvent?.({ type: 'part-confirmed', path: shown, bytes: part.bytes.length })
       return receipt
     } catch (error) {
@@ -283,7 +306,10 @@ async function sendContent(
       done()
     }
   }
-  for await (const receipt of mapInOrder(parts, channel.window, put)) receipts.push(receipt)
+  // For what is sent in one go the two are one wait.
+  const isUnchanged = replaces !== undefined && 'bytes' in source ? checkUnchanged(api, replaces, signal) : undefined
+  isUnchanged?.catch(() => {}) // told when awaited
+  for await (const receipt of inAnyOrder(parts, window, put)) receipts.push(receipt)
   const fileKey = 'bytes' in source ? encryptor?.final() : await attempt.maker!.end()
   const sha256 = 'bytes' in source ? digestOf(context, source.bytes) : attempt.maker!.sha256()
   let asOf: AsOf | undefined
@@ -293,7 +319,7 @@ async function sendContent(
   } else if ('reader' in source) {
     await source.reader.verify()
   }
-  if (replaces !== undefined) await checkUnchanged(api, replaces, signal)
+  if (replaces !== undefined) await (isUnchanged ?? checkUnchanged(api, replaces, signal))
   const wrapped = fileKey && wrapFor ? formatFileKey(await wrapFileKey(fileKey, wrapFor)) : undefined
   const how: Completion = {
     resolution: replaces === undefined ? 'fail' : 'overwrite',
@@ -322,9 +348,10 @@ async function sendPart(
   entry: JournaledUpload | undefined,
   { part, digest, confirm }: PendingPart,
   signal: AbortSignal,
+  sent: () => void,
 ): Promise<Receipt> {
   if (entry?.sealed === undefined || digest === undefined) {
-    const receipt = await channel.put(part, signal)
+    const receipt = await channel.put(part, signal, sent)
     await confirm?.()
     return receipt
   }
@@ -332,7 +359,7 @@ async function sendPart(
   const etag = entry.receipts.get(number)
   if (etag !== undefined) return { partNumber: number, partEtag: etag }
   if (!entry.parts.has(number)) await entry.sending(number, { offset, length: bytes.length, digest })
-  const receipt = await channel.put(part, signal)
+  const receipt = await channel.put(part, signal, sent)
   // A later run does not send what it reads as received, so that has to be right.
   await confirm?.()
   entry.received(number, receipt.partEtag)

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { getAccount, getKeyPairs, usesObjectStorage } from '../../src/api/account.ts'
+import { getAccount, getKeyPairs, getStorage } from '../../src/api/account.ts'
 import { type Api, call, failureOf } from '../../src/api/api.ts'
 import { createDownload, openDownload } from '../../src/api/downloads.ts'
 import { listMissingFileKeys } from '../../src/api/file-keys.ts'
@@ -9,7 +9,7 @@ import {
   completeChunks,
   completeParts,
   createUpload,
-  getPartUrl,
+  getPartUrls,
   getUploadStatus,
   postChunk,
   putPart,
@@ -259,10 +259,18 @@ describe('uploads and downloads', () => {
     }
   })
 
-  test('part URLs: the one asked for', async () => {
-    const { api } = await world(always({ urls: [{ url: 'https://s/2', partNumber: 2 }] }, 201))
-    expect(await getPartUrl(api, 'u', 2, 5)).toBe('https://s/2')
-    expect(await errorOf(getPartUrl(api, 'u', 1, 5))).toMatchObject({ code: 'ANSWER_INVALID' })
+  test('part URLs: those asked for, the first among them', async () => {
+    const urls = [1, 2, 4, 9].map((partNumber) => ({ url: `https://s/${partNumber}`, partNumber }))
+    const { api, server } = await world(always({ urls }, 201))
+    const found = await getPartUrls(api, 'u', { first: 2, last: 5, size: 5 })
+    expect([...found]).toEqual([
+      [2, 'https://s/2'],
+      [4, 'https://s/4'],
+    ])
+    expect(JSON.parse(server.seen[0]!.body)).toEqual({ size: 5, firstPartNumber: 2, lastPartNumber: 5 })
+    expect(await errorOf(getPartUrls(api, 'u', { first: 3, last: 4, size: 5 }))).toMatchObject({
+      code: 'ANSWER_INVALID',
+    })
   })
 
   test.each([
@@ -365,7 +373,7 @@ describe('the account', () => {
       [{}, false],
       [{ useS3Storage: null }, false],
     ] as const) {
-      expect(await usesObjectStorage((await world(always(body))).api)).toBe(expected)
+      expect((await getStorage((await world(always(body))).api)).isObjectStorage).toBe(expected)
     }
   })
 

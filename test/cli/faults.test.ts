@@ -207,7 +207,7 @@ describe('sources that do not hold still', () => {
 
   test('a file that vanishes after the listing fails alone: 3', async () => {
     const { dir, target } = scene({ a: 'a', b: 'b' })
-    world.server.faults.add({ on: { method: 'GET', path: '/config/info/general' }, do: { hold: true } })
+    world.server.faults.add({ on: { method: 'POST', path: '/v4/nodes/folders' }, do: { hold: true } })
     const before = world.server.faults.hits.length
     const run = upload(dir, target)
     await world.server.faults.until(before + 1)

@@ -4,7 +4,7 @@
  * SEALSYNC_FULL a hundred thousand.
  */
 import { describe, expect, test } from 'vitest'
-import { getAccount, getKeyPairs, getServerVersion, usesObjectStorage } from '../../src/api/account.ts'
+import { getAccount, getKeyPairs, getServerVersion, getStorage } from '../../src/api/account.ts'
 import type { Api } from '../../src/api/api.ts'
 import { createDownload } from '../../src/api/downloads.ts'
 import { getFileKey, listMissingFileKeys } from '../../src/api/file-keys.ts'
@@ -13,7 +13,7 @@ import { listDeleted, listDeletedVersions } from '../../src/api/recycle-bin.ts'
 import {
   completeChunks,
   createUpload,
-  getPartUrl,
+  getPartUrls,
   getUploadStatus,
   isUploadOpen,
   postChunk,
@@ -209,7 +209,7 @@ const API: readonly Target[] = [
   endpoint('key pairs', [KEY], (api) => getKeyPairs(api)),
   endpoint('one key pair', { code: 404 }, (api) => getKeyPairs(api), [KEY]),
   endpoint('version', { restApiVersion: '4.1' }, (api) => getServerVersion(api)),
-  endpoint('storage', { useS3Storage: true }, (api) => usesObjectStorage(api)),
+  endpoint('storage', { useS3Storage: true, s3EnforceDirectUpload: false }, (api) => getStorage(api)),
   endpoint('node', node(9, 'file'), (api) => getNode(api, 9)),
   endpoint('new folder', node(9), (api) => createFolder(api, 5, 'x')),
   endpoint('children', page([node(9), node(10, 'file')], 4), (api) => all(listChildren(api, 5)), [page([node(11), node(12)], 4)]),
@@ -221,7 +221,9 @@ const API: readonly Target[] = [
   endpoint('missing keys', { ...page([]), items: [{ userId: 1, fileId: 2 }], users: [{ id: 1, ...KEY }], files: [{ id: 2, fileKeyContainer: FILE_KEY }] }, (api) => listMissingFileKeys(api, { offset: 0 })),
   endpoint('file key', FILE_KEY, (api) => getFileKey(api, 9)),
   endpoint('new upload', { uploadUrl: `${ORIGIN}/u`, uploadId: 'i', token: 't' }, (api) => createUpload(api, upload, true)),
-  endpoint('part URL', { urls: [{ url: `${ORIGIN}/p`, partNumber: 1 }] }, (api) => getPartUrl(api, 'i', 1, 3)),
+  endpoint('part URL', { urls: [{ url: `${ORIGIN}/p`, partNumber: 1 }] }, (api) =>
+    getPartUrls(api, 'i', { first: 1, last: 1, size: 3 }),
+  ),
   endpoint('part', '', (api) => putPart(api, `${ORIGIN}/p`, new Uint8Array(3))),
   endpoint('status', { status: 'done', node: node(9, 'file') }, (api) => getUploadStatus(api, 'i')),
   endpoint('failed upload', { status: 'error', errorDetails: { code: 409, errorCode: -41001, message: 'x' } }, (api) => getUploadStatus(api, 'i')),

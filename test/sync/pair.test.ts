@@ -144,8 +144,9 @@ describe('push', () => {
     makeTree(pair.local, { a: 'one' })
     await pair.push()
     chmodSync(pair.path('a'), 0o600)
+    const { id } = (await world.list(pair.remote)).find(({ name }) => name === 'a')!
     world.server.faults.add({
-      on: { method: 'GET', path: '/user_file_key$' },
+      on: { method: 'GET', path: `/files/${id}/user_file_key$` },
       do: { status: 404, headers: { 'Content-Type': 'application/json' }, body: '{"code":404,"errorCode":-40761}' },
     })
     expect(await pair.push()).toMatchObject({ ...done, transferred: 1 })

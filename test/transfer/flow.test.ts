@@ -1,13 +1,13 @@
 import { describe, expect, test } from 'vitest'
-import { createSlabPool, mapInOrder } from '../../src/transfer/flow.ts'
+import { createSlabPool, inAnyOrder } from '../../src/transfer/flow.ts'
 import fc from '../support/property.ts'
 
 const turns = async (count: number) => {
   for (let i = 0; i < count; i++) await new Promise((resolve) => setImmediate(resolve))
 }
 
-describe('mapInOrder', () => {
-  test('keeps the order, the window, and never pulls further ahead', async () => {
+describe('inAnyOrder', () => {
+  test('does everything once, keeps the window, and never pulls further ahead', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(fc.integer({ min: 0, max: 4 }), { maxLength: 12 }),
@@ -22,7 +22,7 @@ describe('mapInOrder', () => {
             }
           }
           const out: number[] = []
-          for await (const item of mapInOrder(source(), window, async (at) => {
+          for await (const item of inAnyOrder(source(), { most: window }, async (at) => {
             most = Math.max(most, ++running)
             await turns(waits[at]!)
             running--
@@ -31,12 +31,65 @@ describe('mapInOrder', () => {
           })) {
             out.push(item)
           }
-          expect(out).toEqual([...waits.keys()])
+          expect(out.toSorted((a, b) => a - b)).toEqual([...waits.keys()])
           expect(most).toBeLessThanOrEqual(window)
         },
       ),
       { numRuns: 60 },
     )
+  })
+
+  test('what ends first comes first, and makes room, however long the oldest takes', async () => {
+    const ends: (() => void)[] = []
+    async function* source() {
+      for (let at = 0; at < 6; at++) yield at
+    }
+    const work = (at: number) => new Promise<number>((resolve) => ends.push(() => resolve(at)))
+    const results = inAnyOrder(source(), { most: 3 }, work)
+    const next = async (at: number) => {
+      const found = results.next()
+      await turns(2)
+      ends[at]!()
+      return (await found).value
+    }
+    for (const at of [2, 1, 3, 5, 4, 0]) expect(await next(at)).toBe(at)
+    expect(await results.next()).toEqual({ done: true, value: undefined })
+  })
+
+  test('what has been sent makes room for another one before it has ended, up to the window', async () => {
+    const begun: (() => void)[] = []
+    let running = 0
+    async function* source() {
+      for (let at = 0; at < 8; at++) yield at
+    }
+    const ends: (() => void)[] = []
+    const work = async (_at: number, sent: () => void) => {
+      begun.push(sent)
+      running++
+      await new Promise<void>((resolve) => ends.push(resolve))
+      running--
+    }
+    const all = (async () => {
+      for await (const _ of inAnyOrder(source(), { most: 4, sending: () => 2 }, work)) void _
+    })()
+    await turns(2)
+    expect(begun).toHaveLength(2)
+    begun[0]!()
+    begun[0]!() // once is enough
+    await turns(2)
+    expect(begun).toHaveLength(3)
+    begun[1]!()
+    begun[2]!()
+    await turns(2)
+    expect(begun).toHaveLength(4) // as many as may be there at all
+    for (let at = 0; at < 8; at++) {
+      begun[at]!()
+      ends[at]!()
+      await turns(3)
+      expect(running).toBeLessThanOrEqual(4)
+    }
+    await all
+    expect(begun).toHaveLength(8)
   })
 
   test.each(['the work', 'the source', 'the consumer'])(
@@ -62,7 +115,7 @@ describe('mapInOrder', () => {
         return at
       }
       const consume = async () => {
-        for await (const at of mapInOrder(source(), 3, work))
+        for await (const at of inAnyOrder(source(), { most: 3 }, work))
           if (who === 'the consumer' && at === 4) throw new Error(who)
       }
       await expect(consume()).rejects.toThrow(who)
@@ -97,7 +150,7 @@ describe('slabs', () => {
               held.delete(slab)
               pool.give(slab)
             }
-            for await (const _sent of mapInOrder(slabs(), 3, send)) void _sent
+            for await (const _sent of inAnyOrder(slabs(), { most: 3 }, send)) void _sent
           }
           const done = await Promise.allSettled(files.map(upload))
           done.forEach((result, at) => {

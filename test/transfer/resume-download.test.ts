@@ -59,7 +59,7 @@ function stopAfter(bytes: number): number {
   const after = Math.floor(bytes / SEGMENT)
   world.server.faults.add({ on, after, do: { cutAfterBytes: bytes % SEGMENT } })
   world.server.faults.add({ on, after, times: 999, do: { hold: true } })
-  return after === 0 ? 2 : 4
+  return after === 0 ? 5 : 4
 }
 
 /** A download that was stopped with about `bytes` on the disk. */

@@ -5,6 +5,8 @@
 import { realpathSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join, resolve } from 'node:path'
+import type { WrappedFileKey } from '../../../crypto/index.ts'
+import { getFileKey } from '../../api/file-keys.ts'
 import { getNode } from '../../api/nodes.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { SyncError } from '../../errors.ts'
@@ -131,6 +133,8 @@ interface PairOfTrees extends Plan {
 /** What a pull has found out about the manifest before its first step. */
 interface PairBegun extends Begun {
   readonly looked?: Awaited<ReturnType<typeof lookAtManifest>>
+  /** A push: the file key of the manifest that will be replaced, on its way while contents are. */
+  readonly foundKey?: Promise<WrappedFileKey>
 }
 
 function pairJob(context: RunContext, pair: Pair, directory: string, options: ScopedOptions): Job<PairOfTrees> {
@@ -159,6 +163,16 @@ function pairJob(context: RunContext, pair: Pair, directory: string, options: Sc
       // What is fetched is held to the manifest, which is fetched in any case.
       const isPulled =
         takesPart(isEncrypted, plan) && direction === 'pull' && plan.steps.some((step) => step.do === 'download')
+      if (
+        plan.manifest !== undefined &&
+        direction === 'push' &&
+        takesPart(isEncrypted, plan) &&
+        plan.steps.some(isChange)
+      ) {
+        const foundKey = getFileKey(context.api, plan.manifest.id, signal)
+        foundKey.catch(() => {}) // told when awaited
+        return { acceptAny, foundKey }
+      }
       if (!isPulled || plan.manifest === undefined) return { acceptAny }
       const container = { id: node.id, roomId: plan.container.roomId }
       const looked = await lookAtManifest(context, plan.manifest, { state, container, acceptAny, signal })
@@ -168,7 +182,8 @@ function pairJob(context: RunContext, pair: Pair, directory: string, options: Sc
     async end(run: Running, plan, begun: PairBegun) {
       const { state, node, isEncrypted, signal, runId, startedAt, uploader } = run
       const container = { id: node.id, roomId: plan.container.roomId }
-      const how = { state, runId, root: pair.local, container, found: plan.manifest, signal, acceptAny }
+      const { foundKey } = begun
+      const how = { state, runId, root: pair.local, container, found: plan.manifest, foundKey, signal, acceptAny }
       const told = !takesPart(isEncrypted, plan)
         ? []
         : direction === 'push'
@@ -212,6 +227,8 @@ interface Places {
   /** They are those of the last run, so what is remembered is about them. */
   readonly isSameRoots: boolean
   readonly records: Plan['records']
+  /** The remote root of the last run as it is now, asked for while it was looked up. */
+  readonly early: { readonly id: number; readonly node: Promise<RemoteNode> } | undefined
 }
 
 /** Finds both roots, and stops what must not go on between them. */
@@ -219,11 +236,15 @@ async function openPlaces(
   context: RunContext,
   pair: Pair,
   state: Known,
-  options: SyncOptions,
+  options: ScopedOptions,
   signal: AbortSignal,
 ): Promise<Places> {
   const { direction } = options
   const { roots } = state
+  const isListed = state.listed !== undefined && options.checksum !== true && options.places === undefined
+  const early =
+    roots && isListed ? { id: roots.remoteId, node: getNode(context.api, roots.remoteId, signal) } : undefined
+  early?.node.catch(() => {}) // told when awaited
   const container = await openRemote(context, pair, roots !== undefined, signal)
   const localRoot = openLocal(pair, roots !== undefined, direction)
   guardRoots(pair, roots, { local: localRoot, remote: container.node }, options)
@@ -238,7 +259,7 @@ async function openPlaces(
     roots !== undefined &&
     container.node?.id === roots.remoteId &&
     (localRoot?.dev === roots.dev || localRoot?.ino === roots.ino)
-  return { container, localRoot, isSameRoots, records: isSameRoots ? state.records() : new Map() }
+  return { container, localRoot, isSameRoots, records: isSameRoots ? state.records() : new Map(), early }
 }
 
 /** What is at both places, and takes part. */
@@ -287,7 +308,7 @@ async function scanWhole(
   const there: ThereScan =
     container.node === undefined
       ? { items: new Map(), failures: [], ignored: 0 }
-      : await lookThere(context, container.node, container.roomId, known, records, how)
+      : await lookThere(context, container.node, container.roomId, known, records, places.early, how)
   withoutBlocked(here, there, how.blocked)
   return { ...how, here, there, records, scope: undefined, elsewhere: 0 }
 }
@@ -452,13 +473,14 @@ async function lookThere(
   roomId: number,
   { listed, isAsListed }: Partial<Pick<Known, 'listed' | 'isAsListed'>>,
   records: Plan['records'],
+  early: Places['early'],
   how: ScanOptions & { readonly foldCase: boolean },
 ): Promise<ThereScan> {
   let scan: RemoteScan | undefined
   let at = clock.now()
   if (listed !== undefined) {
     if (root.isEncrypted !== true) tellPlaces(api, records, root)
-    const now = within(root, await getNode(api, root.id, how.signal))
+    const now = within(root, await (early?.id === root.id ? early.node : getNode(api, root.id, how.signal)))
     const isListing = isListingOf(listed, now, at, how.names)
     if (isListing && isAsListed && now.branchVersion === listed.version) {
       await api.places?.enter(root.id)

@@ -11,6 +11,7 @@ import { cancelled, localError, SyncError, toSyncError } from '../../errors.ts'
 import { MANIFEST_NAME } from '../../local/atomic-file.ts'
 import { localName, type Names } from '../../local/names.ts'
 import { likelyTarget, probeTarget, type Target } from '../../local/target.ts'
+import { askMissingKeys } from '../../transfer/distribute.ts'
 import { type ConflictAction, sameTime } from '../conflicts.ts'
 import { type KnownPlaces, readKnownPlaces } from '../known-places.ts'
 import { lookAt } from '../local-move.ts'
@@ -178,6 +179,9 @@ async function lookUp(context: RunContext, pair: Pair, options: UploadOptions): 
   const { container, roomId, missing } = await requireContainer(api, target, signal)
   await admitTarget(context, container, missing, target, options)
   requireCreating(container)
+  // Looked at also where nothing is sent, and then there is nothing else to wait for.
+  const isLookedAt = container.isEncrypted === true && missing.length === 0 && options.dryRun !== true
+  const missingKeys = isLookedAt ? askMissingKeys(api, roomId, signal) : undefined
   const here = await scanSources(context, pair.transfer?.sources ?? [], options, signal)
   const there = missing.length > 0 ? [] : await listMet(api, container, roomId, here, options.names, signal)
   // What is of no interest there stays out of it: a name that no disk could hold has no part in an upload.
@@ -196,7 +200,7 @@ async function lookUp(context: RunContext, pair: Pair, options: UploadOptions): 
     ...here,
     steps,
     skipped: countSkipped(steps, here.items),
-    container: { node: missing.length === 0 ? container : undefined, above: container, missing, roomId },
+    container: { node: missing.length === 0 ? container : undefined, above: container, missing, roomId, missingKeys },
     remote,
     records: new Map(),
     leftovers: [],
