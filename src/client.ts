@@ -17,13 +17,14 @@ import { type ClientCalls, createCalls } from './client/surface.ts'
 import { type Clock, type Environment, type Random, systemClock, systemRandom, type Ui } from './environment.ts'
 import { SyncError } from './errors.ts'
 import { hostOf, parseBaseUrl, type Reach, reachOf } from './http/addresses.ts'
+import { type Concurrency, createConcurrency } from './http/concurrency.ts'
 import { withKnownPins } from './http/options.ts'
 import { type RatePlan, withRate } from './http/rate.ts'
 import { createReadOnly, readingOnly } from './http/read-only.ts'
 import { withRedirects } from './http/redirects.ts'
 import { createRetry, type Retry } from './http/retry.ts'
 import type { Send } from './http/types.ts'
-import { createDialer, type DialerOptions } from './http/undici.ts'
+import { createDialer, type Dialer, type DialerOptions } from './http/undici.ts'
 import { type Home, homePaths } from './local/home.ts'
 import type { Authorizer } from './session/authorizer.ts'
 import type { GrantStore } from './session/grant-store.ts'
@@ -104,6 +105,9 @@ export interface Client extends ClientCalls, RunCalls {
   [Symbol.asyncDispose](): Promise<void>
 }
 
+/** To one server at most; a near one gets no more than 16. */
+const CONNECTIONS = 128
+
 /** How far the API's own host is from here: storage may be as near, but not nearer. */
 async function reachOfHost(host: string): Promise<Reach> {
   if (isIP(host) !== 0) return reachOf(host)
@@ -145,15 +149,22 @@ function createPatience(
   return { retry, onBusy }
 }
 
-/** Connections to where content is kept; made when the first one is needed. */
-function createStorage(origin: string, options: DialerOptions): { readonly send: Send; close(): Promise<void> } {
-  let dialer: Promise<ReturnType<typeof createDialer>> | undefined
+/**
+ * Connections to where content is kept; made when the first one is needed.
+ *
+ * @param own - Sends what the API's own host keeps, over the connections that are there. Absent: that has connections of its own, too.
+ */
+function createStorage(origin: string, own: Send | undefined, { wrap }: Concurrency, options: DialerOptions): Dialer {
+  let dialer: Promise<Dialer> | undefined
+  let send: Send | undefined
   return {
     async send(request) {
+      if (own !== undefined && request.url.startsWith(`${origin}/`)) return own(request)
       dialer ??= reachOfHost(hostOf(new URL(origin))).then((near) =>
         createDialer({ ...options, allow: (reach) => reach === 'public' || near === 'loopback' || near === reach }),
       )
-      return (await dialer).send(request)
+      send ??= wrap(async (one) => (await dialer!).send(one))
+      return send(request)
     },
     close: async () => (await dialer)?.close(),
   }
@@ -182,14 +193,19 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   const random = options.environment?.random ?? systemRandom
   const ui: Ui | undefined = options.environment?.ui
   const { origin } = parseBaseUrl(baseUrl)
-  const named = { userAgent: `sealsync|${VERSION}`, ownOrigins: [origin], ...options.transport }
-  const transport = withKnownPins(origin, named)
+  const { connections: most = CONNECTIONS } = options.transport ?? {}
+  const named = { userAgent: `sealsync|${VERSION}`, ownOrigins: [origin], ...options.transport, connections: most }
+  const transport = { ...withKnownPins(origin, named), connections: most }
   const { retry, onBusy } = createPatience(clock, random, options)
+  const concurrency = createConcurrency(transport.connections, clock)
+  const connections = createDialer(transport)
+  const dialer: Dialer = { send: concurrency.wrap(connections.send), close: connections.close }
   const session = Session.create(
     baseUrl,
     { ...options.authorizer(origin), judge: judgeAnswer },
     {
       transport,
+      dialer,
       clock,
       retry,
       onWarning: (message) => options.onEvent?.({ type: 'warning', code: 'LOGIN', message }),
@@ -203,7 +219,8 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   )
 
   // Content goes one way at a time over each of its connections: HTTP/2 would only put windows of its own in between.
-  const storage = createStorage(origin, { ...transport, http2: false })
+  const own = transport.http2 === true ? undefined : dialer.send
+  const storage = createStorage(origin, own, concurrency, { ...transport, http2: false })
   // Nobody can guess a temporary one; it is made when something is put into it.
   const paths = homePaths(options.directory ?? join(tmpdir(), `sealsync-${randomUUID()}`))
   const pins = createPins({
@@ -240,6 +257,11 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     home,
     onEvent: options.onEvent,
     onBusy,
+    pace: {
+      most,
+      allowed: () => concurrency.allowed(origin),
+      onChange: concurrency.onChange,
+    },
     confirm: options.confirm,
   }
   const close = async () => {

@@ -19,6 +19,7 @@ import type { HttpRequest, HttpResponse, Send } from './types.ts'
 import {
   askWhole,
   checkEncoding,
+  connectionIsFree,
   createInterimCheck,
   createStallCheck,
   ENCODINGS,
@@ -36,12 +37,19 @@ const LARGE_BODY = 1024 * 1024
 const MAX_HEADERS = 32 * 1024
 const MAX_URL = 8 * 1024
 
+/** Sends over its own connections. */
+export interface Dialer {
+  readonly send: Send
+  /** Lets the connections end. */
+  close(): Promise<void>
+}
+
 /**
  * Makes a dialer with its own connections. `close` lets them end.
  *
  * @throws {SyncError} class `usage` for options that cannot be used, all of them at once; see `parseTransport`.
  */
-export function createDialer(options: DialerOptions = {}): { send: Send; close(): Promise<void> } {
+export function createDialer(options: DialerOptions = {}): Dialer {
   const transport = parseTransport(options)
   const connect = createConnect(transport)
   /** Connections that were made to ask for HTTP/2, by origin, for who takes what the server has instead. */
@@ -189,7 +197,7 @@ async function dial(client: Client, asked: HttpRequest): Promise<HttpResponse> {
       return await read({ status: answer.statusCode!, headers: joined(answer.headersDistinct) }, answer, transport)
     }
     const dispatcher = http2 && url.protocol === 'https:' ? await client.http2() : agent
-    if (request.stream !== true) return await askWhole(dispatcher, what, transport, signal)
+    if (request.stream !== true) return await askWhole(dispatcher, what, transport, request)
     const answer = await dispatcher.request({ ...what, signal: signal ?? null, onInfo: createInterimCheck() })
     const head = { status: answer.statusCode, headers: joined(answer.headers) }
     if (!isSuccess(head.status)) return await read(head, answer.body, transport)
@@ -230,6 +238,7 @@ function readStream(body: Readable, request: HttpRequest, { stallMs }: Transport
   async function* chunks(): AsyncGenerator<Uint8Array> {
     try {
       yield* flowing(body, stallMs)
+      await connectionIsFree()
     } catch (error) {
       throw wireError(error, request)
     }

@@ -8,7 +8,7 @@ import * as zlib from 'node:zlib'
 import type { Dispatcher } from 'undici'
 import { SyncError, systemCode } from '../errors.ts'
 import type { Transport } from './options.ts'
-import type { HttpResponse } from './types.ts'
+import type { HttpRequest, HttpResponse } from './types.ts'
 
 export type RawHeaders = Readonly<Record<string, string | string[] | undefined>>
 
@@ -99,6 +99,14 @@ export function wholeAnswer(
   return encodingOf(head.headers) === 'identity' ? answer : decoded(answer, limit)
 }
 
+/**
+ * Resolves when the connection of an answer that has just ended can be used again, which the HTTP library allows one turn of the event
+ * loop later: who asks the next thing before makes another connection, and waits for it.
+ */
+export const connectionIsFree = (): Promise<void> =>
+  // Not at once: the library asks for its turn when this has been called.
+  Promise.resolve().then(() => new Promise((resolve) => void setImmediate(resolve)))
+
 /** So many answers that say nothing yet (1xx) are heard before the one that counts. */
 const MAX_INTERIM = 16
 
@@ -147,7 +155,7 @@ export function askWhole(
   dispatcher: Dispatcher,
   options: Dispatcher.DispatchOptions,
   transport: Transport,
-  signal: AbortSignal | undefined,
+  { signal, onStart }: Pick<HttpRequest, 'signal' | 'onStart'>,
 ): Promise<HttpResponse> {
   return new Promise((resolve, reject) => {
     const chunks: Uint8Array[] = []
@@ -172,7 +180,7 @@ export function askWhole(
     }
     const finish = () => {
       const body = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
-      settle(() => resolve(wholeAnswer(answer!, body, limit)))
+      resolve(wholeAnswer(answer!, body, limit))
     }
     if (signal?.aborted) return reject(signal.reason)
     signal?.addEventListener('abort', onAbort, { once: true })
@@ -180,6 +188,7 @@ export function askWhole(
       onRequestStart(controller) {
         running = controller
         if (failure !== undefined) return controller.abort(failure)
+        onStart?.()
         // What waits for a connection is not waiting for the server.
         timer ??= setTimeout(() => stop(tooLong(transport.answerTimeoutMs)), transport.answerTimeoutMs)
       },
@@ -208,11 +217,11 @@ export function askWhole(
         length += chunk.length
         if (length <= limit) return
         if (isSuccess(answer!.status)) return stop(tooLarge(limit))
-        finish()
+        settle(finish)
         stop(new Error('The rest is not needed'))
       },
       onResponseEnd() {
-        if (failure === undefined) finish()
+        if (failure === undefined) settle(() => connectionIsFree().then(finish).catch(reject))
       },
       onResponseError(_controller, error) {
         settle(() => reject(error))

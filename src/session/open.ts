@@ -15,7 +15,7 @@ import { createSecrets } from '../http/redact.ts'
 import { createRetry, type Retry } from '../http/retry.ts'
 import { allHooks, type TraceHooks, tell, withTrace } from '../http/trace.ts'
 import type { HttpRequest, Send } from '../http/types.ts'
-import { createDialer, type DialerOptions } from '../http/undici.ts'
+import { createDialer, type Dialer, type DialerOptions } from '../http/undici.ts'
 import type { Authorizer } from './authorizer.ts'
 import { createCookies, type DumpedCookies } from './cookies.ts'
 import { parseDump, type SessionDump } from './grant.ts'
@@ -57,6 +57,8 @@ export interface SessionSettings {
   readonly probe?: string
   /** `code` names what some warnings are about: `SCOPE_NARROWED`. */
   readonly onWarning?: (message: string, code?: SyncErrorCode) => void
+  /** Connections that others use, too; they end with the session. `transport` says how they were made. Default: its own. */
+  readonly dialer?: Dialer
   /** Sends in place of a dialer of its own; `transport` has no place beside it. */
   readonly send?: Send
   /**
@@ -143,10 +145,11 @@ function open(
   const secrets = createSecrets()
   const log = createLog(settings.logger, secrets)
   const hooks = allHooks([settings.trace, settings.logger && logHooks(log), settings.transport?.trace])
-  const dialer =
-    settings.send === undefined
+  const dialer: Dialer =
+    settings.dialer ??
+    (settings.send === undefined
       ? createDialer({ ownOrigins: [origin], ...withKnownPins(origin, settings.transport), trace: hooks })
-      : { send: settings.send, close: async () => {} }
+      : { send: settings.send, close: async () => {} })
   const traced = withTrace(dialer.send, hooks, () => clock.monotonic())
   const cookies = settings.cookies === true ? createCookies(origin, keptCookies) : undefined
   const send = cookies?.wrap(traced) ?? traced

@@ -6,6 +6,7 @@
 import { setMaxListeners } from 'node:events'
 import pLimit from 'p-limit'
 import { isDiskFatal, SyncError, systemCode, toSyncError } from '../errors.ts'
+import type { Pace } from './run.ts'
 import type { EntryFailure } from './tree.ts'
 
 /**
@@ -169,26 +170,31 @@ export async function runEntries<T extends { readonly shown: string }>(
     signal: AbortSignal
     onFailure?: (failure: EntryFailure) => void
     onBusy?: ((listener: () => void) => () => void) | undefined
+    /** Says how many at a time, up to `jobs`. Default: always `jobs`. */
+    pace?: Pick<Pace, 'allowed' | 'onChange'> | undefined
     /** Of a run that works through several lists. Default: one for this list, which is judged at its end. */
     rule?: OutageRule
   },
 ): Promise<void> {
-  const limit = pLimit(jobs)
+  const limit = pLimit(Math.max(1, Math.min(jobs, options.pace?.allowed() ?? jobs)))
+  const active = new Set<Promise<void>>()
   const throttle = createThrottle(jobs)
+  const allowed = () => Math.max(1, Math.min(throttle.allowed, options.pace?.allowed() ?? jobs))
+  let wake = () => {}
   const adjust = () => {
-    limit.concurrency = throttle.allowed
+    limit.concurrency = allowed()
+    if (active.size < limit.concurrency) wake()
   }
   const unsubscribe = options.onBusy?.(() => {
     throttle.busy()
     adjust()
   })
-  const active = new Set<Promise<void>>()
+  const unfollow = options.pace?.onChange(adjust)
   const stop = new AbortController()
   const signal = AbortSignal.any([options.signal, stop.signal])
   // Every file and request in flight listens; that is no leak.
   setMaxListeners(0, signal, options.signal)
   const rule = options.rule ?? createOutageRule()
-  let wake = () => {}
 
   /** Entries at work, and who waits for the end of one of them. */
   let atWork = 0
@@ -263,7 +269,7 @@ export async function runEntries<T extends { readonly shown: string }>(
     active.add(job)
     // The limit's own queue has no bound, so nobody fills it with a whole tree. (Racing the jobs would leave a reaction per
     // small file at one that takes long.)
-    if (active.size >= jobs) {
+    while (active.size >= limit.concurrency) {
       await new Promise<void>((resolve) => {
         wake = resolve
       })
@@ -271,6 +277,7 @@ export async function runEntries<T extends { readonly shown: string }>(
   }
   await Promise.all(active)
   unsubscribe?.()
+  unfollow?.()
   if (options.rule === undefined) tally.stoppedBy ??= rule.verdict()
   if (options.signal.aborted) tally.stoppedBy = toSyncError(options.signal.reason)
 }

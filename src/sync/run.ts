@@ -35,8 +35,18 @@ export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
   readonly read?: ReadLogs
   /** Tells when the server says that it is too busy; returns how to stop listening. */
   readonly onBusy?: ((listener: () => void) => () => void) | undefined
+  /** How many requests the API may get at once. Absent: as many as there are by default. */
+  readonly pace?: Pace | undefined
   /** Asks a person; absent: there is nobody. */
   readonly confirm?: ((question: string) => Promise<boolean>) | undefined
+}
+
+/** How much may be under way at once; it changes with what the server bears. */
+export interface Pace {
+  readonly most: number
+  allowed(): number
+  /** Told whenever that changes; returns how to stop listening. */
+  onChange(listener: () => void): () => void
 }
 
 /** Private directory of all states, and whose they are. */

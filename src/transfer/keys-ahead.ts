@@ -9,10 +9,13 @@ import type { RemoteNode } from '../api/wire.ts'
 import { type DownloadContext, openFileKey } from './content.ts'
 import { isSmall } from './small-file.ts'
 
-/** Files that are ahead at most. */
+/** Files that are ahead at most; more where the server is far away. */
 export const KEYS_AHEAD = 64
 /** Keys on their way at once: enough for all cores and the round trips, and connections are left for content. */
 export const KEYS_AT_ONCE = 8
+/** Of the requests that there may be at once, those for keys, and the files that are ahead then. */
+const SHARE = 0.5
+const AHEAD = 2
 
 export interface KeysAhead {
   /** The key of a file; `undefined` for a plain one. Files are taken about in order, each once. */
@@ -21,7 +24,12 @@ export interface KeysAhead {
   close(): Promise<void>
 }
 
-export function createKeysAhead(context: DownloadContext, nodes: readonly RemoteNode[]): KeysAhead {
+/** @param pace - How many requests there may be at once. Default: those of a near server. */
+export function createKeysAhead(
+  context: DownloadContext,
+  nodes: readonly RemoteNode[],
+  pace?: { allowed(): number; onChange(listener: () => void): () => void },
+): KeysAhead {
   const stop = new AbortController()
   const limit = pLimit(KEYS_AT_ONCE)
   const ready = new Map<RemoteNode, Promise<FileKey | undefined>>()
@@ -36,8 +44,14 @@ export function createKeysAhead(context: DownloadContext, nodes: readonly Remote
     return known ?? openFileKey(context, node, signal)
   }
 
+  const adjust = () => {
+    limit.concurrency = Math.max(KEYS_AT_ONCE, Math.floor((pace?.allowed() ?? 0) * SHARE))
+  }
+  const unfollow = pace?.onChange(adjust)
+
   function begin(): void {
-    for (; begun < nodes.length && begun < taken + KEYS_AHEAD; begun++) {
+    const ahead = Math.max(KEYS_AHEAD, (pace?.allowed() ?? 0) * AHEAD)
+    for (; begun < nodes.length && begun < taken + ahead; begun++) {
       const node = nodes[begun]!
       if (node.isEncrypted !== true) continue
       const opening = limit(() => {
@@ -65,6 +79,7 @@ export function createKeysAhead(context: DownloadContext, nodes: readonly Remote
     },
     async close() {
       stop.abort()
+      unfollow?.()
       for (const opening of ready.values()) {
         await opening.then((fileKey) => fileKey?.wipe()).catch(() => {})
       }

@@ -142,7 +142,10 @@ export function limitsOf(context: Context): Told {
     names: namesOf(context),
     requireEncryption: settings.flag('require-encryption'),
     allowPlain: settings.flag('allow-plain'),
-    jobs: settings.number('jobs'),
+    // As long as nobody sets it, a run finds out how many.
+    jobs: settings.all.some(({ name, origin }) => name === 'jobs' && origin === 'default')
+      ? undefined
+      : settings.number('jobs'),
     partSize: settings.number('part-size'),
     memory: settings.number('memory'),
     checkOutput: settings.text('check-output') as OutputChecking | undefined,

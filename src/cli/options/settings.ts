@@ -31,7 +31,7 @@ const MiB = 1024 * 1024
 
 export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'profile', kind: 'text', summary: 'which login to use', argument: 'name', fallback: 'default' },
-  { name: 'jobs', kind: 'integer', summary: 'files in flight', argument: 'n', min: 1, max: 64, fallback: 16, project: true },
+  { name: 'jobs', kind: 'integer', summary: 'files in flight; unless it is set, more of small ones where the server is far away', argument: 'n', min: 1, max: 64, fallback: 16, project: true },
   { name: 'part-size', kind: 'size', summary: 'bytes per part', argument: 'size', min: 5 * MiB, max: 256 * MiB, project: true },
   { name: 'memory', kind: 'size', summary: 'content held in memory at once, at least 16M (default 48M)', argument: 'size', min: 16 * MiB, max: 16_384 * MiB, project: true },
   { name: 'check-output', kind: 'text', summary: 'how the ciphertext of large files is checked before it counts: proven to be under its tag, and some pieces decrypted again, or all of it', choices: ['proof', 'full'], fallback: 'proof' },
@@ -81,7 +81,7 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'total-timeout', kind: 'duration', summary: 'longest time for one request', argument: 'time', min: 1_000, max: 86_400_000, connection: true },
   { name: 'keep-alive', kind: 'duration', summary: 'how long idle connections are kept; 0 for not at all', argument: 'time', min: 0, max: 600_000, fallback: '20s', connection: true },
   { name: 'tcp-keep-alive', kind: 'duration', summary: 'silence after which the system asks whether the server is there; 0 for never', argument: 'time', min: 0, max: 600_000, fallback: '60s', connection: true },
-  { name: 'connections', kind: 'integer', summary: 'connections per server', argument: 'n', min: 1, max: 64, fallback: 16, connection: true },
+  { name: 'connections', kind: 'integer', summary: 'most connections per server', argument: 'n', min: 1, max: 256, fallback: 128, connection: true },
   { name: 'http2', kind: 'flag', summary: 'offer HTTP/2 to servers, for everything but file content', connection: true },
   { name: 'compression', kind: 'flag', summary: 'let servers compress what is no file content', connection: true },
   { name: 'max-answer', kind: 'size', summary: 'largest answer that is read into memory', argument: 'size', min: MiB, max: 1024 * MiB, fallback: '16M', connection: true },

@@ -8,9 +8,11 @@ import { SyncError, toSyncError } from '../../errors.ts'
 import { syncDirectory } from '../../local/atomic-file.ts'
 import { checkSpace } from '../../local/free-space.ts'
 import { bytesLeft, type LeftBehind, removeSettled, sweepTree } from '../../local/leftovers.ts'
+import { SMALL_FILE } from '../../local/stable-read.ts'
 import { openFileKey } from '../../transfer/content.ts'
 import { downloadFile, type KnownFile as KnownFileOnDisk } from '../../transfer/download.ts'
 import { createKeysAhead } from '../../transfer/keys-ahead.ts'
+import { createPermits } from '../../transfer/permits.ts'
 import { createLargeFiles } from '../../transfer/segments.ts'
 import { hashFile } from '../hash.ts'
 import { createKnownContents, type KnownContents, type KnownFile } from '../known-contents.ts'
@@ -103,7 +105,7 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
   }
   const incoming = all.flatMap((step) => (step.do === 'download' || step.do === 'keep-both' ? [step.remote.node] : []))
   let ahead: ReturnType<typeof createKeysAhead> | undefined
-  const large = createLargeFiles(options.memory)
+  const large = { ...createLargeFiles(options.memory), files: createPermits(DEFAULT_JOBS) }
   let leftovers: readonly LeftBehind[] = []
   let begun = 0
   /** Files on this disk whose names a power cut could still undo: remembered too early, they would look deleted. */
@@ -139,7 +141,7 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
       const wanted = incoming.reduce((sum, { size = 0 }) => sum + size, 0)
       const bytes = Math.min(wanted, options.maxTransfer ?? wanted)
       if (bytes > 0) await checkSpace(root, bytes - bytesLeft(leftovers))
-      ahead = createKeysAhead(context, incoming)
+      ahead = createKeysAhead(context, incoming, options.jobs === undefined ? context.pace : undefined)
     },
 
     async transfer(steps, tally, rule) {
@@ -154,7 +156,14 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
           return undefined
         }
         begun += bytesOf(step)
-        return move(step, stop)
+        if (options.jobs !== undefined || bytesOf(step) <= SMALL_FILE) return move(step, stop)
+        // Distance is no reason to have more of these open: it is their bytes that take time.
+        await large.files.take(stop)
+        try {
+          return await move(step, stop)
+        } finally {
+          large.files.give()
+        }
       }
       const entries = steps.map((step) => ({ step, shown: work.show(step.path) }))
       const unsettled = new Set<string>()
@@ -162,8 +171,10 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
         if (error.class === 'changed') unsettled.add(path)
         else report(context, path, error)
       }
-      const how = { signal: work.signal, rule, onBusy: context.onBusy }
-      const jobs = options.jobs ?? DEFAULT_JOBS
+      // Who sets a number gets it; else there are as many as the server bears.
+      const pace = options.jobs === undefined ? context.pace : undefined
+      const jobs = options.jobs ?? pace?.most ?? DEFAULT_JOBS
+      const how = { signal: work.signal, rule, onBusy: context.onBusy, pace }
       await runEntries(entries, jobs, tally, carryOut, { ...how, onFailure })
       if (unsettled.size > 0) {
         // Files that were being written get another chance when everything else is done.

@@ -64,7 +64,8 @@ export async function makeStructure(work: Work, steps: readonly SyncStep[], rule
         await carryOut(step, stop)
         return 0
       }
-      await runEntries(entries, DEFAULT_JOBS, tally, work, { signal, rule, onFailure, onBusy: context.onBusy })
+      const how = { signal, rule, onFailure, onBusy: context.onBusy, pace: context.pace }
+      await runEntries(entries, context.pace?.most ?? DEFAULT_JOBS, tally, work, how)
       continue
     }
     for (const step of group) {
