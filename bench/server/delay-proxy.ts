@@ -109,12 +109,12 @@ function createLine(link: () => Link) {
       turns.shift()
       const chunk = flow.waiting.shift()
       if (chunk === undefined) {
-        if (flow.hasEnded) arrivals.push(Math.max(freeAt, now) + oneWayMs, flow.end)
+        if (flow.hasEnded) arrivals.push(freeAt + oneWayMs, flow.end)
         continue
       }
       const piece = chunk.subarray(0, TURN_BYTES)
       if (piece.length < chunk.length) flow.waiting.unshift(chunk.subarray(TURN_BYTES))
-      freeAt = Math.max(freeAt, now) + (bytesPerSecond === 0 ? 0 : (piece.length / bytesPerSecond) * 1000)
+      freeAt += bytesPerSecond === 0 ? 0 : (piece.length / bytesPerSecond) * 1000
       arrivals.push(freeAt + oneWayMs, () => flow.deliver(piece))
       if (flow.waiting.length > 0 || flow.hasEnded) turns.push(flow)
     }
@@ -123,6 +123,8 @@ function createLine(link: () => Link) {
   return {
     /** Says that a flow has something to send. */
     enter(flow: Flow) {
+      // A timer that comes late takes nothing from the bandwidth while something waits.
+      if (turns.length === 0) freeAt = Math.max(freeAt, performance.now())
       if (!turns.includes(flow)) turns.push(flow)
       if (timer === undefined) run()
     },
