@@ -45,7 +45,11 @@ try {
   const share =
     (name: string, args: () => Promise<string[]>): Side['run'] =>
     async () => {
-      const { usage } = await behind(bench, NARROW, name, await args(), 1)
+      const { usage, counts } = await behind(bench, NARROW, name, await args(), 1)
+      const contentMs = Math.max(counts.contentUpMs, counts.contentDownMs)
+      print(
+        `  from the first to the last byte of content: ${((100_000 * LARGE) / bytesPerSecond / contentMs).toFixed(1)} %`,
+      )
       return { value: (100 * LARGE) / bytesPerSecond / usage.seconds, peakMB: usage.peakMB }
     }
   /** Seconds that distance costs. */

@@ -27,6 +27,9 @@ export interface Counts {
   readonly bytesDown: number
   /** Most bytes that were on their way in one direction of one connection. */
   readonly mostInFlight: number
+  /** From the first to the last piece of content, which is what comes in large pieces. Milliseconds, for each direction. */
+  readonly contentUpMs: number
+  readonly contentDownMs: number
 }
 
 export interface DelayProxy {
@@ -90,6 +93,7 @@ interface Flow {
 
 /** One direction of the link: connections take turns on it. */
 function createLine(link: () => Link) {
+  let content: { readonly from: number; to: number } | undefined
   const turns: Flow[] = []
   const arrivals = createDelayLine()
   let freeAt = 0
@@ -115,6 +119,10 @@ function createLine(link: () => Link) {
       const piece = chunk.subarray(0, TURN_BYTES)
       if (piece.length < chunk.length) flow.waiting.unshift(chunk.subarray(TURN_BYTES))
       freeAt += bytesPerSecond === 0 ? 0 : (piece.length / bytesPerSecond) * 1000
+      if (piece.length === TURN_BYTES) {
+        content ??= { from: freeAt, to: freeAt }
+        content.to = freeAt
+      }
       arrivals.push(freeAt + oneWayMs, () => flow.deliver(piece))
       if (flow.waiting.length > 0 || flow.hasEnded) turns.push(flow)
     }
@@ -127,6 +135,11 @@ function createLine(link: () => Link) {
       if (turns.length === 0) freeAt = Math.max(freeAt, performance.now())
       if (!turns.includes(flow)) turns.push(flow)
       if (timer === undefined) run()
+    },
+    takeContentMs() {
+      const ms = content === undefined ? 0 : content.to - content.from
+      content = undefined
+      return ms
     },
     stop() {
       clearTimeout(timer)
@@ -217,7 +230,7 @@ export async function startDelayProxy(targetPort: number, first: Link): Promise<
       const taken = counts
       counts = noCounts()
       counts.atOnce = open
-      return taken
+      return { ...taken, contentUpMs: up.takeContentMs(), contentDownMs: down.takeContentMs() }
     },
     async close() {
       up.stop()

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { exitCodeOfRun } from '../../src/cli/exit-codes.ts'
 import { type ErrorClass, SyncError, type SyncErrorCode } from '../../src/errors.ts'
 import { createTally, runEntries, summarize } from '../../src/sync/outcome.ts'
+import { settle } from '../support/clock.ts'
 
 const never = new AbortController().signal
 const outage = () => new SyncError('network', 'NETWORK', 'No answer', { retryable: true })
@@ -236,4 +237,49 @@ describe('no more open files', () => {
     expect(done.stoppedBy).toBeUndefined()
     expect(done.tried).toHaveLength(25)
   })
+})
+
+test('as many at a time as the server bears, also when that changes, and never more than the jobs', async () => {
+  let allowed = 2
+  let changed = () => {}
+  const pace = {
+    allowed: () => allowed,
+    onChange(listener: () => void) {
+      changed = listener
+      return () => {
+        changed = () => {}
+      }
+    },
+  }
+  const ends: (() => void)[] = []
+  let most = 0
+  let atWork = 0
+  const tally = createTally()
+  const work = async () => {
+    most = Math.max(most, ++atWork)
+    await new Promise<void>((resolve) => ends.push(resolve))
+    atWork--
+    return 1
+  }
+  const done = runEntries(entries(60), 10, tally, work, { signal: never, pace })
+  await settle()
+  expect(ends).toHaveLength(2)
+  // More begin at once, not when one has ended.
+  allowed = 6
+  changed()
+  await settle()
+  expect(ends).toHaveLength(6)
+  allowed = 1
+  changed()
+  for (const end of ends.splice(0, 5)) end()
+  await settle()
+  expect([ends.length, atWork]).toEqual([1, 1])
+  allowed = 99
+  changed()
+  for (let left = 1; left > 0; left = ends.length) {
+    for (const end of ends.splice(0)) end()
+    await settle()
+  }
+  await done
+  expect([tally.transferred, most]).toEqual([60, 10])
 })
