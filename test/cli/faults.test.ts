@@ -403,10 +403,10 @@ describe('a server that misbehaves', () => {
       timestampModification: '2026-01-01T00:00:00Z',
     }))
     const body = JSON.stringify({ range: { offset: 0, limit: 500, total: hostile.length }, items: hostile })
-    // Listings: the room, the folder's place in it, then the folder's children.
+    // Listings: the room, then the folder's children; the folder itself is searched for.
     world.server.faults.add({
       on: { method: 'GET', path: '/v4/nodes$' },
-      after: 2,
+      after: 1,
       do: { status: 200, headers: { 'Content-Type': 'application/json' }, body },
     })
     const out = world.path('hostile')
