@@ -182,6 +182,25 @@ function plainSend(
   return readOnly === true ? readingOnly(plain, createReadOnly(origin)) : plain
 }
 
+/** To the API and to storage, with as many requests at once as each of them bears. */
+function createConnections(origin: string, options: DialerOptions | undefined, clock: Clock) {
+  const most = options?.connections ?? CONNECTIONS
+  const named = { userAgent: `sealsync|${VERSION}`, ownOrigins: [origin], ...options, connections: most }
+  const transport = withKnownPins(origin, named)
+  const concurrency = createConcurrency(most, clock)
+  const { send, close } = createDialer(transport)
+  const dialer: Dialer = { send: concurrency.wrap(send), close }
+  // Content goes one way at a time over each of its connections: HTTP/2 would only put windows of its own in between.
+  const own = transport.http2 === true ? undefined : dialer.send
+  const { onChange } = concurrency
+  return {
+    transport,
+    dialer,
+    storage: createStorage(origin, own, concurrency, { ...transport, http2: false }),
+    pace: { most, allowed: () => concurrency.allowed(origin), onChange },
+  }
+}
+
 /**
  * Makes a client. Nothing is sent before the first call.
  *
@@ -193,13 +212,8 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   const random = options.environment?.random ?? systemRandom
   const ui: Ui | undefined = options.environment?.ui
   const { origin } = parseBaseUrl(baseUrl)
-  const { connections: most = CONNECTIONS } = options.transport ?? {}
-  const named = { userAgent: `sealsync|${VERSION}`, ownOrigins: [origin], ...options.transport, connections: most }
-  const transport = { ...withKnownPins(origin, named), connections: most }
   const { retry, onBusy } = createPatience(clock, random, options)
-  const concurrency = createConcurrency(transport.connections, clock)
-  const connections = createDialer(transport)
-  const dialer: Dialer = { send: concurrency.wrap(connections.send), close: connections.close }
+  const { transport, dialer, storage, pace } = createConnections(origin, options.transport, clock)
   const session = Session.create(
     baseUrl,
     { ...options.authorizer(origin), judge: judgeAnswer },
@@ -218,9 +232,6 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     },
   )
 
-  // Content goes one way at a time over each of its connections: HTTP/2 would only put windows of its own in between.
-  const own = transport.http2 === true ? undefined : dialer.send
-  const storage = createStorage(origin, own, concurrency, { ...transport, http2: false })
   // Nobody can guess a temporary one; it is made when something is put into it.
   const paths = homePaths(options.directory ?? join(tmpdir(), `sealsync-${randomUUID()}`))
   const pins = createPins({
@@ -257,11 +268,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     home,
     onEvent: options.onEvent,
     onBusy,
-    pace: {
-      most,
-      allowed: () => concurrency.allowed(origin),
-      onChange: concurrency.onChange,
-    },
+    pace,
     confirm: options.confirm,
   }
   const close = async () => {
