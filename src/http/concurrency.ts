@@ -6,6 +6,7 @@
  */
 import type { Clock } from '../environment.ts'
 import { cancelled, SyncError } from '../errors.ts'
+import { codeOf } from './failures.ts'
 import type { HttpRequest, HttpResponse, Send } from './types.ts'
 
 export interface Concurrency {
@@ -47,8 +48,10 @@ interface Gate {
 const originOf = (url: string): string => url.slice(0, url.indexOf('/', 8))
 
 const isBusy = ({ status }: HttpResponse) => status === 429 || status === 503
-const isTimeout = (error: unknown) =>
-  error instanceof SyncError && error.class === 'network' && /TIMEOUT|STALLED/.test(error.code)
+/** The server did not answer in time, or this machine cannot open more connections. */
+const isTooMuch = (error: unknown) =>
+  error instanceof SyncError &&
+  ((error.class === 'network' && /TIMEOUT|STALLED/.test(error.code)) || /^E[MN]FILE$/.test(codeOf(error.cause)))
 
 /** @param most - Connections that there may be to one server. */
 export function createConcurrency(most: number, { monotonic }: Pick<Clock, 'monotonic'>): Concurrency {
@@ -152,7 +155,7 @@ export function createConcurrency(most: number, { monotonic }: Pick<Clock, 'mono
         else if (since !== undefined && isShort(request)) answered(gate, monotonic() - since)
         return response
       } catch (error) {
-        if (isTimeout(error)) halve(gate, epoch)
+        if (isTooMuch(error)) halve(gate, epoch)
         throw error
       } finally {
         gate.underWay--

@@ -85,6 +85,10 @@ describe('requests at once', () => {
   test.each([
     ['429', 429],
     ['503', 503],
+    [
+      'no more open files',
+      new SyncError('network', 'NETWORK', 'none', { cause: Object.assign(new Error(), { code: 'EMFILE' }) }),
+    ],
     ['a time-out', new SyncError('network', 'TIMEOUT_ANSWER', 'too long', { retryable: true })],
   ])('%s halves them, once for all that were under way, down to one', async (_name, how) => {
     const { ask, turn, allowed } = world()

@@ -13,7 +13,7 @@ import { openFileKey } from '../../transfer/content.ts'
 import { downloadFile, type KnownFile as KnownFileOnDisk } from '../../transfer/download.ts'
 import { createKeysAhead } from '../../transfer/keys-ahead.ts'
 import { createPermits } from '../../transfer/permits.ts'
-import { createLargeFiles } from '../../transfer/segments.ts'
+import { createLargeFiles, LARGE_BYTES } from '../../transfer/segments.ts'
 import { hashFile } from '../hash.ts'
 import { createKnownContents, type KnownContents, type KnownFile } from '../known-contents.ts'
 import { dropCopy } from '../local-bin.ts'
@@ -141,6 +141,8 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
       const wanted = incoming.reduce((sum, { size = 0 }) => sum + size, 0)
       const bytes = Math.min(wanted, options.maxTransfer ?? wanted)
       if (bytes > 0) await checkSpace(root, bytes - bytesLeft(leftovers))
+      // While there are few connections: a thread needs open files, too.
+      if (incoming.some(({ size = 0 }) => size >= LARGE_BYTES)) large.thread()
       ahead = createKeysAhead(context, incoming, options.jobs === undefined ? context.pace : undefined)
     },
 
