@@ -70,6 +70,9 @@ export type ContentStep = StepOf<'upload' | 'download' | 'keep-both' | 'conflict
 export const isContent = (step: SyncStep): step is ContentStep =>
   step.do === 'upload' || step.do === 'download' || step.do === 'keep-both' || step.do === 'conflict'
 
+/** Of small files, beside as many others as there are by default. */
+const LIGHT_BYTES = 8 * 1024 * 1024
+
 /** Files that are made durable together. */
 const ARRIVALS = 1000
 
@@ -105,7 +108,10 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
   }
   const incoming = all.flatMap((step) => (step.do === 'download' || step.do === 'keep-both' ? [step.remote.node] : []))
   let ahead: ReturnType<typeof createKeysAhead> | undefined
-  const large = { ...createLargeFiles(options.memory), files: createPermits(DEFAULT_JOBS) }
+  const large = createLargeFiles(options.memory)
+  const heavy = createPermits(DEFAULT_JOBS)
+  /** Bytes of small files that are on their way and none of those. */
+  let light = 0
   let leftovers: readonly LeftBehind[] = []
   let begun = 0
   /** Files on this disk whose names a power cut could still undo: remembered too early, they would look deleted. */
@@ -158,13 +164,17 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
           return undefined
         }
         begun += bytesOf(step)
-        if (options.jobs !== undefined || bytesOf(step) <= SMALL_FILE) return move(step, stop)
-        // Distance is no reason to have more of these open: it is their bytes that take time.
-        await large.files.take(stop)
+        if (options.jobs !== undefined) return move(step, stop)
+        const bytes = bytesOf(step)
+        const isLight = bytes <= SMALL_FILE && light + bytes <= LIGHT_BYTES
+        if (isLight) light += bytes
+        // Distance is no reason to have more of the others open: it is their bytes that take time, and memory.
+        else await heavy.take(stop)
         try {
           return await move(step, stop)
         } finally {
-          large.files.give()
+          if (isLight) light -= bytes
+          else heavy.give()
         }
       }
       const entries = steps.map((step) => ({ step, shown: work.show(step.path) }))
