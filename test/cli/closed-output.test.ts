@@ -52,6 +52,8 @@ test('JSON output has no character that a terminal would obey', async () => {
   const name = 'x\u009b31m\u202etxt\u{e0041}'
   const item = { id: 99, type: 'file', name, size: 1 }
   const body = JSON.stringify({ range: { offset: 0, limit: 500, total: 1 }, items: [item] })
+  // What is searched for ahead finds nothing, so that it is listed.
+  world.server.faults.add({ on: { path: '/v4/nodes/search$' }, do: { status: 404 } })
   world.server.faults.add({ on: { path: '/v4/nodes$' }, after: 1, do: { status: 200, headers: json, body } })
   const run = await world.cli(['ls', `/${node.name}`, '--json'])
   expect(run.json[0]).toMatchObject({ name })
