@@ -123,6 +123,12 @@ function create(baseUrl: string, authorizer: Authorizer, settings: SessionSettin
   return open(baseUrl, authorizer, settings)
 }
 
+function dialerOf(origin: string, { dialer, send, transport }: SessionSettings, trace: TraceHooks): Dialer {
+  if (dialer !== undefined) return dialer
+  if (send !== undefined) return { send, close: async () => {} }
+  return createDialer({ ownOrigins: [origin], ...withKnownPins(origin, transport), trace })
+}
+
 function open(
   baseUrl: string,
   authorizer: Authorizer,
@@ -145,11 +151,7 @@ function open(
   const secrets = createSecrets()
   const log = createLog(settings.logger, secrets)
   const hooks = allHooks([settings.trace, settings.logger && logHooks(log), settings.transport?.trace])
-  const dialer: Dialer =
-    settings.dialer ??
-    (settings.send === undefined
-      ? createDialer({ ownOrigins: [origin], ...withKnownPins(origin, settings.transport), trace: hooks })
-      : { send: settings.send, close: async () => {} })
+  const dialer = dialerOf(origin, settings, hooks)
   const traced = withTrace(dialer.send, hooks, () => clock.monotonic())
   const cookies = settings.cookies === true ? createCookies(origin, keptCookies) : undefined
   const send = cookies?.wrap(traced) ?? traced
