@@ -26,6 +26,7 @@ import { createRetry, type Retry } from './http/retry.ts'
 import type { Send } from './http/types.ts'
 import { createDialer, type Dialer, type DialerOptions } from './http/undici.ts'
 import { type Home, homePaths } from './local/home.ts'
+import { connectionsWithin } from './local/open-files.ts'
 import type { Authorizer } from './session/authorizer.ts'
 import type { GrantStore } from './session/grant-store.ts'
 import { type RetryEvent, Session } from './session/open.ts'
@@ -184,7 +185,7 @@ function plainSend(
 
 /** To the API and to storage, with as many requests at once as each of them bears. */
 function createConnections(origin: string, options: DialerOptions | undefined, clock: Clock) {
-  const most = options?.connections ?? CONNECTIONS
+  const most = options?.connections ?? connectionsWithin(CONNECTIONS)
   const named = { userAgent: `sealsync|${VERSION}`, ownOrigins: [origin], ...options, connections: most }
   const transport = withKnownPins(origin, named)
   const concurrency = createConcurrency(most, clock)

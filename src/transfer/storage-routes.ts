@@ -5,18 +5,24 @@
  */
 import { getStorage, type ServerStorage } from '../api/account.ts'
 import type { Api } from '../api/api.ts'
+import { toSyncError } from '../errors.ts'
 
 const known = new WeakMap<Api, Promise<ServerStorage>>()
 
 /** Asks, unless that has been done. */
-export function storageOf(api: Api, signal?: AbortSignal): Promise<ServerStorage> {
-  let asked = known.get(api)
-  if (asked === undefined) {
-    asked = getStorage(api, signal)
-    known.set(api, asked)
-    asked.catch(() => known.delete(api)) // told to those who wait
+export async function storageOf(api: Api, signal?: AbortSignal): Promise<ServerStorage> {
+  for (;;) {
+    const own = known.has(api) ? undefined : getStorage(api, signal)
+    if (own !== undefined) known.set(api, own)
+    const asked = own ?? known.get(api)!
+    try {
+      return await asked
+    } catch (error) {
+      if (known.get(api) === asked) known.delete(api)
+      // Who had asked first has given up; that says nothing to others.
+      if (asked === own || toSyncError(error).class !== 'cancelled') throw error
+    }
   }
-  return asked
 }
 
 /** Says that it is not so, or not any more. */

@@ -69,6 +69,7 @@ test('verbose runs of all commands: nothing secret in output, arguments, or any 
     [['keys', 'status']],
     [['keys', 'create'], 12],
     [['keys', 'list']],
+    [['keys', 'servers']],
     [['keys', 'distribute', ...key]],
     [['keys', 'trust', 'bob'], 2],
     [['keys', 'verify', 'bob', 'abcd'], 2],

@@ -89,42 +89,46 @@ describe('looking at the server and changing single things', () => {
 })
 
 describe('secrets', () => {
-  const small = () => {
-    makeTree(world.path('s'), { f: 'x' })
-    return ['upload', world.path('s'), `/room/s${Math.floor(performance.now() * 1000)}`]
-  }
+  /** Needs the private key each time; to upload does not, where the own key has been proven. */
+  const reading = () => ['cat', '/room/secrets/f']
+  beforeAll(async () => {
+    makeTree(world.path('secrets'), { f: 'x' })
+    expect(
+      (await world.cli(['upload', world.path('secrets'), '/room', '--key-password-file', world.keyPasswordFile])).code,
+    ).toBe(0)
+  })
 
   test('from a file with one line end of either kind, from a command, from standard input, from the environment', async () => {
     for (const end of ['', '\n', '\r\n']) {
       writeFileSync(world.path('pw'), `${KEY_PASSWORD}${end}`, { mode: 0o600 })
-      expect((await world.cli([...small(), '--key-password-file', world.path('pw')])).code).toBe(0)
+      expect((await world.cli([...reading(), '--key-password-file', world.path('pw')])).code).toBe(0)
     }
     writeFileSync(world.path('pw'), `${KEY_PASSWORD}\n\n`, { mode: 0o600 })
-    expect((await world.cli([...small(), '--key-password-file', world.path('pw')])).code).toBe(13)
-    expect((await world.cli([...small(), '--key-password-command', `printf '%s\\n' '${KEY_PASSWORD}'`])).code).toBe(0)
-    expect((await world.cli([...small(), '--key-password-command', 'false'])).code).toBe(2)
-    expect((await world.cli([...small(), '--key-password-command', '/no/such/program'])).code).toBe(2)
-    expect((await world.cli([...small(), '--key-password-file', '-'], { input: `${KEY_PASSWORD}\n` })).code).toBe(0)
-    expect((await world.cli(small(), { env: { SEALSYNC_KEY_PASSWORD: KEY_PASSWORD } })).code).toBe(0)
-    expect((await world.cli([...small(), '--key-password-file', world.path('no-such-file')])).code).toBe(2)
+    expect((await world.cli([...reading(), '--key-password-file', world.path('pw')])).code).toBe(13)
+    expect((await world.cli([...reading(), '--key-password-command', `printf '%s\\n' '${KEY_PASSWORD}'`])).code).toBe(0)
+    expect((await world.cli([...reading(), '--key-password-command', 'false'])).code).toBe(2)
+    expect((await world.cli([...reading(), '--key-password-command', '/no/such/program'])).code).toBe(2)
+    expect((await world.cli([...reading(), '--key-password-file', '-'], { input: `${KEY_PASSWORD}\n` })).code).toBe(0)
+    expect((await world.cli(reading(), { env: { SEALSYNC_KEY_PASSWORD: KEY_PASSWORD } })).code).toBe(0)
+    expect((await world.cli([...reading(), '--key-password-file', world.path('no-such-file')])).code).toBe(2)
   })
 
   test('a command given as a flag goes before a file from the environment', async () => {
     writeFileSync(world.path('stale'), 'an old password', { mode: 0o600 })
     const env = { SEALSYNC_KEY_PASSWORD_FILE: world.path('stale') }
-    expect((await world.cli(small(), { env })).code).toBe(13)
+    expect((await world.cli(reading(), { env })).code).toBe(13)
     const command = ['--key-password-command', `printf '%s' '${KEY_PASSWORD}'`]
-    expect((await world.cli([...small(), ...command], { env })).code).toBe(0)
+    expect((await world.cli([...reading(), ...command], { env })).code).toBe(0)
   })
 
   test('an environment secret is not passed on to child processes', async () => {
     writeFileSync(world.path('show'), `#!/bin/sh\nenv > ${world.path('env')}\nprintf '%s' '${KEY_PASSWORD}'\n`, {
       mode: 0o755,
     })
-    const run = await world.cli([...small(), '--key-password-command', world.path('show')], {
+    const run = await world.cli([...reading(), '--key-password-command', world.path('show')], {
       env: { SEALSYNC_KEY_PASSWORD: 'canary in the environment' },
     })
-    expect(run.code).toBe(0)
+    expect([run.code, run.stdout]).toEqual([0, 'x'])
     expect(readFileSync(world.path('env'), 'utf8')).not.toContain('canary in the environment')
   })
 

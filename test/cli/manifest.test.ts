@@ -3,6 +3,8 @@ import { chmodSync, readFileSync, readlinkSync, rmSync, statSync, symlinkSync, w
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { deleteNode } from '../../src/api/nodes.ts'
+import { systemClock, systemRandom } from '../../src/environment.ts'
+import { SyncError } from '../../src/errors.ts'
 import { MANIFEST_NAME } from '../../src/local/atomic-file.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
 import { createWorld, makeTree, type World } from '../support/cli.ts'
@@ -93,7 +95,7 @@ test('a manifest that is gone ends verify and the next push with 7, and is there
   expect((await world.list(remote)).find(({ name }) => name === MANIFEST_NAME)?.id).toBe(before)
 })
 
-test('a run that sends nothing does without the encryption password; the manifest waits', async () => {
+test('a run that sends nothing does without the encryption password, and so does its manifest where the own key was proven', async () => {
   const [tree, remote] = [world.path('waits'), '/room/waits']
   makeTree(tree, { a: 'a', b: 'b' })
   expect((await cli('push', tree, remote)).code).toBe(0)
@@ -101,7 +103,25 @@ test('a run that sends nothing does without the encryption password; the manifes
   const deleted = await world.cli(['push', tree, remote, '--delete', '--json'])
   expect(deleted.code).toBe(0)
   expect(summary(deleted)).toMatchObject({ deleted: 1, failed: [] })
-  expect(deleted.stderr).toContain('The manifest waits for a run with the password')
-  expect((await cli('push', tree, remote)).code).toBe(0)
+  expect(deleted.stderr).toBe('')
   expect((await elsewhere('verify', remote)).code).toBe(0)
+})
+
+test('where nobody has proven the own key for a month, the manifest waits for a run with the password', async () => {
+  const [local, remote, directory] = [world.path('month'), '/room/month', world.path('month-home')]
+  makeTree(local, { a: 'a', b: 'b' })
+  const first = await world.openClient({ directory })
+  expect(await first.push(local, remote)).toMatchObject({ transferred: 2, failed: [] })
+  await first.close()
+  rmSync(join(local, 'b'))
+  const told: string[] = []
+  const later = await world.openClient({
+    directory,
+    keyPassword: () => Promise.reject(new SyncError('usage', 'PASSWORD_NEEDED', 'Nobody knows it')),
+    environment: { clock: { ...systemClock, now: () => Date.now() + 31 * 24 * 3_600_000 }, random: systemRandom },
+    onEvent: (event) => void (event.type === 'warning' && told.push(event.message)),
+  })
+  expect(await later.push(local, remote, { delete: true })).toMatchObject({ deleted: 1, failed: [] })
+  expect(told).toContain('The manifest waits for a run with the password')
+  await later.close()
 })

@@ -375,13 +375,14 @@ describe('interruptions that are no crash', () => {
     const upload = scene()
     const before = watch.opened
     const args = ['upload', upload.dir, upload.target, '--contents', '--part-size', '5M', '--json']
-    // The fourth part is sent when the first one is acknowledged.
+    // Two arrive, and two are on their way.
     const { faults } = world.server
     faults.add({ on: { method: 'PUT', path: '^/s3/' }, after: 2, times: 9, do: { hold: true } })
     const sentFour = faults.until(faults.hits.length + 2)
     const stopped = await world.cli([...args, '--key-password-file', world.keyPasswordFile], {
       during: async (child) => {
         await sentFour
+        await expect.poll(() => acknowledged(world.home).size).toBeGreaterThan(0)
         child.kill('SIGINT')
       },
     })

@@ -51,7 +51,7 @@ describe.skipIf(noShim)(`faults of the disk${noShim}`, () => {
     [
       'settings of the user',
       COMMANDS.mkdir,
-      ({ kind, path }: Call) => kind === 'stat' && path.endsWith('/config.toml'),
+      ({ kind, path }: Call) => kind === 'open-read' && path.endsWith('/config.toml'),
     ],
     [
       'settings of a profile',
@@ -66,7 +66,7 @@ describe.skipIf(noShim)(`faults of the disk${noShim}`, () => {
   ] as const)('%s', async (_name, command: Command, only) => {
     const codes = command === COMMANDS.pull ? [0, 3, 10] : [10]
     const sweep = await sweepErrors(bench, command, {
-      kinds: ['stat', 'rename'],
+      kinds: ['open-read', 'stat', 'rename'],
       only,
       errnos: ['EMFILE', 'EIO'],
       codes,

@@ -5,6 +5,7 @@ import type { Api } from '../../src/api/api.ts'
 import { createFolder, deleteNode } from '../../src/api/nodes.ts'
 import type { Client } from '../../src/client.ts'
 import { systemRandom } from '../../src/environment.ts'
+import type { HttpRequest } from '../../src/http/types.ts'
 import { compareTrees } from '../../src/sync/compare.ts'
 import { pairOf, runSync, type SyncOptions } from '../../src/sync/jobs/pair.ts'
 import { runDownload, runUpload } from '../../src/sync/jobs/transfer.ts'
@@ -133,18 +134,22 @@ test('a pair: names that are too long are changed, renamed, deleted and brought 
 
 /** A server that holds names which no server should. Its own names for them are harmless. */
 function hostile(names: Readonly<Record<string, string>>): RunContext {
+  /** What the server is asked, under its own names. */
+  const harmless = (request: HttpRequest): HttpRequest => {
+    const text = request.body === undefined ? '' : Buffer.from(request.body as Uint8Array).toString()
+    if (!text.startsWith('{')) return request
+    const fields = JSON.parse(text)
+    for (const field of ['name', 'fileName']) {
+      const own = Object.keys(names).find((one) => names[one] === fields[field])
+      if (own !== undefined) fields[field] = own
+    }
+    return { ...request, body: Buffer.from(JSON.stringify(fields)) }
+  }
   const api: Api = {
     ...anna.api,
+    sendPlain: (request) => anna.api.sendPlain(harmless(request)),
     async send(request) {
-      let { body } = request
-      if (body !== undefined && Buffer.from(body).toString().startsWith('{')) {
-        const fields = JSON.parse(Buffer.from(body).toString())
-        for (const field of ['name', 'fileName']) {
-          const harmless = Object.keys(names).find((one) => names[one] === fields[field])
-          if (harmless !== undefined) body = Buffer.from(JSON.stringify({ ...fields, [field]: harmless }))
-        }
-      }
-      const response = await anna.api.send(body === undefined ? request : { ...request, body })
+      const response = await anna.api.send(harmless(request))
       const text = Buffer.from(response.body).toString()
       if (!text.startsWith('{')) return response
       const json = JSON.parse(text, (key, value) => (key === 'name' ? (names[value] ?? value) : value))

@@ -3,6 +3,8 @@ import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Client } from '../../src/client.ts'
+import { toSyncError } from '../../src/errors.ts'
+import { storageOf } from '../../src/transfer/storage-routes.ts'
 import { createWorld, makeTree, snapshot, type World } from '../support/cli.ts'
 
 const MiB = 1024 * 1024
@@ -217,4 +219,22 @@ describe('routes', () => {
     expect(await anna.upload([path], '/room', { partSize: 5 * MiB })).toMatchObject({ transferred: 1, failed: [] })
     expect([count(/s3_urls/), count(/PUT .*\/s3\//)]).toEqual([2, 7])
   })
+})
+
+test('one question of several runs: who gives it up does not give it up for others', async () => {
+  const client = await world.openClient()
+  try {
+    world.server.faults.add({ on: { path: '/public/system/info' }, times: 1, do: { hold: true } })
+    const stop = new AbortController()
+    const first = storageOf(client.api, stop.signal).catch((error) => error)
+    const second = storageOf(client.api)
+    stop.abort()
+    expect(toSyncError(await first)).toMatchObject({ class: 'cancelled' })
+    expect(await second).toEqual({ isObjectStorage: true, takesThrough: expect.any(Boolean) })
+    expect(count(/public\/system\/info/)).toBe(2)
+    await storageOf(client.api)
+    expect(count(/public\/system\/info/)).toBe(2)
+  } finally {
+    await client.close()
+  }
 })
