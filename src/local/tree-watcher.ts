@@ -166,9 +166,16 @@ export function createTreeWatcher(root: string, { onChange, passOver = [] }: Tre
         if (count % BATCH === 0) await new Promise((resolve) => setImmediate(resolve))
         if (isClosed) return undefined
       }
-      const changed = isEverything ? [] : places.map((place) => join(top, place))
+      const changed = new Set(isEverything ? [top] : places.map((place) => join(top, place)))
+      const isConcerned = (path: string) => {
+        for (let at = path; at.length >= top.length; at = dirname(at)) {
+          if (changed.has(at)) return true
+          if (at === dirname(at)) break
+        }
+        return isEverything
+      }
       for (const [path, { watcher }] of watches) {
-        if (seen.has(path) || !(isEverything || changed.some((one) => below(path, one)))) continue
+        if (seen.has(path) || !isConcerned(path)) continue
         watcher.close()
         watches.delete(path)
       }

@@ -12,9 +12,10 @@ import { createDecision } from './plan/files.ts'
 import { findInTheWay, settleKinds } from './plan/kinds.ts'
 import { isAnythingGone, placesToLookAt } from './plan/look.ts'
 import { findCaseMoves, findMoves } from './plan/moves.ts'
-import { isAtOrBelow, isBelowAny, type Taken } from './plan/places.ts'
+import { isAtOrBelow, type Taken } from './plan/places.ts'
 import { localSide, remoteSide, type View } from './plan/sides.ts'
 import { byPath, deepestFirst, type ReconcileOptions, type SyncStep, type Trees } from './plan/steps.ts'
+import { isAtOrBelowAny } from './scope.ts'
 
 export { bytesOf, type Direction, type ReconcileOptions, type SyncStep, type Trees } from './plan/steps.ts'
 
@@ -79,7 +80,7 @@ export function reconcile(trees: Trees, options: ReconcileOptions): SyncStep[] {
     if (step.do !== 'delete-local' && step.do !== 'delete-remote' && step.do !== 'forget') need(key, needed)
   }
   const directorySteps = planDirectories({ ...trees, local, remote, records }, made, options, directories, needed)
-  const isLate = ({ key }: SyncStep) => freed.size > 0 && isBelowAny(key, freed)
+  const isLate = ({ key }: SyncStep) => freed.size > 0 && isAtOrBelowAny(freed, key)
   const [make, late] = [directorySteps.make.filter((step) => !isLate(step)), directorySteps.make.filter(isLate)]
   for (const step of contents) if (isLate(step)) late.push(step)
   const directoriesGone = [...emptied, ...directorySteps.remove].sort(deepestFirst)

@@ -10,7 +10,7 @@ import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { isTemporaryName, MANIFEST_NAME } from '../local/atomic-file.ts'
 import { escapeName, foldKey, localName, type Names, sameNameKey } from '../local/names.ts'
 import type { SyncRecord } from './records.ts'
-import type { Scope } from './scope.ts'
+import { isAtOrBelowAny, type Scope } from './scope.ts'
 import type { Selection } from './select.ts'
 import { type EntryFailure, exactKey, type LocalEntry, MAX_DEPTH, readWholeTree, showPath, walk } from './tree.ts'
 
@@ -61,13 +61,7 @@ export function createBlocked(): Blocked {
   const keys = new Set<string>()
   return {
     add: (key) => void keys.add(key),
-    has(key) {
-      if (keys.size === 0) return false
-      for (let end = key.length; end > 0; end = key.lastIndexOf('/', end - 1)) {
-        if (keys.has(key.slice(0, end))) return true
-      }
-      return false
-    },
+    has: (key) => keys.size > 0 && isAtOrBelowAny(keys, key),
   }
 }
 

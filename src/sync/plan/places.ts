@@ -5,12 +5,6 @@ import type { ReconcileOptions } from './steps.ts'
 
 export const isAtOrBelow = (key: string, above: string): boolean => key === above || key.startsWith(`${above}/`)
 
-/** True for what is at one of these places or below it. */
-export function isBelowAny(key: string, places: ReadonlySet<string>): boolean {
-  for (let at = key; at !== ''; at = parentKey(at)) if (places.has(at)) return true
-  return false
-}
-
 /** Names that are not free any more. */
 export type Taken = Pick<Set<string>, 'has' | 'add'>
 
