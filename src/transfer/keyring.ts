@@ -23,6 +23,7 @@ import {
 import { getAccount, getKeyPairs } from '../api/account.ts'
 import type { Api } from '../api/api.ts'
 import { systemClock } from '../environment.ts'
+import { askOnce } from './ask-once.ts'
 import type { FileKeyCache } from './file-key-cache.ts'
 import { createPins, type OwnKey, type Pins } from './pins.ts'
 
@@ -120,25 +121,14 @@ export function createKeyring(
   const unconfirmed = new WeakMap<FileKey, { pair: UserKeyPair; nodeId: number }>()
   const unlocked = new Map<KeyPairVersion, Promise<UserKeyPair>>()
   const imported = new Map<string, Promise<PublicKey>>()
-  let fetched: Promise<readonly KeyPairContainer[]> | undefined
+  /** The first one may be made at any time. */
+  const { get: containers, forget } = askOnce<readonly KeyPairContainer[]>(
+    (signal) => getKeyPairs(api, signal),
+    ({ length }) => length > 0,
+  )
   let asked: Promise<Password> | undefined
   let account: Promise<number> | undefined
   let proven: Promise<PublicKey | undefined> | undefined
-
-  function containers(signal?: AbortSignal) {
-    fetched ??= getKeyPairs(api, signal).then(
-      (pairs) => {
-        // The first one may be made at any time.
-        if (pairs.length === 0) fetched = undefined
-        return pairs
-      },
-      (error) => {
-        fetched = undefined
-        throw error
-      },
-    )
-    return fetched
-  }
 
   async function unlock(version: KeyPairVersion, signal?: AbortSignal): Promise<UserKeyPair> {
     const container = (await containers(signal)).find((pair) => pair.privateKeyContainer.version === version)
@@ -224,7 +214,7 @@ export function createKeyring(
       await asked
     },
     refresh() {
-      fetched = undefined
+      forget()
       proven = undefined
     },
     async recall(nodeId, signal) {

@@ -5,25 +5,19 @@
  */
 import { getStorage, type ServerStorage } from '../api/account.ts'
 import type { Api } from '../api/api.ts'
-import { toSyncError } from '../errors.ts'
+import { type AskOnce, askOnce } from './ask-once.ts'
 
-const known = new WeakMap<Api, Promise<ServerStorage>>()
+const known = new WeakMap<Api, AskOnce<ServerStorage>>()
 
 /** Asks, unless that has been done. */
-export async function storageOf(api: Api, signal?: AbortSignal): Promise<ServerStorage> {
-  for (;;) {
-    const own = known.has(api) ? undefined : getStorage(api, signal)
-    if (own !== undefined) known.set(api, own)
-    const asked = own ?? known.get(api)!
-    try {
-      return await asked
-    } catch (error) {
-      if (known.get(api) === asked) known.delete(api)
-      // Who had asked first has given up; that says nothing to others.
-      if (asked === own || toSyncError(error).class !== 'cancelled') throw error
-    }
+export function storageOf(api: Api, signal?: AbortSignal): Promise<ServerStorage> {
+  let storage = known.get(api)
+  if (storage === undefined) {
+    storage = askOnce((one) => getStorage(api, one))
+    known.set(api, storage)
   }
+  return storage.get(signal)
 }
 
 /** Says that it is not so, or not any more. */
-export const forgetStorage = (api: Api): void => void known.delete(api)
+export const forgetStorage = (api: Api): void => known.get(api)?.forget()

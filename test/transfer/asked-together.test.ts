@@ -238,3 +238,21 @@ test('one question of several runs: who gives it up does not give it up for othe
     await client.close()
   }
 })
+
+test('the same of the key pairs: an upload that is given up leaves another one its key', async () => {
+  const client = await world.openClient()
+  try {
+    world.server.faults.add({ on: { path: '/user/account/keypairs' }, times: 1, do: { hold: true } })
+    const [one, other] = [source({ one: '1' }), source({ other: '2' })]
+    const stop = new AbortController()
+    const held = until(/account\/keypairs/)
+    const first = client.upload([one], '/room', { signal: stop.signal }).catch((error) => error)
+    await held
+    const second = client.upload([other], '/room')
+    stop.abort()
+    await first
+    expect(await second).toMatchObject({ transferred: 1, failed: [] })
+  } finally {
+    await client.close()
+  }
+})
