@@ -1,7 +1,7 @@
 /** Questions that need not wait for each other do not: one is held back, and the others come all the same. */
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Client } from '../../src/client.ts'
 import { toSyncError } from '../../src/errors.ts'
 import { storageOf } from '../../src/transfer/storage-routes.ts'
@@ -39,10 +39,8 @@ beforeAll(async () => {
   expect(await anna.upload([world.path('deep')], '/room')).toMatchObject({ transferred: 2, failed: [] })
 })
 afterAll(() => world.close())
-afterEach(() => {
-  world.server.faults.clear()
-  reset()
-})
+beforeEach(reset)
+afterEach(() => world.server.faults.clear())
 
 let serial = 0
 const source = (files: Record<string, string | Uint8Array>) => {
@@ -226,8 +224,10 @@ test('one question of several runs: who gives it up does not give it up for othe
   try {
     world.server.faults.add({ on: { path: '/public/system/info' }, times: 1, do: { hold: true } })
     const stop = new AbortController()
+    const held = until(/public\/system\/info/)
     const first = storageOf(client.api, stop.signal).catch((error) => error)
     const second = storageOf(client.api)
+    await held
     stop.abort()
     expect(toSyncError(await first)).toMatchObject({ class: 'cancelled' })
     expect(await second).toEqual({ isObjectStorage: true, takesThrough: expect.any(Boolean) })
