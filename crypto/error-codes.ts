@@ -266,8 +266,6 @@ export type SyncErrorCode =
   | 'RUN_MISSING'
   | 'RUN_NOT_RECORDED'
   | 'RUN_NOT_UNDONE'
-  | 'RUN_NOT_RECORDED'
-  | 'RUN_NOT_UNDONE'
   | 'S3_BUCKET_MISSING'
   | 'S3_NEEDED'
   | 'S3_OPTIONS'

@@ -19,7 +19,7 @@ export function checkSetName(name: string): string {
 export const setPath = (name: string): string => join(homeDirectory(), 'backups', `${checkSetName(name)}.toml`)
 
 const invalid = (path: string, why: string) =>
-  new SyncError('usage', 'BACKUP_CONFIG', `${path}: ${why}`, { hint: 'See the README: Backups' })
+  new SyncError('usage', 'BACKUP_CONFIG', `${path}: ${why}`, { hint: 'docs/backups.md says what a set has' })
 
 /**
  * Reads the configuration of a set.
