@@ -8,22 +8,25 @@ import { basename } from 'node:path'
 import { VERSION } from '../version.ts'
 import { endOutput, guardOutput } from './streams.ts'
 
-const COREUTILS = new Set(['-d', '-f', '--data', '--file-system'])
+const COREUTILS = ['--data', '--file-system']
 
-/** True for a call that means coreutils' program. */
+/**
+ * True for a call that means coreutils' program: without arguments, with its options, or with a path, which no command of ours
+ * looks like.
+ */
 function isForCoreutils(argv: readonly string[]): boolean {
   const name = basename(argv[1] ?? '').replace(/\.(js|cmd|exe)$/i, '')
-  return name === 'sync' && (argv.length === 2 || COREUTILS.has(argv[2] ?? ''))
+  if (name !== 'sync') return false
+  const [first] = argv.slice(2)
+  if (first === undefined || /^-[df]+$|^--$/.test(first)) return true
+  if (first.startsWith('--')) return COREUTILS.some((option) => option.startsWith(first))
+  return process.platform !== 'win32' && first.includes('/')
 }
 
 async function main(): Promise<number> {
   if (isForCoreutils(process.argv)) {
-    const [{ handOver }, { childEnvironment }] = await Promise.all([
-      import('./coreutils.ts'),
-      import('./child-environment.ts'),
-    ])
-    const code = handOver(process.argv, childEnvironment())
-    if (code !== undefined) return code
+    const { handOver } = await import('./coreutils.ts')
+    return handOver(process.argv)
   }
   guardOutput()
   const only = process.argv.length === 3 ? process.argv[2] : undefined

@@ -46,7 +46,7 @@ test.skipIf(process.platform === 'win32')('the program of the same name sees non
     const { PATH } = process.env
     process.env.PATH = `${directory}:${PATH}`
     try {
-      expect(handOver([process.execPath, process.execPath], childEnvironment())).toBe(0)
+      expect(handOver([process.execPath, process.execPath])).toBe(0)
     } finally {
       process.env.PATH = PATH
     }
