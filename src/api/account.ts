@@ -2,7 +2,16 @@
 import { type KeyPairContainer, parseKeyPairContainer } from '../../crypto/containers.ts'
 import { SyncError } from '../errors.ts'
 import { type Api, call, callFor } from './api.ts'
-import { type Account, parseAccount, parseRaw, parseRawList, parseSystemInfo, parseVersion } from './wire.ts'
+import {
+  type Account,
+  type Customer,
+  parseAccount,
+  parseCustomer,
+  parseRaw,
+  parseRawList,
+  parseSystemInfo,
+  parseVersion,
+} from './wire.ts'
 
 /** Below the server's address; needs a login and has no effects. */
 export const ACCOUNT_PATH = '/api/v4/user/account'
@@ -12,6 +21,10 @@ export const VERSION_PATH = '/api/v4/public/software/version'
 
 export const getAccount = (api: Api, signal?: AbortSignal): Promise<Account> =>
   callFor(api, { method: 'GET', path: '/v4/user/account', signal }, parseAccount)
+
+/** Space and accounts of the customer; not everybody may see them. */
+export const getCustomer = (api: Api, signal?: AbortSignal): Promise<Customer> =>
+  callFor(api, { method: 'GET', path: '/v4/user/account/customer', signal }, parseCustomer)
 
 /** How content may travel to the server. */
 export interface ServerStorage {

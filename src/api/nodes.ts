@@ -4,12 +4,16 @@ import { type Api, call, callFor } from './api.ts'
 import type { Resolution } from './uploads.ts'
 import {
   formatTime,
+  type LogEvent,
   PAGE,
   type Permissions,
+  parseLogEvents,
   parseNode,
   parseNodePage,
+  parseRoomGroups,
   parseRoomUsers,
   type RemoteNode,
+  type RoomGroup,
   type RoomUser,
 } from './wire.ts'
 
@@ -231,6 +235,38 @@ export const createRoom = (api: Api, name: string, adminId: number, signal?: Abo
     seeNode(api, { parentId: 0, name }),
   )
 
+/**
+ * A room in a room, encrypted as that one is.
+ *
+ * @param adminId - Its only administrator; absent: it has the members of the room above.
+ */
+export async function createSubroom(
+  api: Api,
+  parentId: number,
+  name: string,
+  adminId: number | undefined,
+  signal?: AbortSignal,
+): Promise<RemoteNode> {
+  await api.places?.enter(parentId, [name])
+  const members =
+    adminId === undefined ? { inheritPermissions: true } : { adminIds: [adminId], inheritPermissions: false }
+  const json = { name, parentId, recycleBinRetentionPeriod: 0, ...members }
+  return callFor(api, { method: 'POST', path: '/v4/nodes/rooms', json, signal }, seeNode(api, { parentId, name }))
+}
+
+/**
+ * Renames a room, or sets how many bytes may be in it; 0: no limit of its own.
+ *
+ * @throws {SyncError} `EXISTS` when the name is taken.
+ */
+export const updateRoom = (
+  api: Api,
+  id: number,
+  changes: { readonly name?: string; readonly quota?: number },
+  signal?: AbortSignal,
+): Promise<RemoteNode> =>
+  callFor(api, { method: 'PUT', path: `/v4/nodes/rooms/${id}`, json: changes, signal, repeatable: true }, seeNode(api))
+
 /** Switches encryption on for an empty top room, without rescue key. */
 export const encryptRoom = (api: Api, roomId: number, signal?: AbortSignal): Promise<RemoteNode> =>
   callFor(
@@ -349,18 +385,81 @@ export const listRoomUsers = (
       ),
   )
 
-export async function putRoomUser(
+/** Users and groups have the same calls. */
+type MemberKind = 'users' | 'groups'
+
+/** Makes members of users or groups, or gives them other permissions; all or none. */
+export async function putRoomMembers(
   api: Api,
   roomId: number,
-  userId: number,
-  permissions: Permissions,
+  kind: MemberKind,
+  items: readonly { readonly id: number; readonly permissions: Permissions }[],
   signal?: AbortSignal,
 ): Promise<void> {
-  const json = { items: [{ id: userId, permissions }] }
-  await call(api, { method: 'PUT', path: `/v4/nodes/rooms/${roomId}/users`, json, signal, repeatable: true })
+  const path = `/v4/nodes/rooms/${roomId}/${kind}`
+  await call(api, { method: 'PUT', path, json: { items }, signal, repeatable: true })
 }
 
-export async function removeRoomUser(api: Api, roomId: number, userId: number, signal?: AbortSignal): Promise<void> {
-  const json = { ids: [userId] }
-  await call(api, { method: 'DELETE', path: `/v4/nodes/rooms/${roomId}/users`, json, signal, repeatable: true })
+/** Takes users or groups out of a room; all or none. */
+export async function removeRoomMembers(
+  api: Api,
+  roomId: number,
+  kind: MemberKind,
+  ids: readonly number[],
+  signal?: AbortSignal,
+): Promise<void> {
+  const path = `/v4/nodes/rooms/${roomId}/${kind}`
+  await call(api, { method: 'DELETE', path, json: { ids }, signal, repeatable: true })
 }
+
+/** @param granted - Those that are in the room only, or all that could be. */
+export const listRoomGroups = (
+  api: Api,
+  roomId: number,
+  granted: boolean,
+  signal?: AbortSignal,
+): AsyncGenerator<RoomGroup> =>
+  pages(
+    api,
+    ({ id }) => id,
+    (offset) =>
+      callFor(
+        api,
+        {
+          method: 'GET',
+          path: `/v4/nodes/rooms/${roomId}/groups`,
+          query: { offset, limit: PAGE, filter: `isGranted:eq:${granted ? 'true' : 'any'}` },
+          signal,
+        },
+        parseRoomGroups,
+      ),
+  )
+
+/** What was done in a room, newest first. */
+export const listRoomEvents = (
+  api: Api,
+  roomId: number,
+  { since, until }: { readonly since?: number | undefined; readonly until?: number | undefined },
+  signal?: AbortSignal,
+): AsyncGenerator<LogEvent> =>
+  pages(
+    api,
+    ({ id }) => id,
+    (offset) =>
+      callFor(
+        api,
+        {
+          method: 'GET',
+          path: `/v4/nodes/rooms/${roomId}/events`,
+          query: {
+            offset,
+            limit: PAGE,
+            sort: 'time:desc',
+            date_start: since === undefined ? undefined : formatTime(since),
+            date_end: until === undefined ? undefined : formatTime(until),
+          },
+          signal,
+        },
+        parseLogEvents,
+      ),
+  )

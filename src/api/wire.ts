@@ -129,6 +129,8 @@ export const parseNode = shape({
   cntFiles: maybe(natural),
   cntFolders: maybe(natural),
   cntRooms: maybe(natural),
+  /** Of rooms: most bytes that may be in them; 0: no limit of their own. */
+  quota: maybe(integer),
 })
 /** A room, folder or file on the server. Times are milliseconds since the epoch. */
 export type RemoteNode = ReturnType<typeof parseNode>
@@ -212,6 +214,36 @@ export const parseRoomUsers = page(
   }),
 )
 export type RoomUser = ReturnType<typeof parseRoomUsers>['items'][number]
+
+export const parseRoomGroups = page(
+  shape({ id: natural, name: text, isGranted: flag, permissions: maybe(permissions) }),
+)
+export type RoomGroup = ReturnType<typeof parseRoomGroups>['items'][number]
+
+export const parseLogEvents = page(
+  shape({
+    id: natural,
+    time,
+    userId: integer,
+    message: text,
+    userName: maybe(text),
+    operationName: maybe(text),
+    /** 0: done, 2: failed. */
+    status: maybe(integer),
+  }),
+)
+/** What was done in a room, as the server has noted it. */
+export type LogEvent = ReturnType<typeof parseLogEvents>['items'][number]
+
+/** Of the customer whose account it is. A limit below 0 is none. */
+export const parseCustomer = shape({
+  name: maybe(text),
+  spaceLimit: integer,
+  spaceUsed: natural,
+  accountsLimit: maybe(integer),
+  accountsUsed: maybe(natural),
+})
+export type Customer = ReturnType<typeof parseCustomer>
 
 export const parseErrorBody = shape({ code: maybe(integer), message: maybe(text), errorCode: maybe(integer) })
 

@@ -78,6 +78,20 @@ export function integerOption(options: Options, flag: string, range: { min: numb
   return Number(value)
 }
 
+/** The number that a flag gives. */
+export function measured(
+  { options }: Pick<Context, 'options'>,
+  flag: string,
+  parse: (text: string) => number | undefined,
+  example: string,
+): number | undefined {
+  const value = text(options, camelCase(flag))
+  if (value === undefined) return undefined
+  const number = parse(value)
+  if (number !== undefined) return number
+  throw new SyncError('usage', 'OPTION_INVALID', `--${flag} takes a value such as ${example}`)
+}
+
 /** What `--names` says. */
 export const namesOf = ({ settings }: Context): Names | undefined => settings.text('names') as Names | undefined
 

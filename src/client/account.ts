@@ -1,5 +1,5 @@
 /** Who is logged in, and where. @module */
-import { getAccount, getServerVersion, getStorage } from '../api/account.ts'
+import { getAccount, getCustomer, getServerVersion, getStorage } from '../api/account.ts'
 import type { Abortable, ClientContext } from './context.ts'
 
 /** The account that is logged in. */
@@ -40,5 +40,34 @@ export async function serverInfo({ api }: ClientContext, { signal }: Abortable):
     apiVersion: restApiVersion,
     serverVersion: sdsServerVersion,
     usesObjectStorage: (await getStorage(api, signal)).isObjectStorage,
+  }
+}
+
+/** What the customer may store, and has stored. Bytes. */
+export interface Space {
+  readonly used: number
+  /** Absent: no limit. */
+  readonly limit: number | undefined
+  readonly accountsUsed: number | undefined
+  /** Absent: no limit, or the server does not say. */
+  readonly accountsLimit: number | undefined
+}
+
+/** Servers say without limits, or a number as large as a number can be. */
+const limitOf = (limit: number | undefined, most: number) =>
+  limit === undefined || limit < 0 || limit >= most ? undefined : limit
+
+/**
+ * Space and accounts of the customer.
+ *
+ * @throws {SyncError} `FORBIDDEN` for who may not see them.
+ */
+export async function space({ api }: ClientContext, { signal }: Abortable): Promise<Space> {
+  const { spaceUsed, spaceLimit, accountsUsed, accountsLimit } = await getCustomer(api, signal)
+  return {
+    used: spaceUsed,
+    limit: limitOf(spaceLimit, Number.MAX_SAFE_INTEGER),
+    accountsUsed,
+    accountsLimit: limitOf(accountsLimit, 2 ** 31 - 1),
   }
 }

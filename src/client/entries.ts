@@ -1,22 +1,12 @@
-/** Remote rooms, folders and files by their paths: looking, making, moving, removing. Contents are in content.ts. @module */
+/** Remote rooms, folders and files by their paths: looking, making, removing. Moving is in arrange.ts, contents are in content.ts. @module */
 import type { WrappedFileKey } from '../../crypto/index.ts'
 import { getFileKey } from '../api/file-keys.ts'
-import {
-  copyNodes,
-  createCensus,
-  deleteNode,
-  getNode,
-  listChildren,
-  moveNodes,
-  searchBelow,
-  treeCycle,
-  updateFile,
-  updateFolder,
-} from '../api/nodes.ts'
+import { createCensus, deleteNode, getNode, listChildren, searchBelow, treeCycle } from '../api/nodes.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
-import { escapeName, sameNameKey } from '../local/names.ts'
-import { ensureFolder, parseRemotePath, requireContainer, requireRemote, resolveRemote } from '../sync/remote-path.ts'
+import { escapeName, foldKey } from '../local/names.ts'
+import { nameMatcher } from '../sync/ignore-rules.ts'
+import { ensureFolder, parseRemotePath, requireContainer, requireRemote } from '../sync/remote-path.ts'
 import type { Abortable, ClientContext } from './context.ts'
 
 /** A room, folder or file, and where it is. Times are milliseconds since the epoch, sizes bytes. */
@@ -25,7 +15,7 @@ export interface RemoteEntry extends RemoteNode {
   readonly path: string
 }
 
-const pathOf = (names: readonly string[]) => `/${names.join('/')}`
+export const pathOf = (names: readonly string[]) => `/${names.join('/')}`
 
 const below = (path: string, node: RemoteNode): RemoteEntry => ({
   ...node,
@@ -106,24 +96,45 @@ export async function* walk(context: ClientContext, path: string, options: Abort
   }
 }
 
-/** What is looked for besides the name. */
+/** What is looked for besides the name. Sizes are bytes, times milliseconds since the epoch. */
 export interface FindOptions extends Abortable {
   /** Only of this type. */
   readonly type?: RemoteNode['type'] | undefined
+  /** Only files with more bytes. */
+  readonly larger?: number | undefined
+  /** Only files with fewer bytes. */
+  readonly smaller?: number | undefined
+  /** Only what was modified after this. */
+  readonly newer?: number | undefined
+  /** Only what was modified before this. */
+  readonly older?: number | undefined
 }
 
-/** A name with `*` for any letters, in any case. */
-function pattern(text: string): (name: string) => boolean {
-  const literal = sameNameKey(text).replace(/[.+?^${}()|[\]\\]/g, '\\$&')
-  const expression = new RegExp(`^${literal.replace(/\*+/g, '.*')}$`, 'isu')
-  return (name) => expression.test(sameNameKey(name))
+/** When something was modified, as far as the server says: the time of the file it was, else of its last change there. */
+export const modifiedAt = ({
+  timestampModification,
+  updatedAt,
+}: Pick<RemoteNode, 'timestampModification' | 'updatedAt'>): number | undefined => timestampModification ?? updatedAt
+
+function isWithin(entry: RemoteNode, { type, larger, smaller, newer, older }: FindOptions): boolean {
+  const { size = 0 } = entry
+  const at = modifiedAt(entry)
+  const isSized = larger !== undefined || smaller !== undefined
+  return (
+    (type === undefined || entry.type === type) &&
+    (!isSized || entry.type === 'file') &&
+    (larger === undefined || size > larger) &&
+    (smaller === undefined || size < smaller) &&
+    (newer === undefined || (at !== undefined && at > newer)) &&
+    (older === undefined || (at !== undefined && at < older))
+  )
 }
 
 /**
  * Entries below a room or folder with a name.
  *
- * @param name - `*` stands for any letters: `*.pdf`. Case does not count.
- * @throws {SyncError} as `list`.
+ * @param name - `*` stands for any letters, `?` for one, `[…]` for one of some: `*.pdf`. Case does not count.
+ * @throws {SyncError} as `list`; `FILTER_TOO_LONG`.
  */
 export async function* find(
   context: ClientContext,
@@ -131,9 +142,10 @@ export async function* find(
   name: string,
   options: FindOptions,
 ): AsyncGenerator<RemoteEntry> {
-  const isWanted = pattern(name)
+  const isWanted = nameMatcher(foldKey(name))
+  if (isWanted === undefined) throw new SyncError('usage', 'PATTERN_INVALID', `This is no pattern for a name: ${name}`)
   for await (const entry of walk(context, path, options)) {
-    if ((options.type === undefined || entry.type === options.type) && isWanted(entry.name)) yield entry
+    if (isWithin(entry, options) && isWanted(foldKey(entry.name))) yield entry
   }
 }
 
@@ -237,92 +249,4 @@ export async function remove(
     onRemoved?.(path, entry)
   }
   return entries.map(({ entry }) => entry)
-}
-
-/** How something is moved or copied. */
-export interface MoveOptions extends Abortable {
-  /** What to do where the name is taken by a file. Default `fail`. */
-  readonly onConflict?: 'fail' | 'overwrite' | undefined
-}
-
-const roomStays = (path: string) => new SyncError('usage', 'IS_CONTAINER', `A room cannot be moved or copied: ${path}`)
-
-/**
- * Where something goes: into a room or folder that is there, under its own name; else to that path.
- */
-async function goal(context: ClientContext, from: RemoteEntry, target: string, signal?: AbortSignal) {
-  const { found, missing } = await resolveRemote(context.api, target, signal)
-  const last = found.at(-1)
-  const names = parseRemotePath(target)
-  if (missing.length === 0 && last !== undefined && last.type !== 'file') {
-    return { parentId: last.id, name: from.name, path: pathOf([...names, from.name]) }
-  }
-  // A file of that name is there, or nothing is: the place above has to be.
-  const parent = missing.length === 0 ? found.at(-2) : missing.length === 1 ? last : undefined
-  if (parent === undefined || parent.type === 'file') {
-    throw new SyncError('not_found', 'REMOTE_MISSING', `The folder above ${target} does not exist`, {
-      hint: 'Make it first: sync mkdir --parents',
-    })
-  }
-  const name = missing.length === 0 ? last!.name : escapeName(names.at(-1)!)
-  return { parentId: parent.id, name, path: pathOf([...names.slice(0, -1), name]) }
-}
-
-async function transfer(
-  context: ClientContext,
-  send: typeof moveNodes,
-  source: string,
-  target: string,
-  { onConflict = 'fail', signal }: MoveOptions,
-): Promise<RemoteEntry> {
-  const { entry } = await requireEntry(context, source, signal)
-  if (entry.type === 'room') throw roomStays(source)
-  const { parentId, name, path } = await goal(context, entry, target, signal)
-  await send(context.api, parentId, [{ id: entry.id, name }], onConflict, signal)
-  return stat(context, path, { signal })
-}
-
-/**
- * Moves a file or folder into a room or folder that is there, or to a new path; also renames it.
- *
- * @returns it, where it is now.
- * @throws {SyncError} `REMOTE_MISSING`, `EXISTS` when the name is taken, `INTO_ITSELF`, `IS_CONTAINER` for a room,
- * `ENCRYPTION_DIFFERS` between encrypted and plain places.
- */
-export const move = (
-  context: ClientContext,
-  source: string,
-  target: string,
-  options: MoveOptions,
-): Promise<RemoteEntry> => transfer(context, moveNodes, source, target, options)
-
-/**
- * Copies a file or folder; see `move`. In another encrypted room its members get the keys of the copies with
- * `keys.distribute`.
- */
-export const copy = (
-  context: ClientContext,
-  source: string,
-  target: string,
-  options: MoveOptions,
-): Promise<RemoteEntry> => transfer(context, copyNodes, source, target, options)
-
-/**
- * Gives a file or folder another name where it is.
- *
- * @param name - Without slashes; letters that the server cannot store are escaped.
- * @throws {SyncError} `EXISTS`, `REMOTE_MISSING`, `PATH_INVALID`, `IS_CONTAINER` for a room.
- */
-export async function rename(
-  context: ClientContext,
-  path: string,
-  name: string,
-  { signal }: Abortable,
-): Promise<RemoteEntry> {
-  if (name === '' || name.includes('/')) throw new SyncError('usage', 'PATH_INVALID', 'A name has no slash in it')
-  const { entry } = await requireEntry(context, path, signal)
-  if (entry.type === 'room') throw roomStays(path)
-  const update = entry.type === 'file' ? updateFile : updateFolder
-  const node = await update(context.api, entry.id, { name: escapeName(name) }, signal)
-  return { ...node, path: pathOf([...parseRemotePath(entry.path).slice(0, -1), node.name]) }
 }

@@ -26,6 +26,13 @@ export interface History {
    * @param which - `resume`: those that did not come to their end, whole; `retry`: what failed in them, and nothing else.
    */
   repeats(which: 'resume' | 'retry', filter?: RunFilter): Promise<Repeat[]>
+  /**
+   * Forgets a pair, a backup set, or what is known of transfers between two places: the next run is a first one. Nothing of the places
+   * themselves is touched. Throws `NO_RUNS`, `LOCKED`.
+   *
+   * @returns what was forgotten.
+   */
+  forget(local: string, remote: string, options?: Abortable): Promise<readonly Pair[]>
 }
 
 /** Of a client's directory. */
@@ -47,12 +54,8 @@ export function historyOf(
   context: Pick<RunContext, 'clock' | 'onEvent'>,
   stateOf: (signal?: AbortSignal) => Promise<StatePlace>,
 ): History {
-  type Work<T> = (
-    history: typeof import('../sync/history.ts'),
-    state: StatePlace,
-    pairs: readonly Pair[],
-  ) => Promise<T[]>
-  async function ask<T>({ signal, ...filter }: RunFilter, work: Work<T>): Promise<T[]> {
+  type Work<T> = (history: typeof import('../sync/history.ts'), state: StatePlace, pairs: readonly Pair[]) => Promise<T>
+  async function ask<T>({ signal, ...filter }: RunFilter, work: Work<T>): Promise<T> {
     const history = await import('../sync/history.ts')
     const state = await stateOf(signal)
     signal?.throwIfAborted()
@@ -63,5 +66,10 @@ export function historyOf(
     status: (filter = {}) => ask(filter, (history, state, pairs) => history.listStatus(context, state, pairs)),
     repeats: (which, filter = {}) =>
       ask(filter, (history, state, pairs) => history.listRepeats(context, state, pairs, which)),
+    forget: (local, remote, { signal } = {}) =>
+      ask({ local, remote, signal }, async (history, state, pairs) => {
+        for (const pair of pairs) await history.forget(context, state, pair, signal)
+        return pairs
+      }),
   }
 }

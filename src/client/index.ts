@@ -7,7 +7,7 @@
 export type { Password, PublicKey, WrappedFileKey } from '../../crypto/index.ts'
 export { VERSION_PATH } from '../api/account.ts'
 export type { Api } from '../api/api.ts'
-export type { DeletedSummary, DeletedVersion, RemoteNode } from '../api/wire.ts'
+export type { DeletedSummary, DeletedVersion, LogEvent, RemoteNode } from '../api/wire.ts'
 export {
   type Client,
   type ClientOptions,
@@ -71,6 +71,7 @@ export { parseRemotePath } from '../sync/remote-path.ts'
 export type { RunContext, RunEvent } from '../sync/run.ts'
 export type { Command, Limits, SyncSummary } from '../sync/run-job.ts'
 export type { SelectionOptions } from '../sync/select.ts'
+export { placesOfPair } from '../sync/state/pairs.ts'
 export type { Pair } from '../sync/state.ts'
 export type { EntryFailure } from '../sync/tree.ts'
 export type { Verification, VerifyOptions } from '../sync/verify.ts'
@@ -79,7 +80,8 @@ export type { TransferEvent } from '../transfer/events.ts'
 export type { Keyring } from '../transfer/keyring.ts'
 export type { KeyId } from '../transfer/pins.ts'
 export type { OutputChecking } from '../transfer/upload.ts'
-export type { AccountInfo, ServerInfo } from './account.ts'
+export type { AccountInfo, ServerInfo, Space } from './account.ts'
+export type { Arranged, Arrangement, MoveOptions } from './arrange.ts'
 export type { BackupSetOptions, ShownRun, ShowOptions } from './backups.ts'
 export type { DiffOptions, VerifyRunOptions } from './compare.ts'
 export type {
@@ -95,7 +97,6 @@ export type { Abortable, ClientContext } from './context.ts'
 export type {
   FindOptions,
   MkdirOptions,
-  MoveOptions,
   RemoteDetails,
   RemoteEntry,
   RemoveOptions,
@@ -118,7 +119,16 @@ export type {
   TrustedAll,
   TrustOptions,
 } from './keys.ts'
-export type { AddMemberOptions, Role, RoomMember, RoomOptions } from './rooms.ts'
+export type {
+  AddMemberOptions,
+  MemberChanges,
+  NewMember,
+  Role,
+  RoomGroupMember,
+  RoomHistoryOptions,
+  RoomMember,
+  RoomOptions,
+} from './rooms.ts'
 export type * from './runs.ts'
 export type {
   BackupCalls,

@@ -2,19 +2,24 @@
 import { getAccount } from '../api/account.ts'
 import {
   createRoom,
+  createSubroom,
   deleteNode,
   encryptRoom,
   listChildren,
+  listRoomEvents,
+  listRoomGroups,
   listRoomUsers,
-  putRoomUser,
-  removeRoomUser,
+  putRoomMembers,
+  removeRoomMembers,
+  updateRoom,
 } from '../api/nodes.ts'
-import type { Permissions, RemoteNode, RoomUser } from '../api/wire.ts'
+import type { LogEvent, Permissions, RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { escapeName } from '../local/names.ts'
 import { parseRemotePath, requireRemote } from '../sync/remote-path.ts'
+import { requireName } from './arrange.ts'
 import { type Abortable, type ClientContext, collect } from './context.ts'
-import { list as listEntries, type RemoteEntry } from './entries.ts'
+import { list as listEntries, pathOf, type RemoteEntry } from './entries.ts'
 
 /** What a member may do: look; also change contents; also manage the room. */
 export type Role = 'read' | 'edit' | 'admin'
@@ -30,8 +35,10 @@ export interface RoomMember {
 
 /** How a room is made. */
 export interface RoomOptions extends Abortable {
-  /** Do not encrypt it. Default false. */
+  /** Do not encrypt it. Default false. A room in a room is as that one. */
   readonly plain?: boolean | undefined
+  /** Of a room in a room: this account is its only member at first. Default false: it has the members of the room above. */
+  readonly ownMembers?: boolean | undefined
 }
 
 /** The room that a run of before has made, and did not come to encrypt: plain, empty, and of nobody else. */
@@ -50,20 +57,40 @@ async function unfinishedRoom(
   return node
 }
 
+async function createBelow(
+  context: ClientContext,
+  path: string,
+  { plain = false, ownMembers = false, signal }: RoomOptions,
+): Promise<RemoteEntry> {
+  const { api } = context
+  const names = parseRemotePath(path)
+  const above = pathOf(names.slice(0, -1))
+  const parent = await requireRoom(context, above, signal)
+  if ((parent.isEncrypted === true) === plain) {
+    const how = plain ? 'encrypted' : 'not encrypted'
+    throw new SyncError('conflict', 'ENCRYPTION_DIFFERS', `A room in ${above} is as that one, which is ${how}`, {
+      hint: plain ? 'Leave out --plain.' : 'Make an encrypted room at the top, or use --plain.',
+    })
+  }
+  const adminId = ownMembers ? (await getAccount(api, signal)).id : undefined
+  const room = await createSubroom(api, parent.id, escapeName(names.at(-1)!), adminId, signal)
+  return { ...room, path: pathOf([...names.slice(0, -1), room.name]) }
+}
+
 /**
- * Makes a top room with this account as its only administrator, encrypted unless told otherwise. One that was made and not
- * encrypted, because somebody was interrupted, is taken up.
+ * Makes a room. One at the top has this account as its only administrator, and is encrypted unless told otherwise; one that was made and
+ * not encrypted, because somebody was interrupted, is taken up. One in a room is encrypted as that one is.
  *
- * @param path - `/NAME`.
- * @throws {SyncError} `PATH_INVALID`, `NO_KEY_PAIR`, `EXISTS`. No plain room is left behind where an encrypted one was wanted.
+ * @param path - `/NAME`, or `/ROOM/NAME`.
+ * @throws {SyncError} `PATH_INVALID`, `NO_KEY_PAIR`, `EXISTS`, `ENCRYPTION_DIFFERS`, `NOT_A_ROOM`. No plain room is left behind where an
+ * encrypted one was wanted.
  */
 export async function create(context: ClientContext, path: string, options: RoomOptions): Promise<RemoteEntry> {
   const { api, keyring } = context
   const { plain = false, signal } = options
   const [name, ...rest] = parseRemotePath(path)
-  if (name === undefined || rest.length > 0) {
-    throw new SyncError('usage', 'PATH_INVALID', 'A room is made at the top: /NAME')
-  }
+  if (name === undefined) throw new SyncError('usage', 'PATH_INVALID', 'A room has a name: /NAME')
+  if (rest.length > 0) return createBelow(context, path, options)
   const account = await getAccount(api, signal)
   if (!plain && (await keyring.containers(signal)).length === 0) {
     throw new SyncError('key', 'NO_KEY_PAIR', 'An encrypted room needs your key pair first', {
@@ -121,12 +148,6 @@ export async function requireRoom({ api }: ClientContext, path: string, signal?:
   throw new SyncError('usage', 'NOT_A_ROOM', `Not a room: ${path}`)
 }
 
-function requireUser(users: readonly RoomUser[], name: string): RoomUser {
-  const user = users.find(({ userInfo }) => userInfo.userName === name)
-  if (user !== undefined) return user
-  throw new SyncError('not_found', 'USER_UNKNOWN', `There is no user ${name}, or they cannot be in this room`)
-}
-
 /**
  * The members of a room.
  *
@@ -148,6 +169,99 @@ export async function* members(
   }
 }
 
+/** A group that has access to a room. */
+export interface RoomGroupMember {
+  readonly groupId: number
+  readonly name: string
+  readonly role: Role
+}
+
+/**
+ * The groups that are members of a room.
+ *
+ * @throws {SyncError} as `members`.
+ */
+export async function* groups(
+  context: ClientContext,
+  path: string,
+  { signal }: Abortable,
+): AsyncGenerator<RoomGroupMember> {
+  const room = await requireRoom(context, path, signal)
+  for await (const { id, name, permissions } of listRoomGroups(context.api, room.id, true, signal)) {
+    yield { groupId: id, name, role: roleOf(permissions) }
+  }
+}
+
+/** Who is added to a room, or given another role. */
+export interface NewMember {
+  readonly kind: 'user' | 'group'
+  /** User name, or name of the group. */
+  readonly name: string
+  readonly role: Role
+}
+
+/** Who is in a room after a change. */
+export interface MemberChanges extends Abortable {
+  readonly add?: readonly NewMember[] | undefined
+  readonly remove?: readonly Pick<NewMember, 'kind' | 'name'>[] | undefined
+}
+
+function idsByName<T>(
+  wanted: readonly Pick<NewMember, 'name'>[],
+  all: readonly T[],
+  of: (one: T) => { readonly id: number; readonly name: string | undefined },
+  kind: NewMember['kind'],
+): number[] {
+  return wanted.map(({ name }) => {
+    const found = all.map(of).filter((one) => one.name === name)
+    if (found.length === 1) return found[0]!.id
+    if (found.length > 1) {
+      throw new SyncError('usage', 'USER_AMBIGUOUS', `More than one ${kind} is called ${name}`)
+    }
+    throw new SyncError('not_found', 'USER_UNKNOWN', `There is no ${kind} ${name}, or they cannot be in this room`)
+  })
+}
+
+/**
+ * Adds users and groups to a room, gives them other roles, and takes others out, after all of them have been found. In an encrypted room
+ * who is new can read nothing before their key is trusted (`keys.trust`) and the file keys are handed out (`keys.distribute`).
+ *
+ * @returns the room.
+ * @throws {SyncError} `REMOTE_MISSING`, `NOT_A_ROOM`, `USER_UNKNOWN`, `USER_AMBIGUOUS`, `FORBIDDEN`.
+ */
+export async function changeMembers(
+  context: ClientContext,
+  path: string,
+  { add = [], remove = [], signal }: MemberChanges,
+): Promise<RemoteNode> {
+  const { api } = context
+  const room = await requireRoom(context, path, signal)
+  const plan: { readonly kind: 'users' | 'groups'; readonly put: NewMember[]; ids: number[]; gone: number[] }[] = []
+  for (const kind of ['user', 'group'] as const) {
+    const [put, out] = [add.filter((one) => one.kind === kind), remove.filter((one) => one.kind === kind)]
+    if (put.length + out.length === 0) continue
+    const granted = put.length === 0
+    const find = async (wanted: readonly Pick<NewMember, 'name'>[]) =>
+      kind === 'user'
+        ? idsByName(wanted, await users(granted), ({ userInfo: { id, userName: name } }) => ({ id, name }), kind)
+        : idsByName(wanted, await everyGroup(granted), (group) => group, kind)
+    plan.push({ kind: `${kind}s`, put, ids: await find(put), gone: await find(out) })
+  }
+  for (const { kind, put, ids } of plan) {
+    const items = put.map(({ role }, at) => ({ id: ids[at]!, permissions: permissionsOf(role) }))
+    if (items.length > 0) await putRoomMembers(api, room.id, kind, items, signal)
+  }
+  for (const { kind, gone } of plan) if (gone.length > 0) await removeRoomMembers(api, room.id, kind, gone, signal)
+  return room
+
+  async function users(granted: boolean) {
+    return collect(listRoomUsers(api, room.id, granted, signal))
+  }
+  async function everyGroup(granted: boolean) {
+    return collect(listRoomGroups(api, room.id, granted, signal))
+  }
+}
+
 /** What a member may do. */
 export interface AddMemberOptions extends Abortable {
   /** Default `edit`. */
@@ -155,29 +269,22 @@ export interface AddMemberOptions extends Abortable {
 }
 
 /**
- * Makes somebody a member of a room, or gives a member another role. In an encrypted room they can read nothing before their key
- * is trusted (`keys.trust`) and the file keys are handed out (`keys.distribute`).
+ * Makes a user a member of a room, or gives a member another role; see `changeMembers`.
  *
  * @param user - Their user name.
  * @returns the room.
- * @throws {SyncError} `REMOTE_MISSING`, `NOT_A_ROOM`, `USER_UNKNOWN`, `FORBIDDEN`.
  */
-export async function addMember(
+export const addMember = (
   context: ClientContext,
   path: string,
   user: string,
   { role = 'edit', signal }: AddMemberOptions,
-): Promise<RemoteNode> {
-  const room = await requireRoom(context, path, signal)
-  const everybody = await collect(listRoomUsers(context.api, room.id, false, signal))
-  await putRoomUser(context.api, room.id, requireUser(everybody, user).userInfo.id, permissionsOf(role), signal)
-  return room
-}
+): Promise<RemoteNode> => changeMembers(context, path, { add: [{ kind: 'user', name: user, role }], signal })
 
 /**
- * Takes somebody out of a room. What they have read before, and its keys, they may have kept.
+ * Takes a user out of a room. What they have read before, and its keys, they may have kept.
  *
- * @throws {SyncError} as `addMember`.
+ * @throws {SyncError} as `changeMembers`.
  */
 export async function removeMember(
   context: ClientContext,
@@ -185,7 +292,75 @@ export async function removeMember(
   user: string,
   { signal }: Abortable,
 ): Promise<void> {
+  await changeMembers(context, path, { remove: [{ kind: 'user', name: user }], signal })
+}
+
+const placed = (path: string, room: RemoteNode): RemoteEntry => ({
+  ...room,
+  path: pathOf([...parseRemotePath(path).slice(0, -1), room.name]),
+})
+
+/**
+ * Gives a room another name.
+ *
+ * @param name - Without slashes.
+ * @throws {SyncError} `EXISTS`, `REMOTE_MISSING`, `NOT_A_ROOM`, `PATH_INVALID`, `FORBIDDEN`.
+ */
+export async function rename(
+  context: ClientContext,
+  path: string,
+  name: string,
+  { signal }: Abortable,
+): Promise<RemoteEntry> {
+  requireName(name)
+  const { id } = await requireRoom(context, path, signal)
+  return placed(path, await updateRoom(context.api, id, { name: escapeName(name) }, signal))
+}
+
+/**
+ * Limits what may be in a room.
+ *
+ * @param bytes - 0: no limit of its own.
+ * @throws {SyncError} `REMOTE_MISSING`, `NOT_A_ROOM`, `FORBIDDEN`.
+ */
+export async function setQuota(
+  context: ClientContext,
+  path: string,
+  bytes: number,
+  { signal }: Abortable,
+): Promise<RemoteEntry> {
+  if (!Number.isSafeInteger(bytes) || bytes < 0) throw new RangeError('A quota counts bytes')
+  const { id } = await requireRoom(context, path, signal)
+  return placed(path, await updateRoom(context.api, id, { quota: bytes }, signal))
+}
+
+/**
+ * Deletes a room for good, with all that is in it, and its recycle bin.
+ *
+ * @throws {SyncError} `REMOTE_MISSING`, `NOT_A_ROOM`, `FORBIDDEN`.
+ */
+export async function remove(context: ClientContext, path: string, { signal }: Abortable): Promise<RemoteEntry> {
   const room = await requireRoom(context, path, signal)
-  const all = await collect(listRoomUsers(context.api, room.id, true, signal))
-  await removeRoomUser(context.api, room.id, requireUser(all, user).userInfo.id, signal)
+  await deleteNode(context.api, room.id, signal)
+  return placed(path, room)
+}
+
+/** Which part of a room's history is asked for. Milliseconds since the epoch. */
+export interface RoomHistoryOptions extends Abortable {
+  readonly since?: number | undefined
+  readonly until?: number | undefined
+}
+
+/**
+ * What was done in a room, as its server has noted it, newest first.
+ *
+ * @throws {SyncError} `REMOTE_MISSING`, `NOT_A_ROOM`, `FORBIDDEN`.
+ */
+export async function* history(
+  context: ClientContext,
+  path: string,
+  { signal, ...when }: RoomHistoryOptions,
+): AsyncGenerator<LogEvent> {
+  const { id } = await requireRoom(context, path, signal)
+  yield* listRoomEvents(context.api, id, when, signal)
 }

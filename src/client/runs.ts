@@ -80,8 +80,6 @@ export interface RunCalls extends History {
   repeat(one: Repeat, how?: Told): Promise<SyncSummary>
   /** Takes back what a run did; what has changed since is left alone and told. Throws `NO_RUNS`, `LOCKED`. */
   undo(runId: string, options?: UndoOptions): Promise<UndoResult>
-  /** Forgets a pair, or what is known of transfers between two places: its next run is a first one. Throws `NO_RUNS`, `LOCKED`. */
-  forget(local: string, remote: string, options?: Abortable): Promise<void>
 }
 
 /** Makes the calls of a client; nothing is loaded before the first one. */
@@ -97,7 +95,12 @@ export function createRunCalls(context: ClientContext): RunCalls {
 
   const run: RunCalls['run'] = async (command, places, options = {}) => {
     const { placesOf } = await history()
-    return repeat({ command, pair: placesOf(command, places), options })
+    const pair = placesOf(command, places)
+    const [sources, target] = [places.slice(0, -1), places.at(-1)!]
+    // Whether the target is a folder or a name has yet to be found out.
+    if (command === 'upload') return (await transfers()).runUpload(context, sources, target, options)
+    if (command === 'download') return (await transfers()).runDownload(context, sources, target, options)
+    return repeat({ command, pair, options })
   }
   const past = historyOf(context, stateOf)
   const repeat: RunCalls['repeat'] = async (one, how) => (await history()).repeat(context, one, how)
@@ -136,10 +139,5 @@ export function createRunCalls(context: ClientContext): RunCalls {
     resume: again('resume'),
     retry: again('retry'),
     undo: async (runId, how = {}) => (await history()).undo(context, await stateOf(how.signal), runId, how),
-    async forget(local, remote, how = {}) {
-      const { forget, findPairs } = await history()
-      const state = await stateOf(how.signal)
-      for (const pair of await findPairs(state, { local, remote })) await forget(context, state, pair, how.signal)
-    },
   }
 }

@@ -5,7 +5,7 @@
  * @module
  */
 import type { Password } from '../../crypto/index.ts'
-import type { DeletedSummary, DeletedVersion, RemoteNode } from '../api/wire.ts'
+import type { DeletedSummary, DeletedVersion, LogEvent, RemoteNode } from '../api/wire.ts'
 import type { DrillOptions, DrillReport } from '../sync/backup/drill.ts'
 import type { PruneOptions, PruneSummary } from '../sync/backup/prune.ts'
 import type { RestoreOptions, RestoreSummary } from '../sync/backup/restore.ts'
@@ -15,20 +15,13 @@ import type { SetPlace } from '../sync/backup/set.ts'
 import type { Comparison } from '../sync/compare.ts'
 import type { Verification } from '../sync/verify.ts'
 import type { KeyId } from '../transfer/pins.ts'
-import type { AccountInfo, ServerInfo } from './account.ts'
+import type { AccountInfo, ServerInfo, Space } from './account.ts'
+import type { Arrangement, MoveOptions } from './arrange.ts'
 import type { BackupSetOptions, ShownRun, ShowOptions } from './backups.ts'
 import type { DiffOptions, VerifyRunOptions } from './compare.ts'
 import type { Content, GetOptions, PutOptions, PutResult, RemoteContent } from './content.ts'
 import type { Abortable, ClientContext } from './context.ts'
-import type {
-  FindOptions,
-  MkdirOptions,
-  MoveOptions,
-  RemoteDetails,
-  RemoteEntry,
-  RemoveOptions,
-  StatOptions,
-} from './entries.ts'
+import type { FindOptions, MkdirOptions, RemoteDetails, RemoteEntry, RemoveOptions, StatOptions } from './entries.ts'
 import type {
   DistributeOptions,
   Distribution,
@@ -40,7 +33,14 @@ import type {
   TrustedAll,
   TrustOptions,
 } from './keys.ts'
-import type { AddMemberOptions, RoomMember, RoomOptions } from './rooms.ts'
+import type {
+  AddMemberOptions,
+  MemberChanges,
+  RoomGroupMember,
+  RoomHistoryOptions,
+  RoomMember,
+  RoomOptions,
+} from './rooms.ts'
 import type { RestoreOptions as TrashRestoreOptions } from './trash.ts'
 
 /** Remote rooms, folders and files by their paths (`/room/folder/name`). */
@@ -49,6 +49,8 @@ export interface EntryCalls {
   list(path?: string, options?: Abortable): AsyncIterable<RemoteEntry>
   /** Everything below a room or folder, each folder before what is in it. Default: below all rooms. */
   walk(path?: string, options?: Abortable): AsyncIterable<RemoteEntry>
+  /** The paths that patterns (`/room/*.pdf`) stand for; a path without wildcards is passed on. Throws `REMOTE_MISSING`. */
+  glob(patterns: string | readonly string[], options?: Abortable): Promise<readonly string[]>
   /** Everything below a room or folder that has a name; `*` stands for any letters, and case does not count. */
   find(path: string, name: string, options?: FindOptions): AsyncIterable<RemoteEntry>
   /** One entry. Throws `REMOTE_MISSING`. */
@@ -61,6 +63,10 @@ export interface EntryCalls {
   move(source: string, target: string, options?: MoveOptions): Promise<RemoteEntry>
   /** As `move`, and leaves it where it is, too. */
   copy(source: string, target: string, options?: MoveOptions): Promise<RemoteEntry>
+  /** Moves several files and folders into a folder that is there, and tells which members got no keys of them. */
+  moveAll(sources: readonly string[], target: string, options?: MoveOptions): Promise<Arrangement>
+  /** As `moveAll`, and leaves them where they are, too. */
+  copyAll(sources: readonly string[], target: string, options?: MoveOptions): Promise<Arrangement>
   /** Gives a file or folder another name where it is. Throws `EXISTS`. */
   rename(path: string, name: string, options?: Abortable): Promise<RemoteEntry>
   /** Stores bytes or a stream, of known or unknown length, under a path. See `put` in content.ts. */
@@ -71,13 +77,25 @@ export interface EntryCalls {
 
 /** Rooms and their members. */
 export interface RoomCalls {
-  /** Makes a top room, encrypted unless told otherwise. Throws `NO_KEY_PAIR`, `EXISTS`. */
+  /** Makes a room, encrypted unless told otherwise; in a room one that is as that. Throws `NO_KEY_PAIR`, `EXISTS`, `ENCRYPTION_DIFFERS`. */
   create(path: string, options?: RoomOptions): Promise<RemoteEntry>
   list(options?: Abortable): AsyncIterable<RemoteEntry>
   members(path: string, options?: Abortable): AsyncIterable<RoomMember>
   /** Adds a user, by name, or gives another role; returns the room. Their key has to be trusted before they can read: `keys`. */
   addMember(path: string, user: string, options?: AddMemberOptions): Promise<RemoteNode>
   removeMember(path: string, user: string, options?: Abortable): Promise<void>
+  /** The groups that are in a room. */
+  groups(path: string, options?: Abortable): AsyncIterable<RoomGroupMember>
+  /** Adds and removes users and groups, several at once. Throws `USER_UNKNOWN`, `USER_AMBIGUOUS` before anything is changed. */
+  changeMembers(path: string, changes: MemberChanges): Promise<RemoteNode>
+  /** Gives a room another name. Throws `EXISTS`. */
+  rename(path: string, name: string, options?: Abortable): Promise<RemoteEntry>
+  /** Limits the bytes that may be in a room; 0: no limit of its own. */
+  setQuota(path: string, bytes: number, options?: Abortable): Promise<RemoteEntry>
+  /** Deletes a room for good, with its recycle bin. */
+  remove(path: string, options?: Abortable): Promise<RemoteEntry>
+  /** What was done in a room, newest first. */
+  history(path: string, options?: RoomHistoryOptions): AsyncIterable<LogEvent>
 }
 
 /** Keys: the account’s own ones, those of members, and what is handed out to them. */
@@ -115,7 +133,8 @@ export interface KeyCalls {
 
 /** The recycle bins of rooms. */
 export interface TrashCalls {
-  list(room: string, options?: Abortable): AsyncIterable<DeletedSummary>
+  /** What is in the bin of a room; of a folder, what was below it. */
+  list(path: string, options?: Abortable): AsyncIterable<DeletedSummary>
   /** Puts things back where they were, or into another place of their room; all or none. Throws `EXISTS`, `NOT_FOUND`. */
   restore(ids: readonly number[], options?: TrashRestoreOptions): Promise<void>
   /** Removes things from a bin for good; all or none. */
@@ -160,6 +179,8 @@ export interface ClientCalls extends EntryCalls {
   whoami(options?: Abortable): Promise<AccountInfo>
   /** What the server says of itself. */
   serverInfo(options?: Abortable): Promise<ServerInfo>
+  /** Space and accounts of the customer. Throws `FORBIDDEN` for who may not see them. */
+  space(options?: Abortable): Promise<Space>
   /** What differs between a local and a remote directory, by size and time. */
   diff(local: string, remote: string, options?: DiffOptions): Promise<Comparison>
   /** As `diff`, by content. */
@@ -176,6 +197,7 @@ async function* later<T>(make: () => Promise<AsyncIterable<T>>): AsyncGenerator<
 /** @param password - The encryption password of the client. */
 export function createCalls(context: ClientContext, password: () => Promise<Password>): ClientCalls {
   const account = () => import('./account.ts')
+  const arrange = () => import('./arrange.ts')
   const backups = () => import('./backups.ts')
   const compare = () => import('./compare.ts')
   const content = () => import('./content.ts')
@@ -187,13 +209,17 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
     list: (path = '/', how = {}) => later(async () => (await entries()).list(context, path, how)),
     walk: (path = '/', how = {}) => later(async () => (await entries()).walk(context, path, how)),
     find: (path, name, how = {}) => later(async () => (await entries()).find(context, path, name, how)),
+    glob: async (patterns, how = {}) =>
+      (await import('./glob.ts')).glob(context, typeof patterns === 'string' ? [patterns] : patterns, how),
     stat: async (path, how = {}) => (await entries()).stat(context, path, how),
     mkdir: async (path, how = {}) => (await entries()).mkdir(context, path, how),
     remove: async (paths, how = {}) =>
       (await entries()).remove(context, typeof paths === 'string' ? [paths] : paths, how),
-    move: async (source, target, how = {}) => (await entries()).move(context, source, target, how),
-    copy: async (source, target, how = {}) => (await entries()).copy(context, source, target, how),
-    rename: async (path, name, how = {}) => (await entries()).rename(context, path, name, how),
+    move: async (source, target, how = {}) => (await arrange()).move(context, source, target, how),
+    copy: async (source, target, how = {}) => (await arrange()).copy(context, source, target, how),
+    moveAll: async (sources, target, how = {}) => (await arrange()).moveAll(context, sources, target, how),
+    copyAll: async (sources, target, how = {}) => (await arrange()).copyAll(context, sources, target, how),
+    rename: async (path, name, how = {}) => (await arrange()).rename(context, path, name, how),
     put: async (path, what, how = {}) => (await content()).put(context, path, what, how),
     get: async (path, how = {}) => (await content()).get(context, path, how),
     rooms: {
@@ -202,6 +228,12 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
       members: (path, how = {}) => later(async () => (await rooms()).members(context, path, how)),
       addMember: async (path, user, how = {}) => (await rooms()).addMember(context, path, user, how),
       removeMember: async (path, user, how = {}) => (await rooms()).removeMember(context, path, user, how),
+      groups: (path, how = {}) => later(async () => (await rooms()).groups(context, path, how)),
+      changeMembers: async (path, changes) => (await rooms()).changeMembers(context, path, changes),
+      rename: async (path, name, how = {}) => (await rooms()).rename(context, path, name, how),
+      setQuota: async (path, bytes, how = {}) => (await rooms()).setQuota(context, path, bytes, how),
+      remove: async (path, how = {}) => (await rooms()).remove(context, path, how),
+      history: (path, how = {}) => later(async () => (await rooms()).history(context, path, how)),
     },
     keys: {
       status: async (how = {}) => (await keys()).status(context, how),
@@ -217,7 +249,7 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
       clearCache: async () => (await keys()).clearCache(context),
     },
     trash: {
-      list: (room, how = {}) => later(async () => (await trash()).list(context, room, how)),
+      list: (path, how = {}) => later(async () => (await trash()).list(context, path, how)),
       restore: async (ids, how = {}) => (await trash()).restore(context, ids, how),
       purge: async (ids, how = {}) => (await trash()).purge(context, ids, how),
       empty: async (room, how = {}) => (await trash()).empty(context, room, how),
@@ -237,6 +269,7 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
     },
     whoami: async (how = {}) => (await account()).whoami(context, how),
     serverInfo: async (how = {}) => (await account()).serverInfo(context, how),
+    space: async (how = {}) => (await account()).space(context, how),
     diff: async (local, remote, how = {}) => (await compare()).diff(context, local, remote, how),
     check: async (local, remote, how = {}) => (await compare()).check(context, local, remote, how),
     verify: async (remote, how = {}) => (await compare()).verify(context, remote, how),

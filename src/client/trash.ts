@@ -4,6 +4,7 @@ import type { DeletedSummary, DeletedVersion } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { parseRemotePath, requireContainer, requireRemote } from '../sync/remote-path.ts'
 import type { Abortable, ClientContext } from './context.ts'
+import { requireEntry } from './entries.ts'
 import { requireRoom } from './rooms.ts'
 
 export type { DeletedSummary, DeletedVersion } from '../api/wire.ts'
@@ -11,16 +12,19 @@ export type { DeletedSummary, DeletedVersion } from '../api/wire.ts'
 /**
  * What is in the recycle bin of a room: one entry per place, name and type, with the number of versions.
  *
- * @param room - Path of the room.
- * @throws {SyncError} `REMOTE_MISSING`, `NOT_A_ROOM`, `FORBIDDEN`.
+ * @param path - Of the room; of a folder: what was in it, at any depth.
+ * @throws {SyncError} `REMOTE_MISSING`, `NOT_A_ROOM` for a file, `FORBIDDEN`.
  */
 export async function* list(
   context: ClientContext,
-  room: string,
+  path: string,
   { signal }: Abortable,
 ): AsyncGenerator<DeletedSummary> {
-  const { id } = await requireRoom(context, room, signal)
-  yield* listDeleted(context.api, id, signal)
+  const { entry, roomId } = await requireEntry(context, path, signal)
+  if (entry.type === 'file') throw new SyncError('usage', 'NOT_A_ROOM', `Neither a room nor a folder: ${path}`)
+  for await (const one of listDeleted(context.api, roomId, signal)) {
+    if (entry.type === 'room' || one.parentPath.startsWith(`${entry.path}/`)) yield one
+  }
 }
 
 /**

@@ -12,7 +12,15 @@ import { type DownloadOptions, runDownload, runUpload, type UploadOptions } from
 import { parseRemotePath } from './remote-path.ts'
 import { never, type RunContext, type StatePlace } from './run.ts'
 import { type Command, lockOf, type SyncSummary, tellDamaged } from './run-job.ts'
-import { listPairs, openState, type Pair, type RunRecord, type SyncState, stateDirectory } from './state.ts'
+import {
+  listPairs,
+  openState,
+  type Pair,
+  placesOfPair,
+  type RunRecord,
+  type SyncState,
+  stateDirectory,
+} from './state.ts'
 import { type UndoResult, undoRun } from './undo.ts'
 
 export const isCommand = (name: string): name is Command =>
@@ -58,8 +66,8 @@ export async function findPairs(
   const there = remote === undefined ? undefined : `/${parseRemotePath(remote).join('/')}`
   const found = pairs.filter(
     (pair) =>
-      (local === undefined || here.includes(pair.local)) &&
-      (there === undefined || pair.remote === there || pair.remote === remote),
+      (local === undefined || here.includes(pair.local) || here.includes(placesOfPair(pair).local)) &&
+      (there === undefined || [there, remote].some((one) => one === pair.remote || one === placesOfPair(pair).remote)),
   )
   if (found.length > 0) return found
   const named = [local, remote].filter((one) => one !== undefined).join(' and ')
@@ -207,6 +215,10 @@ export async function listRepeats(
       if (places.length > 0) repeats.push({ pair, command: last.command, options: { ...options, selection: some } })
       continue
     }
+    if (pair.transfer?.as !== undefined) {
+      repeats.push({ pair, command: last.command, options })
+      continue
+    }
     const isNamed = pair.transfer !== undefined && options.contents !== true
     const selection = {
       ...options.selection,
@@ -229,8 +241,9 @@ export function repeat(
   more: Told & Pick<ScopedOptions, 'places'> = {},
 ): Promise<SyncSummary> {
   const how = { ...more, ...options }
-  if (command === 'upload') return runUpload(context, pair.transfer?.sources ?? [], pair.remote, how)
-  if (command === 'download') return runDownload(context, pair.transfer?.sources ?? [], pair.local, how)
+  const { sources = [], as = false } = pair.transfer ?? {}
+  if (command === 'upload') return runUpload(context, sources, pair.remote, { ...how, as })
+  if (command === 'download') return runDownload(context, sources, pair.local, { ...how, as })
   const set = { name: pair.backup?.set ?? '', target: pair.remote }
   if (command === 'backup') {
     // What was recorded with the set, though its configuration may have changed since.

@@ -134,6 +134,17 @@ function withoutTrailingSpaces(line: string): string {
   return text.slice(0, backslashes % 2 === 1 ? end + 1 : end)
 }
 
+/**
+ * A pattern for single names: `*`, `?` and `[…]`, with a backslash before what is meant as it is.
+ *
+ * @returns `undefined` for one that no name can fit.
+ */
+export function nameMatcher(pattern: string): ((name: string) => boolean) | undefined {
+  if (pattern.length > MAX_RULE) throw tooLong()
+  const [segment, ...more] = parseSegments(pattern, true) ?? []
+  return segment === undefined || segment === DEEP || more.length > 0 ? undefined : fitterOf(segment)
+}
+
 /** @returns `undefined` for a rule that nothing can fit. */
 function parseSegments(text: string, anywhere: boolean): Segment[] | undefined {
   const segments: Segment[] = []

@@ -35,6 +35,8 @@ export interface TransferPlan extends CommonPlan {
   readonly direction: 'upload' | 'download'
   readonly sources: readonly string[]
   readonly target: string
+  /** What the only source is called there; absent: as it is. */
+  readonly as?: string
 }
 
 /** Of a backup set: a run of it, or a restore of one. */
@@ -60,9 +62,14 @@ export function pairIn(plan: PlanFile): Pair {
     return { account: '', local, remote, backup: { direction, set } }
   }
   if (!isTransferPlan(plan)) return { account: '', local: plan.local, remote: plan.remote }
-  const { direction, sources, target } = plan
+  const { direction, sources, target, as } = plan
   const places = direction === 'upload' ? [sources.join(' '), target] : [target, sources.join(' ')]
-  return { account: '', local: places[0]!, remote: places[1]!, transfer: { direction, sources } }
+  return {
+    account: '',
+    local: places[0]!,
+    remote: places[1]!,
+    transfer: { direction, sources, ...(as === undefined ? {} : { as }) },
+  }
 }
 
 /** Steps that change something. */
@@ -119,7 +126,8 @@ export function planFileOf(
   } as const
   if (direction === 'upload' || direction === 'download') {
     const target = direction === 'upload' ? remote : local
-    return { ...common, direction, sources: transfer?.sources ?? [], target }
+    const { sources = [], as } = transfer ?? {}
+    return { ...common, direction, sources, target, ...(as === undefined ? {} : { as }) }
   }
   if (direction === 'backup' || direction === 'restore')
     return { ...common, direction, set: backup?.set ?? '', local, remote }
@@ -204,7 +212,7 @@ export function parsePlan(text: string): PlanFile {
     throw invalid('not JSON')
   }
   if (value?.format !== 'sealsync-plan' || value.version !== 1) throw invalid('unknown format')
-  const { local, remote, sources, target, steps, options, set } = value
+  const { local, remote, sources, target, as, steps, options, set } = value
   const direction = String(value.direction)
   const isTransfer = ['upload', 'download'].includes(direction)
   const isSet = ['backup', 'restore'].includes(direction)
@@ -213,7 +221,8 @@ export function parsePlan(text: string): PlanFile {
   const isPlaced = isTransfer
     ? isTexts(sources) && sources.length > 0 && typeof target === 'string'
     : typeof local === 'string' && typeof remote === 'string'
-  if (!isPlaced || !Array.isArray(steps)) throw invalid('incomplete')
+  const isNamed = as === undefined || (isTransfer && typeof as === 'string' && as !== '' && sources?.length === 1)
+  if (!isPlaced || !isNamed || !Array.isArray(steps)) throw invalid('incomplete')
   if (typeof options !== 'object' || options === null) throw invalid('incomplete')
   if (direction === 'backup' && !isSetOptions((options as Recordable).set)) throw invalid('the set makes no sense')
   for (const step of steps) {

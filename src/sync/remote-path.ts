@@ -118,7 +118,14 @@ export async function requireContainer(
   path: string,
   signal?: AbortSignal,
 ): Promise<{ container: RemoteNode; roomId: number; missing: readonly string[] }> {
-  const { found, missing } = await resolveRemote(api, path, signal)
+  return containerIn(await resolveRemote(api, path, signal), path)
+}
+
+/** As `requireContainer`, of a path that has been looked up. */
+export function containerIn(
+  { found, missing }: Resolved,
+  path: string,
+): { container: RemoteNode; roomId: number; missing: readonly string[] } {
   const container = found.at(-1)
   if (container === undefined) {
     if (missing.length > 0) throw remoteMissing(`/${missing[0]}`)
@@ -126,7 +133,7 @@ export async function requireContainer(
   }
   if (container.type === 'file') {
     throw new SyncError('usage', 'TARGET_IS_FILE', `The remote target is a file: ${path}`, {
-      hint: 'Name a room or folder; the files are put into it under their own names.',
+      hint: 'Name a room or folder; only a single file takes the name of another one.',
     })
   }
   return { container, roomId: roomOf(found), missing }

@@ -8,7 +8,7 @@ import type { Api } from '../api/api.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../errors.ts'
 import { isTemporaryName, MANIFEST_NAME } from '../local/atomic-file.ts'
-import { escapeName, foldKey, localName, type Names, sameNameKey } from '../local/names.ts'
+import { checkLocalName, escapeName, foldKey, localName, type Names, sameNameKey } from '../local/names.ts'
 import type { SyncRecord } from './records.ts'
 import { isAtOrBelowAny, type Scope } from './scope.ts'
 import type { Selection } from './select.ts'
@@ -200,7 +200,13 @@ export async function scanRemote(
 
 /** Remote entries (parents before children) by the places they have on this disk. */
 export function arrangeRemote(
-  entries: Iterable<{ readonly node: RemoteNode; readonly path: readonly string[]; readonly roomId: number }>,
+  entries: Iterable<{
+    readonly node: RemoteNode
+    readonly path: readonly string[]
+    readonly roomId: number
+    /** Its name here, whatever it is called there. */
+    readonly as?: string | undefined
+  }>,
   {
     selection,
     blocked,
@@ -222,7 +228,7 @@ export function arrangeRemote(
   let above = places.get('')
   let ignored = 0
   let manifest: RemoteNode | undefined
-  for (const { node, path: remotePath, roomId } of entries) {
+  for (const { node, path: remotePath, roomId, as } of entries) {
     if (!takesManifest && remotePath.length === 1 && isManifest(node)) {
       manifest = node
       continue
@@ -233,7 +239,8 @@ export function arrangeRemote(
     if (above === undefined) continue
     let name: string
     try {
-      name = localName(remotePath.at(-1)!, { names })
+      if (as !== undefined) checkLocalName(as)
+      name = as ?? localName(remotePath.at(-1)!, { names })
     } catch (error) {
       failures.push({ path: showPath(remotePath), error: toSyncError(error) })
       continue

@@ -11,7 +11,15 @@ import { type Pair, scopeOf, writePair } from './state/pairs.ts'
 import { openRecordLog, type ReadLogs, type RecordMemory } from './state/record-log.ts'
 import { openRunLog, type RunLog, type RunMemory } from './state/run-log.ts'
 
-export { isFromHere, listPairs, type Pair, readPair, remembersPlaces, stateDirectory } from './state/pairs.ts'
+export {
+  isFromHere,
+  listPairs,
+  type Pair,
+  placesOfPair,
+  readPair,
+  remembersPlaces,
+  stateDirectory,
+} from './state/pairs.ts'
 export type { ManifestPin, ReadLogs, Roots } from './state/record-log.ts'
 export type { Deed, LocalMark, Origin, RunRecord } from './state/run-log.ts'
 

@@ -3,7 +3,7 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { getAccount } from '../../src/api/account.ts'
-import { putRoomUser } from '../../src/api/nodes.ts'
+import { putRoomMembers } from '../../src/api/nodes.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
 import { createWorld, giveKeyPair, MAIN, makeRoom, makeTree, runProgram, snapshot, type World } from '../support/cli.ts'
 
@@ -154,7 +154,7 @@ describe('what is said', () => {
     const room = await makeRoom(anna, 'shared')
     const rights = { read: true, create: false, change: false, delete: false, manage: false }
     const bobId = (await getAccount(bob.api)).id
-    await putRoomUser(anna.api, room.id, bobId, { ...NOTHING, ...rights })
+    await putRoomMembers(anna.api, room.id, 'users', [{ id: bobId, permissions: { ...NOTHING, ...rights } }])
     const tree = world.path('shared')
     makeTree(tree, { a: 'a' })
     for (const command of ['upload', 'push'] as const) {

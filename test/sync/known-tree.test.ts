@@ -9,7 +9,7 @@ import {
   deleteNode,
   listChildren,
   moveNodes,
-  putRoomUser,
+  putRoomMembers,
   updateFile,
   updateFolder,
 } from '../../src/api/nodes.ts'
@@ -205,11 +205,11 @@ describe('everything is listed', () => {
     const room = await makeRoom(anna, `rights${++count}`, false)
     const { id } = await getAccount(berta.api)
     const rights = { ...room.permissions!, manage: false }
-    await putRoomUser(anna.api, room.id, id, rights)
+    await putRoomMembers(anna.api, room.id, 'users', [{ id: id, permissions: rights }])
     const pair = await settled(`/${room.name}`, berta)
     expect(await pair.looks()).toBe('nothing')
     // The folder is as it was, and so is its version.
-    await putRoomUser(anna.api, room.id, id, { ...rights, deleteRecycleBin: false })
+    await putRoomMembers(anna.api, room.id, 'users', [{ id: id, permissions: { ...rights, deleteRecycleBin: false } }])
     expect(await pair.looks()).toBe('all')
     expect(await pair.looks()).toBe('nothing')
   })

@@ -26,7 +26,8 @@ async function remember(pair: Pair, day: number): Promise<string> {
 
 test('the oldest transfers go, but none that is running or can be gone on with, and no pair', async () => {
   const place = { directory: states, account: 'anna' }
-  const upload = (name: string, day: number) => remember(transferPair('upload', [name], '/room', place), day)
+  const upload = (name: string, day: number) =>
+    remember(transferPair('upload', [name], { target: '/room' }, place), day)
   const pair = await remember({ account: 'anna', local: '/a', remote: '/room' }, 1)
   const open = await upload('/open', 2)
   writeFileSync(journalOf(open), '')

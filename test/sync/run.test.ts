@@ -2,7 +2,7 @@ import { statSync, utimesSync, writeFileSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Api } from '../../src/api/api.ts'
 import { listMissingFileKeys } from '../../src/api/file-keys.ts'
-import { listRoomUsers, putRoomUser } from '../../src/api/nodes.ts'
+import { listRoomUsers, putRoomMembers } from '../../src/api/nodes.ts'
 import { systemClock, systemRandom } from '../../src/environment.ts'
 import { SyncError } from '../../src/errors.ts'
 import { runDownload } from '../../src/sync/jobs/transfer.ts'
@@ -24,7 +24,10 @@ test('after an interruption the next run hands out what the first one owed, even
   await giveKeyPair(bob)
   const room = await makeRoom(anna, 'shared')
   for await (const { userInfo, permissions } of listRoomUsers(anna.api, room.id, false)) {
-    if (userInfo.userName === 'bob') await putRoomUser(anna.api, room.id, userInfo.id, { ...permissions!, read: true })
+    if (userInfo.userName === 'bob')
+      await putRoomMembers(anna.api, room.id, 'users', [
+        { id: userInfo.id, permissions: { ...permissions!, read: true } },
+      ])
   }
   makeTree(world.path('owed'), { a: 'a', b: 'b' })
   world.server.faults.add({

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { generateKeyPair } from '../../crypto/index.ts'
 import { getFileKey, listMissingFileKeys } from '../../src/api/file-keys.ts'
-import { listRoomUsers, putRoomUser } from '../../src/api/nodes.ts'
+import { listRoomUsers, putRoomMembers } from '../../src/api/nodes.ts'
 import { systemClock } from '../../src/environment.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
 import { distributeFileKeys } from '../../src/transfer/distribute.ts'
@@ -31,7 +31,8 @@ afterAll(() => world.close())
 async function addMember(roomId: number, name: string): Promise<void> {
   const { api } = await world.client()
   for await (const user of listRoomUsers(api, roomId, false)) {
-    if (user.userInfo.userName === name) await putRoomUser(api, roomId, user.userInfo.id, READ_ONLY)
+    if (user.userInfo.userName === name)
+      await putRoomMembers(api, roomId, 'users', [{ id: user.userInfo.id, permissions: READ_ONLY }])
   }
 }
 

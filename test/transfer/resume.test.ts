@@ -59,7 +59,7 @@ function scene(world: World, using: Client, into = '/room') {
   const name = `case${++counter}`
   makeTree(world.path(name), { 'sub/big': randomBytes(SIZE) })
   const state = { directory: world.path('states'), account: 'anna' }
-  const pair = transferPair('upload', [world.path(name)], into, state)
+  const pair = transferPair('upload', [world.path(name)], { target: into }, state)
   const journal = journalOf(stateDirectory(state.directory, pair))
   return {
     source: world.path(name),

@@ -5,7 +5,14 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { generateKeyPair, lockKeyPair, type UserKeyPair } from '../../crypto/index.ts'
 import { getAccount } from '../../src/api/account.ts'
 import { getFileKey, listMissingFileKeys } from '../../src/api/file-keys.ts'
-import { createRoom, deleteNodes, encryptRoom, listChildren, putRoomUser, removeRoomUser } from '../../src/api/nodes.ts'
+import {
+  createRoom,
+  deleteNodes,
+  encryptRoom,
+  listChildren,
+  putRoomMembers,
+  removeRoomMembers,
+} from '../../src/api/nodes.ts'
 import { type Client, createClient } from '../../src/client.ts'
 import { MemoryRecorder } from '../../src/server/recorder.ts'
 import { passwordAuthorizer } from '../../src/session/authorizers/password.ts'
@@ -90,7 +97,8 @@ async function makeRoom(...members: string[]): Promise<string> {
   const { api } = await world.client()
   const room = await createRoom(api, `trust ${++count}`, ids.get('anna')!)
   await encryptRoom(api, room.id)
-  for (const name of members) await putRoomUser(api, room.id, ids.get(name)!, READ_ONLY)
+  for (const name of members)
+    await putRoomMembers(api, room.id, 'users', [{ id: ids.get(name)!, permissions: READ_ONLY }])
   return `/${room.name}`
 }
 const roomId = async (room: string) => (await requireRemote((await world.client()).api, room)).node.id
@@ -269,9 +277,9 @@ describe('members', () => {
     const id = await roomId(room)
     expect(await upload(await attended(), room, 'f')).toEqual([])
     const back = async () => {
-      await removeRoomUser(api, id, ids.get('bob')!)
+      await removeRoomMembers(api, id, 'users', [ids.get('bob')!])
       expect(await upload(await unattended(), room, `while away ${++count}`)).toEqual([])
-      await putRoomUser(api, id, ids.get('bob')!, READ_ONLY)
+      await putRoomMembers(api, id, 'users', [{ id: ids.get('bob')!, permissions: READ_ONLY }])
     }
     await back()
     expect(await distribute(await unattended(), room)).toEqual({ handedOut: 1, skipped: 0, codes: [] })
@@ -329,7 +337,9 @@ describe('members', () => {
       })
       opened.push(anna)
       await anna.session.login()
-      await putRoomUser(anna.api, (await requireRemote(anna.api, '/room')).node.id, ids.get('bob')!, READ_ONLY)
+      await putRoomMembers(anna.api, (await requireRemote(anna.api, '/room')).node.id, 'users', [
+        { id: ids.get('bob')!, permissions: READ_ONLY },
+      ])
       expect(await upload(anna, '/room', 'g')).toEqual([[label('bob'), 'changed', 'MEMBER_NEW']])
     } finally {
       await other.close()

@@ -16,13 +16,13 @@ import { SyncError } from '../../errors.ts'
 import { writePrivateFile } from '../../local/atomic-file.ts'
 import { checkSetName, loadSet, remoteTarget } from '../backup-config.ts'
 import { withClient } from '../connect.ts'
-import { type Context, text } from '../context.ts'
+import { type Context, measured, text } from '../context.ts'
 import { display, isoTime, plural, showBytes } from '../display.ts'
 import { exitCodeOf, exitCodeOfRun } from '../exit-codes.ts'
 import { pendingText } from '../output.ts'
 import { homeDirectory } from '../profile.ts'
 import { parseDuration } from '../settings.ts'
-import { type JobRun, limitsOf, measured, parseLimit, runOne, selectionOf } from './sync.ts'
+import { type JobRun, limitsOf, parseLimit, runOne, selectionOf } from './sync.ts'
 
 const wrongOption = (message: string) => new SyncError('usage', 'OPTION_INVALID', message)
 

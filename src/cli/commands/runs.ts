@@ -1,14 +1,14 @@
-/** runs, status, resume, retry and undo: what runs did, and what can still be done about it. @module */
-import { type History, openHistory, type RunFilter, type RunRecord } from '../../client/index.ts'
+/** runs, status, resume, retry, forget and undo: what runs did, and what can still be done about it. @module */
+import { type History, openHistory, placesOfPair, type RunFilter, type RunRecord } from '../../client/index.ts'
 import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
 import { withClient } from '../connect.ts'
-import { accountName, type Context, requireProfile, text } from '../context.ts'
+import { accountName, type Context, measured, requireProfile, text } from '../context.ts'
 import { display } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
 import { homeDirectory } from '../profile.ts'
 import { parseDuration } from '../settings.ts'
-import { measured, runAgain, runOne } from './sync.ts'
+import { runAgain, runOne } from './sync.ts'
 
 /** What runs of this account did. */
 async function historyOf(context: Context): Promise<History> {
@@ -47,13 +47,13 @@ export async function runs(context: Context, local?: string, remote?: string): P
   const history = await historyOf(context)
   const found = await history.runs(filterOf(context, local, remote))
   for (const { pair, run } of found.slice(0, limit)) {
-    const place = `${pair.local} ${pair.remote}`
+    const { local: here, remote: there } = placesOfPair(pair)
     context.output.result(
-      `${run.id}  ${timeOf(run.startedAt)}  ${run.command.padEnd(8)} ${display(place)}: ${display(describe(run))}`,
+      `${run.id}  ${timeOf(run.startedAt)}  ${run.command.padEnd(8)} ${display(`${here} ${there}`)}: ${display(describe(run))}`,
       {
         type: 'run',
-        local: pair.local,
-        remote: pair.remote,
+        local: here,
+        remote: there,
         ...run,
       },
     )
@@ -76,6 +76,7 @@ export async function status(context: Context, local?: string, remote?: string):
   const history = await historyOf(context)
   const pairs = await history.status(filterOf(context, local, remote))
   for (const { pair, files, last, success } of pairs) {
+    const { local: here, remote: there } = placesOfPair(pair)
     const ageMs = success?.endedAt === undefined ? undefined : now - success.endedAt
     // A success in the future tells of a wrong clock, not of when it was.
     const late = maxAge !== undefined && (ageMs === undefined || ageMs > maxAge || ageMs < -CLOCK_SKEW_MS)
@@ -83,11 +84,11 @@ export async function status(context: Context, local?: string, remote?: string):
     const age = ageMs === undefined ? 'never a success' : `last success ${ageText(ageMs)} ago`
     const lastText = last === undefined ? 'no runs' : `last run ${last.id}: ${describe(last)}`
     context.output.result(
-      `${display(`${pair.local} ${pair.remote}`)}: ${age}${late ? ' (overdue)' : ''}; ${files} files known; ${display(lastText)}`,
+      `${display(`${here} ${there}`)}: ${age}${late ? ' (overdue)' : ''}; ${files} files known; ${display(lastText)}`,
       {
         type: 'status',
-        local: pair.local,
-        remote: pair.remote,
+        local: here,
+        remote: there,
         files,
         overdue: late,
         ...(success?.endedAt === undefined
@@ -133,6 +134,16 @@ export const resume = again('resume')
 
 /** Tries again what failed in the last run, and nothing else. */
 export const retry = again('retry')
+
+/** Forgets what is remembered of two places. The server is not asked, so they may be gone. */
+export async function forget(context: Context, local: string, remote: string): Promise<void> {
+  const { output, signal } = context
+  const history = await historyOf(context)
+  for (const pair of await history.forget(local, remote, { signal })) {
+    const { local: here, remote: there } = placesOfPair(pair)
+    output.done(`Forgotten: ${display(`${here} ${there}`)}`, { type: 'forgotten', local: here, remote: there })
+  }
+}
 
 /** Takes back what a run did. */
 export async function undo(context: Context, runId: string): Promise<number> {

@@ -15,6 +15,7 @@ import {
   type OutputChecking,
   type Pair,
   type PlacedCommand,
+  placesOfPair,
   planLine,
   type RunEvent,
   type SelectionOptions,
@@ -25,12 +26,12 @@ import { cancelled, SyncError, toSyncError } from '../../errors.ts'
 import { pathsOf, readList, rulesOf } from '../../local/text-list.ts'
 import { reported } from '../automation.ts'
 import { connect } from '../connect.ts'
-import { type Context, namesOf, requireSettings, rulesPath, text } from '../context.ts'
+import { type Context, measured, namesOf, requireSettings, rulesPath, text } from '../context.ts'
 import { plural, showBytes } from '../display.ts'
 import { EXIT, exitCodeOfRun } from '../exit-codes.ts'
 import { createProgress, hintsOf, pendingText, summaryFields } from '../output.ts'
 import { printPlan } from '../plan-table.ts'
-import { camelCase, parseDuration, parseSize } from '../settings.ts'
+import { parseDuration, parseSize } from '../settings.ts'
 
 const VERBS: Readonly<Record<Command, string>> = {
   upload: 'Uploading',
@@ -50,20 +51,6 @@ export function parseLimit(value: string | undefined, flag: string): Limit | und
     throw new SyncError('usage', 'OPTION_INVALID', `--${flag} takes a number of files or a share such as 20%`)
   }
   return match[2] === '%' ? { share: Number(match[1]) / 100 } : { files: Number(match[1]) }
-}
-
-/** The number that a flag gives. */
-export function measured(
-  context: Context,
-  flag: string,
-  parse: (text: string) => number | undefined,
-  example: string,
-): number | undefined {
-  const value = text(context.options, camelCase(flag))
-  if (value === undefined) return undefined
-  const number = parse(value)
-  if (number !== undefined) return number
-  throw new SyncError('usage', 'OPTION_INVALID', `--${flag} takes a value such as ${example}`)
 }
 
 function realPath(path: string): string {
@@ -190,7 +177,7 @@ export function toldOf(context: Context, command: PlacedCommand, local: string):
 }
 
 /** What there is to say about a run when it never got to one. */
-const nothing = ({ local, remote }: JobRun): SyncSummary => ({
+export const nothing = ({ local, remote }: Pick<JobRun, 'local' | 'remote'>): SyncSummary => ({
   runId: '',
   pair: { account: '', local, remote },
   steps: [],
@@ -310,7 +297,7 @@ async function carryOut(
       context,
       {
         direction: command,
-        ...summary.pair,
+        ...placesOfPair(summary.pair),
         steps,
         kept,
         failed: summary.failed,
@@ -330,6 +317,7 @@ const isUp = (command: Command): boolean => command === 'upload' || command === 
 /** One run as the command line describes it: sources, then the target. */
 export function runOf(context: Context, command: PlacedCommand, places: readonly string[]): JobRun {
   const [sources, target = ''] = [places.slice(0, -1), places.at(-1)]
+  if (sources.length === 0) throw new SyncError('usage', 'OPTION_INVALID', 'A source and a target are needed')
   const roots = (isUp(command) ? sources : [target]).map((path) => resolve(path))
   return {
     command,
@@ -338,17 +326,22 @@ export function runOf(context: Context, command: PlacedCommand, places: readonly
     roots,
     dryRun: context.options.dryRun === true,
     options: () => toldOf(context, command, roots[0] ?? ''),
-    start: (client, options) => client.run(command, places, options),
+    async start(client, options) {
+      if (command !== 'download') return client.run(command, places, options)
+      const found = await client.glob(sources, { signal: context.signal })
+      return client.run(command, [...found, target], options)
+    },
   }
 }
 
 /** A run that is known by what is remembered of it, or by its plan; how far it may go, and with what, the command line says. */
 export function runAgain(context: Context, command: Command, pair: Pair, start: JobRun['start']): JobRun {
   const sources = pair.transfer?.direction === 'upload' ? pair.transfer.sources : undefined
-  const { local, remote, backup } = pair
+  const { local, backup } = pair
+  const places = placesOfPair(pair)
   const options = () =>
     command === 'backup' || command === 'restore' ? limitsOf(context) : toldOf(context, command, sources?.[0] ?? local)
-  return { command, local, remote, roots: backup === undefined ? (sources ?? [local]) : [], options, start }
+  return { command, ...places, roots: backup === undefined ? (sources ?? [local]) : [], options, start }
 }
 
 /** The summary as programs read it; the plan is told elsewhere. */
@@ -393,10 +386,15 @@ function textOf(summary: SyncSummary, seconds: number): string {
   return `${plural(files, 'file')}: ${transferred} transferred (${showBytes(bytes)}) in ${seconds.toFixed(1)} s${rate}${told.join('')}${pendingText(summary)}`
 }
 
-const transfer =
-  (command: 'upload' | 'download') =>
-  async (context: Context, paths: readonly string[]): Promise<number> =>
-    (await runOne(context, runOf(context, command, paths))).exitCode
+export async function upload(context: Context, paths: readonly string[]): Promise<number> {
+  const sources = paths.slice(0, -1)
+  if (context.options.fromCommand === undefined && !sources.includes('-')) {
+    return (await runOne(context, runOf(context, 'upload', paths))).exitCode
+  }
+  return (await import('./pipes.ts')).uploadPiped(context, paths)
+}
 
-export const upload = transfer('upload')
-export const download = transfer('download')
+export async function download(context: Context, paths: readonly string[]): Promise<number> {
+  if (paths.length > 1 && paths.at(-1) === '-') return (await import('./pipes.ts')).downloadPiped(context, paths)
+  return (await runOne(context, runOf(context, 'download', paths))).exitCode
+}

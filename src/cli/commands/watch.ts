@@ -2,11 +2,11 @@
 import type { Direction, RunEvent, SyncSummary, WatchedRun } from '../../client/index.ts'
 import { cancelled, SyncError, toSyncError } from '../../errors.ts'
 import { connect } from '../connect.ts'
-import { type Context, requireSettings, text } from '../context.ts'
+import { type Context, measured, requireSettings, text } from '../context.ts'
 import { signalExit } from '../exit-codes.ts'
 import { waitingLine } from '../output.ts'
 import { camelCase, parseDuration } from '../settings.ts'
-import { type JobEnd, type JobRun, type Link, measured, runOf, runOne } from './sync.ts'
+import { type JobEnd, type JobRun, type Link, runOf, runOne } from './sync.ts'
 
 const MIN_TIME_MS = 1_000
 

@@ -1,56 +1,99 @@
-/** room, ls, mkdir, rm, stat, cat: looking at the server and changing single things there. @module */
+/** ls, tree, find, du, stat, cat, about, mkdir, rm, mv, cp: looking at the server and changing single things there. @module */
 import { option } from '../options/option.ts'
 import { settings } from '../options/settings.ts'
 import { KEY_PASSWORD, REMOTE } from '../options/shared.ts'
 import type { CommandSpec } from './command.ts'
+import { ROOM } from './rooms.ts'
+import { TRASH } from './trash.ts'
 
-const load = () => import('../commands/remote.ts')
+const look = () => import('../commands/look.ts')
+const arrange = () => import('../commands/arrange.ts')
 
-const ROOM: CommandSpec = {
-  name: 'room',
-  summary: 'rooms and their members',
-  commands: [
-    {
-      name: 'create',
-      arguments: '<path>',
-      summary: 'make an encrypted room: /NAME',
-      options: [...REMOTE, option('--plain', 'without encryption')],
-      action: async () => (await load()).roomCreate,
-    },
-    {
-      name: 'members',
-      arguments: '<path>',
-      summary: 'list, add or remove members',
-      options: [
-        ...REMOTE,
-        option('--add <user>', 'add a user'),
-        option('--role <role>', 'what the added user may do', {
-          choices: ['read', 'edit', 'admin'],
-          fallback: 'edit',
-        }),
-        option('--remove <user>', 'remove a user'),
-      ],
-      action: async () => (await load()).roomMembers,
-    },
-  ],
-}
+const LONG = option('-l, --long', 'with kind, encryption, size and time')
+const HUMAN = option('-h, --human', 'sizes as 1.5 MB')
+
+const arrangement = (name: 'mv' | 'cp', summary: string): CommandSpec => ({
+  name,
+  arguments: '<paths...>',
+  usage: 'SOURCE... TARGET',
+  argumentNote: 'SOURCE... TARGET',
+  summary,
+  options: [...REMOTE, ...KEY_PASSWORD, ...settings('on-conflict', 'trust-new-members')],
+  action: async () => (await arrange())[name],
+})
 
 export const ON_SERVER: readonly CommandSpec[] = [
   ROOM,
   {
     name: 'ls',
+    arguments: '[paths...]',
+    summary: 'list rooms and folders',
+    options: [
+      ...REMOTE,
+      LONG,
+      HUMAN,
+      option('-R, --recursive', 'with all that is below'),
+      option('--sort <by>', 'largest or newest first, or by name', { choices: ['size', 'time', 'name'] }),
+      option('-r, --reverse', 'the other way round'),
+    ],
+    action: async () => (await look()).ls,
+  },
+  {
+    name: 'tree',
     arguments: '[path]',
-    summary: 'list a room or folder',
-    options: [...REMOTE, option('-l, --long', 'with kind, encryption, size and time')],
-    action: async () => (await load()).ls,
+    summary: 'show what is in a room or folder as a tree',
+    options: [
+      ...REMOTE,
+      HUMAN,
+      option('-L, --depth <n>', 'so many levels at most'),
+      option('-d, --dirs-only', 'rooms and folders only'),
+    ],
+    action: async () => (await look()).tree,
+  },
+  {
+    name: 'find',
+    arguments: '<name> [path]',
+    summary: 'find things by name (*.pdf), size, time or type',
+    options: [
+      ...REMOTE,
+      LONG,
+      HUMAN,
+      option('--type <type>', 'only of this type', { choices: ['file', 'folder', 'room', 'f', 'd', 'r'] }),
+      option('--larger <size>', 'only files above this size, such as 100M'),
+      option('--smaller <size>', 'only files below this size'),
+      option('--newer <when>', 'only what was modified since: 7d ago, or 2026-01-31'),
+      option('--older <when>', 'only what was modified before'),
+    ],
+    action: async () => (await look()).find,
+  },
+  {
+    name: 'du',
+    arguments: '[paths...]',
+    summary: 'say how much rooms and folders hold',
+    options: [
+      ...REMOTE,
+      HUMAN,
+      option('-s, --summarize', 'only the sum of each path'),
+      option('-d, --depth <n>', 'only so many levels below it'),
+    ],
+    action: async () => (await look()).du,
+  },
+  {
+    name: 'about',
+    arguments: '[path]',
+    summary: 'show server, account and free space, and what a room may hold',
+    options: REMOTE,
+    action: async () => (await look()).about,
   },
   {
     name: 'mkdir',
     arguments: '<path>',
     summary: 'make a folder',
     options: [...REMOTE, option('-p, --parents', 'also the folders above; no error if it exists')],
-    action: async () => (await load()).mkdir,
+    action: async () => (await arrange()).mkdir,
   },
+  arrangement('mv', 'move or rename files and folders at the server'),
+  arrangement('cp', 'copy files and folders at the server'),
   {
     name: 'rm',
     arguments: '<path...>',
@@ -60,20 +103,21 @@ export const ON_SERVER: readonly CommandSpec[] = [
       option('-r, --recursive', 'also rooms and folders with all they hold'),
       option('--force', 'also rooms'),
     ],
-    action: async () => (await load()).rm,
+    action: async () => (await arrange()).rm,
   },
   {
     name: 'stat',
     arguments: '<path>',
     summary: 'show everything about a room, folder or file',
     options: REMOTE,
-    action: async () => (await load()).stat,
+    action: async () => (await look()).stat,
   },
   {
     name: 'cat',
-    arguments: '<path>',
-    summary: 'print a file after checking all of it',
+    arguments: '<paths...>',
+    summary: 'print files, each after checking all of it',
     options: [...REMOTE, ...KEY_PASSWORD, ...settings('key-cache')],
-    action: async () => (await load()).cat,
+    action: async () => (await import('../commands/pipes.ts')).cat,
   },
+  ...TRASH,
 ]

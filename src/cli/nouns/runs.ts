@@ -1,4 +1,4 @@
-/** runs, status, resume, retry, undo: what was run before. @module */
+/** runs, status, resume, retry, forget, undo: what was run before. @module */
 import { option } from '../options/option.ts'
 import { COMMON, REMOTE, REPORT, RUN } from '../options/shared.ts'
 import type { CommandSpec } from './command.ts'
@@ -35,6 +35,13 @@ export const RUNS: readonly CommandSpec[] = [
     options: [...REMOTE, ...RUN, ...REPORT],
     withProblems: true,
     action: async () => (await load()).retry,
+  },
+  {
+    name: 'forget',
+    arguments: '<local> <remote>',
+    summary: 'forget a pair, a transfer or a backup set that is no more; nothing is deleted here or there',
+    options: COMMON,
+    action: async () => (await load()).forget,
   },
   {
     name: 'undo',

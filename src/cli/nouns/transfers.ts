@@ -23,8 +23,6 @@ const places = (usage: string) => ({
   arguments: '<paths...>',
   usage,
   argumentNote: usage,
-  check: ([paths]: readonly unknown[]) =>
-    (paths as readonly string[]).length < 2 ? 'a source and a target are needed' : undefined,
   // Wrong settings end in a summary, like everything else that can happen to a transfer.
   withProblems: true as const,
 })
@@ -36,19 +34,26 @@ export const TRANSFERS = [
     summary: 'upload files and directories',
     options: transferOptions(ONE_FILE_SYSTEM),
     places: places('LOCAL... REMOTE'),
+    own: [
+      option(
+        '--from-command <command>',
+        'upload what a command prints, if it ends well; - as the source: standard input',
+      ),
+    ],
   },
   {
     name: 'download',
     summary: 'download files and folders',
     options: transferOptions(),
     places: places('REMOTE... LOCAL'),
+    own: [],
   },
 ] as const
 
-export const UPLOAD_DOWNLOAD: readonly CommandSpec[] = TRANSFERS.map(({ name, summary, options, places }) => ({
+export const UPLOAD_DOWNLOAD: readonly CommandSpec[] = TRANSFERS.map(({ name, summary, options, places, own }) => ({
   name,
   ...places,
   summary: `${summary}; never deletes`,
-  options: [...options, ...REPORT, ...DRY_RUN],
+  options: [...options, ...own, ...REPORT, ...DRY_RUN],
   action: async () => (await load())[name],
 }))

@@ -4,7 +4,7 @@
  * @module
  */
 import { existsSync, type Stats, statSync } from 'node:fs'
-import { dirname, join, resolve } from 'node:path'
+import { basename, dirname, join, resolve, sep } from 'node:path'
 import type { Api } from '../../api/api.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { cancelled, localError, SyncError, toSyncError } from '../../errors.ts'
@@ -18,7 +18,14 @@ import { lookAt } from '../local-move.ts'
 import { dropOldTransfers } from '../old-transfers.ts'
 import { isChange, planLine, recordedOf, requireSamePlan } from '../plan-file.ts'
 import { reconcile, type SyncStep } from '../reconcile.ts'
-import { parseRemotePath, requireContainer, requireRemote } from '../remote-path.ts'
+import {
+  containerIn,
+  parseRemotePath,
+  type Resolved,
+  requireContainer,
+  requireRemote,
+  resolveRemote,
+} from '../remote-path.ts'
 import { admitTarget, never, type RunContext, requireEncryptedSource, type StatePlace, stateOf } from '../run.ts'
 import { countSkipped, type Job, type Limits, type Plan, runJob, type SyncSummary, tellDamaged } from '../run-job.ts'
 import { arrangeRemote, createBlocked, keyOf, type RemoteItem, takeIn } from '../scan.ts'
@@ -39,6 +46,11 @@ interface TransferOptions extends Limits {
   readonly contents?: boolean
   /** Compare contents by recomputing the tag instead of size and time. */
   readonly checksum?: boolean
+  /**
+   * What the only source, a file, is called in the target; false: as it is. Default: what the target says, which is that name where
+   * nothing or a file is there and it does not end with a slash.
+   */
+  readonly as?: string | false | undefined
   /** What takes part; paths and patterns begin at each source. */
   readonly selection?: SelectionOptions | undefined
   /** Refuse what is not encrypted, whatever was agreed to before. */
@@ -69,18 +81,80 @@ export interface DownloadOptions extends TransferOptions {
   readonly onConflict?: ConflictAction | undefined
 }
 
+/** Where sources go. */
+interface Goal {
+  /** A room or folder, or a directory. */
+  readonly target: string
+  /** What the only source is called there; absent: as it is. */
+  readonly as?: string
+  /** The target, where it was looked up on the way. */
+  readonly there?: Resolved
+}
+
+const ambiguous = (target: string) =>
+  new SyncError('usage', 'TARGET_AMBIGUOUS', `Several sources cannot be one ${target}, which is not there`, {
+    hint: `If it is to be a new folder, write ${target}/`,
+  })
+
+/** What is called otherwise has to be one file. */
+function requireOneFile(sources: readonly string[], isFile: boolean): void {
+  if (sources.length === 1 && isFile) return
+  throw new SyncError('usage', 'OPTION_INVALID', 'Only a single file can be given another name on its way')
+}
+
+/** Finds out whether the target of an upload is a folder or the name of a file. A directory goes into a folder that may be made. */
+async function goalThere(
+  { api }: RunContext,
+  sources: readonly string[],
+  target: string,
+  as: string | false | undefined,
+  signal: AbortSignal,
+): Promise<Goal> {
+  const names = parseRemotePath(target)
+  const isFile = sources.length === 1 && statSync(sources[0]!, { throwIfNoEntry: false })?.isFile() === true
+  if (typeof as === 'string') requireOneFile(sources, isFile)
+  if (as !== undefined) return { target, ...(as === false ? {} : { as }) }
+  if (target.endsWith('/') || names.length < 2 || (sources.length === 1 && !isFile)) return { target }
+  const there = await resolveRemote(api, target, signal)
+  const { found, missing } = there
+  if (missing.length === 0 && found.at(-1)?.type !== 'file') return { target, there }
+  if (sources.length > 1 && missing.length > 0) throw ambiguous(target)
+  if (sources.length > 1) return { target, there }
+  const above = missing.length === 0 ? { found: found.slice(0, -1), missing } : { found, missing: missing.slice(0, -1) }
+  return { target: `/${names.slice(0, -1).join('/')}`, as: names.at(-1)!, there: above }
+}
+
+/** The same of a download; the target is absolute then. */
+async function goalHere(
+  { api }: RunContext,
+  sources: readonly string[],
+  target: string,
+  as: string | false | undefined,
+  signal: AbortSignal,
+): Promise<Goal> {
+  const path = resolve(target)
+  if (as !== undefined) return { target: path, ...(as === false ? {} : { as }) }
+  const info = statSync(path, { throwIfNoEntry: false })
+  const last = target.split(sep === '/' ? sep : /[\\/]/).at(-1)!
+  if (info?.isDirectory() === true || ['', '.', '..'].includes(last)) return { target: path }
+  if (sources.length > 1 && info === undefined) throw ambiguous(target)
+  if (sources.length > 1) return { target: path }
+  const { node } = await requireRemote(api, sources[0]!, signal)
+  return node.type === 'file' ? { target: dirname(path), as: basename(path) } : { target: path }
+}
+
 /** A transfer by the names under which people give its places; `sources` of an upload are absolute. */
 export const transferPair = (
   direction: 'upload' | 'download',
   sources: readonly string[],
-  target: string,
+  { target, as }: Pick<Goal, 'target' | 'as'>,
   state: StatePlace | undefined,
 ): Pair => ({
   account: state?.account ?? '',
   ...(direction === 'upload'
     ? { local: sources.join(' '), remote: `/${parseRemotePath(target).join('/')}` }
     : { local: target, remote: sources.join(' ') }),
-  transfer: { direction, sources },
+  transfer: { direction, sources, ...(as === undefined ? {} : { as }) },
 })
 
 /**
@@ -97,19 +171,18 @@ export async function runUpload(
   options: UploadOptions = {},
 ): Promise<SyncSummary> {
   const state = options.state ?? (await stateOf(context, options.signal))
-  const pair = transferPair(
-    'upload',
-    sources.map((one) => resolve(one)),
-    target,
-    state,
-  )
+  const from = sources.map((one) => resolve(one))
+  const { there, ...goal } = await goalThere(context, from, target, options.as, options.signal ?? never)
+  const pair = transferPair('upload', from, goal, state)
+  // Who waits for another run looks at what that has left.
+  const isNow = (options.waitMs ?? 0) === 0
   const job: Job = {
     command: 'upload',
     pair,
     directory: state && stateDirectory(state.directory, pair),
     recorded: () => recordedOf(options),
     isSending: true,
-    look: () => lookUp(context, pair, options),
+    look: () => lookUp(context, pair, isNow ? there : undefined, options),
   }
   return runTransfer(context, job, state, options)
 }
@@ -127,7 +200,8 @@ export async function runDownload(
   options: DownloadOptions = {},
 ): Promise<SyncSummary> {
   const state = options.state ?? (await stateOf(context, options.signal))
-  const pair = transferPair('download', sources, resolve(target), state)
+  const goal = await goalHere(context, sources, target, options.as, options.signal ?? never)
+  const pair = transferPair('download', sources, goal, state)
   /** Remote paths of what is remembered somewhere. */
   const places = new Map<number, readonly string[]>()
   const job: Job = {
@@ -171,21 +245,27 @@ async function readKnown(
   return readKnownPlaces(state, sources, context.clock.now(), (keptAs) => tellDamaged(context, keptAs))
 }
 
-async function lookUp(context: RunContext, pair: Pair, options: UploadOptions): Promise<Plan> {
+async function lookUp(
+  context: RunContext,
+  pair: Pair,
+  there: Resolved | undefined,
+  options: UploadOptions,
+): Promise<Plan> {
   const { api } = context
   const signal = options.signal ?? never
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
   const target = pair.remote
-  const { container, roomId, missing } = await requireContainer(api, target, signal)
+  const { container, roomId, missing } =
+    there === undefined ? await requireContainer(api, target, signal) : containerIn(there, target)
   await admitTarget(context, container, missing, target, options)
   requireCreating(container)
   // Looked at also where nothing is sent, and then there is nothing else to wait for.
   const isLookedAt = container.isEncrypted === true && missing.length === 0 && options.dryRun !== true
   const missingKeys = isLookedAt ? askMissingKeys(api, roomId, signal) : undefined
-  const here = await scanSources(context, pair.transfer?.sources ?? [], options, signal)
-  const there = missing.length > 0 ? [] : await listMet(api, container, roomId, here, options.names, signal)
+  const here = await scanSources(context, pair.transfer, options, signal)
+  const listed = missing.length > 0 ? [] : await listMet(api, container, roomId, here, options.names, signal)
   // What is of no interest there stays out of it: a name that no disk could hold has no part in an upload.
-  const { items: remote } = arrangeRemote(there, {
+  const { items: remote } = arrangeRemote(listed, {
     selection: createSelection({}, context.clock.now()),
     blocked: createBlocked(),
     foldCase: false,
@@ -219,18 +299,20 @@ async function lookDown(
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
   requireDirectory(root)
   const contents = options.contents ?? false
-  const entries: RemoteEntry[] = []
+  const entries: (RemoteEntry & { readonly as?: string | undefined })[] = []
   const missing: EntryFailure[] = []
+  const { sources = [], as } = pair.transfer ?? {}
   const blocked = createBlocked()
   let left = 0
   let top: RemoteNode | undefined
-  for (const source of pair.transfer?.sources ?? []) {
+  for (const source of sources) {
     const parts = parseRemotePath(source)
     const selection = createSelection(options.selection ?? {}, clock.now())
     const found = new Set<string>()
     // One by one: a call takes some 100,000 arguments at most.
     for (const entry of await listSource(api, source, signal)) {
       top ??= entry.node
+      if (as !== undefined) requireOneFile(sources, entry.node.type === 'file')
       found.add(keyOf(entry.below))
       if (!isTaken(entry, selection, options.names)) {
         left++
@@ -241,7 +323,7 @@ async function lookDown(
       if (contents && below.length === 0 && node.type !== 'file') continue
       const isBelow = contents && below.length > 0
       const path = isBelow ? below : [name, ...below]
-      entries.push({ node, path, roomId })
+      entries.push({ node, path, roomId, as })
       if (options.state !== undefined) places.set(node.id, [...(isBelow ? parts : parts.slice(0, -1)), ...path])
     }
     for (const failure of selection.missing((key) => key === '' || found.has(key))) missing.push(failure)
@@ -318,7 +400,7 @@ function requireCreating(container: RemoteNode): void {
 /** Everything that is to be uploaded, under the path that it gets below the target. */
 async function scanSources(
   context: RunContext,
-  sources: readonly string[],
+  { sources, as }: Partial<NonNullable<Pair['transfer']>> = {},
   { contents = false, selection: options = {}, names, oneFileSystem = false }: UploadOptions,
   signal: AbortSignal,
 ) {
@@ -337,14 +419,14 @@ async function scanSources(
     if (entry.kind === 'file') files++
     takeIn(entry, { items, met, names, block })
   }
-  for (const source of sources) {
+  for (const source of sources ?? []) {
     const top = openSource(source)
     const selection = createSelection(options, context.clock.now(), context.rules?.look())
     /** Of what is asked for by name. */
     const found = options.paths === undefined ? undefined : new Set<string>()
     if (top.kind === 'file') {
       const isIn = selection.takes(top.path, 'file') && selection.takesFile(top.size, top.mtimeMs)
-      if (isIn) add(top)
+      if (isIn) add(as === undefined ? top : { ...top, path: [as] })
       else ignored++
       continue
     }
@@ -496,7 +578,7 @@ export function requireDirectory(target: string): void {
     return // it is made, and what prevents that is told then
   }
   throw new SyncError('usage', 'TARGET_IS_FILE', `The local target is not a directory: ${target}`, {
-    hint: 'Name a directory; the files are put into it under their own names.',
+    hint: 'Name a directory; only a single file takes the name of another one.',
   })
 }
 

@@ -13,7 +13,12 @@ export interface Pair {
   /** As people write it: `/room/folder`. */
   readonly remote: string
   /** Of uploads and downloads, which remember no places. Local and remote are their sources, joined, and their target. */
-  readonly transfer?: { readonly direction: 'upload' | 'download'; readonly sources: readonly string[] }
+  readonly transfer?: {
+    readonly direction: 'upload' | 'download'
+    readonly sources: readonly string[]
+    /** What the only source, a file, is called in the target; absent: as it is. */
+    readonly as?: string
+  }
   /**
    * Of backup sets, which remember the places below their sources, and of restores of them, which remember none. Local are the sources,
    * joined, or where is restored to; remote is the target of the set.
@@ -29,6 +34,14 @@ export const remembersPlaces = ({ transfer, backup }: Pair): boolean =>
 export const isFromHere = ({ transfer, backup }: Pair): boolean =>
   transfer?.direction === 'upload' || backup?.direction === 'backup'
 
+/** The two places as people name them: a file under another name with that name. */
+export function placesOfPair({ local, remote, transfer }: Pair): { readonly local: string; readonly remote: string } {
+  const end = transfer?.as === undefined ? '' : `/${transfer.as}`
+  return transfer?.direction === 'download'
+    ? { local: `${local === '/' && end !== '' ? '' : local}${end}`, remote }
+    : { local, remote: `${remote}${end}` }
+}
+
 /** Directory of the state of one pair. */
 export function stateDirectory(directory: string, pair: Pair): string {
   const id = createHash('sha256').update(partsOf(pair).join('\0')).digest('hex')
@@ -39,7 +52,10 @@ export function stateDirectory(directory: string, pair: Pair): string {
 export const scopeOf = (pair: Pair): string => JSON.stringify(partsOf(pair))
 
 function partsOf({ account, local, remote, transfer, backup }: Pair): string[] {
-  if (transfer !== undefined) return [account, transfer.direction, local, remote, ...transfer.sources]
+  if (transfer !== undefined) {
+    const { direction, sources, as } = transfer
+    return [account, direction, local, remote, ...sources, ...(as === undefined ? [] : ['', as])]
+  }
   if (backup === undefined) return [account, local, remote]
   // The sources of a set may become others.
   return backup.direction === 'backup' ? [account, 'backup', remote] : [account, 'restore', local, remote]
@@ -99,9 +115,10 @@ export async function readPair(directory: string): Promise<Pair | undefined> {
 }
 
 const isTransfer = (value: unknown): value is NonNullable<Pair['transfer']> => {
-  const { direction, sources } = (value ?? {}) as Partial<NonNullable<Pair['transfer']>>
+  const { direction, sources, as } = (value ?? {}) as Partial<NonNullable<Pair['transfer']>>
   const isKnown = direction === 'upload' || direction === 'download'
-  return isKnown && Array.isArray(sources) && sources.every((one) => typeof one === 'string')
+  const isNamed = as === undefined || typeof as === 'string'
+  return isKnown && isNamed && Array.isArray(sources) && sources.every((one) => typeof one === 'string')
 }
 
 const isBackup = (value: unknown): value is NonNullable<Pair['backup']> => {
