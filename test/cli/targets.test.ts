@@ -11,7 +11,8 @@ beforeAll(async () => {
 afterAll(() => world.close())
 
 const source = (name: string) => world.path('in', name)
-const names = async (path: string) => (await world.list(path)).map(({ name, type }) => `${name}${type === 'file' ? '' : '/'}`)
+const names = async (path: string) =>
+  (await world.list(path)).map(({ name, type }) => `${name}${type === 'file' ? '' : '/'}`)
 const textOf = async (path: string) => Buffer.from(await (await (await world.client()).get(path)).bytes()).toString()
 /** A folder of its own for each test. */
 async function folder(name: string): Promise<string> {
@@ -26,7 +27,9 @@ test('a file goes to a name that nothing has, into a folder that is there, and o
   expect(await names(top)).toEqual(['new-name'])
   expect(await textOf(`${top}/new-name`)).toBe('A')
   expect((await world.transfer(['upload', source('a.txt'), `${top}/new-name`])).summary).toMatchObject({ skipped: 1 })
-  expect((await world.transfer(['upload', source('b.txt'), `${top}/new-name`])).summary).toMatchObject({ transferred: 1 })
+  expect((await world.transfer(['upload', source('b.txt'), `${top}/new-name`])).summary).toMatchObject({
+    transferred: 1,
+  })
   expect(await textOf(`${top}/new-name`)).toBe('BB')
   const kept = await world.transfer(['upload', source('a.txt'), `${top}/new-name`, '--on-conflict', 'fail'])
   expect(kept.code).toBe(12)
