@@ -71,6 +71,9 @@ const FIRST = inSource(
   'version.ts',
 )
 
+/** What reads a command line: there, whatever else is loaded. */
+const PROGRAM = inSource('cli/commander.ts', 'cli/nouns/index.ts', 'cli/options/shared.ts', 'cli/topics.ts')
+
 /** What every command needs. */
 const COMMAND = inSource('cli/run-command.ts', 'cli/context.ts', 'cli/output.ts')
 
@@ -83,13 +86,15 @@ const CONNECTED = inSource(
   'session/authorizers/password.ts',
 )
 
-const BEFORE_COMMANDS = /\/cli\/(?:main|program|coreutils|child-environment)\.ts$/
+const AT_FIRST = /\/cli\/(?:main|coreutils|child-environment)\.ts$/
+const BEFORE_COMMANDS = /\/cli\/(?:program|usage|completion\/answer)\.ts$/
 const NOT_CONNECTED =
   /\/(?:cli\/(?:run-command|output)|cli\/commands\/(?:config|profile|rules|serve)|server\/index)\.ts$/
 
 function companions(path) {
-  if (BEFORE_COMMANDS.test(path)) return FIRST
-  return [...FIRST, ...COMMAND, ...(NOT_CONNECTED.test(path) ? [] : CONNECTED)]
+  if (AT_FIRST.test(path)) return FIRST
+  if (BEFORE_COMMANDS.test(path)) return [...FIRST, ...PROGRAM]
+  return [...FIRST, ...PROGRAM, ...COMMAND, ...(NOT_CONNECTED.test(path) ? [] : CONNECTED)]
 }
 
 /**

@@ -42,7 +42,8 @@ const BACKUP_RETRY_FOR_MS = 15 * 60_000
 const isBackup = (command: Command) => command.name() === 'drill' || command.parent?.name() === 'backup'
 
 export async function createContext(command: Command, signal: AbortSignal): Promise<Context> {
-  const options: Options = command.optsWithGlobals()
+  // What stands beside the command is nearer than what stands before its name.
+  const options: Options = { ...command.optsWithGlobals(), ...command.opts() }
   const flags = Object.fromEntries(
     Object.entries(options).filter(([name]) => command.getOptionValueSourceWithGlobals(name) === 'cli'),
   )

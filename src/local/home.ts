@@ -16,6 +16,8 @@ export interface HomePaths {
   readonly rules: string
   /** File keys, sealed. */
   readonly fileKeys: string
+  /** Names in remote folders, for a short time; see cli/completion. */
+  readonly listings: string
   /** Content that is not checked yet. */
   readonly temporary: string
 }
@@ -36,5 +38,6 @@ export const homePaths = (directory: string): HomePaths => ({
   serverKeys: join(directory, 'server-keys.json'),
   rules: join(directory, 'rules'),
   fileKeys: join(directory, 'file-keys'),
+  listings: join(directory, 'listings'),
   temporary: join(directory, 'tmp'),
 })

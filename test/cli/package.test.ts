@@ -49,7 +49,8 @@ test('knows its version, and lists its commands', async () => {
   const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
   expect((await run(['--version'])).stdout).toBe(`${version}\n`)
   expect((await run(['--help'])).stdout).toContain('Exit codes:')
-  expect((await run(['keys', 'list', '--help'])).stdout).toContain('--connect-timeout')
+  expect((await run(['keys', 'list', '--help'])).stdout).toContain('sync help connection')
+  expect((await run(['help', 'connection'])).stdout).toContain('--connect-timeout')
 })
 
 test('every command finds what it loads', async () => {

@@ -1,14 +1,15 @@
 /** login, logout, whoami. @module */
-
+import { rm } from 'node:fs/promises'
 import { createClient, memoryGrantStore, parseBaseUrl, type StoreKind } from '../../client/index.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
+import { homePaths } from '../../local/home.ts'
 import { createAuthorizer } from '../authorizers.ts'
 import { connect, forgetLogin, openStore, terminalUi, withClient } from '../connect.ts'
 import { type Context, requireProfile } from '../context.ts'
 import { display } from '../display.ts'
 import { chooseMethod, LOGIN_OPTIONS, type LoginChoice } from '../methods.ts'
 import { waitingLine } from '../output.ts'
-import { deleteProfile, loadProfile, type Profile, saveProfile } from '../profile.ts'
+import { deleteProfile, homeDirectory, loadProfile, type Profile, saveProfile } from '../profile.ts'
 import { getSecret } from '../secrets.ts'
 import { camelCase, SETTINGS } from '../settings.ts'
 import { transportOf } from '../transport.ts'
@@ -147,6 +148,7 @@ export async function logout(context: Context): Promise<void> {
     await client.close()
   }
   await deleteProfile(context.profileName)
+  await rm(homePaths(homeDirectory()).listings, { recursive: true, force: true }).catch(() => {})
   if (failure !== undefined) {
     context.output.warn('the login was removed here, but the server could not be told')
     throw failure

@@ -20,6 +20,15 @@ export const ACCOUNT: readonly CommandSpec[] = [
     name: 'login',
     arguments: '<url>',
     summary: 'log in to a server and remember it',
+    group: 'login',
+    examples: [
+      ['login https://files.example.com', 'opens the browser'],
+      ['login https://files.example.com --no-browser', 'shows the address, and asks for the code'],
+      [
+        'login https://files.example.com --user anna --password-file ~/.password --profile work',
+        'for scripts, under a name of its own',
+      ],
+    ],
     options: [
       ...REMOTE,
       option('--method <method>', 'how (default: by the other options, else browser)', { choices: METHODS }),
@@ -31,12 +40,22 @@ export const ACCOUNT: readonly CommandSpec[] = [
   {
     name: 'logout',
     summary: 'revoke the login and forget it',
+    group: 'login',
+    examples: [
+      ['logout', ''],
+      ['logout --profile work', 'the login of that name only'],
+    ],
     options: REMOTE,
     action: async () => (await load()).logout,
   },
   {
     name: 'whoami',
     summary: 'show who is logged in where',
+    group: 'login',
+    examples: [
+      ['whoami', ''],
+      ['whoami --json --profile work', 'for programs'],
+    ],
     options: REMOTE,
     action: async () => (await load()).whoami,
   },

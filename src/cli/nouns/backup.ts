@@ -46,16 +46,28 @@ export const RESTORE: readonly OptionSpec[] = [
   ...settings('jobs', 'memory', 'on-conflict'),
 ]
 
-export const RESTORE_ARGUMENTS = { arguments: '<name> <run-and-directory...>', usage: 'NAME [RUN] DIRECTORY' } as const
+export const RESTORE_ARGUMENTS = {
+  arguments: '<name> <run-and-directory...>',
+  usage: 'NAME [RUN] DIRECTORY',
+  takes: ['set', 'directory'],
+} as const
 
 export const BACKUP: readonly CommandSpec[] = [
   {
     name: 'backup',
+    group: 'backup',
     summary: 'backup sets: points in time of directories',
+    examples: [
+      ['backup run home', 'as backups/home.toml says'],
+      ['backup show home latest photos', 'what is in the latest run'],
+      ['backup restore home ./restored', 'the latest run, into a new directory'],
+      ['backup prune home --dry-run', 'which runs would go'],
+    ],
     commands: [
       {
         name: 'run',
         arguments: '<name>',
+        takes: ['set'],
         summary: 'make a point in time',
         options: [...BACKUP_RUN, ...REPORT, ...DRY_RUN],
         withProblems: true,
@@ -64,6 +76,7 @@ export const BACKUP: readonly CommandSpec[] = [
       {
         name: 'list',
         arguments: '<name>',
+        takes: ['set'],
         summary: 'list the runs',
         options: READING,
         action: async () => (await load()).list,
@@ -71,6 +84,7 @@ export const BACKUP: readonly CommandSpec[] = [
       {
         name: 'show',
         arguments: '<name> <run> [path]',
+        takes: ['set', 'none'],
         summary: 'list what is in a run, or in the latest',
         options: READING,
         action: async () => (await load()).show,
@@ -86,6 +100,7 @@ export const BACKUP: readonly CommandSpec[] = [
       {
         name: 'prune',
         arguments: '<name>',
+        takes: ['set'],
         summary: 'remove the runs that the set does not keep',
         options: [
           ...SET,
@@ -103,7 +118,13 @@ export const BACKUP: readonly CommandSpec[] = [
   },
   {
     name: 'drill',
+    group: 'backup',
     arguments: '<name>',
+    takes: ['set'],
+    examples: [
+      ['drill home', ''],
+      ['drill home --sample 100 --report drill.json', 'a hundred files'],
+    ],
     summary: 'restore some files of a backup, compare them, and write a report',
     options: [
       ...READING,

@@ -8,6 +8,11 @@ export const CHECKS: readonly CommandSpec[] = [
     name: 'doctor',
     arguments: '[url]',
     summary: 'check settings, connection, server and login, and say what is wrong',
+    group: 'program',
+    examples: [
+      ['doctor', 'with the login that is there'],
+      ['doctor https://files.example.com', 'before the first login'],
+    ],
     options: [
       ...REMOTE,
       option('--pin', 'show the pins of the server’s keys; with --backup-pin also keep them in the profile'),
@@ -19,6 +24,11 @@ export const CHECKS: readonly CommandSpec[] = [
     name: 'bench',
     arguments: '[url]',
     summary: 'measure this machine, a server’s answers and, with --room, both ways',
+    group: 'program',
+    examples: [
+      ['bench', 'this machine and the answers of the server'],
+      ['bench --room /room --size 256', 'both ways, with a file of 256 MB'],
+    ],
     options: [
       ...REMOTE,
       ...KEY_PASSWORD,

@@ -16,22 +16,37 @@ const BOTH_SIDES: readonly OptionSpec[] = [
 export const COMPARE: readonly CommandSpec[] = [
   {
     name: 'diff',
+    group: 'sync',
     arguments: '<local> <remote>',
     summary: 'say what differs, by sizes and times; exit code 11 if anything does',
+    examples: [
+      ['diff ./site /room/site', ''],
+      ['diff ./site /room/site --checksum --json', 'by contents, for programs'],
+    ],
     options: [...BOTH_SIDES, option('--checksum', 'compare contents')],
     action: async () => (await load()).diff,
   },
   {
     name: 'check',
+    group: 'sync',
     arguments: '<local> <remote>',
     summary: 'say what differs, by contents, without a transfer; exit code 11 if anything does',
+    examples: [
+      ['check ./site /room/site', ''],
+      ["check ./site /room/site --exclude '*.log'", ''],
+    ],
     options: BOTH_SIDES,
     action: async () => (await load()).check,
   },
   {
     name: 'verify',
+    group: 'files',
     arguments: '<path>',
     summary: 'download and check files, and keep nothing',
+    examples: [
+      ['verify /room/photos', 'all of it'],
+      ['verify /room --sample 5%', 'some files, chosen at random'],
+    ],
     options: [
       ...REMOTE,
       ...KEY_PASSWORD,

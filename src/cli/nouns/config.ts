@@ -8,6 +8,11 @@ const load = () => import('../commands/config.ts')
 export const CONFIG: CommandSpec = {
   name: 'config',
   summary: 'settings and where they come from',
+  group: 'program',
+  examples: [
+    ['config show --origin', 'every setting, and where it comes from'],
+    ['config check', 'for scripts: silent when all is right'],
+  ],
   commands: [
     {
       name: 'show',

@@ -5,6 +5,7 @@ import { CHECKS } from './checks.ts'
 import type { CommandSpec } from './command.ts'
 import { COMPARE } from './compare.ts'
 import { CONFIG } from './config.ts'
+import { helping } from './help.ts'
 import { KEYS } from './keys.ts'
 import { PAIRS } from './pairs.ts'
 import { PLANS } from './plans.ts'
@@ -23,8 +24,8 @@ export const COMMANDS: readonly CommandSpec[] = [
   CONFIG,
   ...CHECKS,
   KEYS,
-  ...ON_SERVER,
   ...UPLOAD_DOWNLOAD,
+  ...ON_SERVER,
   ...PAIRS,
   ...PLANS,
   ...COMPARE,
@@ -32,4 +33,5 @@ export const COMMANDS: readonly CommandSpec[] = [
   RULES,
   ...BACKUP,
   SERVE,
+  ...helping(() => COMMANDS),
 ]

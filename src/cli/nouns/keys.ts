@@ -10,6 +10,13 @@ const trust = () => import('../commands/trust.ts')
 export const KEYS: CommandSpec = {
   name: 'keys',
   summary: 'key pair and file keys',
+  group: 'keys',
+  examples: [
+    ['keys create', 'once for each account'],
+    ['keys status', ''],
+    ['keys trust bob --fingerprint 4be1', 'if the key of bob begins like that'],
+    ['keys distribute --room /room', 'to members who cannot open the files there yet'],
+  ],
   commands: [
     {
       name: 'create',

@@ -10,7 +10,13 @@ const load = () => import('../commands/plan.ts')
 export const PLANS: readonly CommandSpec[] = [
   {
     name: 'plan',
+    group: 'sync',
     summary: 'say what a run would do, and keep it to be applied later',
+    examples: [
+      ['plan push ./site /room/site -o site.plan', 'somebody looks at it'],
+      ['apply site.plan', 'and this is what is done then, or nothing'],
+      ['plan upload ./photos /room', 'only shows it'],
+    ],
     commands: [
       ...DIRECTIONS.map(
         (direction): CommandSpec => ({
@@ -21,9 +27,10 @@ export const PLANS: readonly CommandSpec[] = [
         }),
       ),
       ...TRANSFERS.map(
-        ({ name, summary, options, places }): CommandSpec => ({
+        ({ name, summary, options, places, takes }): CommandSpec => ({
           name,
           ...places,
+          takes,
           summary,
           options: [...options, ...PLAN],
           action: async () => (await load()).planTransfer(name),
@@ -32,6 +39,7 @@ export const PLANS: readonly CommandSpec[] = [
       {
         name: 'backup',
         arguments: '<name>',
+        takes: ['set'],
         summary: 'make a point in time of a backup set',
         options: [...BACKUP_RUN, ...PLAN],
         withProblems: true,
@@ -49,8 +57,13 @@ export const PLANS: readonly CommandSpec[] = [
   },
   {
     name: 'apply',
+    group: 'sync',
     arguments: '<plan>',
     summary: 'carry out a plan; stops if anything has changed since it was made',
+    examples: [
+      ['apply site.plan', ''],
+      ['apply site.plan --max-duration 2h --wait 10m', 'waits for another run of the same places'],
+    ],
     options: [...REMOTE, ...RUN, ...REPORT],
     withProblems: true,
     action: async () => (await load()).apply,

@@ -2,7 +2,7 @@
 import { option } from '../options/option.ts'
 import { settings } from '../options/settings.ts'
 import { KEY_PASSWORD, REMOTE } from '../options/shared.ts'
-import type { CommandSpec } from './command.ts'
+import type { CommandSpec, Example } from './command.ts'
 import { ROOM } from './rooms.ts'
 import { TRASH } from './trash.ts'
 
@@ -12,8 +12,11 @@ const arrange = () => import('../commands/arrange.ts')
 const LONG = option('-l, --long', 'with kind, encryption, size and time')
 const HUMAN = option('-h, --human', 'sizes as 1.5 MB')
 
-const arrangement = (name: 'mv' | 'cp', summary: string): CommandSpec => ({
+const arrangement = (name: 'mv' | 'cp', summary: string, examples: readonly Example[]): CommandSpec => ({
   name,
+  group: 'files',
+  takes: ['remote'],
+  examples,
   arguments: '<paths...>',
   usage: 'SOURCE... TARGET',
   argumentNote: 'SOURCE... TARGET',
@@ -28,6 +31,13 @@ export const ON_SERVER: readonly CommandSpec[] = [
     name: 'ls',
     arguments: '[paths...]',
     summary: 'list rooms and folders',
+    group: 'files',
+    takes: ['remote'],
+    examples: [
+      ['ls', 'the rooms'],
+      ['ls -lh /room/photos', ''],
+      ["ls -R --sort time '/room/*/reports'", 'the newest first'],
+    ],
     options: [
       ...REMOTE,
       LONG,
@@ -42,6 +52,11 @@ export const ON_SERVER: readonly CommandSpec[] = [
     name: 'tree',
     arguments: '[path]',
     summary: 'show what is in a room or folder as a tree',
+    group: 'files',
+    examples: [
+      ['tree /room', ''],
+      ['tree /room -L 2 --dirs-only', 'two levels of folders'],
+    ],
     options: [
       ...REMOTE,
       HUMAN,
@@ -54,6 +69,12 @@ export const ON_SERVER: readonly CommandSpec[] = [
     name: 'find',
     arguments: '<name> [path]',
     summary: 'find things by name (*.pdf), size, time or type',
+    group: 'files',
+    takes: ['none', 'remote'],
+    examples: [
+      ["find '*.pdf' /room", ''],
+      ["find '*' /room --larger 100M --older 365d -l", 'what could be removed'],
+    ],
     options: [
       ...REMOTE,
       LONG,
@@ -70,6 +91,12 @@ export const ON_SERVER: readonly CommandSpec[] = [
     name: 'du',
     arguments: '[paths...]',
     summary: 'say how much rooms and folders hold',
+    group: 'files',
+    takes: ['remote'],
+    examples: [
+      ['du -sh /room', ''],
+      ['du -h --depth 1 /room', 'each folder in it'],
+    ],
     options: [
       ...REMOTE,
       HUMAN,
@@ -82,6 +109,11 @@ export const ON_SERVER: readonly CommandSpec[] = [
     name: 'about',
     arguments: '[path]',
     summary: 'show server, account and free space, and what a room may hold',
+    group: 'rooms',
+    examples: [
+      ['about', ''],
+      ['about /room', ''],
+    ],
     options: REMOTE,
     action: async () => (await look()).about,
   },
@@ -89,15 +121,31 @@ export const ON_SERVER: readonly CommandSpec[] = [
     name: 'mkdir',
     arguments: '<path>',
     summary: 'make a folder',
+    group: 'files',
+    examples: [
+      ['mkdir /room/photos', ''],
+      ['mkdir -p /room/photos/2026/may', 'with those above it'],
+    ],
     options: [...REMOTE, option('-p, --parents', 'also the folders above; no error if it exists')],
     action: async () => (await arrange()).mkdir,
   },
-  arrangement('mv', 'move or rename files and folders at the server'),
-  arrangement('cp', 'copy files and folders at the server'),
+  arrangement('mv', 'move or rename files and folders at the server', [
+    ['mv /room/a.txt /room/b.txt', 'another name'],
+    ['mv /room/a.txt /room/b.txt /room/archive', 'into a folder that is there'],
+  ]),
+  arrangement('cp', 'copy files and folders at the server', [
+    ['cp /room/template /room/project', ''],
+    ['cp /room/a.txt /other --on-conflict overwrite', 'into another room'],
+  ]),
   {
     name: 'rm',
     arguments: '<path...>',
     summary: 'delete files (they go to the recycle bin)',
+    group: 'files',
+    examples: [
+      ['rm /room/old.txt /room/older.txt', ''],
+      ['rm -r /room/photos', 'with all that it holds'],
+    ],
     options: [
       ...REMOTE,
       option('-r, --recursive', 'also rooms and folders with all they hold'),
@@ -109,6 +157,11 @@ export const ON_SERVER: readonly CommandSpec[] = [
     name: 'stat',
     arguments: '<path>',
     summary: 'show everything about a room, folder or file',
+    group: 'files',
+    examples: [
+      ['stat /room/photos/a.jpg', ''],
+      ['stat --json /room', 'for programs'],
+    ],
     options: REMOTE,
     action: async () => (await look()).stat,
   },
@@ -116,6 +169,12 @@ export const ON_SERVER: readonly CommandSpec[] = [
     name: 'cat',
     arguments: '<paths...>',
     summary: 'print files, each after checking all of it',
+    group: 'files',
+    takes: ['remote'],
+    examples: [
+      ['cat /room/notes.txt', ''],
+      ["cat '/room/logs/*.txt' --key-password-file key.txt", 'without anybody there'],
+    ],
     options: [...REMOTE, ...KEY_PASSWORD, ...settings('key-cache')],
     action: async () => (await import('../commands/pipes.ts')).cat,
   },

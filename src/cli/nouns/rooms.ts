@@ -8,6 +8,13 @@ const load = () => import('../commands/rooms.ts')
 export const ROOM: CommandSpec = {
   name: 'room',
   summary: 'rooms and their members',
+  group: 'rooms',
+  examples: [
+    ['room create /room', 'encrypted'],
+    ['room members /room --add bob:read --add group:staff', ''],
+    ['room members /room --csv', 'for a table'],
+    ['room quota /room 10G', ''],
+  ],
   commands: [
     {
       name: 'create',
@@ -26,6 +33,7 @@ export const ROOM: CommandSpec = {
     {
       name: 'rename',
       arguments: '<path> <name>',
+      takes: ['remote', 'none'],
       summary: 'give a room another name',
       options: REMOTE,
       action: async () => (await load()).rename,
@@ -40,6 +48,7 @@ export const ROOM: CommandSpec = {
     {
       name: 'quota',
       arguments: '<path> [size]',
+      takes: ['remote', 'none'],
       summary: 'show what a room may hold, or set it: 10G, or none',
       options: REMOTE,
       action: async () => (await load()).quota,

@@ -6,7 +6,12 @@ const load = () => import('../commands/rules.ts')
 
 export const RULES: CommandSpec = {
   name: 'rules',
+  group: 'sync',
   summary: '.syncignore files that came from a server and do not count yet',
+  examples: [
+    ['rules list ./site', 'what waits to be accepted'],
+    ['rules accept ./site', 'they count from now on'],
+  ],
   commands: [
     {
       name: 'list',
@@ -19,6 +24,7 @@ export const RULES: CommandSpec = {
     {
       name: 'accept',
       arguments: '<path>',
+      takes: ['file'],
       summary: 'let those at or below it count as they are now',
       options: COMMON,
       withProblems: true,

@@ -18,7 +18,13 @@ const STORAGE: readonly OptionSpec[] = [
 
 export const SERVE: CommandSpec = {
   name: 'serve',
+  group: 'server',
   summary: 'run the embedded server',
+  examples: [
+    ['serve --data ./store --port 8080', 'for this machine only'],
+    ['serve user add anna --data ./store --password-file anna.txt', ''],
+    ['serve check --data ./store --content', 'while it is stopped'],
+  ],
   options: [
     ...COMMON,
     option('--data <dir>', 'directory of everything it stores'),

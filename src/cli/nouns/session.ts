@@ -9,6 +9,12 @@ const load = () => import('../commands/session.ts')
 export const SESSION: CommandSpec = {
   name: 'session',
   summary: 'the login: look at it, renew it, move it',
+  group: 'login',
+  examples: [
+    ['session show --online', 'asks the server whether the login still holds'],
+    ['session export login.json', 'moves the login into a file'],
+    ['session import login.json', 'takes it over, on another machine'],
+  ],
   commands: [
     {
       name: 'show',

@@ -32,6 +32,13 @@ export const TRANSFERS = [
   {
     name: 'upload',
     summary: 'upload files and directories',
+    takes: ['file', 'either'],
+    examples: [
+      ['upload ./photos /room', 'the directory becomes /room/photos'],
+      ["upload ./photos /room --exclude '*.tmp' --dry-run", 'only says what would be done'],
+      ['upload a.pdf /room/report.pdf', 'under another name'],
+      ["upload --from-command 'pg_dump shop' /room/shop.sql", 'what a command prints'],
+    ],
     options: transferOptions(ONE_FILE_SYSTEM),
     places: places('LOCAL... REMOTE'),
     own: [
@@ -44,16 +51,27 @@ export const TRANSFERS = [
   {
     name: 'download',
     summary: 'download files and folders',
+    takes: ['remote', 'either'],
+    examples: [
+      ['download /room/photos ./here', 'the folder becomes ./here/photos'],
+      ['download /room/a.txt /room/b.txt ./here --on-conflict newer', ''],
+      ['download /room ./here --contents --limit-rate 2M', 'what is in the room, slowly'],
+      ['download /room/x.tar -', 'to standard output'],
+    ],
     options: transferOptions(),
     places: places('REMOTE... LOCAL'),
     own: [],
   },
 ] as const
 
-export const UPLOAD_DOWNLOAD: readonly CommandSpec[] = TRANSFERS.map(({ name, summary, options, places, own }) => ({
-  name,
-  ...places,
-  summary: `${summary}; never deletes`,
-  options: [...options, ...own, ...REPORT, ...DRY_RUN],
-  action: async () => (await load())[name],
-}))
+export const UPLOAD_DOWNLOAD: readonly CommandSpec[] = TRANSFERS.map(
+  ({ name, summary, options, places, own, ...more }) => ({
+    name,
+    group: 'files',
+    ...more,
+    ...places,
+    summary: `${summary}; never deletes`,
+    options: [...options, ...own, ...REPORT, ...DRY_RUN],
+    action: async () => (await load())[name],
+  }),
+)

@@ -10,6 +10,12 @@ export const TRASH: readonly CommandSpec[] = [
   {
     name: 'trash',
     summary: 'what was deleted or replaced at the server',
+    group: 'files',
+    examples: [
+      ['trash list /room', ''],
+      ['trash restore /room/old.txt', ''],
+      ['trash empty /room', 'asks first'],
+    ],
     commands: [
       {
         name: 'list',
@@ -21,6 +27,7 @@ export const TRASH: readonly CommandSpec[] = [
       {
         name: 'restore',
         arguments: '<paths...>',
+        takes: ['remote'],
         summary: 'put things back that were deleted, the last version of each',
         options: [
           ...REMOTE,
@@ -32,6 +39,7 @@ export const TRASH: readonly CommandSpec[] = [
       {
         name: 'empty',
         arguments: '<room>',
+        takes: ['remote'],
         summary: 'remove everything in the recycle bin of a room for good',
         options: [...REMOTE, option('--force', 'without asking')],
         action: async () => (await load()).empty,
@@ -41,10 +49,16 @@ export const TRASH: readonly CommandSpec[] = [
   {
     name: 'versions',
     summary: 'older versions of a file',
+    group: 'files',
+    examples: [
+      ['versions list /room/report.pdf', ''],
+      ['versions restore /room/report.pdf', 'the one before'],
+    ],
     commands: [
       {
         name: 'list',
         arguments: '<file>',
+        takes: ['remote'],
         summary: 'list the versions of a file, newest first',
         options: [...REMOTE, option('-h, --human', 'sizes as 1.5 MB')],
         action: async () => (await load()).listVersions,
@@ -52,6 +66,7 @@ export const TRASH: readonly CommandSpec[] = [
       {
         name: 'restore',
         arguments: '<file> [id]',
+        takes: ['remote', 'none'],
         summary: 'make an older version the current one; default: the last one that was replaced',
         options: REMOTE,
         action: async () => (await load()).restoreVersion,

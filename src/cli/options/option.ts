@@ -29,3 +29,6 @@ export const grouped = (group: string, options: readonly OptionSpec[]): OptionSp
 
 /** The long name, as people write it: `--jobs`. */
 export const longFlag = ({ flags }: OptionSpec): string => /--[a-z0-9-]+/.exec(flags)![0]
+
+/** True when a word of a command line is a name of this option. */
+export const isNamed = ({ flags }: OptionSpec, word: string): boolean => flags.split(/[ ,]+/).includes(word)

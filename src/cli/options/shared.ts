@@ -11,17 +11,25 @@ export const COMMON: readonly OptionSpec[] = [
   option('--config <file>', 'settings file, in place of all others that are looked for (env SEALSYNC_CONFIG)'),
 ]
 
+/** Only `help connection` tells of them. */
+export const CONNECTION_GROUP = 'Connection options:'
+
+const CONNECTING: ReadonlySet<string> = new Set([
+  ...SETTINGS.filter(({ connection }) => connection).map(({ name }) => name),
+  'session-key-command',
+])
+
 /** Of every command that talks to a server: how it is reached. */
-export const CONNECTION: readonly OptionSpec[] = grouped(
-  'Connection options:',
-  settings(...SETTINGS.filter(({ connection }) => connection).map(({ name }) => name), 'session-key-command'),
-)
+export const CONNECTION: readonly OptionSpec[] = grouped(CONNECTION_GROUP, settings(...CONNECTING))
 
 /** The two together. */
 export const REMOTE: readonly OptionSpec[] = [...COMMON, ...CONNECTION]
 
 /** All settings; the profile is an option of every command already. */
-export const ALL_SETTINGS = settings(...SETTINGS.map(({ name }) => name).filter((name) => name !== 'profile'))
+export const ALL_SETTINGS: readonly OptionSpec[] = [
+  ...settings(...SETTINGS.map(({ name }) => name).filter((name) => name !== 'profile' && !CONNECTING.has(name))),
+  ...CONNECTION,
+]
 
 export const KEY_PASSWORD = settings('key-password-file', 'key-password-command')
 
