@@ -34,7 +34,9 @@ export interface Arrangement {
   readonly done: readonly Arranged[]
   /** Members who got no keys, and why. */
   readonly refused: readonly RefusedMember[]
-  /** Why handing out the keys was not finished; `keys.distribute` does that later. */
+  /** Keys that could not be handed out: of a file that does not open, for instance for want of the password. `keys.distribute` does that later. */
+  readonly keysSkipped: number
+  /** Why handing out the keys was not finished; as before. */
   readonly keysPending?: unknown
 }
 
@@ -79,14 +81,14 @@ async function goalOf({ api }: ClientContext, target: string, count: number, sig
   return { parent, roomId: roomOf(found), above: names.slice(0, -1), name }
 }
 
-/** A name that nothing has yet: `report (2).pdf`. */
+/** A name that nothing has yet: `report (1).pdf`. */
 async function freeName({ api }: ClientContext, parentId: number, name: string, signal?: AbortSignal): Promise<string> {
   const taken = new Set<string>()
   for await (const node of listChildren(api, parentId, signal)) taken.add(sameNameKey(node.name))
   const dot = name.lastIndexOf('.')
   const [stem, end] = dot > 0 ? [name.slice(0, dot), name.slice(dot)] : [name, '']
   for (let n = 1; ; n++) {
-    const behind = n === 1 ? end : ` (${n})${end}`
+    const behind = n === 1 ? end : ` (${n - 1})${end}`
     const free = `${stem.slice(0, Math.max(1, MAX_REMOTE_NAME - behind.length))}${behind}`
     if (!taken.has(sameNameKey(free))) return free
   }
@@ -152,6 +154,7 @@ async function arrange(
   }
   const done: Arranged[] = []
   const refused: RefusedMember[] = []
+  let keysSkipped = 0
   let keysPending: unknown
   try {
     for (const source of all) {
@@ -165,15 +168,17 @@ async function arrange(
     if (isEncrypted && isForOthers) {
       const { roomId } = goal
       const onRefused = (one: RefusedMember) => void refused.push(one)
-      await distributeFileKeys(api, keyring, { roomId, onEvent, onRefused, signal }).catch((error) => {
+      try {
+        keysSkipped = (await distributeFileKeys(api, keyring, { roomId, onEvent, onRefused, signal })).skipped
+      } catch (error) {
         keysPending = signal?.aborted ? cancelled(signal) : error
         const { code, message } = toSyncError(keysPending)
         const text = `The keys are not handed out to the members of the room yet: ${message}`
         onEvent?.({ type: 'warning', code, message: text })
-      })
+      }
     }
   }
-  return { done, refused, ...(keysPending === undefined ? {} : { keysPending }) }
+  return { done, refused, keysSkipped, ...(keysPending === undefined ? {} : { keysPending }) }
 }
 
 /**

@@ -37,6 +37,7 @@ export class Access {
   readonly #bits = new Map<number, number>()
   readonly #paths = new Map<number, string | undefined>([[0, '/']])
   #browsable: Set<number> | undefined
+  #groups: readonly number[] | undefined
 
   constructor(store: Store, userId: number) {
     this.#store = store
@@ -48,10 +49,18 @@ export class Access {
     const known = this.#bits.get(roomId)
     if (known !== undefined) return known
     let bits = this.#store.members.get([roomId, this.userId]) ?? 0
+    for (const groupId of this.#ownGroups()) bits |= this.#store.roomGroups.get([roomId, groupId]) ?? 0
     const room = this.#store.nodes.get(roomId)
     if (room?.inherit === true && room.parentId !== 0) bits |= this.bits(room.parentId)
     this.#bits.set(roomId, bits)
     return bits
+  }
+
+  #ownGroups(): readonly number[] {
+    this.#groups ??= [...this.#store.userGroups.getKeys({ start: [this.userId, 0], end: [this.userId + 1, 0] })].map(
+      ([, groupId]) => groupId,
+    )
+    return this.#groups
   }
 
   /** Full path of a container with a slash at either end, or undefined if a deleted folder is on the way. */
@@ -94,7 +103,10 @@ export class Access {
   #browsableRooms(): Set<number> {
     if (this.#browsable !== undefined) return this.#browsable
     const rooms = new Set<number>()
-    for (const { key } of this.#store.memberships.getRange({ start: [this.userId, 0], end: [this.userId + 1, 0] })) {
+    const { memberships, groupRooms } = this.#store
+    const own = [...memberships.getKeys({ start: [this.userId, 0], end: [this.userId + 1, 0] })]
+    for (const id of this.#ownGroups()) own.push(...groupRooms.getKeys({ start: [id, 0], end: [id + 1, 0] }))
+    for (const key of own) {
       let id = key[1]
       while (id !== 0 && !rooms.has(id)) {
         rooms.add(id)
@@ -113,6 +125,11 @@ export function membersOf(store: Store, roomId: number): Map<number, number> {
   while (id !== 0) {
     for (const { key, value } of store.members.getRange({ start: [id, 0], end: [id + 1, 0] })) {
       members.set(key[1], (members.get(key[1]) ?? 0) | value)
+    }
+    for (const { key, value } of store.roomGroups.getRange({ start: [id, 0], end: [id + 1, 0] })) {
+      for (const [, userId] of store.groupUsers.getKeys({ start: [key[1], 0], end: [key[1] + 1, 0] })) {
+        members.set(userId, (members.get(userId) ?? 0) | value)
+      }
     }
     const room = store.nodes.get(id)
     id = room?.inherit === true ? room.parentId : 0

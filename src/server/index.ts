@@ -8,4 +8,12 @@ export { type FaultAction, type FaultHit, FaultPlan, type FaultRule, parseFaultP
 export { MemoryRecorder, type RecordedRequest, type Recorder } from './recorder.ts'
 export type { S3Options } from './s3/client.ts'
 export { type RunningServer, type ServerOptions, startServer } from './server.ts'
-export { addUser, listUsers, type NewAccount, removeUser, setPassword } from './users.ts'
+export {
+  addGroup,
+  addUser,
+  listUsers,
+  type NewAccount,
+  type NewGroup,
+  removeUser,
+  setPassword,
+} from './users.ts'

@@ -102,6 +102,22 @@ export interface UserRecord {
   oneTimeCodes?: { secret: Uint8Array; lastStep: number }
 }
 
+export interface GroupRecord {
+  id: number
+  name: string
+  createdAt: number
+}
+
+/** What was done in a room. */
+export interface EventRecord {
+  id: number
+  time: number
+  userId: number
+  operation: string
+  /** What it was done to: kind and path or name. */
+  message: string
+}
+
 export type KeyVersion = 'A' | 'RSA-4096'
 export const KEY_VERSIONS: readonly KeyVersion[] = ['RSA-4096', 'A']
 

@@ -17,8 +17,10 @@ import type {
   AsideRecord,
   ContentRecord,
   DeletedRecord,
+  EventRecord,
   FileKeyRecord,
   FinishedUpload,
+  GroupRecord,
   KeyPairRecord,
   NodeRecord,
   StrayRecord,
@@ -117,6 +119,15 @@ export class Store {
   /** [room, user] to permission bits, and the same turned round. */
   readonly members: Table<number, [number, number]>
   readonly memberships: Table<number, [number, number]>
+  readonly groups: Table<GroupRecord, number>
+  /** [group, user], and the same turned round. */
+  readonly groupUsers: Table<number, [number, number]>
+  readonly userGroups: Table<number, [number, number]>
+  /** [room, group] to permission bits, and the same turned round. */
+  readonly roomGroups: Table<number, [number, number]>
+  readonly groupRooms: Table<number, [number, number]>
+  /** [room, number of the event in it]; the newest of each room. */
+  readonly events: Table<EventRecord, [number, number]>
   readonly contents: Table<ContentRecord, string>
   /** Content id to what has to be removed at the object store, unless an upload under way claims it. */
   readonly strays: Table<StrayRecord, string>
@@ -154,6 +165,12 @@ export class Store {
     this.bins = table('bins')
     this.members = table('members')
     this.memberships = table('memberships')
+    this.groups = table('groups')
+    this.groupUsers = table('groupUsers')
+    this.userGroups = table('userGroups')
+    this.roomGroups = table('roomGroups')
+    this.groupRooms = table('groupRooms')
+    this.events = table('events')
     this.contents = table('contents')
     this.strays = table('strays')
     this.asides = table('asides')
@@ -230,8 +247,8 @@ export class Store {
     for (const wake of this.#idle.splice(0)) wake()
   }
 
-  /** The next id for nodes or users; only inside a unit of work. */
-  nextId(tx: Tx, kind: 'node' | 'user'): number {
+  /** The next id for nodes, users and so on; only inside a unit of work. */
+  nextId(tx: Tx, kind: 'node' | 'user' | 'group' | 'event'): number {
     const last = this.meta.get(kind)
     const id = (typeof last === 'number' ? last : 0) + 1
     tx.put(this.meta, kind, id)
@@ -360,7 +377,7 @@ export async function openStore(dataDir: string, content: Place, options: { isSe
   } else if (!options.isServed) checkFile(file)
   const { open } = await loadLmdb()
   const path = resolve(dataDir, 'db')
-  return inTurn(path, () => new Store(open({ path, maxDbs: 24, noSubdir: false }), path))
+  return inTurn(path, () => new Store(open({ path, maxDbs: 32, noSubdir: false }), path))
 }
 
 /** @throws {SyncError} `LMDB_MISSING` where the package is not installed, or not for this machine. */

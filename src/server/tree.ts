@@ -6,7 +6,7 @@
  */
 import type { BlobStore } from './blobs.ts'
 import { ApiError } from './errors.ts'
-import { type DeletedRecord, FILE, FOLDER, type NodeRecord, type NodeType, ROOM } from './records.ts'
+import { type DeletedRecord, FILE, FOLDER, NODE_TYPES, type NodeRecord, type NodeType, ROOM } from './records.ts'
 import type { Store, Tx } from './store.ts'
 import type { ConflictStrategy } from './validate.ts'
 
@@ -120,6 +120,24 @@ export function settleName(
 export type NewNode = Pick<NodeRecord, 'type' | 'name' | 'parentId' | 'encrypted' | 'size'> &
   Partial<Omit<NodeRecord, 'id' | 'version'>>
 
+/** Of each room so many events are kept. */
+const EVENTS_KEPT = 1_000
+
+/** Notes what was done in a room, for its administrators; the oldest notes make way. */
+export function note(change: Change, roomId: number, operation: string, message: string): void {
+  const { store, tx, userId, now } = change
+  if (roomId === 0) return
+  const [last] = store.events.getKeys({ start: [roomId + 1, 0], end: [roomId, 0], reverse: true, limit: 1 })
+  const number = (last?.[1] ?? 0) + 1
+  const id = store.nextId(tx, 'event')
+  tx.put(store.events, [roomId, number], { id, time: now, userId, operation, message: message.slice(0, 1_000) })
+  if (number > EVENTS_KEPT) tx.remove(store.events, [roomId, number - EVENTS_KEPT])
+}
+
+/** A node in a note: `file /room/folder/name`. */
+const noted = (store: Store, node: NodeRecord): string =>
+  `${NODE_TYPES[node.type]} ${parentPathOf(store, node)}${node.name}`
+
 /** Creates a node below its parent. `roomId` is found from the parent; rooms are their own. */
 export function createNode(change: Change, fresh: NewNode): NodeRecord {
   const { store, tx, userId, now } = change
@@ -139,6 +157,7 @@ export function createNode(change: Change, fresh: NewNode): NodeRecord {
   }
   const linked = link(change, node)
   if (linked.type === FILE && linked.encrypted) tx.put(store.encryptedFiles, [linked.roomId, id], 1)
+  note(change, linked.roomId, `${NODE_TYPES[linked.type]}.create`, `Created ${noted(store, linked)}`)
   return linked
 }
 
@@ -151,6 +170,7 @@ export function updateNode(change: Change, node: NodeRecord, changes: Partial<No
     tx.remove(store.children, childKey(node))
     tx.put(store.names, [node.parentId, updated.name], node.id)
     tx.put(store.children, childKey(updated), node.id)
+    note(change, node.roomId, `${NODE_TYPES[node.type]}.rename`, `Renamed ${noted(store, node)} to ${updated.name}`)
   }
   const version = touch(change, node.parentId, 0)
   const stored = { ...updated, version }
@@ -160,6 +180,10 @@ export function updateNode(change: Change, node: NodeRecord, changes: Partial<No
 
 /** Moves a file or folder, with all below it, to another container. The name must be free there. */
 export function moveNode(change: Change, node: NodeRecord, target: NodeRecord, name: string): NodeRecord {
+  const to = `${parentPathOf(change.store, target)}${target.name}/${name}`
+  const text = `Moved ${noted(change.store, node)} to ${to}`
+  for (const roomId of new Set([node.roomId, target.roomId]))
+    note(change, roomId, `${NODE_TYPES[node.type]}.move`, text)
   unlink(change, node)
   const moved = link(change, { ...node, name, parentId: target.id })
   return rehome(change, moved, target.roomId)
@@ -204,6 +228,7 @@ function parentPathOf(store: Store, node: NodeRecord): string {
 export function moveToBin(change: Change, node: NodeRecord): void {
   const { store, tx, now, userId } = change
   const parentPath = parentPathOf(store, node)
+  note(change, node.roomId, `${NODE_TYPES[node.type]}.delete`, `Deleted ${noted(store, node)}`)
   unlink(change, node)
   tx.put(store.deleted, node.id, { ...node, deletedAt: now, deletedBy: userId, parentPath })
   tx.put(store.bins, [node.roomId, node.id], now)
@@ -215,6 +240,8 @@ export function restoreNode(change: Change, record: DeletedRecord, parent: NodeR
   tx.remove(store.deleted, record.id)
   tx.remove(store.bins, [record.roomId, record.id])
   const { deletedAt: _at, deletedBy: _by, parentPath: _path, ...node } = record
+  const what = `${NODE_TYPES[record.type]} ${record.parentPath}${record.name}`
+  note(change, parent.roomId, `${NODE_TYPES[record.type]}.restore`, `Restored ${what}`)
   return rehome(change, link(change, { ...node, name, parentId: parent.id }), parent.roomId)
 }
 
@@ -230,6 +257,8 @@ export function deleteNode(change: Change, node: NodeRecord): void {
 
 /** Destroys a node from the recycle bin. */
 export function purge(change: Change, record: DeletedRecord): void {
+  const what = `${NODE_TYPES[record.type]} ${record.parentPath}${record.name}`
+  note(change, record.roomId, `${NODE_TYPES[record.type]}.purge`, `Removed ${what} from the recycle bin`)
   change.tx.remove(change.store.deleted, record.id)
   change.tx.remove(change.store.bins, [record.roomId, record.id])
   destroy(change, record)
@@ -261,6 +290,13 @@ function destroy(change: Change, node: NodeRecord): void {
   for (const { key } of [...store.members.getRange({ start: [node.id, 0], end: [node.id + 1, 0] })]) {
     tx.remove(store.members, key)
     tx.remove(store.memberships, [key[1], key[0]])
+  }
+  for (const key of [...store.roomGroups.getKeys({ start: [node.id, 0], end: [node.id + 1, 0] })]) {
+    tx.remove(store.roomGroups, key)
+    tx.remove(store.groupRooms, [key[1], key[0]])
+  }
+  for (const key of [...store.events.getKeys({ start: [node.id, 0], end: [node.id + 1, 0] })]) {
+    tx.remove(store.events, key)
   }
 }
 

@@ -250,7 +250,7 @@ export function checkQuota(store: Store, container: NodeRecord, size: number): v
   for (let id = container.id; id !== 0; ) {
     const node = store.nodes.get(id)
     if (node === undefined) return
-    if (node.type === ROOM && node.quota !== undefined && node.size + size > node.quota) {
+    if (node.type === ROOM && node.quota !== undefined && node.quota > 0 && node.size + size > node.quota) {
       throw new ApiError(507, -40200, 'Exceeds the quota of the room')
     }
     id = node.parentId

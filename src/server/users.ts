@@ -91,7 +91,7 @@ export async function setPassword(dataDir: string, account: { name: string; pass
   )
 }
 
-/** Removes an account with its key pairs, file keys and memberships. Rooms and files stay. */
+/** Removes an account with its key pairs, file keys, memberships and places in groups. Rooms and files stay. */
 export async function removeUser(dataDir: string, name: string): Promise<void> {
   await withStore(dataDir, (store) =>
     store.write((tx) => {
@@ -104,6 +104,10 @@ export async function removeUser(dataDir: string, name: string): Promise<void> {
         tx.remove(store.memberships, key)
         tx.remove(store.members, [key[1], key[0]])
       }
+      for (const key of [...store.userGroups.getKeys({ start: [id, 0], end: [id + 1, 0] })]) {
+        tx.remove(store.userGroups, key)
+        tx.remove(store.groupUsers, [key[1], key[0]])
+      }
       for (const { key } of [...store.keyPairs.getRange({ start: [id, ''], end: [id + 1, ''] })]) {
         tx.remove(store.keyPairs, key)
       }
@@ -111,6 +115,36 @@ export async function removeUser(dataDir: string, name: string): Promise<void> {
         tx.remove(store.userFileKeys, key)
         tx.remove(store.fileKeys, [key[2], key[0], key[1]])
       }
+    }),
+  )
+}
+
+/** A group to be made, of accounts that are there. */
+export interface NewGroup {
+  readonly name: string
+  readonly users: readonly string[]
+}
+
+/**
+ * Makes a group of accounts, or adds accounts to one, whether or not a server is running on the directory.
+ *
+ * @returns its id.
+ * @throws {SyncError} `BAD_USER_NAME`, `NO_SUCH_USER`.
+ */
+export async function addGroup(dataDir: string, group: NewGroup): Promise<{ id: number }> {
+  const name = checkNewName(group.name)
+  return withStore(dataDir, (store) =>
+    store.write((tx) => {
+      const known = [...store.groups.getRange({})].find(({ value }) => foldUserName(value.name) === foldUserName(name))
+      const id = known?.key ?? store.nextId(tx, 'group')
+      if (known === undefined) tx.put(store.groups, id, { id, name, createdAt: Date.now() })
+      for (const one of group.users) {
+        const user = findUser(store, one)
+        if (user === undefined) throw noSuchUser()
+        tx.put(store.groupUsers, [id, user.id], 1)
+        tx.put(store.userGroups, [user.id, id], 1)
+      }
+      return { id }
     }),
   )
 }

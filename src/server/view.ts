@@ -74,8 +74,8 @@ export function nodeView(node: NodeRecord, access: Access): Wire {
   view.inheritPermissions = node.inherit === true
   view.recycleBinRetentionPeriod = node.retentionDays ?? 0
   view.isBrowsable = true
-  view.hasActivitiesLog = false
-  if (node.quota !== undefined) view.quota = node.quota
+  view.hasActivitiesLog = true
+  if (node.quota !== undefined && node.quota > 0) view.quota = node.quota
   return view
 }
 

@@ -45,6 +45,9 @@ test('every command: what reads works, what changes is refused before it is sent
   const set = ['--set-file', world.path('set.toml')]
   await prepare('push', tree, '/room/tree', ...keyPassword)
   await prepare('backup', 'run', 'set', ...set, ...keyPassword)
+  await prepare('upload', '--from-command', 'printf a', '/room/gone', ...keyPassword)
+  await prepare('rm', '/room/gone')
+  await prepare('upload', '--from-command', 'printf b', '/room/tree/b.txt', ...keyPassword)
   makeTree(tree, { 'a.txt': 'changed', 'c.txt': 'new' })
   await prepare('backup', 'run', 'set', ...set, ...keyPassword)
   const before = front.seen.length
@@ -79,13 +82,33 @@ test('every command: what reads works, what changes is refused before it is sent
     'keys trust': [[0, 2], ['--all']],
     'keys forget': [0, ['--room', '/room']],
     'room create': [6, ['/another']],
-    'room members': [6, ['/room', '--add', 'bob']],
-    ls: [0, ['/room']],
+    'room members': [[0, 6], ['/room', '--add', 'bob'], ['/room']],
+    'room rename': [6, ['/room', 'other']],
+    'room delete': [6, ['/room', '--force']],
+    'room quota': [[0, 6], ['/room', '1G'], ['/room']],
+    'room history': [0, ['/room']],
+    ls: [0, ['-R', '/room']],
+    tree: [0, ['/room']],
+    find: [0, ['*', '/room']],
+    du: [0, ['/room']],
+    about: [0, ['/room']],
+    mv: [6, ['/room/tree/a.txt', '/room/moved', ...keyPassword]],
+    cp: [6, ['/room/tree/a.txt', '/room/copied', ...keyPassword]],
+    'trash list': [0, ['/room']],
+    'trash restore': [6, ['/room/gone']],
+    'trash empty': [6, ['/room', '--force']],
+    'versions list': [0, ['/room/tree/a.txt']],
+    'versions restore': [6, ['/room/tree/b.txt']],
     mkdir: [6, ['/room/folder']],
     rm: [6, ['-r', '/room/tree']],
     stat: [0, ['/room/tree/a.txt']],
     cat: [0, ['/room/tree/a.txt', ...keyPassword]],
-    upload: [6, [tree, '/room/elsewhere', ...keyPassword], [join(tree, 'c.txt'), '/room', ...keyPassword]],
+    upload: [
+      6,
+      [tree, '/room/elsewhere', ...keyPassword],
+      [join(tree, 'c.txt'), '/room', ...keyPassword],
+      ['--from-command', 'printf x', '/room/piped', ...keyPassword],
+    ],
     download: [0, ['/room/tree', await down(), ...keyPassword]],
     push: [6, [tree, '/room/tree', ...keyPassword]],
     pull: [0, ['/room/tree', await down(), ...keyPassword]],

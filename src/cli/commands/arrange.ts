@@ -1,11 +1,11 @@
 /** mkdir, rm, mv, cp: changing what is at the server. @module */
 import type { Arrangement, MoveOptions } from '../../client/index.ts'
-import { SyncError } from '../../errors.ts'
+import { SyncError, toSyncError } from '../../errors.ts'
 import { withClient } from '../connect.ts'
 import type { Context } from '../context.ts'
 import { display } from '../display.ts'
 import { describe } from '../entry-text.ts'
-import { EXIT } from '../exit-codes.ts'
+import { EXIT, exitCodeOf as exitCodeOfError } from '../exit-codes.ts'
 
 export async function mkdir(context: Context, path: string): Promise<void> {
   const { options, output, signal } = context
@@ -61,12 +61,13 @@ const arrange =
   }
 
 /** Who has no keys is told; the files are where they were to go. */
-function exitCodeOf({ output }: Context, { refused, keysPending }: Arrangement): number {
+function exitCodeOf({ output }: Context, { refused, keysSkipped, keysPending }: Arrangement): number {
   for (const hint of new Set(refused.map(({ error }) => error.hint))) if (hint !== undefined) output.info(`  ${hint}`)
-  if (keysPending !== undefined) output.info('  Hand them out later with: sync keys distribute')
+  if (keysPending !== undefined || keysSkipped > 0) output.info('  Hand them out later with: sync keys distribute')
   if (refused.some(({ error }) => error.class === 'integrity')) return EXIT.integrity
   if (refused.some(({ error }) => error.class === 'safety')) return EXIT.safety
-  return keysPending === undefined ? EXIT.done : EXIT.key
+  if (keysPending !== undefined) return exitCodeOfError(toSyncError(keysPending))
+  return refused.length + keysSkipped > 0 ? EXIT.partial : EXIT.done
 }
 
 export const mv = arrange('Moved', 'moveAll')

@@ -69,22 +69,27 @@ function outputOf(command: string): Named {
   return {
     shown: command,
     open() {
-      const child = spawn(command, { shell: true, stdio: ['ignore', 'pipe', 'inherit'], env: childEnvironment() })
-      const ended = new Promise<void>((resolve, reject) => {
-        child.on('error', (error) => reject(commandFailed('cannot be started', error)))
-        child.on('close', (code, signal) => {
-          if (code === 0) resolve()
-          else reject(commandFailed(code === null ? `was ended by ${signal}` : `ended with ${code}`))
-        })
-      })
-      ended.catch(() => {}) // told when awaited
+      let child: ReturnType<typeof begin> | undefined
+      const begin = () => spawn(command, { shell: true, stdio: ['ignore', 'pipe', 'inherit'], env: childEnvironment() })
+      // Begun when it is read: what nobody reads of a process that ends is lost.
       async function* read() {
-        for await (const chunk of child.stdout) yield chunk as Uint8Array
+        child = begin()
+        const { stdout } = child
+        const ended = new Promise<void>((resolve, reject) => {
+          child?.on('error', (error) => reject(commandFailed('cannot be started', error)))
+          child?.on('close', (code, signal) => {
+            if (code === 0) resolve()
+            else reject(commandFailed(code === null ? `was ended by ${signal}` : `ended with ${code}`))
+          })
+        })
+        ended.catch(() => {}) // told when awaited
+        for await (const chunk of stdout) yield chunk as Uint8Array
         await ended
       }
       return {
         chunks: read(),
         stop() {
+          if (child === undefined) return
           // What writes to it notices that nobody reads.
           child.stdout.destroy()
           if (child.exitCode === null && child.signalCode === null) child.kill()

@@ -1,4 +1,4 @@
-/** serve, serve check and serve user: the embedded server. Its parts are loaded only here. @module */
+/** serve, serve check, serve user and serve group: the embedded server. Its parts are loaded only here. @module */
 import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { SyncError } from '../../errors.ts'
@@ -152,4 +152,15 @@ export async function userAdd(context: Context, name: string): Promise<void> {
     context.output.info(`The address for an authenticator app is in ${resolve(codeFile)}`)
   }
   context.output.done(`Made the account ${display(name)}`, { type: 'user', id, user: name })
+}
+
+export async function groupAdd(context: Context, name: string, users: readonly string[]): Promise<void> {
+  const { addGroup } = await import('../../server/index.ts')
+  const { id } = await addGroup(requireData(context), { name, users })
+  context.output.done(`The group ${display(name)} has ${plural(users.length, 'more account')}`, {
+    type: 'group',
+    id,
+    group: name,
+    users,
+  })
 }

@@ -1,4 +1,4 @@
-/** serve, serve check, serve user add: the embedded server. @module */
+/** serve, serve check, serve user add, serve group add: the embedded server. @module */
 import { type OptionSpec, option } from '../options/option.ts'
 import { COMMON } from '../options/shared.ts'
 import type { CommandSpec } from './command.ts'
@@ -68,6 +68,19 @@ export const SERVE: CommandSpec = {
             ),
           ],
           action: async () => (await load()).userAdd,
+        },
+      ],
+    },
+    {
+      name: 'group',
+      summary: 'groups of accounts of the embedded server',
+      commands: [
+        {
+          name: 'add',
+          arguments: '<name> <users...>',
+          summary: 'make a group of accounts, or add accounts to one; also while the server runs',
+          options: [...COMMON, option('--data <dir>', 'directory of the server')],
+          action: async () => (await load()).groupAdd,
         },
       ],
     },

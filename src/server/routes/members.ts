@@ -1,5 +1,5 @@
 /**
- * Members of rooms: who is in, who could be, with which permissions. Public keys come along, so that clients can check
+ * Members of rooms, users and groups: who is in, who could be, with which permissions. Public keys come along, so that clients can check
  * them before handing out file keys.
  * @module
  */
@@ -10,7 +10,7 @@ import { ApiError, badRequest, nodeNotFound } from '../errors.ts'
 import { splitFilter } from '../listing.ts'
 import { type NodeRecord, ROOM } from '../records.ts'
 import type { Store } from '../store.ts'
-import { type Change, touch } from '../tree.ts'
+import { type Change, note, touch } from '../tree.ts'
 import {
   asFields,
   field,
@@ -115,6 +115,7 @@ async function changeMembers(call: Call, work: (change: Change, room: NodeRecord
     const admins = [...membersOf(store, room.id).values()].filter((bits) => (bits & MANAGE) !== 0)
     if (admins.length === 0) throw badRequest(-40006, 'At least one admin is required')
     touch(change, room.id, 0)
+    note(change, room.id, 'room.members', `Changed the members of room ${room.name}`)
   })
   return noContent()
 }
@@ -146,12 +147,90 @@ async function deleteMembers(call: Call): Promise<Reply> {
   })
 }
 
+function setGroup({ store, tx }: Change, roomId: number, groupId: number, bits: number): void {
+  if (!store.groups.doesExist(groupId)) throw new ApiError(404, -30000, 'Group not found')
+  if (bits === 0) {
+    tx.remove(store.roomGroups, [roomId, groupId])
+    tx.remove(store.groupRooms, [groupId, roomId])
+    return
+  }
+  tx.put(store.roomGroups, [roomId, groupId], bits)
+  tx.put(store.groupRooms, [groupId, roomId], bits)
+}
+
+/** Permissions of a group in a room, those in the rooms above included where the room has them. */
+function groupBits(store: Store, roomId: number, groupId: number): number {
+  let bits = 0
+  for (let id = roomId; id !== 0; ) {
+    bits |= store.roomGroups.get([id, groupId]) ?? 0
+    const room = store.nodes.get(id)
+    id = room?.inherit === true ? room.parentId : 0
+  }
+  return bits
+}
+
+function listGroups(call: Call): Reply {
+  const { store } = call.app
+  const room = roomOf(call, call.access)
+  const isAdmin = (call.access.bits(room.id) & MANAGE) !== 0
+  let granted: boolean | undefined = true
+  const tests: ((group: { id: number; name: string; bits: number }) => boolean)[] = []
+  for (const { field: name, operator, value } of splitFilter(call.query.get('filter'))) {
+    if (name === 'isGranted' && operator === 'eq') {
+      if (!['any', 'true', 'false'].includes(value)) throw badRequest(undefined, 'Invalid filter')
+      if (isAdmin) granted = value === 'any' ? undefined : value === 'true'
+    } else if (name === 'name' && operator === 'cn') {
+      const wanted = value.normalize('NFC').toLowerCase()
+      tests.push((group) => group.name.toLowerCase().includes(wanted))
+    } else if (name === 'groupId' && operator === 'eq') {
+      const ids = value.split(':')
+      tests.push((group) => ids.includes(String(group.id)))
+    } else if (name === 'permissionsManage' && operator === 'eq') {
+      tests.push((group) => String((group.bits & MANAGE) !== 0) === value)
+    } else if (name !== 'effectivePerm') throw badRequest(undefined, 'Invalid filter')
+  }
+  const found = [...store.groups.getRange({})]
+    .map(({ value: { id, name } }) => ({ id, name, bits: groupBits(store, room.id, id) }))
+    .filter((group) => (granted ?? group.bits !== 0) === (group.bits !== 0) && tests.every((test) => test(group)))
+  const { range, items } = pageReply(found, pageOf(call.query))
+  return ok({
+    range,
+    items: items.map(({ id, name, bits }) => ({
+      id,
+      name,
+      isGranted: bits !== 0,
+      newGroupMemberAcceptance: 'autoallow',
+      ...(bits === 0 ? {} : { permissions: permissionFlags(bits) }),
+    })),
+  })
+}
+
+async function putGroups(call: Call): Promise<Reply> {
+  void call.user
+  const items = optionalArray(await call.json(), 'items')
+  if (items === undefined || items.length === 0) throw badRequest(-80000, 'items is mandatory')
+  const entries = items.map((item) => {
+    const fields = asFields(item)
+    return { id: requiredInteger(fields, 'id'), bits: bitsOf(field(fields, 'permissions')) }
+  })
+  return changeMembers(call, (change, room) => {
+    for (const { id, bits } of entries) setGroup(change, room.id, id, bits)
+  })
+}
+
+async function deleteGroups(call: Call): Promise<Reply> {
+  void call.user
+  const ids = idList(await call.json(), 'ids')
+  return changeMembers(call, (change, room) => {
+    for (const id of ids) setGroup(change, room.id, id, 0)
+  })
+}
+
 export const memberRoutes: RouteTable = {
   'GET /v4/nodes/rooms/:id/users': listMembers,
   'PUT /v4/nodes/rooms/:id/users': putMembers,
   'DELETE /v4/nodes/rooms/:id/users': deleteMembers,
-  'GET /v4/nodes/rooms/:id/groups': (call) => {
-    roomOf(call, call.access)
-    return ok(pageReply([], pageOf(call.query)))
-  },
+  'GET /v4/nodes/rooms/:id/groups': listGroups,
+  'PUT /v4/nodes/rooms/:id/groups': putGroups,
+  'DELETE /v4/nodes/rooms/:id/groups': deleteGroups,
 }

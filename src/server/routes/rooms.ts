@@ -2,7 +2,7 @@
  * Rooms: creating, configuring, switching encryption on. Their members are handled in members.ts.
  * @module
  */
-import { type Access, ALL_PERMISSIONS, CREATE, MANAGE } from '../access.ts'
+import { type Access, ALL_PERMISSIONS, CREATE, MANAGE, READ } from '../access.ts'
 import type { RouteTable } from '../call.ts'
 import { type Call, created, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, forbidden, nodeNotFound } from '../errors.ts'
@@ -18,9 +18,11 @@ import {
   optionalArray,
   optionalBoolean,
   optionalInteger,
+  pageOf,
+  pageReply,
   parseKeyPair,
 } from '../validate.ts'
-import { fullNodeView, preferredKeyPair } from '../view.ts'
+import { dateView, fullNodeView, preferredKeyPair } from '../view.ts'
 import { setMember } from './members.ts'
 import { attributesOf } from './nodes.ts'
 
@@ -45,8 +47,8 @@ function roomAttributes(body: Fields, now: number): Partial<NodeRecord> {
   const quota = optionalInteger(body, 'quota')
   const retentionDays = optionalInteger(body, 'recycleBinRetentionPeriod')
   if (retentionDays !== undefined && retentionDays > 9999) throw badRequest(-80018, 'Not between 0 and 9999')
-  // A quota of 0 means none.
-  if (quota !== undefined && quota > 0) attributes.quota = quota
+  // 0 means none.
+  if (quota !== undefined) attributes.quota = quota
   if (retentionDays !== undefined) attributes.retentionDays = retentionDays
   return attributes
 }
@@ -176,9 +178,55 @@ function checkEncrypt({ store, userId }: Change, room: NodeRecord, wanted: boole
   }
 }
 
+/** What was done in a room, newest first unless told otherwise. */
+function listEvents(call: Call): Reply {
+  const { store } = call.app
+  const room = call.access.node(call.id())
+  if (room.type !== ROOM) throw nodeNotFound()
+  call.access.require(room, READ)
+  const [from, until] = ['date_start', 'date_end'].map((name) => dateOf(call.query.get(name)))
+  const userId = call.queryId('user_id')
+  const isOldestFirst = call.query.get('sort') === 'time:asc'
+  const found = [...store.events.getRange({ start: [room.id, 0], end: [room.id + 1, 0] })]
+    .map(({ value }) => value)
+    .filter(
+      (event) =>
+        (from === undefined || event.time >= from) &&
+        (until === undefined || event.time <= until) &&
+        (userId === undefined || event.userId === userId) &&
+        // All that is noted was done.
+        call.query.get('status') !== '2',
+    )
+  if (!isOldestFirst) found.reverse()
+  const { range, items } = pageReply(found, pageOf(call.query))
+  return ok({
+    range,
+    items: items.map((event) => ({
+      id: event.id,
+      time: dateView(event.time),
+      userId: event.userId,
+      userName: store.users.get(event.userId)?.name ?? 'deleted',
+      message: event.message,
+      operationName: event.operation,
+      status: 0,
+    })),
+  })
+}
+
+/** Dates of the log may come without a time zone; they are UTC then. */
+function dateOf(text: string | null): number | undefined {
+  if (text === null || text === '') return undefined
+  const at = Date.parse(
+    /(?:Z|[+-]\d\d:?\d\d)$/i.test(text) ? text : `${text.includes('T') ? text : `${text}T00:00:00`}Z`,
+  )
+  if (Number.isNaN(at)) throw badRequest(-80001, 'Not a date')
+  return at
+}
+
 export const roomRoutes: RouteTable = {
   'POST /v4/nodes/rooms': createRoom,
   'PUT /v4/nodes/rooms/:id': updateRoom,
   'PUT /v4/nodes/rooms/:id/config': configureRoom,
   'PUT /v4/nodes/rooms/:id/encrypt': encryptRoom,
+  'GET /v4/nodes/rooms/:id/events': listEvents,
 }
