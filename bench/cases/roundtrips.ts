@@ -85,7 +85,7 @@ try {
       roundTrips('ls /room', () => ['ls', '/room'], 2.5),
       roundTrips('upload 1 new file into a new folder', () => ['upload', fresh('new'), '/room'], 8),
       roundTrips('upload, nothing to do', () => ['upload', known, '/room'], 4),
-      roundTrips('download 1 file', () => ['download', `/room/${known.split('/').at(-1)}`, fresh('out')], 6),
+      roundTrips('download 1 file', () => ['download', `/room/${known.split('/').at(-1)}`, `${fresh('out')}/`], 6),
       roundTrips(
         'push, 1 file and manifest',
         () => {

@@ -20,7 +20,7 @@ const JOBS: Readonly<Record<string, Job>> = {
     expect: 1,
   }),
   download: async (bench) => ({
-    args: ['download', await bench.seed({ count: 1, size: SIZE, withKeys: true }), join(bench.base, 'target')],
+    args: ['download', await bench.seed({ count: 1, size: SIZE, withKeys: true }), `${join(bench.base, 'target')}/`],
     expect: 1,
   }),
   'small-up': async (bench) => ({

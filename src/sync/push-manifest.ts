@@ -32,6 +32,7 @@ import type { Uploader } from './uploader.ts'
 
 export interface PushManifestOptions {
   readonly state: SyncState
+  readonly runId: string
   /** Private directory of the state. */
   readonly directory: string
   /** Absolute path. */
@@ -81,6 +82,7 @@ async function store(
   context: RunContext,
   {
     state,
+    runId,
     directory,
     root,
     container,
@@ -127,6 +129,9 @@ async function store(
   }
   const { node, bytes, seal } = await uploader.send(request, signal)
   const { sequence, previous } = head
+  if (found === undefined && pin === undefined) {
+    state.addDeed(runId, { do: 'created-remote', path: MANIFEST_NAME, id: node.id, isFolder: false })
+  }
   state.setManifest({
     rootId: container.id,
     node: node.id,

@@ -142,15 +142,23 @@ export function containerIn(
 const FOLDER_TRIES = 3
 
 /** Makes a folder, or finds the one that somebody has made meanwhile. */
-export async function ensureFolder(
+export const ensureFolder = async (
   api: Api,
   parentId: number,
   name: string,
   signal?: AbortSignal,
-): Promise<RemoteNode> {
+): Promise<RemoteNode> => (await makeFolder(api, parentId, name, signal)).node
+
+/** As `ensureFolder`, and tells whether it is new for sure. */
+export async function makeFolder(
+  api: Api,
+  parentId: number,
+  name: string,
+  signal?: AbortSignal,
+): Promise<{ readonly node: RemoteNode; readonly isNew: boolean }> {
   for (let tries = 1; ; tries++) {
     try {
-      return await createFolder(api, parentId, name, signal)
+      return { node: await createFolder(api, parentId, name, signal), isNew: true }
     } catch (error) {
       const { class: kind } = toSyncError(error)
       // A conflict says so; after a cut connection it may have been made all the same.
@@ -164,7 +172,7 @@ export async function ensureFolder(
         if (looked !== undefined && kind === 'network' && tries < FOLDER_TRIES) continue
         throw error
       }
-      if (looked.node.type !== 'file') return looked.node
+      if (looked.node.type !== 'file') return { node: looked.node, isNew: false }
       throw new SyncError('conflict', 'EXISTS', 'A file has the name of this folder', { hint: 'Rename one of them.' })
     }
   }

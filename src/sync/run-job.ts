@@ -19,7 +19,7 @@ import type { Pending, RunSummary } from './outcome.ts'
 import type { PlanLine } from './plan-file.ts'
 import type { Direction, SyncStep } from './reconcile.ts'
 import { recover } from './recovery.ts'
-import { ensureFolder } from './remote-path.ts'
+import { makeFolder } from './remote-path.ts'
 import { memoryOf, never, type RunContext, report } from './run.ts'
 import { keyOf, type RemoteItem } from './scan.ts'
 import type { Selection } from './select.ts'
@@ -338,6 +338,7 @@ async function makeRoots<P extends Plan>(
   { api }: RunContext,
   job: Job<P>,
   plan: P,
+  onMade: (id: number) => void,
   signal: AbortSignal,
 ): Promise<{ node: RemoteNode; isEncrypted: boolean }> {
   const { pair } = job
@@ -354,7 +355,9 @@ async function makeRoots<P extends Plan>(
   if (node === undefined && job.makeRemote !== undefined) node = await job.makeRemote(plan, signal)
   else
     for (const name of container.missing) {
-      node = await ensureFolder(api, base.id, escapeName(name), signal)
+      const made = await makeFolder(api, base.id, escapeName(name), signal)
+      node = made.node
+      if (made.isNew) onMade(node.id)
       base = { ...node, isEncrypted: base.isEncrypted === true || node.isEncrypted === true }
     }
   if (node === undefined) throw new Error('no remote root')
@@ -396,7 +399,8 @@ async function carryOut<P extends Plan>(
   try {
     await uploader?.retireOthers(new Set(sent.map(({ source }) => source)))
     await uploader?.ready()
-    const roots = await makeRoots(context, job, plan, signal)
+    const onMade = (id: number) => void state.addDeed(runId, { do: 'created-remote', path: '', id, isFolder: true })
+    const roots = await makeRoots(context, job, plan, onMade, signal)
     const running: Running = { context, state, runId, startedAt, ...roots, uploader, signal }
     const begun = (await job.begin?.(running, plan)) ?? {}
     for (const { path, error } of [...plan.failures, ...plan.missing]) report(context, path, error)

@@ -5,6 +5,7 @@
  */
 import { tmpdir } from 'node:os'
 import { SyncError, toSyncError } from '../errors.ts'
+import { MANIFEST_NAME } from '../local/atomic-file.ts'
 import { escapeName, type NameRules } from '../local/names.ts'
 import { createSafeTree, type SafeTree } from '../local/safe-tree.ts'
 import { dropEmptyDirectories } from './local-bin.ts'
@@ -45,7 +46,7 @@ export async function undoRun(
     return { undone: deeds.reverse(), skipped: [] }
   }
   recover(state, context.clock.now())
-  const deeds = state.deeds(runId).reverse()
+  const deeds = inOrder(state.deeds(runId))
   const ownId = state.beginRun({ command: 'undo', startedAt: context.clock.now(), options: { run: runId } })
   const undone: Deed[] = []
   const skipped: { deed: Deed; error: SyncError }[] = []
@@ -60,10 +61,12 @@ export async function undoRun(
     for (const { number, deed } of deeds) {
       signal.throwIfAborted()
       try {
-        await take(deed)
+        if (!(await take(deed))) continue
         // Whatever is known of the place is out of date: the next run compares.
         for (const key of keysOf(deed)) state.remove(key)
         state.dropDeed(runId, number)
+        if (isOfManifest(deed)) state.setManifest(undefined)
+        if (deed.do === 'created-remote' && deed.id === state.roots?.remoteId) state.setRoots(undefined)
         undone.push(deed)
       } catch (thrown) {
         const error = toSyncError(signal.aborted ? signal.reason : thrown)
@@ -86,10 +89,19 @@ export async function undoRun(
   return { undone, skipped }
 }
 
+const isOfManifest = ({ do: what, path }: Deed): boolean => what === 'created-remote' && path === MANIFEST_NAME
+
+/** Last things first; behind all others the manifest, and then the folders that were made for the whole tree. */
+function inOrder<T extends { readonly deed: Deed }>(deeds: readonly T[]): T[] {
+  const last = [...deeds].reverse()
+  const rank = ({ deed }: T) => (isOfManifest(deed) ? 1 : deed.path === '' ? 2 : 0)
+  return last.sort((a, b) => rank(a) - rank(b))
+}
+
 const keysOf = (deed: Deed): string[] =>
   ('from' in deed ? [deed.path, deed.from] : [deed.path]).map((path) => keyOf(path.split('/')))
 
-/** Takes back one deed. */
+/** Takes back one deed; tells whether that was all there was to do about it. */
 function createTaker(
   { api }: RunContext,
   state: SyncState,
@@ -106,12 +118,15 @@ function createTaker(
     readonly rules: NameRules | undefined
     readonly signal: AbortSignal
   },
-): (deed: Deed) => Promise<void> {
+): (deed: Deed) => Promise<boolean> {
   const { local, remote } = state.pair
-  const takers = {
-    ...createRemoteTaker(api, remote, (name) => escapeName(name, { names: rules?.names }), signal),
-    ...createLocalTaker(local, tree, state.records(), ownId, freed),
-  }
+  const there = createRemoteTaker(api, remote, (name) => escapeName(name, { names: rules?.names }), signal)
+  const takers = { ...there, ...createLocalTaker(local, tree, state.records(), ownId, freed) }
   // Each gets deeds of its own kind only.
-  return async (deed) => takers[deed.do](deed as never)
+  return async (deed) => {
+    if (isOfManifest(deed)) return there.manifest()
+    if (deed.do === 'created-remote' && deed.path === '') return there.place(deed.id)
+    await takers[deed.do](deed as never)
+    return true
+  }
 }

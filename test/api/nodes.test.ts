@@ -51,7 +51,7 @@ async function put(room: string, files: Record<string, string>): Promise<void> {
 }
 async function contentOf(path: string): Promise<string> {
   const target = world.path(`out-${++count}`)
-  expect(await anna.download([path], target)).toMatchObject({ transferred: 1, failed: [] })
+  expect(await anna.download([path], `${target}/`)).toMatchObject({ transferred: 1, failed: [] })
   return Object.values(snapshot(target)).at(-1)!
 }
 

@@ -248,7 +248,7 @@ describe('sources that do not hold still', () => {
     appendFileSync(join(dir, 'log'), 'x')
     world.server.faults.release()
     expect((await run).summary).toMatchObject({ exitCode: 0, transferred: 1 })
-    expect((await world.transfer(['download', `${target}/log`, world.path('changed')])).code).toBe(0)
+    expect((await world.transfer(['download', `${target}/log`, `${world.path('changed')}/`])).code).toBe(0)
     expect(readFileSync(world.path('changed/log')).equals(readFileSync(join(dir, 'log')))).toBe(true)
   })
 })
@@ -324,7 +324,7 @@ describe('a server that misbehaves', () => {
     const { target } = await stored({ big: content })
     const before = world.server.faults.hits.length
     world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, times: 2, do: { cutAfterBytes: 1_000_000 } })
-    const run = await world.transfer(['download', `${target}/big`, world.path('cut')])
+    const run = await world.transfer(['download', `${target}/big`, `${world.path('cut')}/`])
     expect(run.summary).toMatchObject({ exitCode: 0, transferred: 1, bytes: content.length })
     expect(hits(before).length).toBe(2)
     expect(readFileSync(world.path('cut/big')).equals(content)).toBe(true)
@@ -352,7 +352,7 @@ describe('a server that misbehaves', () => {
       times: 9,
       do: { status: 200, headers, body },
     })
-    const run = await world.transfer(['download', `${target}/big`, world.path('whole')])
+    const run = await world.transfer(['download', `${target}/big`, `${world.path('whole')}/`])
     origin.close()
     expect(run.summary).toMatchObject({ exitCode: 0, transferred: 1 })
     expect(readFileSync(world.path('whole/big')).equals(content)).toBe(true)
@@ -364,7 +364,7 @@ describe('a server that misbehaves', () => {
       const { target } = await stored({ big: randomBytes(3_000_000), other: 'other' })
       world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, do: { flipByteAt: at } })
       const out = world.path(`flip${at}`)
-      const run = await world.transfer(['download', `${target}/big`, out])
+      const run = await world.transfer(['download', `${target}/big`, `${out}/`])
       expect(run.summary).toMatchObject({ exitCode: 7, failed: [{ code: 'CONTENT_TAMPERED' }] })
       expect(readdirSync(out)).toEqual([])
     },
@@ -375,7 +375,7 @@ describe('a server that misbehaves', () => {
     const out = world.path('keep')
     makeTree(out, { f: 'older content' })
     world.server.faults.add({ on: { method: 'GET', path: '/downloads/' }, do: { flipByteAt: 3 } })
-    const run = await world.transfer(['download', `${target}/f`, out, '--on-conflict', 'overwrite'])
+    const run = await world.transfer(['download', `${target}/f`, `${out}/`, '--on-conflict', 'overwrite'])
     expect(run.code).toBe(7)
     expect(snapshot(out)).toEqual({ f: 'older content' })
   })
@@ -452,7 +452,7 @@ describe('a full disk', () => {
     writeFileSync(join(dir, 'medium'), randomBytes(900_000))
     expect((await upload(dir, target)).code).toBe(0)
     const before = world.server.faults.hits.length
-    const late = world.transfer(['download', `${target}/medium`, out])
+    const late = world.transfer(['download', `${target}/medium`, `${out}/`])
     await world.server.faults.until(before + 1)
     writeFileSync(join(out, 'other'), randomBytes(800_000))
     world.server.faults.release()
@@ -553,7 +553,7 @@ describe('members', () => {
       // Emil has no key pair yet; when he makes one, the keys of what is there are handed out.
       const emil = await many.client('emil')
       await giveKeyPair(emil, await generateKeyPair('A'))
-      const early = await emil.download(['/room/many/file 1'], many.path('early'))
+      const early = await emil.download(['/room/many/file 1'], `${many.path('early')}/`)
       expect(early.failed.map(({ error }) => error.code)).toEqual(['FILE_KEY_MISSING'])
       expect((await many.cli(['keys', 'trust', 'emil'])).code).toBe(0)
       const given = await many.cli(['keys', 'distribute', '--json', '--key-password-file', many.keyPasswordFile])

@@ -66,7 +66,7 @@ const partSize = (dir: string): number => {
 }
 
 const downloadOf = (source: string, target: string, during?: (kill: () => void) => Promise<void>): Promise<CliResult> =>
-  world.cli(['download', source, target, '--json', '--key-password-file', world.keyPasswordFile], {
+  world.cli(['download', source, `${target}/`, '--json', '--key-password-file', world.keyPasswordFile], {
     ...(during === undefined ? {} : { during: (child) => during(() => void child.kill('SIGKILL')) }),
   })
 
@@ -137,7 +137,7 @@ describe('kill -9', () => {
         [
           'download',
           source,
-          target,
+          `${target}/`,
           '--json',
           '--on-conflict',
           'overwrite',
@@ -155,7 +155,7 @@ describe('kill -9', () => {
       expect(run.signal).toBe('SIGKILL')
       expect(statSync(join(target, 'big')).size).toBe(16)
     }
-    await world.transfer(['download', source, target, '--on-conflict', 'overwrite'])
+    await world.transfer(['download', source, `${target}/`, '--on-conflict', 'overwrite'])
     expect(await digestOf(join(target, 'big'))).toBe(digest)
     expect(readdirSync(target).filter((name) => name !== '.sealsync-bin')).toEqual(['big'])
   })
@@ -214,7 +214,7 @@ describe('two processes', () => {
     world.server.faults.add({ on: CONTENT, do: { hold: true } })
     const hits = moreHits(2)
     const key = ['--key-password-file', world.keyPasswordFile]
-    const first = await world.cli(['download', '/room/alive/big', target, ...key], {
+    const first = await world.cli(['download', '/room/alive/big', `${target}/`, ...key], {
       async during(child) {
         await hits
         // However long the other one takes.

@@ -111,7 +111,7 @@ async function expectArrived(file: string, target: string): Promise<void> {
   expect(nodes.map(({ name, size }) => ({ name, size }))).toEqual([{ name: 'big', size: statSync(file).size }])
   const out = world.path(`out${++counter}`)
   const client = await world.client()
-  expect(await client.download([`${target}/big`], out)).toMatchObject({ transferred: 1, failed: [] })
+  expect(await client.download([`${target}/big`], `${out}/`)).toMatchObject({ transferred: 1, failed: [] })
   expect(isSameFile(join(out, 'big'), file)).toBe(true)
   rmSync(out, { recursive: true })
   expect(journalFiles(world.home)).toEqual([])

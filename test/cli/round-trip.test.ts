@@ -130,7 +130,7 @@ describe.each(['s3', 'classic'] as const)('upload and download over the %s route
 
     const target = world.path('conflict-back')
     const down = async (how: string) =>
-      (await world.transfer(['download', '/room/c/f.txt', target, '--on-conflict', how])).summary
+      (await world.transfer(['download', '/room/c/f.txt', `${target}/`, '--on-conflict', how])).summary
     makeTree(target, { 'f.txt': 'mine', 'f (1).txt': 'mine too' })
     utimesSync(join(target, 'f.txt'), 4_000_000, 4_000_000)
     expect(await down('skip')).toMatchObject({ exitCode: 0, skipped: 1 })
@@ -154,7 +154,7 @@ describe.each(['s3', 'classic'] as const)('upload and download over the %s route
     const down = await world.transfer(['download', '/room/new/er', world.path('single'), '--contents'])
     expect(down.code).toBe(0)
     expect(snapshot(world.path('single'))).toEqual({ y: '1', z: '2' })
-    const one = await world.transfer(['download', '/room/new/er/z', world.path('one')])
+    const one = await world.transfer(['download', '/room/new/er/z', `${world.path('one')}/`])
     expect(one.code).toBe(0)
     expect(snapshot(world.path('one'))).toEqual({ z: '2' })
   })

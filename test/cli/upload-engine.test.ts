@@ -36,7 +36,7 @@ test('large files are encrypted in a thread of their own, small ones are not', a
   expect(await threadsOf('large', '--memory', '16M', '--part-size', '5M')).toBe(1)
   const back = world.path('back')
   for (const name of ['small', 'large']) {
-    expect((await world.transfer(['download', `/room/${name}`, back])).summary).toMatchObject({ exitCode: 0 })
+    expect((await world.transfer(['download', `/room/${name}`, `${back}/`])).summary).toMatchObject({ exitCode: 0 })
     expect(snapshot(join(back, name))).toEqual(snapshot(world.path(name)))
   }
 })

@@ -451,7 +451,7 @@ test(title('key pairs of all sorts are unlocked by the command line'), async () 
     const wanted = content(1000 + index)
     await ann.call('upload', { source: place.file(`k${index}`, wanted), target: '/R' })
     const keyFile = place.file(`p${index}`, Buffer.from(`${kind.password}\n`))
-    await cli('download', `/R/k${index}`, place.path(`d${index}`), '--key-password-file', keyFile)
+    await cli('download', `/R/k${index}`, `${place.path(`d${index}`)}/`, '--key-password-file', keyFile)
     expectSame(place.path(`d${index}/k${index}`), wanted)
     if (profile === 'library') {
       // And back, wrapped for this very key.

@@ -47,7 +47,7 @@ async function contextOf(): Promise<RunContext> {
 
 async function fetched(path: string, as: string): Promise<string> {
   const target = world.path(as)
-  expect(await (await world.client()).download([path], target)).toMatchObject({ failed: [] })
+  expect(await (await world.client()).download([path], `${target}/`)).toMatchObject({ failed: [] })
   return readFileSync(join(target, path.split('/').at(-1)!), 'utf8')
 }
 

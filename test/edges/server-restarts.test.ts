@@ -89,12 +89,12 @@ async function interrupted(awayMs: number, direction: 'up' | 'down', name: strin
     const done =
       direction === 'up'
         ? await client.upload([world.path(name)], '/room')
-        : await client.download([`/room/${name}`], world.path(`${name}-back`))
+        : await client.download([`/room/${name}`], `${world.path(`${name}-back`)}/`)
     await gone
     expect(done).toMatchObject({ files: 40, failed: [], transferred: 40 })
     expect(done.stoppedBy).toBeUndefined()
     expect(events.map(({ type }) => type)).toContain('waiting')
-    if (direction === 'up') await direct.download([`/room/${name}`], world.path(`${name}-back`))
+    if (direction === 'up') await direct.download([`/room/${name}`], `${world.path(`${name}-back`)}/`)
     expect(snapshot(world.path(`${name}-back`, name))).toEqual(snapshot(world.path(name)))
   } finally {
     await client.close()

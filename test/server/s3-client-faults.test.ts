@@ -47,7 +47,7 @@ const expectTree = (name: string) => expect(snapshot(world.path('out', name))).t
 
 async function expectSame(name: string): Promise<void> {
   const client = await world.client()
-  expect(await client.download([`/room/${name}`], world.path('out'))).toMatchObject({ transferred: 1, failed: [] })
+  expect(await client.download([`/room/${name}`], `${world.path('out')}/`)).toMatchObject({ transferred: 1, failed: [] })
   expectTree(name)
 }
 
@@ -100,7 +100,7 @@ test.each([
   const { run, name } = await upload(twoParts())
   expect(run.summary, run.stderr).toMatchObject({ exitCode: 0, transferred: 1 })
   store.fail('GetObject', fault, 1)
-  const down = await world.transfer(['download', `/room/${name}`, world.path('out')])
+  const down = await world.transfer(['download', `/room/${name}`, `${world.path('out')}/`])
   expect(down.summary, down.stderr).toMatchObject({ exitCode: 0, failed: [] })
   expectTree(name)
 })
@@ -109,7 +109,7 @@ test('a changed byte at the store is found: 7, and nothing is kept', async () =>
   const { name } = await upload({ file: randomBytes(20_000) })
   const bytes = [...store.objects.values()].at(-1)!
   bytes[10_000]! ^= 1
-  const down = await world.transfer(['download', `/room/${name}`, world.path('changed')])
+  const down = await world.transfer(['download', `/room/${name}`, `${world.path('changed')}/`])
   expect(down.summary.exitCode).toBe(7)
   expect(snapshot(world.path('changed', name))).toEqual({})
 })

@@ -33,14 +33,14 @@ const FORMAT = { format: 'sealsync-manifest', version: 1 }
 async function put(backup: Backup, folder: string, name: string, content: string | Uint8Array): Promise<void> {
   const client = await world.client()
   makeTree(world.path('put'), { [name]: content })
-  await client.upload([world.path('put', name)], `${backup.set.target}/${folder}`)
+  await client.upload([world.path('put', name)], `${backup.set.target}/${folder}/`)
   rmSync(world.path('put'), { recursive: true })
 }
 
 async function textOf(backup: Backup, path: string): Promise<string> {
   const client = await world.client()
   const target = world.path('fetched')
-  await client.download([`${backup.set.target}/${path}`], target)
+  await client.download([`${backup.set.target}/${path}`], `${target}/`)
   const [content] = Object.values(snapshot(target))
   const text = gunzipSync(readFileSync(join(target, listFiles(target)[0]!))).toString()
   rmSync(target, { recursive: true })

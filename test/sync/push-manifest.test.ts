@@ -228,7 +228,7 @@ describe('a manifest', () => {
     expect(await here.push({ delete: true })).toMatchObject({ failed: [], steps: [] })
     expect(readFileSync(here.path(MANIFEST_NAME), 'utf8')).toBe('somebody’s')
     expect((await place.manifest()).sequence).toBe(2)
-    expect((await anna.download([`${place.remote}/${MANIFEST_NAME}`], copy)).transferred).toBe(1)
+    expect((await anna.download([`${place.remote}/${MANIFEST_NAME}`], `${copy}/`)).transferred).toBe(1)
   })
 
   test('is not stored for plain rooms, for a part of the tree, or if it is not wanted', async () => {

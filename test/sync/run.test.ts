@@ -76,8 +76,8 @@ describe('downloads', () => {
       utimesSync(world.path(name, 'f'), new Date(time), new Date(time))
       expect(await client.upload([world.path(name)], '/room')).toMatchObject({ transferred: 1, failed: [] })
       const target = world.path(`${name} back`)
-      expect(await client.download([`/room/${name}`], target)).toMatchObject({ transferred: 1, failed: [] })
-      expect(await client.download([`/room/${name}`], target)).toMatchObject({ skipped: 1, failed: [] })
+      expect(await client.download([`/room/${name}`], `${target}/`)).toMatchObject({ transferred: 1, failed: [] })
+      expect(await client.download([`/room/${name}`], `${target}/`)).toMatchObject({ skipped: 1, failed: [] })
       expect(statSync(`${target}/${name}/f`).size).toBe(1)
     },
   )

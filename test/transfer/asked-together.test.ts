@@ -112,7 +112,7 @@ describe('asked together', () => {
     try {
       hold('GET', '/user_file_key$')
       reset()
-      const run = client.download(['/room/deep/a/b/file'], world.path('down'))
+      const run = client.download(['/room/deep/a/b/file'], `${world.path('down')}/`)
       await until(/user_file_key/, /POST .*\/downloads$/)
       // Content is not: its key has to be judged first.
       expect(count(/GET .*\/downloads\//)).toBe(0)

@@ -162,7 +162,7 @@ afterAll(async () => {
   await world.close()
 })
 
-const download = (target: string) => client.download([`/room/${name}/file`], target, { onConflict: 'overwrite' })
+const download = (target: string) => client.download([`/room/${name}/file`], `${target}/`, { onConflict: 'overwrite' })
 
 let counter = 0
 /** The file arrives as it is, or what was there stays, with the right exit code; then the next run makes it right. */

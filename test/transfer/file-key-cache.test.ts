@@ -233,7 +233,7 @@ describe('at the command line', () => {
 
   let counter = 0
   const get = (name: string, ...more: string[]) =>
-    world.transfer(['download', `/room/src/${name}`, world.path(`out${++counter}`), ...more])
+    world.transfer(['download', `/room/src/${name}`, `${world.path(`out${++counter}`)}/`, ...more])
 
   /** From now on the wrapped key of a file is one that RSA cannot open; its IV and tag are right. */
   async function spoilKey(name: string): Promise<void> {
@@ -261,7 +261,7 @@ describe('at the command line', () => {
     const cat = await world.cli(['cat', '/room/src/a', '--key-password-file', world.keyPasswordFile])
     expect(cat).toMatchObject({ code: 0, stdout: 'content a' })
     makeTree(world.path('compared'), { a: 'content a' })
-    const compared = ['download', '/room/src/a', world.path('compared'), '--checksum']
+    const compared = ['download', '/room/src/a', `${world.path('compared')}/`, '--checksum']
     expect((await world.transfer(compared)).summary).toMatchObject({ exitCode: 0, skipped: 1 })
     expect((await get('a', '--key-cache', 'off')).summary.failed).toMatchObject([{ code: 'KEY_UNWRAP_FAILED' }])
     const cleared = await world.cli(['keys', 'cache', 'clear', '--json'])

@@ -50,7 +50,7 @@ async function upload(storage: Storage, name: string, faulty: 'new' | 'replacing
   const { node } = await requireRemote(client.api, `/room/${name}`)
   for await (const child of listChildren(client.api, node.id)) found.push(child.name)
   expect(found).toEqual(['f'])
-  await client.download([`/room/${name}`], world.path('back'))
+  await client.download([`/room/${name}`], `${world.path('back')}/`)
   expect(snapshot(world.path('back', name))).toEqual({ f: 'content of the replacing version' })
 }
 

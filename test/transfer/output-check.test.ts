@@ -69,6 +69,6 @@ test('a part that was damaged on its way is not taken for received by the run th
   expect(await client.upload([world.path('large')], '/room')).toMatchObject({ failed: [], transferred: 1 })
   const back = world.path('back')
   makeTree(back, {})
-  expect(await client.download(['/room/large'], back)).toMatchObject({ failed: [], transferred: 1 })
+  expect(await client.download(['/room/large'], `${back}/`)).toMatchObject({ failed: [], transferred: 1 })
   expect(readdirSync(back)).toEqual(['large'])
 })

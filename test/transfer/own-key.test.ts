@@ -76,7 +76,7 @@ test('once it was unlocked, an upload asks for no password, and what it stores o
   expect(await send('a')).toBe(1)
   expect(await send('b')).toBe(0)
   await using client = await open()
-  const { stoppedBy } = await client.download([`/${room}/a`, `/${room}/b`], world.path(`back-${room}`))
+  const { stoppedBy } = await client.download([`/${room}/a`, `/${room}/b`], `${world.path(`back-${room}`)}/`)
   expect(stoppedBy).toBeUndefined()
   expect(readFileSync(world.path(`back-${room}`, 'b'), 'utf8')).toBe('content of b')
   const entry = await client.put(`/${room}/c`, Buffer.from('put'))
@@ -87,7 +87,7 @@ test('a download proves it as well', async () => {
   await (await world.client()).put(`/${room}/there`, Buffer.from('there'))
   {
     await using client = await open()
-    await client.download([`/${room}/there`], world.path(`back-${room}`))
+    await client.download([`/${room}/there`], `${world.path(`back-${room}`)}/`)
   }
   expect(asked).toBe(1)
   expect(await send('a')).toBe(0)
@@ -184,7 +184,7 @@ test('without a password an upload works, and says so where one is needed', asyn
   await send('a')
   await send('b', missing)
   await using client = await open(missing)
-  const { failed, stoppedBy } = await client.download([`/${room}/b`], world.path(`back-${room}`))
+  const { failed, stoppedBy } = await client.download([`/${room}/b`], `${world.path(`back-${room}`)}/`)
   expect(stoppedBy?.code ?? failed[0]?.error.code).toBe('PASSWORD_NEEDED')
 })
 
@@ -201,7 +201,7 @@ test('keys of what was sent while it was locked are known once it is unlocked', 
   world.server.faults.add({ on: { path: '/user_file_key$' }, times: 99, do: { delayMs: 0 } })
   {
     await using client = await open()
-    await client.download([`/${room}/b`, `/${room}/c`], world.path(`back-${room}`))
+    await client.download([`/${room}/b`, `/${room}/c`], `${world.path(`back-${room}`)}/`)
   }
   expect(world.server.faults.hits.length).toBe(before)
   expect(readFileSync(world.path(`back-${room}`, 'c'), 'utf8')).toBe('content of c')

@@ -41,7 +41,7 @@ const freshTarget = () => world.path(`out${++counter}`)
 const temps = (target: string) => readdirSync(target).filter((name) => name.startsWith('.sealsync-'))
 const tempOf = (target: string, kind: string) => join(target, temps(target).find((name) => name.endsWith(kind))!)
 const get = async (target: string, source = '/room/src/big', signal?: AbortSignal) =>
-  (await world.client()).download([source], target, {
+  (await world.client()).download([source], `${target}/`, {
     onConflict: 'overwrite',
     ...(signal === undefined ? {} : { signal }),
   })
@@ -134,7 +134,7 @@ describe('an interrupted download', () => {
         if (event.type === 'part-confirmed') confirmed += event.bytes!
       },
     }
-    expect(await runDownload(context, ['/room/src/big'], target)).toMatchObject({ transferred: 1 })
+    expect(await runDownload(context, ['/room/src/big'], `${target}/`)).toMatchObject({ transferred: 1 })
     expect(confirmed).toBe(SIZE)
   })
 })

@@ -75,7 +75,7 @@ function scene(world: World, using: Client, into = '/room') {
       }),
     async expectArrived() {
       const out = world.path(`${name}-out`)
-      expect(await using.download([`/room/${name}`], out)).toMatchObject({ transferred: 1, failed: [] })
+      expect(await using.download([`/room/${name}`], `${out}/`)).toMatchObject({ transferred: 1, failed: [] })
       expect(snapshot(out)).toEqual({ [`${name}/`]: '', ...prefixed(name, snapshot(world.path(name))) })
       expect(existsSync(journal)).toBe(false)
     },

@@ -169,7 +169,7 @@ describe('members', () => {
     const later = await unattended()
     expect(await distribute(later, room)).toEqual({ handedOut: 1, skipped: 0, codes: [] })
     const reader = await open('bob')
-    expect(await reader.download([`${room}/f`], world.path('bob', room))).toMatchObject({ transferred: 1, failed: [] })
+    expect(await reader.download([`${room}/f`], `${world.path('bob', room)}/`)).toMatchObject({ transferred: 1, failed: [] })
     expect(await upload(later, room, 'g')).toEqual([])
     expect(await readers(`${room}/g`)).toEqual(['bob'])
   })
@@ -443,7 +443,7 @@ describe('rooms', () => {
         expect(error).toMatchObject({ class: 'safety', code: 'ROOM_NOT_ENCRYPTED' })
       }
     }
-    const out = (await unattended()).download([`${room}/f`], world.path('out of plain'))
+    const out = (await unattended()).download([`${room}/f`], `${world.path('out of plain')}/`)
     expect(await errorOf(out)).toMatchObject({ class: 'safety', code: 'ROOM_NOT_ENCRYPTED' })
     expect(uploadsSince(from).map(({ method, path }) => `${method} ${path}`)).toEqual([])
   })

@@ -52,7 +52,7 @@ export interface RecordMemory {
   readmit(keys: Iterable<string>): void
   /** Those of which nothing was remembered since. */
   readmitted(): ReadonlySet<string>
-  setRoots(roots: Roots): void
+  setRoots(roots: Roots | undefined): void
   setListed(listed: Listed): void
   /** True while modes and exact times are being set: they may be ahead of what is remembered. */
   readonly isSettingAttributes: boolean
@@ -119,7 +119,7 @@ const attributesOf = ([mode, uid, gid, mtimeNs]: NonNullable<Packed[11]>) => ({ 
 interface RecordLine extends PastLine {
   readonly put?: readonly Packed[]
   readonly drop?: string
-  readonly roots?: Roots
+  readonly roots?: Roots | null
   readonly settingAttributes?: boolean
   /** Found what the lines before this one say. */
   readonly listed?: Listed
@@ -199,7 +199,7 @@ function createContent() {
       content.base.delete(drop)
       content.stale += 2
     }
-    if (roots !== undefined) content.roots = roots
+    if (roots !== undefined) content.roots = roots ?? undefined
     if (settingAttributes !== undefined) content.isSettingAttributes = settingAttributes
     if (manifest !== undefined) content.pin(manifest ?? undefined)
     if (listed !== undefined) {
@@ -320,7 +320,7 @@ export async function openRecordLog(
     readmitted: () => past.readmitted,
     setRoots(roots) {
       content.roots = roots
-      write({ roots })
+      write({ roots: roots ?? null })
     },
     setListed(listed) {
       content.listed = listed

@@ -5,6 +5,7 @@ import { restoreDeleted } from '../../api/recycle-bin.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { toSyncError } from '../../errors.ts'
 import { ensureFolder, resolveRemote } from '../remote-path.ts'
+import { isManifest } from '../scan.ts'
 import { changed, type DeedOf } from './deed.ts'
 
 /**
@@ -36,6 +37,33 @@ export function createRemoteTaker(api: Api, remote: string, nameThere: (name: st
   }
 
   return {
+    /**
+     * Removes the manifest, whichever run has stored it, when nothing else is left that it could describe.
+     *
+     * @returns false when it stays.
+     */
+    async manifest(): Promise<boolean> {
+      const { found, missing } = await resolveRemote(api, remote, signal)
+      const root = found.at(-1)
+      if (missing.length > 0 || root === undefined || root.type === 'file') return true
+      const inside: RemoteNode[] = []
+      for await (const node of listChildren(api, root.id, signal)) inside.push(node)
+      if (inside.some((node) => !isManifest(node))) return false
+      for (const { id } of inside) await deleteNode(api, id, signal)
+      return true
+    },
+    /**
+     * Removes a folder that was made for the whole tree, or for the way to it.
+     *
+     * @returns false when it stays, since it is there for what others have put into it, too.
+     */
+    async place(id: number): Promise<boolean> {
+      const node = await find(id)
+      if (node === undefined) return true
+      for await (const _child of listChildren(api, node.id, signal)) return false
+      await deleteNode(api, node.id, signal)
+      return true
+    },
     async 'created-remote'({ path, id, isFolder }: DeedOf<'created-remote'>): Promise<void> {
       const node = await find(id)
       if (node === undefined) {
