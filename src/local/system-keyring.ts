@@ -9,6 +9,8 @@ export interface SystemKeyring {
   set(account: string, text: string): Promise<void>
   /** No error when there is nothing. */
   remove(account: string): Promise<void>
+  /** Under which names something is kept, sorted. */
+  accounts(): Promise<string[]>
 }
 
 const SERVICE = 'sealsync'
@@ -26,7 +28,9 @@ export async function openSystemKeyring(options: { probe: boolean }): Promise<Sy
   // Without a session bus there is no secret service, and asking for one can take seconds.
   if (process.platform === 'linux' && !process.env.DBUS_SESSION_BUS_ADDRESS) return undefined
   try {
-    const { AsyncEntry } = (await loadNative('@napi-rs/keyring')) as typeof import('@napi-rs/keyring')
+    const { AsyncEntry, findCredentialsAsync } = (await loadNative(
+      '@napi-rs/keyring',
+    )) as typeof import('@napi-rs/keyring')
     const entry = (account: string) => new AsyncEntry(SERVICE, account, ENTRY_OPTIONS)
     if (options.probe) {
       const probe = entry(`probe ${globalThis.crypto.randomUUID()}`)
@@ -42,6 +46,7 @@ export async function openSystemKeyring(options: { probe: boolean }): Promise<Sy
       async remove(account) {
         await entry(account).deletePassword()
       },
+      accounts: async () => (await findCredentialsAsync(SERVICE)).map(({ account }) => account).sort(),
     }
   } catch {
     return undefined

@@ -139,6 +139,7 @@ test('every command: what reads works, what changes is refused before it is sent
     'backup restore': [0, ['set', await down(), ...set, ...keyPassword]],
     'backup prune': [6, ['set', ...set, ...keyPassword]],
     drill: [0, ['set', ...set, ...keyPassword]],
+    update: [2, ['--check']],
     logout: [0, []],
   }
   expect(Object.keys(calls).sort()).toEqual(expect.arrayContaining(online(COMMANDS)))

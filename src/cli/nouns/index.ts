@@ -6,6 +6,7 @@ import type { CommandSpec } from './command.ts'
 import { COMPARE } from './compare.ts'
 import { CONFIG } from './config.ts'
 import { helping } from './help.ts'
+import { INSTALLATION } from './installation.ts'
 import { KEYS } from './keys.ts'
 import { PAIRS } from './pairs.ts'
 import { PLANS } from './plans.ts'
@@ -33,5 +34,6 @@ export const COMMANDS: readonly CommandSpec[] = [
   RULES,
   ...BACKUP,
   SERVE,
+  ...INSTALLATION,
   ...helping(() => COMMANDS),
 ]

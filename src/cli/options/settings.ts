@@ -50,6 +50,8 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'read-only', kind: 'flag', summary: 'send nothing that changes something at the server, but login and logout', project: 'on', connection: true },
   { name: 'session-store', kind: 'text', summary: 'where a new login is kept', choices: ['keyring', 'file', 'encrypted'] },
   { name: 'session-key-command', kind: 'text', summary: 'program that prints the key of an encrypted login', argument: 'command' },
+  { name: 'update-url', kind: 'text', summary: 'where update --check asks for the newest release', argument: 'url', url: true },
+  { name: 'update-key', kind: 'text', summary: 'public key that releases are signed with: Ed25519, 32 bytes in base64', argument: 'key' },
   { name: 'ca-file', kind: 'files', summary: 'PEM file of an additional certificate authority', argument: 'file', connection: true },
   { name: 'ca-dir', kind: 'file', summary: 'directory with more of them, a file each; those of NODE_EXTRA_CA_CERTS and SSL_CERT_DIR count, too', argument: 'directory', connection: true },
   { name: 'accept-cert', kind: 'file', summary: 'accept exactly one certificate, whoever made it: its PEM file, or its SHA-256 fingerprint', argument: 'file|sha256', connection: true },

@@ -22,6 +22,9 @@ const CONNECTING: ReadonlySet<string> = new Set([
 /** Of every command that talks to a server: how it is reached. */
 export const CONNECTION: readonly OptionSpec[] = grouped(CONNECTION_GROUP, settings(...CONNECTING))
 
+/** Where releases are asked for, and how that place is reached. */
+export const UPDATE: readonly OptionSpec[] = [...settings('update-url', 'update-key'), ...CONNECTION]
+
 /** The two together. */
 export const REMOTE: readonly OptionSpec[] = [...COMMON, ...CONNECTION]
 
