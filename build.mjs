@@ -1,7 +1,8 @@
 /**
  * `npm run build`: compiles everything into dist/ for those who import the package, and puts the command line together from few
  * files in dist/bin/, because to find and load a file costs more than what is in it. What a command seldom needs, and what has
- * native parts, stays where npm has put it and is loaded from there. `node build.mjs --bin DIR` makes only that, somewhere else.
+ * native parts, stays where npm has put it and is loaded from there. `node build.mjs --bin DIR` makes only that, somewhere else; with
+ * `--self-contained` everything that is JavaScript is in it, for packages without npm, and nothing is written beside it for debuggers.
  *
  * These files are CommonJS: Node finds, reads and links such a file in half the time that an ES module takes. esbuild divides only ES
  * modules into parts, so they are made first, and each is turned into CommonJS then.
@@ -15,7 +16,9 @@ import { parseArgs } from 'node:util'
 import { build, transform } from 'esbuild'
 
 const ROOT = fileURLToPath(new URL('.', import.meta.url))
-const { bin } = parseArgs({ options: { bin: { type: 'string' } } }).values
+const { bin, 'self-contained': isSelfContained = false } = parseArgs({
+  options: { bin: { type: 'string' }, 'self-contained': { type: 'boolean' } },
+}).values
 const BIN = bin === undefined ? join(ROOT, 'dist/bin') : resolve(bin)
 const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
 
@@ -54,6 +57,8 @@ const INSTEAD = {
   'node:child_process': 'module.exports = {}',
   // HTTP/2 is offered to no server.
   './client-h2.js': 'module.exports = undefined',
+  // Native parts that make long texts faster, which none of ours are.
+  'msgpackr-extract': 'module.exports = undefined',
 }
 
 /** As imports are written, also on Windows. */
@@ -123,7 +128,10 @@ const together = {
 const packages = {
   name: 'packages',
   setup({ onResolve, onLoad }) {
-    onResolve({ filter: /^(undici|node:process|\.\/client-h2\.js)$/ }, ({ path }) => ({ path, namespace: 'instead' }))
+    onResolve({ filter: /^(undici|node:process|msgpackr-extract|\.\/client-h2\.js)$/ }, ({ path }) => ({
+      path,
+      namespace: 'instead',
+    }))
     onResolve({ filter: /^node:child_process$/ }, ({ path, importer }) =>
       slashed(importer).includes('/node_modules/commander/')
         ? { path, namespace: 'instead' }
@@ -132,7 +140,7 @@ const packages = {
     onLoad({ filter: /./, namespace: 'instead' }, ({ path }) => ({ contents: INSTEAD[path], resolveDir: ROOT }))
     onLoad({ filter: /[\\/]src[\\/]version\.ts$/ }, () => ({ contents: `export const VERSION = '${version}'` }))
     onResolve({ filter: /^[^./#]/ }, ({ path, kind }) =>
-      kind === 'entry-point' || path.startsWith('node:') || BUNDLED.has(packageOf(path))
+      kind === 'entry-point' || path.startsWith('node:') || isSelfContained || BUNDLED.has(packageOf(path))
         ? undefined
         : { external: true },
     )
@@ -164,7 +172,7 @@ async function bundle() {
     target: TARGET,
     // Names stay, so that a stack trace says where something happened.
     minifySyntax: true,
-    sourcemap: 'inline',
+    sourcemap: isSelfContained ? false : 'inline',
     sourcesContent: false,
     legalComments: 'none',
     metafile: true,
@@ -182,7 +190,7 @@ async function bundle() {
   return Object.keys(metafile.inputs)
 }
 
-/** Writes a part with its source map. */
+/** Writes a part, with its source map. */
 async function writeCommonJs(name, esm) {
   const source = esm
     // Parts are required, when they are asked for; packages may be of either kind.
@@ -192,12 +200,12 @@ async function writeCommonJs(name, esm) {
     format: 'cjs',
     platform: 'node',
     target: TARGET,
-    sourcemap: 'external',
+    sourcemap: isSelfContained ? false : 'external',
     sourcesContent: false,
     sourcefile: name,
   })
-  writeFileSync(join(BIN, name), `${code}//# sourceMappingURL=${name}.map\n`)
-  writeFileSync(join(BIN, `${name}.map`), map)
+  writeFileSync(join(BIN, name), isSelfContained ? code : `${code}//# sourceMappingURL=${name}.map\n`)
+  if (!isSelfContained) writeFileSync(join(BIN, `${name}.map`), map)
 }
 
 /** The licenses of packages that parts were taken from. */
@@ -206,7 +214,7 @@ function writeLicenses(inputs) {
   const texts = [...names].sort().map((name) => {
     const directory = join(ROOT, 'node_modules', name)
     const { version: its, license } = JSON.parse(readFileSync(join(directory, 'package.json'), 'utf8'))
-    const file = readdirSync(directory).find((entry) => /^licen[cs]e(\.md|\.txt)?$/i.test(entry))
+    const file = readdirSync(directory).find((entry) => /^licen[cs]e([-.].*)?$/i.test(entry))
     if (file === undefined) throw new Error(`${name} has no license text`)
     return `${name} ${its} (${license})\n\n${readFileSync(join(directory, file), 'utf8').trim()}\n`
   })
