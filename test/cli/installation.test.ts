@@ -52,7 +52,7 @@ test.runIf(isPosix)('setup writes its line once, through links, shows it before,
   const content = () => readFileSync(join(home, '.bashrc'), 'utf8')
 
   const refused = await setup()
-  expect(refused).toMatchObject({ code: 2, stderr: expect.stringContaining('--yes') })
+  expect(refused).toMatchObject({ code: 9, stderr: expect.stringContaining('--yes') })
   expect(refused.stderr).toContain(`${bin}:*`)
   expect(content()).toBe(before)
 
@@ -325,7 +325,7 @@ test('uninstall --data lists what there is, asks, and leaves directories that we
   expect([...kinds]).toEqual(expect.arrayContaining(['logins', 'known pairs', 'settings', 'caches']))
   expect(listed.json.at(-1)).toMatchObject({ type: 'summary', removed: false, directory: world.home })
   expect((await world.cli(['uninstall', '--data', '-n'])).stderr).toContain('notes.txt is not of this program')
-  expect(await world.cli(['uninstall', '--data'])).toMatchObject({ code: 2, stderr: expect.stringContaining('--yes') })
+  expect(await world.cli(['uninstall', '--data'])).toMatchObject({ code: 9, stderr: expect.stringContaining('--yes') })
   expect(await world.cli(['uninstall'])).toMatchObject({ code: 2, stderr: expect.stringContaining('--data') })
   expect(Object.keys(snapshot(world.home))).toEqual(
     expect.arrayContaining(Object.keys(home).filter((name) => !name.startsWith('locks'))),

@@ -3,13 +3,13 @@ import type { Client, NewMember, Role } from '../../client/index.ts'
 import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
 import { rulesOf as linesOf, readList } from '../../local/text-list.ts'
+import { requireConfirmed } from '../agree.ts'
 import { withClient } from '../connect.ts'
 import { type Context, measured, text } from '../context.ts'
 import { type CsvRow, csvLine, parseCsv } from '../csv.ts'
 import { display, isoTime, plural, showBytes } from '../display.ts'
 import { describe } from '../entry-text.ts'
 import { parseDuration, parseSize } from '../settings.ts'
-import { requireConfirmed } from './trash.ts'
 
 export async function create(context: Context, path: string): Promise<void> {
   const { options, output, signal } = context

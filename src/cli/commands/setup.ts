@@ -9,7 +9,7 @@ import { homedir } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
 import { localError, SyncError, systemCode } from '../../errors.ts'
 import { createAtomicFile, makePrivateDirectory } from '../../local/atomic-file.ts'
-import { agreed } from '../agree.ts'
+import { requireConfirmed } from '../agree.ts'
 import { type Context, text } from '../context.ts'
 import { display } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
@@ -153,10 +153,7 @@ export async function setup(context: Context): Promise<number> {
     return EXIT.done
   }
   output.info(isRemoved ? `The lines of sealsync go from ${path}.` : `At the end of ${path}:\n  ${line}`)
-  if (!(await agreed(context, isRemoved ? 'Take them out?' : 'Write it?'))) {
-    output.info('Nothing was changed.')
-    return EXIT.done
-  }
+  await requireConfirmed(context, isRemoved ? 'Take them out?' : 'Write it?', 'yes')
   if (after === '' && shell === 'fish')
     await unlink(path).catch((error) => Promise.reject(localError(error, `remove ${path}`)))
   else await writeProfile(path, after)

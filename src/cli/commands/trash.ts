@@ -1,11 +1,11 @@
 /** trash list, restore, empty; versions list, restore: what was deleted or replaced at the server. @module */
 import type { Client, DeletedVersion } from '../../client/index.ts'
 import { SyncError } from '../../errors.ts'
+import { requireConfirmed } from '../agree.ts'
 import { withClient } from '../connect.ts'
 import { type Context, text } from '../context.ts'
 import { display, isoTime, plural } from '../display.ts'
 import { sizeText } from '../entry-text.ts'
-import { confirm, isInteractive } from '../secrets.ts'
 
 const timeOf = (ms: number | undefined) => (ms === undefined ? undefined : isoTime(ms))
 
@@ -66,18 +66,6 @@ export async function restore(context: Context, paths: readonly string[]): Promi
       await client.trash.restore([id], { into, onConflict, signal })
       output.done(`Restored ${display(from)}`, { type: 'restored', path: from, id, into })
     }
-  })
-}
-
-/** @throws {SyncError} `CONFIRMATION_NEEDED` (class `safety`) where nobody has said that it is meant. */
-export async function requireConfirmed({ options, output }: Context, question: string): Promise<void> {
-  if (options.force === true) return
-  if (isInteractive() && !output.json) {
-    if (await confirm(question)) return
-    throw new SyncError('cancelled', 'CANCELLED', 'Nothing was done')
-  }
-  throw new SyncError('safety', 'CONFIRMATION_NEEDED', `${question} Nobody is there to say so`, {
-    hint: 'Use --force if that is what you want.',
   })
 }
 

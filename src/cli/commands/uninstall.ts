@@ -6,7 +6,7 @@ import { systemClock } from '../../environment.ts'
 import { localError, SyncError, systemCode } from '../../errors.ts'
 import { takeLock } from '../../local/lock.ts'
 import { openSystemKeyring, type SystemKeyring } from '../../local/system-keyring.ts'
-import { agreed } from '../agree.ts'
+import { requireConfirmed } from '../agree.ts'
 import type { Context } from '../context.ts'
 import { display, plural, showBytes } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
@@ -199,10 +199,7 @@ export async function uninstall(context: Context): Promise<number> {
     return EXIT.done
   }
   await requireIdle(home)
-  if (!(await agreed(context, 'Remove all of this? Synchronized directories stay as they are.'))) {
-    output.info('Nothing was removed.')
-    return EXIT.done
-  }
+  await requireConfirmed(context, 'Remove all of this? Synchronized directories stay as they are.', 'yes')
   await removeAll(home, kept, held?.keyring, accounts)
   output.done(`Removed ${plural(totals.files, 'file')}, ${showBytes(totals.bytes)}`, summary(true))
   output.info('What "sealsync setup" wrote into shell profiles: sealsync setup --remove')
