@@ -47,7 +47,10 @@ const expectTree = (name: string) => expect(snapshot(world.path('out', name))).t
 
 async function expectSame(name: string): Promise<void> {
   const client = await world.client()
-  expect(await client.download([`/room/${name}`], `${world.path('out')}/`)).toMatchObject({ transferred: 1, failed: [] })
+  expect(await client.download([`/room/${name}`], `${world.path('out')}/`)).toMatchObject({
+    transferred: 1,
+    failed: [],
+  })
   expectTree(name)
 }
 

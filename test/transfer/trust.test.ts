@@ -169,7 +169,10 @@ describe('members', () => {
     const later = await unattended()
     expect(await distribute(later, room)).toEqual({ handedOut: 1, skipped: 0, codes: [] })
     const reader = await open('bob')
-    expect(await reader.download([`${room}/f`], `${world.path('bob', room)}/`)).toMatchObject({ transferred: 1, failed: [] })
+    expect(await reader.download([`${room}/f`], `${world.path('bob', room)}/`)).toMatchObject({
+      transferred: 1,
+      failed: [],
+    })
     expect(await upload(later, room, 'g')).toEqual([])
     expect(await readers(`${room}/g`)).toEqual(['bob'])
   })

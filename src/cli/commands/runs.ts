@@ -153,7 +153,10 @@ export async function undo(context: Context, runId: string): Promise<number> {
   const { undone, skipped } = await withClient(context, (client) => client.undo(runId, { dryRun, signal, waitMs }))
   const verb = dryRun ? 'would take back' : 'took back'
   for (const deed of undone)
-    output[dryRun ? 'result' : 'done'](`${verb}: ${deed.do} ${display(deed.path === '' ? 'the folder itself' : deed.path)}`, { type: 'undone', ...deed })
+    output[dryRun ? 'result' : 'done'](
+      `${verb}: ${deed.do} ${display(deed.path === '' ? 'the folder itself' : deed.path)}`,
+      { type: 'undone', ...deed },
+    )
   for (const { deed, error } of skipped) {
     output.warn(`${deed.path}: ${error.message}`)
     if (output.json) output.result('', { type: 'skipped', path: deed.path, code: error.code, message: error.message })
