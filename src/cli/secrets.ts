@@ -111,7 +111,7 @@ export function splitCommand(text: string): string[] {
   }
   if (word !== undefined) words.push(word)
   if (quote !== '' || words.length === 0) {
-    throw new SyncError('usage', 'COMMAND_INVALID', 'The password command is empty or has an open quote')
+    throw new SyncError('usage', 'COMMAND_INVALID', 'The command is empty or has an open quote')
   }
   return words
 }

@@ -10,6 +10,7 @@ import { childEnvironment } from '../child-environment.ts'
 import { withClient } from '../connect.ts'
 import { type Context, text } from '../context.ts'
 import { showBytes } from '../display.ts'
+import { splitCommand } from '../secrets.ts'
 import { type JobRun, limitsOf, nothing, runOne } from './sync.ts'
 
 const wrong = (message: string, hint?: string) =>
@@ -63,14 +64,17 @@ function standardInput(): Named {
 const commandFailed = (how: string, cause?: unknown) =>
   new SyncError('local_io', 'SOURCE_COMMAND_FAILED', `The command ${how}, so nothing was stored`, { cause })
 
-/** What a command prints, which counts only if it ends well. Its messages go where ours go. */
+/**
+ * What a command prints, which counts only if it ends well. Its messages go where ours go. No shell runs it: of a pipe a shell tells only
+ * how its last part ended.
+ */
 function outputOf(command: string): Named {
-  if (command.trim() === '') throw wrong('--from-command takes a command')
+  const [program, ...args] = splitCommand(command)
+  const begin = () => spawn(program!, args, { stdio: ['ignore', 'pipe', 'inherit'], env: childEnvironment() })
   return {
     shown: command,
     open() {
       let child: ReturnType<typeof begin> | undefined
-      const begin = () => spawn(command, { shell: true, stdio: ['ignore', 'pipe', 'inherit'], env: childEnvironment() })
       // Begun when it is read: what nobody reads of a process that ends is lost.
       async function* read() {
         child = begin()

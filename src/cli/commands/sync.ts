@@ -1,6 +1,6 @@
 /**
- * upload, download, push, pull and both: one run; the wrapper of all runs. Those that go on watching begin in watch.ts, those of backup
- * sets in backup.ts.
+ * The wrapper of all runs, and what the command line says of one. Runs begin in transfer.ts (upload, download), watch.ts (push, pull, both)
+ * and backup.ts.
  * @module
  */
 import { realpathSync } from 'node:fs'
@@ -384,17 +384,4 @@ function textOf(summary: SyncSummary, seconds: number): string {
   const told = extra.filter(([count]) => count > 0).map(([count, what]) => `, ${count} ${what}`)
   const rate = bytes > 0 && seconds > 0 ? `, ${showBytes(Math.round(bytes / seconds))}/s` : ''
   return `${plural(files, 'file')}: ${transferred} transferred (${showBytes(bytes)}) in ${seconds.toFixed(1)} s${rate}${told.join('')}${pendingText(summary)}`
-}
-
-export async function upload(context: Context, paths: readonly string[]): Promise<number> {
-  const sources = paths.slice(0, -1)
-  if (context.options.fromCommand === undefined && !sources.includes('-')) {
-    return (await runOne(context, runOf(context, 'upload', paths))).exitCode
-  }
-  return (await import('./pipes.ts')).uploadPiped(context, paths)
-}
-
-export async function download(context: Context, paths: readonly string[]): Promise<number> {
-  if (paths.length > 1 && paths.at(-1) === '-') return (await import('./pipes.ts')).downloadPiped(context, paths)
-  return (await runOne(context, runOf(context, 'download', paths))).exitCode
 }

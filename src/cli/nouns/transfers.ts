@@ -6,7 +6,7 @@ import type { CommandSpec } from './command.ts'
 
 const ONE_FILE_SYSTEM = option('--one-file-system', 'do not enter directories on other devices')
 
-const load = () => import('../commands/sync.ts')
+const load = () => import('../commands/transfer.ts')
 
 const transferOptions = (...more: OptionSpec[]): OptionSpec[] => [
   ...REMOTE,
@@ -44,7 +44,7 @@ export const TRANSFERS = [
     own: [
       option(
         '--from-command <command>',
-        'upload what a command prints, if it ends well; - as the source: standard input',
+        'upload what a command prints, if it ends well (no shell: for a pipe bash -o pipefail -c); - as the source: standard input',
       ),
     ],
   },

@@ -1,0 +1,14 @@
+/** upload and download: files and directories, or a content that is in no file. @module */
+import type { Context } from '../context.ts'
+import { downloadPiped, uploadPiped } from './pipes.ts'
+import { runOf, runOne } from './sync.ts'
+
+export async function upload(context: Context, paths: readonly string[]): Promise<number> {
+  const isPiped = context.options.fromCommand !== undefined || paths.slice(0, -1).includes('-')
+  return isPiped ? uploadPiped(context, paths) : (await runOne(context, runOf(context, 'upload', paths))).exitCode
+}
+
+export async function download(context: Context, paths: readonly string[]): Promise<number> {
+  const isPiped = paths.length > 1 && paths.at(-1) === '-'
+  return isPiped ? downloadPiped(context, paths) : (await runOne(context, runOf(context, 'download', paths))).exitCode
+}
