@@ -17,7 +17,7 @@ import { createPing } from './ping.ts'
 export type { RunEnd, RunPlaces } from './metrics.ts'
 
 /** Not worth a line each: progress only. */
-const QUIET: ReadonlySet<RunEvent['type']> = new Set(['file-started', 'part-confirmed', 'phase'])
+const QUIET: ReadonlySet<RunEvent['type']> = new Set(['file-started', 'part-confirmed', 'phase', 'ignored'])
 
 /** Where events go, one line each; `-` is standard output. */
 function openEvents(target: string | undefined, output: Output): { write(event: object): void; close(): void } {

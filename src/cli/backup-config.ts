@@ -57,7 +57,16 @@ export async function loadSet(name: string, path = setPath(name)): Promise<Backu
 
 type Wrong = (why: string) => SyncError
 
-const KEYS = ['target', 'sources', 'exclude', 'one-file-system', 'max-size', 'keep']
+const KEYS = [
+  'target',
+  'sources',
+  'exclude',
+  'default-excludes',
+  'exclude-caches',
+  'one-file-system',
+  'max-size',
+  'keep',
+]
 const KEEP_KEYS = ['last', 'daily', 'weekly', 'monthly', 'yearly'] as const
 
 function refuseOthers(values: object, keys: readonly string[], where: string, wrong: Wrong): void {
@@ -76,7 +85,9 @@ export function parseSet(name: string, values: Readonly<Record<string, unknown>>
   refuseOthers(values, KEYS, 'setting ', wrong)
   const { target, exclude = [], 'one-file-system': oneFileSystem = false, 'max-size': maxSize, keep = {} } = values
   if (typeof target !== 'string') throw wrong('"target" takes a remote path such as "/room/backups/web1"')
-  if (typeof oneFileSystem !== 'boolean') throw wrong('"one-file-system" takes true or false')
+  for (const key of ['one-file-system', 'default-excludes', 'exclude-caches']) {
+    if (values[key] !== undefined && typeof values[key] !== 'boolean') throw wrong(`"${key}" takes true or false`)
+  }
   const size = typeof maxSize === 'string' || Number.isSafeInteger(maxSize) ? parseSize(String(maxSize)) : undefined
   if (maxSize !== undefined && size === undefined) throw wrong('"max-size" takes a size such as "500M"')
   return {
@@ -84,7 +95,9 @@ export function parseSet(name: string, values: Readonly<Record<string, unknown>>
     target: remoteTarget(target, wrong),
     sources: parseSources(values.sources, wrong),
     exclude: texts(exclude, 'exclude', wrong),
-    oneFileSystem,
+    oneFileSystem: oneFileSystem === true,
+    ...(values['default-excludes'] === false ? { defaultExcludes: false } : {}),
+    ...(values['exclude-caches'] === true ? { excludeCaches: true } : {}),
     ...(size === undefined ? {} : { maxSize: size }),
     keep: parseKeep(keep, wrong),
   }

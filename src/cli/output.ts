@@ -101,6 +101,9 @@ export async function createProgress(output: Output, verb: string): Promise<Prog
         case 'phase':
           say('detail', event.text)
           break
+        case 'ignored':
+          say('detail', `left out: ${event.path}`)
+          break
         case 'planned':
           planned = event
           say(

@@ -9,7 +9,7 @@ import { requireContainer } from './remote-path.ts'
 import { DEFAULT_JOBS, isSameContent, never, type RunContext } from './run.ts'
 import type { Limits } from './run-job.ts'
 import { createBlocked, keyOf, scanLocal, scanRemote } from './scan.ts'
-import { createSelection, type SelectionOptions } from './select.ts'
+import { createSelection, type SelectionOptions, withoutJunk } from './select.ts'
 import { type EntryFailure, showPath } from './tree.ts'
 
 /** A place that is not the same on both sides. */
@@ -55,7 +55,7 @@ export async function compareTrees(
     throw new SyncError('not_found', 'REMOTE_MISSING', `There is no ${remote} on the server, or you cannot see it`)
   }
   const how = {
-    selection: createSelection(options.selection ?? {}, context.clock.now(), context.rules?.look()),
+    selection: createSelection(withoutJunk(options.selection), context.clock.now(), context.rules?.look()),
     blocked: createBlocked(),
     names: options.names,
     signal,

@@ -11,6 +11,8 @@ import type { SyncRecord } from './records.ts'
 /** What is asked of a record. */
 export interface KnownFile extends Pick<SyncRecord, 'kind' | 'path' | 'seal'> {
   readonly remote: Pick<SyncRecord['remote'], 'id' | 'size'>
+  /** Permission bits, where they are known. */
+  readonly mode?: number | undefined
 }
 
 /** What one pair remembers. */

@@ -90,8 +90,9 @@ export function heldTo({ there, problem }: LookedAt): ReadonlyMap<string, KnownF
   if (problem !== undefined) return files
   for (const { kind, path, ...entry } of there?.manifest.entries ?? []) {
     if (kind !== 'file') continue
-    const { node: id, size, seal } = entry as FileEntry
-    files.set(keyOf(path.split('/')), { kind, path, remote: { id, size }, ...(seal === undefined ? {} : { seal }) })
+    const { node: id, size, seal, mode } = entry as FileEntry
+    const known = { kind, path, remote: { id, size }, ...(seal === undefined ? {} : { seal }) }
+    files.set(keyOf(path.split('/')), { ...known, mode: mode === undefined ? undefined : mode & allowedModes() })
   }
   return files
 }
@@ -176,10 +177,12 @@ const SAME_MS = 0.002
 const OWN_FILE = 0o400
 const OWN_DIRECTORY = 0o700
 
+/** As for every new file: a manifest opens nothing to others that this user would keep from them. */
+const allowedModes = (): number => FILE_MODE & ~process.umask()
+
 function createTaker(context: RunContext, tree: SafeTree, options: PullManifestOptions) {
   const { state, runId, root, selection } = options
-  // As for every new file: a manifest opens nothing to others that this user would keep from them.
-  const allowed = FILE_MODE & ~process.umask()
+  const allowed = allowedModes()
   const hasModes = process.platform !== 'win32'
   let passedOver = 0
   let checked: string | undefined

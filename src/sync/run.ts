@@ -17,6 +17,8 @@ export type RunEvent =
   /** Before the first transfer: what is ahead. */
   | { readonly type: 'planned'; readonly files: number; readonly bytes: number; readonly skipped: number }
   | { readonly type: 'phase'; readonly text: string }
+  /** Something that takes no part: left out by a rule, or no file, directory or link. */
+  | { readonly type: 'ignored'; readonly path: string }
   /** A folder made, something moved or deleted; contents are told by `file-done`. */
   | { readonly type: 'step-done'; readonly do: string; readonly path: string; readonly from?: string }
   /** Both sides had changed; the local version is `copy` now. */

@@ -73,6 +73,8 @@ export interface ScanOptions {
   readonly oneFileSystem?: boolean
   readonly names?: Names | undefined
   readonly signal?: AbortSignal
+  /** Told of each local place that takes no part. */
+  readonly onIgnored?: ((path: readonly string[]) => void) | undefined
 }
 
 /** @throws {SyncError} `SOURCE_MISSING`, `SOURCE_NOT_DIRECTORY`. */
@@ -112,6 +114,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
     onLink(_source, path) {
       if (selection.takes(path, 'file')) links.push(path)
     },
+    onOther: (path) => options.onIgnored?.(path),
     accept(entry) {
       const { path, kind, size, mtimeMs } = entry
       const isOut =
@@ -120,6 +123,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
         (kind === 'file' && !selection.takesFile(size, mtimeMs))
       if (!isOut) return true
       left++
+      options.onIgnored?.(path)
       blocked.add(keyOf(path))
       return false
     },

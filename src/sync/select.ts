@@ -3,6 +3,7 @@
  * not take part is invisible on both sides: never transferred, never deleted.
  * @module
  */
+import { closeSync, lstatSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { SyncError } from '../errors.ts'
 import { sameNameKey } from '../local/names.ts'
@@ -24,14 +25,26 @@ export interface SelectionOptions {
   readonly maxSize?: number
   /** Files modified within this time stay out. Milliseconds. */
   readonly minAgeMs?: number
+  /**
+   * Files that are of no use anywhere else stay out, unless a pattern or a `.syncignore` takes them in: `.DS_Store`, `Thumbs.db`,
+   * `desktop.ini`, `~$*`, `*.part`. Default: true for what is sent or compared, false for what is fetched. What is asked for by its name
+   * is no junk.
+   */
+  readonly defaultExcludes?: boolean
+  /** What is in a directory with a `CACHEDIR.TAG` stays out, but for that. Default false. */
+  readonly excludeCaches?: boolean
 }
 
 export interface Selection {
   /** Reads the directory's own rules; directories are entered parents first. */
   enter(source: string, path: readonly string[]): void
+  /** Looks whether a directory is a cache, where that matters; `enter` does so, too. */
+  lookForCache(source: string, path: readonly string[]): void
   takes(path: readonly string[], kind: LocalEntry['kind']): boolean
-  /** True as long as nothing that was seen leaves anything out. */
+  /** True as long as nothing that was seen leaves anything out, junk aside. */
   readonly isEverything: boolean
+  /** Whether a file of this name is left out as junk, as long as no rule takes it in. */
+  isJunk(name: string): boolean
   /** Rule files that do not count before somebody accepts them. */
   readonly unaccepted: readonly EntryFailure[]
   /**
@@ -63,17 +76,28 @@ export function createSelection(options: SelectionOptions, now: number, inForce?
   const unaccepted: EntryFailure[] = []
   let bytes = 0
 
+  const junk = options.defaultExcludes ? JUNK : undefined
+  /** Directories that are caches, components joined. */
+  const caches = new Set<string>()
+
   function isIgnored(path: readonly string[], kind: LocalEntry['kind']): boolean {
     const isDirectory = kind === 'directory'
+    if (caches.size > 0 && path.at(-1) !== CACHE_TAG && caches.has(path.slice(0, -1).join('/'))) return true
     const verdict = own?.test(path, isDirectory)
     if (verdict === 'ignored') return true
-    if (verdict === 'unignored' || local.size === 0) return false
+    if (verdict === 'unignored') return false
+    const isJunk = !isDirectory && junk?.test(path.at(-1)!) === true && wanted?.names(path) !== true
+    if (local.size === 0) return isJunk
     // The rules of the deepest directory come last, so they decide.
     for (let depth = path.length - 1; depth >= 0; depth--) {
       const found = local.get(path.slice(0, depth).join('/'))?.test(path.slice(depth), isDirectory)
       if (found !== undefined) return found === 'ignored'
     }
-    return false
+    return isJunk
+  }
+
+  function lookForCache(source: string, path: readonly string[]): void {
+    if (options.excludeCaches && isCache(source)) caches.add(path.join('/'))
   }
 
   function addRules(path: readonly string[], lines: readonly string[]): void {
@@ -88,9 +112,12 @@ export function createSelection(options: SelectionOptions, now: number, inForce?
   return {
     unaccepted,
     get isEverything() {
-      return (own ?? wanted ?? maxSize ?? minAgeMs) === undefined && local.size === 0
+      return (own ?? wanted ?? maxSize ?? minAgeMs) === undefined && local.size === 0 && caches.size === 0
     },
+    isJunk: (name) => junk?.test(name) === true,
+    lookForCache,
     enter(source, path) {
+      lookForCache(source, path)
       const place = join(source, IGNORE_FILE)
       const { found, failure } = readRules(place)
       const rules = inForce?.at(place, found) ?? { bytes: found, isHeld: false }
@@ -111,6 +138,36 @@ export function createSelection(options: SelectionOptions, now: number, inForce?
       if (maxSize !== undefined && size > maxSize) return false
       return minAgeMs === undefined || now - modifiedAt >= minAgeMs
     },
+  }
+}
+
+/** What systems and programs put beside files for themselves. */
+const JUNK = /^(?:\.DS_Store|Thumbs\.db|desktop\.ini|~\$.*|.*\.part)$/is
+
+/** Options of runs that send something, or compare what would be sent. */
+export const withoutJunk = (options: SelectionOptions = {}): SelectionOptions => ({
+  ...options,
+  defaultExcludes: options.defaultExcludes ?? true,
+})
+
+/** The file that marks a cache, and how it begins; see https://bford.info/cachedir/ */
+const CACHE_TAG = 'CACHEDIR.TAG'
+const CACHE_SIGNATURE = 'Signature: 8a477f597d28d172789f06886806bc55'
+
+/** A tag that cannot be read is none. */
+function isCache(directory: string): boolean {
+  let fd: number | undefined
+  try {
+    const path = join(directory, CACHE_TAG)
+    // Not of a pipe, which would be waited for.
+    if (!lstatSync(path, { throwIfNoEntry: false })?.isFile()) return false
+    fd = openSync(path, 'r')
+    const head = Buffer.alloc(CACHE_SIGNATURE.length)
+    return readSync(fd, head, 0, head.length, 0) === head.length && head.toString('latin1') === CACHE_SIGNATURE
+  } catch {
+    return false
+  } finally {
+    if (fd !== undefined) closeSync(fd)
   }
 }
 
@@ -135,6 +192,8 @@ function createList(paths: readonly string[]) {
       const key = sameNameKey(path.join('/'))
       return scope.covers(key) || (kind === 'directory' && scope.above.has(key))
     },
+    /** True for exactly a path of the list. */
+    names: (path: readonly string[]): boolean => listed.has(sameNameKey(path.join('/'))),
     /** A rule is against it. */
     leaveOut(path: readonly string[]): void {
       const key = sameNameKey(path.join('/'))

@@ -82,6 +82,8 @@ export interface Walk {
   readonly onFailure: (failure: EntryFailure) => void
   /** A directory in which a process of ours has left something. */
   readonly onLeftover?: (source: string, path: readonly string[]) => void
+  /** Something that is no content was passed over; our own temporary files are not told. */
+  readonly onOther?: (path: readonly string[]) => void
   /** A symbolic link that was passed over. */
   readonly onLink?: (source: string, path: readonly string[]) => void
   readonly signal?: AbortSignal
@@ -118,6 +120,7 @@ export async function walk(top: string, prefix: readonly string[], how: Walk): P
       if (isTemporaryName(name) || !(child.isFile() || child.isDirectory())) {
         if (child.isSymbolicLink()) how.onLink?.(source, path)
         else if (isTemporaryName(name)) how.onLeftover?.(next.dir, next.path)
+        if (!isTemporaryName(name)) how.onOther?.(path)
         ignored++
         continue
       }

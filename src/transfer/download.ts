@@ -11,7 +11,7 @@ import type { FileKey } from '../../crypto/index.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { cancelled, type ErrorClass, localError, SyncError } from '../errors.ts'
 import { createAtomicFile, placeFile } from '../local/atomic-file.ts'
-import { type FileTime, type FileTimes, setMode } from '../local/attributes.ts'
+import { FILE_MODE, type FileTime, type FileTimes, setMode } from '../local/attributes.ts'
 import { openPartialFile, type PartialFile } from '../local/partial-file.ts'
 import type { HeldDirectory } from '../local/safe-tree.ts'
 import { type DownloadContext, downloadContent, openFileKey, type Sink, sizeOf } from './content.ts'
@@ -44,7 +44,9 @@ export interface DownloadTarget {
   readonly replaces?: LocalVersion | undefined
   /** Throws when the directory is not what it was. */
   readonly beforeRename?: () => void
-  /** Absent: the server says what time it has, and nobody else may read it. */
+  /** Permission bits. Default: those of the file that it replaces, else those of any new file. */
+  readonly mode?: number | undefined
+  /** Absent: the server says what time it has. */
   readonly known?: KnownFile | undefined
   /** The directory that `target` is in, if it is one of a `SafeTree`; held until the end. */
   readonly directory?: Pick<HeldDirectory, 'confirm'>
@@ -106,7 +108,7 @@ async function receiveSmall(
   known?.check(createHash('sha256').update(content).digest('hex'))
   await placeFile(target, content, {
     times: timesOf(node, known),
-    ...(known === undefined ? {} : { mode: known.mode }),
+    mode: modeFor(target, options),
     confirm: options.directory?.confirm,
     beforeRename: () => checkBefore(target, options),
   })
@@ -183,10 +185,8 @@ async function receive(
       sha256 = hash?.digest('hex')
     }
     if (signal.aborted) throw cancelled(signal)
-    if (known !== undefined) {
-      known.check(sha256!)
-      setMode(file.handle.fd, known.mode)
-    }
+    known?.check(sha256!)
+    setMode(file.handle.fd, modeFor(target, options))
     await file.commit({ times: timesOf(node, known), beforeRename: async () => checkBefore(target, options) })
   } catch (error) {
     const kind = error instanceof SyncError ? error.class : signal.aborted ? 'cancelled' : 'internal'
@@ -224,6 +224,17 @@ function timesOf(node: RemoteNode, known: KnownFile | undefined): FileTimes | un
   if (known !== undefined) return { atime: known.mtime, mtime: known.mtime }
   const modified = node.timestampModification ?? node.updatedAt
   return modified === undefined ? undefined : { atime: new Date(), mtime: new Date(modified) }
+}
+
+/** Permission bits that a program gives a new file. */
+const NEW_FILE = 0o666
+
+/** Until a file has its name nobody else may read it; from then on it is one like others. */
+function modeFor(target: string, { known, mode, replaces }: DownloadTarget): number {
+  const given = known?.mode ?? mode
+  if (given !== undefined) return given
+  const there = replaces === undefined ? undefined : lstatSync(target, { throwIfNoEntry: false })
+  return there?.isFile() ? there.mode & FILE_MODE : NEW_FILE & ~process.umask()
 }
 
 /** The last look before a file takes its name. */

@@ -117,6 +117,8 @@ export function selectionOf(context: Context, local: string): SelectionOptions {
     ...(paths === undefined ? {} : { paths }),
     ...(maxSize === undefined ? {} : { maxSize }),
     ...(minAgeMs === undefined ? {} : { minAgeMs }),
+    ...(options.defaultExcludes === false ? { defaultExcludes: false } : {}),
+    ...(options.excludeCaches === true ? { excludeCaches: true } : {}),
   }
 }
 

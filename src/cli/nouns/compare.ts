@@ -1,7 +1,7 @@
 /** diff, check, verify: looking without changing. @module */
 import { type OptionSpec, option } from '../options/option.ts'
 import { settings } from '../options/settings.ts'
-import { KEY_PASSWORD, REMOTE, SELECTION } from '../options/shared.ts'
+import { KEY_PASSWORD, LEFT_OUT, REMOTE, SELECTION } from '../options/shared.ts'
 import type { CommandSpec } from './command.ts'
 
 const load = () => import('../commands/compare.ts')
@@ -11,6 +11,7 @@ const BOTH_SIDES: readonly OptionSpec[] = [
   ...KEY_PASSWORD,
   ...settings('jobs', 'names', 'key-cache'),
   ...SELECTION,
+  ...LEFT_OUT,
 ]
 
 export const COMPARE: readonly CommandSpec[] = [

@@ -1,7 +1,7 @@
 /** upload, download. Their plans are in plans.ts. @module */
 import { type OptionSpec, option } from '../options/option.ts'
 import { settings } from '../options/settings.ts'
-import { DRY_RUN, REMOTE, REPORT, RUN, SELECTION } from '../options/shared.ts'
+import { DRY_RUN, LEFT_OUT, REMOTE, REPORT, RUN, SELECTION } from '../options/shared.ts'
 import type { CommandSpec } from './command.ts'
 
 const ONE_FILE_SYSTEM = option('--one-file-system', 'do not enter directories on other devices')
@@ -39,7 +39,7 @@ export const TRANSFERS = [
       ['upload a.pdf /room/report.pdf', 'under another name'],
       ["upload --from-command 'pg_dump shop' /room/shop.sql", 'what a command prints'],
     ],
-    options: transferOptions(ONE_FILE_SYSTEM),
+    options: transferOptions(...LEFT_OUT, ONE_FILE_SYSTEM),
     places: places('LOCAL... REMOTE'),
     own: [
       option(
@@ -54,7 +54,7 @@ export const TRANSFERS = [
     takes: ['remote', 'either'],
     examples: [
       ['download /room/photos ./here', 'the folder becomes ./here/photos'],
-      ['download /room/a.txt /room/b.txt ./here --on-conflict newer', ''],
+      ['download /room/a.txt /room/b.txt ./here/ --on-conflict newer', ''],
       ['download /room ./here --contents --limit-rate 2M', 'what is in the room, slowly'],
       ['download /room/x.tar -', 'to standard output'],
     ],

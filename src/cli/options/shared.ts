@@ -74,6 +74,15 @@ export const SELECTION: readonly OptionSpec[] = [
   option('--min-age <time>', 'leave files out that were modified within this time'),
 ]
 
+/** What of a directory here is not sent without being named. */
+export const LEFT_OUT: readonly OptionSpec[] = [
+  option(
+    '--no-default-excludes',
+    'also .DS_Store, Thumbs.db, desktop.ini, ~$* and *.part (or some of them by --include)',
+  ),
+  option('--exclude-caches', 'leave out what is in directories with a CACHEDIR.TAG'),
+]
+
 export type Direction = 'push' | 'pull' | 'both'
 
 /** How two sides are made alike. */
@@ -82,6 +91,7 @@ export function pairOptions(direction: Direction): OptionSpec[] {
     direction === 'push' ? 'store no manifest' : 'take no permissions, links and exact times from the manifest'
   return [
     ...SELECTION,
+    ...(direction === 'pull' ? [] : LEFT_OUT),
     ...settings('names'),
     option('--one-file-system', 'do not enter directories on other devices'),
     option('--delete', 'delete what is gone on the other side; it goes to the recycle bin'),

@@ -414,6 +414,8 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
         shown: work.show(path),
         replaces,
         known: expected?.of(node),
+        // It is never more open than it is going to be.
+        mode: options.heldTo?.get(key)?.mode,
         large,
         beforeRename,
         openKey,

@@ -228,7 +228,7 @@ async function look(
   await removeDeadDrill(directory, clock)
   context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
   const known = await (options.dryRun ? readMemory(directory) : openMemory(context, directory))
-  const scan = await lookHere(set, known, startedAt, signal, options.names)
+  const scan = await lookHere(set, known, startedAt, signal, options.names, context)
   const memory = options.acceptRuns ? undefined : known
   const { store, container, roomId } = await findStore(api, set, signal)
   if (memory !== undefined && store?.target.id !== memory.targetId) throw replaced(set)
@@ -300,9 +300,10 @@ async function lookHere(
   now: number,
   signal: AbortSignal,
   names: Names | undefined,
+  { onEvent }: Pick<RunContext, 'onEvent'>,
 ): Promise<SourceScan> {
   try {
-    const scan = await scanSources(set, now, signal, names)
+    const scan = await scanSources(set, now, signal, names, (path) => onEvent?.({ type: 'ignored', path }))
     // What went away while it was looked at would look deleted.
     requireSameSources(set, scan)
     return scan

@@ -18,6 +18,10 @@ export interface BackupSet {
   readonly oneFileSystem: boolean
   /** Larger files stay out. Bytes. */
   readonly maxSize?: number | undefined
+  /** Leave out what is of no use anywhere else; see `SelectionOptions`. Default true. */
+  readonly defaultExcludes?: boolean | undefined
+  /** Leave out what is in caches. Default false. */
+  readonly excludeCaches?: boolean | undefined
   readonly keep: Retention
 }
 

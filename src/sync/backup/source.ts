@@ -32,9 +32,11 @@ export async function scanSources(
   now: number,
   signal: AbortSignal,
   names: Names | undefined,
+  onIgnored?: (path: string) => void,
 ): Promise<SourceScan> {
-  const { exclude, maxSize, oneFileSystem } = set
-  const selection = createSelection({ patterns: exclude, ...(maxSize === undefined ? {} : { maxSize }) }, now)
+  const { exclude, maxSize, oneFileSystem, defaultExcludes = true, excludeCaches = false } = set
+  const sized = maxSize === undefined ? {} : { maxSize }
+  const selection = createSelection({ patterns: exclude, defaultExcludes, excludeCaches, ...sized }, now)
   const items = new Map<string, LocalEntry>()
   const directories: (readonly string[])[] = []
   const links: (readonly string[])[] = []
@@ -56,17 +58,22 @@ export async function scanSources(
     directories.push(top)
     const others = await walk(source, top, {
       signal,
+      onDirectory: (directory, path) => selection.lookForCache(directory, path),
       accept({ path, kind, size, mtimeMs, dev: device }) {
         const isIn =
           selection.takes(path, kind) &&
           (kind === 'directory' ? !oneFileSystem || device === dev : selection.takesFile(size, mtimeMs))
-        if (!isIn) ignored++
+        if (!isIn) {
+          ignored++
+          onIgnored?.(showSourcePath(path))
+        }
         return isIn
       },
       onEntry(entry) {
         add(entry)
         if (entry.kind === 'directory') directories.push(entry.path)
       },
+      onOther: (path) => links.at(-1) !== path && onIgnored?.(showSourcePath(path)),
       onLink(_source, path) {
         if (!selection.takes(path, 'file')) return
         ignored--

@@ -58,9 +58,9 @@ import {
 } from '../scan.ts'
 import { createScope, type Scope } from '../scope.ts'
 import { readScope } from '../scoped-tree.ts'
-import { createSelection, type Selection, type SelectionOptions } from '../select.ts'
+import { createSelection, type Selection, type SelectionOptions, withoutJunk } from '../select.ts'
 import { type Pair, stateDirectory } from '../state.ts'
-import { type LocalEntry, within } from '../tree.ts'
+import { type LocalEntry, showPath, within } from '../tree.ts'
 
 /** How a pair is brought together. */
 export interface SyncOptions extends Omit<GuardOptions, 'direction'>, Limits {
@@ -285,8 +285,19 @@ function howToScan(
   const { direction, names, oneFileSystem = false } = options
   const foldCase =
     direction !== 'push' && localRoot !== undefined && (options.dryRun ? usuallyFoldsCase() : foldsCase(pair.local))
-  const selection = createSelection(options.selection ?? {}, context.clock.now(), context.rules?.look())
-  return { selection, blocked: createBlocked(), signal, names, oneFileSystem, foldCase }
+  // What is fetched is fetched whole.
+  const wanted = direction === 'pull' ? (options.selection ?? {}) : withoutJunk(options.selection)
+  const selection = createSelection(wanted, context.clock.now(), context.rules?.look())
+  const onIgnored = (path: readonly string[]) => context.onEvent?.({ type: 'ignored', path: showPath(path) })
+  return { selection, blocked: createBlocked(), signal, names, oneFileSystem, foldCase, onIgnored }
+}
+
+/** Whether something is remembered that would be left out now. */
+function hasJunk(records: ReadonlyMap<string, SyncRecord>, selection: Selection): boolean {
+  for (const { kind, path } of records.values()) {
+    if (kind === 'file' && selection.isJunk(path.slice(path.lastIndexOf('/') + 1))) return true
+  }
+  return false
 }
 
 function withoutBlocked(here: LocalScan, there: ThereScan, blocked: Blocked): void {
@@ -486,7 +497,7 @@ async function lookThere(
       await api.places?.enter(root.id)
       // Names that meet are told by `arrangeRemote` only.
       const { manifest } = listed
-      if (how.foldCase || !how.selection.isEverything) {
+      if (how.foldCase || !how.selection.isEverything || hasJunk(records, how.selection)) {
         return { ...arrangeRemote(recordedTree(records, root, roomId), how), manifest }
       }
       return { items: recordedItems(records, root, roomId), failures: [], ignored: 0, manifest }

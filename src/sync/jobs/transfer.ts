@@ -29,7 +29,7 @@ import {
 import { admitTarget, never, type RunContext, requireEncryptedSource, type StatePlace, stateOf } from '../run.ts'
 import { countSkipped, type Job, type Limits, type Plan, runJob, type SyncSummary, tellDamaged } from '../run-job.ts'
 import { arrangeRemote, createBlocked, keyOf, type RemoteItem, takeIn } from '../scan.ts'
-import { createSelection, type Selection, type SelectionOptions } from '../select.ts'
+import { createSelection, type Selection, type SelectionOptions, withoutJunk } from '../select.ts'
 import { type Pair, stateDirectory } from '../state.ts'
 import {
   type EntryFailure,
@@ -316,6 +316,7 @@ async function lookDown(
       found.add(keyOf(entry.below))
       if (!isTaken(entry, selection, options.names)) {
         left++
+        context.onEvent?.({ type: 'ignored', path: showPath([entry.top, ...entry.below]) })
         continue
       }
       const { node, roomId, top: name, below } = entry
@@ -415,25 +416,32 @@ async function scanSources(
     failures.push({ path: showPath(path), error })
     blocked.add(keyOf(path))
   }
+  const leave = (path: readonly string[]) => {
+    ignored++
+    context.onEvent?.({ type: 'ignored', path: showPath(path) })
+  }
   const add = (entry: LocalEntry) => {
     if (entry.kind === 'file') files++
     takeIn(entry, { items, met, names, block })
   }
   for (const source of sources ?? []) {
     const top = openSource(source)
-    const selection = createSelection(options, context.clock.now(), context.rules?.look())
+    // What was named is meant, whatever it is called.
+    const wanted = top.kind === 'file' ? { ...options, defaultExcludes: false } : withoutJunk(options)
+    const selection = createSelection(wanted, context.clock.now(), context.rules?.look())
     /** Of what is asked for by name. */
     const found = options.paths === undefined ? undefined : new Set<string>()
     if (top.kind === 'file') {
       const isIn = selection.takes(top.path, 'file') && selection.takesFile(top.size, top.mtimeMs)
       if (isIn) add(as === undefined ? top : { ...top, path: [as] })
-      else ignored++
+      else leave(top.path)
       continue
     }
     const prefix = contents ? [] : top.path
     if (!contents) add(top)
     const below = (path: readonly string[]) => (prefix.length === 0 ? path : path.slice(prefix.length))
-    ignored += await walk(top.source, prefix, {
+    // Not added to what was counted before: it counts meanwhile, too.
+    const others = await walk(top.source, prefix, {
       signal,
       onDirectory: (directory, path) => selection.enter(directory, below(path)),
       accept(entry) {
@@ -442,18 +450,20 @@ async function scanSources(
           selection.takes(below(path), kind) &&
           !(kind === 'directory' && oneFileSystem && dev !== top.dev) &&
           (kind === 'directory' || selection.takesFile(size, mtimeMs))
-        if (!isIn) ignored++
+        if (!isIn) leave(path)
         return isIn
       },
       onEntry(entry) {
         found?.add(keyOf(below(entry.path)))
         add(entry)
       },
+      onOther: (path) => context.onEvent?.({ type: 'ignored', path: showPath(path) }),
       onFailure({ path, error }) {
         failures.push({ path, error })
         blocked.add(keyOf(path.split('/')))
       },
     })
+    ignored += others
     for (const failure of selection.missing((key) => key === '' || found?.has(key) === true)) missing.push(failure)
     for (const failure of selection.unaccepted) unaccepted.push(failure)
   }
