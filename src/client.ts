@@ -23,12 +23,14 @@ import { type RatePlan, withRate } from './http/rate.ts'
 import { createReadOnly, readingOnly } from './http/read-only.ts'
 import { withRedirects } from './http/redirects.ts'
 import { createRetry, type Retry } from './http/retry.ts'
+import { allHooks, type TraceHooks, withTrace } from './http/trace.ts'
 import type { Send } from './http/types.ts'
 import { createDialer, type Dialer, type DialerOptions } from './http/undici.ts'
 import { type Home, homePaths } from './local/home.ts'
 import { connectionsWithin } from './local/open-files.ts'
 import type { Authorizer } from './session/authorizer.ts'
 import type { GrantStore } from './session/grant-store.ts'
+import type { Logger } from './session/log.ts'
 import { type RetryEvent, Session } from './session/open.ts'
 import { createHeldRules } from './sync/held-rules.ts'
 import type { RunEvent } from './sync/run.ts'
@@ -83,6 +85,10 @@ export interface ClientOptions {
   readonly maxEntries?: number
   /** Asks a person, once for each place, whether content may go where it is not encrypted. See `allowPlain`. */
   readonly confirm?: (question: string) => Promise<boolean>
+  /** Told what happens to the login; secrets are cut out before. */
+  readonly logger?: Logger
+  /** Told of requests, answers, headers, connections and TLS, by an allow-list. */
+  readonly trace?: TraceHooks
   readonly environment?: Partial<Environment>
   readonly onEvent?: (event: RunEvent) => void
 }
@@ -214,7 +220,9 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   const ui: Ui | undefined = options.environment?.ui
   const { origin } = parseBaseUrl(baseUrl)
   const { retry, onBusy } = createPatience(clock, random, options)
-  const { transport, dialer, storage, pace } = createConnections(origin, options.transport, clock)
+  const hooks = allHooks([options.trace, options.transport?.trace])
+  const traced = { ...options.transport, trace: hooks }
+  const { transport, dialer, storage, pace } = createConnections(origin, traced, clock)
   const session = Session.create(
     baseUrl,
     { ...options.authorizer(origin), judge: judgeAnswer },
@@ -228,6 +236,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
       // Who uses a client logs in when it suits them: it may ask a person.
       autoLogin: false,
       readOnly: options.readOnly === true && { reads: READING_CALLS },
+      ...(options.logger === undefined ? {} : { logger: options.logger }),
       ...(options.store === undefined ? {} : { store: options.store }),
       ...(ui === undefined ? {} : { ui }),
     },
@@ -246,7 +255,13 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     origin,
     places: pins,
     send: session.send,
-    sendPlain: plainSend(storage.send, retry, origin, clock, options),
+    sendPlain: plainSend(
+      withTrace(storage.send, hooks, () => clock.monotonic()),
+      retry,
+      origin,
+      clock,
+      options,
+    ),
     ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
   }
   const { keyCache = options.directory !== undefined } = options

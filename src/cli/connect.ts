@@ -3,7 +3,7 @@ import type { Client, GrantStore, RunEvent, StoreKind } from '../client/index.ts
 import { systemClock, type Ui } from '../environment.ts'
 import { SyncError } from '../errors.ts'
 import { openBrowser } from './browser.ts'
-import { accountName, type Context, grantName, keyPassword, requireProfile } from './context.ts'
+import { accountName, type Context, grantName, keyPassword, loggingOf, requireProfile } from './context.ts'
 import { display } from './display.ts'
 import { type Output, waitingLine } from './output.ts'
 import { homeDirectory, listProfiles, loadProfile, type Profile } from './profile.ts'
@@ -102,13 +102,14 @@ export async function connect(
     ...(maxEntries === undefined ? {} : { maxEntries }),
     limitRate: parseRates(settings.text('limit-rate') ?? '0') ?? {},
     ...(isInteractive() && !output.json ? { confirm } : {}),
-    onEvent:
-      onEvent ??
-      ((event) => {
-        if (event.type === 'retry') output.detail(`trying again: ${event.reason}`)
-        if (event.type === 'waiting') output.info(waitingLine(event))
-        if (event.type === 'warning') output.warn(event.message)
-      }),
+    ...loggingOf(context),
+    onEvent(event) {
+      context.log.event(event)
+      if (onEvent !== undefined) return onEvent(event)
+      if (event.type === 'retry') output.detail(`trying again: ${event.reason}`)
+      if (event.type === 'waiting') output.info(waitingLine(event))
+      if (event.type === 'warning') output.warn(event.message)
+    },
   })
   return { client, profile, store }
 }

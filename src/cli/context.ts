@@ -4,6 +4,7 @@ import type { Command } from 'commander'
 import { SyncError } from '../errors.ts'
 import { homePaths } from '../local/home.ts'
 import type { Names } from '../local/names.ts'
+import { type Log, logged, openLog } from './log-file.ts'
 import { createOutput, type Output } from './output.ts'
 import { homeDirectory, loadProfile, type Profile, profileOptions } from './profile.ts'
 import { getSecret } from './secrets.ts'
@@ -24,6 +25,8 @@ export interface Context {
   /** How long a server that is away is waited for, in milliseconds. Default: as the client has it. */
   readonly retryForMs: number | undefined
   readonly signal: AbortSignal
+  /** What is written down of the command. */
+  readonly log: Log
 }
 
 /** Where settings of this process come from. */
@@ -48,7 +51,10 @@ export async function createContext(command: Command, signal: AbortSignal): Prom
     Object.entries(options).filter(([name]) => command.getOptionValueSourceWithGlobals(name) === 'cli'),
   )
   const { settings, problems, unread } = await readSettings(settingSources(flags))
+  const output = outputOf(options)
+  const log = openLog(settings, output)
   return {
+    log,
     options,
     settings,
     problems,
@@ -56,7 +62,7 @@ export async function createContext(command: Command, signal: AbortSignal): Prom
     signal,
     profileName: settings.text('profile') ?? 'default',
     retryForMs: settings.number('retry-for') ?? (isBackup(command) ? BACKUP_RETRY_FOR_MS : undefined),
-    output: outputOf(options),
+    output: logged(output, log),
   }
 }
 
@@ -154,3 +160,9 @@ export const statesPath = (): string => home().states
 
 /** Which rules came from servers and wait for somebody. */
 export const rulesPath = (): string => home().rules
+
+/** What a client is told of the log. */
+export const loggingOf = ({ log: { logger, trace } }: Pick<Context, 'log'>) => ({
+  ...(logger === undefined ? {} : { logger }),
+  ...(trace === undefined ? {} : { trace }),
+})

@@ -3,8 +3,10 @@ import type { Command } from 'commander'
 import { systemClock } from '../environment.ts'
 import { cancelled, SyncError, toSyncError } from '../errors.ts'
 import { tidyOwnDirectory } from '../local/tidy.ts'
+import { VERSION } from '../version.ts'
 import { type Context, createContext, outputOf, requireSettings } from './context.ts'
 import { exitCodeOf, signalExit } from './exit-codes.ts'
+import { type Log, logged } from './log-file.ts'
 import type { CommandSpec } from './nouns/command.ts'
 import { homeDirectory } from './profile.ts'
 
@@ -23,6 +25,13 @@ function watchSignals(): AbortSignal {
   return stop.signal
 }
 
+/** As it is called: `backup run`. */
+function nameOf(command: Command): string {
+  const names: string[] = []
+  for (let at: Command | null = command; at?.parent; at = at.parent) names.unshift(at.name())
+  return names.join(' ')
+}
+
 /**
  * Whatever the command throws becomes a message and an exit code.
  *
@@ -33,16 +42,26 @@ function watchSignals(): AbortSignal {
 export async function runCommand(spec: CommandSpec, command: Command, args: readonly unknown[]): Promise<number> {
   const signal = watchSignals()
   const output = outputOf(command.optsWithGlobals())
+  const begun = systemClock.monotonic()
+  let log: Log | undefined
+  const ended = (exitCode: number): number => {
+    log?.write('info', 'ended', { exitCode, ms: Math.round(systemClock.monotonic() - begun) })
+    log?.close()
+    return exitCode
+  }
   try {
     await tidyOwnDirectory(homeDirectory(), systemClock)
     const context = await createContext(command, signal)
+    log = context.log
+    log.write('info', 'command', { command: nameOf(command), version: VERSION })
     if (!spec.withProblems) requireSettings(context)
     const action = (await spec.action!()) as (context: Context, ...rest: unknown[]) => Promise<number | undefined>
-    return (await action(context, ...args)) ?? 0
+    return ended((await action(context, ...args)) ?? 0)
   } catch (thrown) {
     const error = toSyncError(signal.aborted ? cancelled(signal) : thrown)
     const exitCode = error.class === 'cancelled' ? signalExit(error) : exitCodeOf(error)
-    output.error(error, exitCode)
-    return exitCode
+    const said = log === undefined ? output : logged(output, log)
+    said.error(error, exitCode)
+    return ended(exitCode)
   }
 }

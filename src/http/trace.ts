@@ -1,6 +1,6 @@
 /**
  * Hooks that are told what goes over the wire: requests, answers, connections, TLS, repetitions. An allow-list: no bodies, no
- * headers, no queries, no ids in paths. A hook that fails changes nothing.
+ * queries, no ids in paths, and of headers the values of those that say nothing secret. A hook that fails changes nothing.
  * @module
  */
 import type { Socket } from 'node:net'
@@ -33,6 +33,15 @@ export interface ResponseTrace extends RequestTrace {
   readonly receivedBytes?: number
   /** Under which the server knows the request. */
   readonly requestId?: string
+}
+
+/** The headers of a request, or of the answer to it. */
+export interface HeaderTrace {
+  /** That of the request. */
+  readonly id: number
+  readonly direction: 'request' | 'response'
+  /** Names in lower case; values that might be secret as `[…]`. */
+  readonly headers: Readonly<Record<string, string>>
 }
 
 /** A connection that was made. */
@@ -69,6 +78,7 @@ export interface RetryTrace {
 export interface TraceHooks {
   onRequest?(event: RequestTrace): void
   onResponse?(event: ResponseTrace): void
+  onHeaders?(event: HeaderTrace): void
   onConnect?(event: ConnectTrace): void
   onTls?(event: TlsTrace): void
   onRetry?(event: RetryTrace): void
@@ -99,15 +109,31 @@ export function allHooks(hooks: readonly (TraceHooks | undefined)[]): TraceHooks
   return {
     ...each('onRequest'),
     ...each('onResponse'),
+    ...each('onHeaders'),
     ...each('onConnect'),
     ...each('onTls'),
     ...each('onRetry'),
   }
 }
 
+/** Headers that say nothing secret. */
+const HARMLESS: ReadonlySet<string> = new Set([
+  'accept', 'accept-encoding', 'accept-ranges', 'age', 'allow', 'alt-svc', 'cache-control', 'connection', 'content-encoding',
+  'content-length', 'content-range', 'content-type', 'date', 'expires', 'last-modified', 'pragma', 'range', 'retry-after', 'server',
+  'strict-transport-security', 'trailer', 'transfer-encoding', 'upgrade', 'user-agent', 'vary', 'via', 'x-request-id',
+]) // biome-ignore format: a list
+
+const shownHeaders = (headers: Readonly<Record<string, string>>): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(headers).map(([name, value]) => {
+      const lower = name.toLowerCase()
+      return [lower, HARMLESS.has(lower) ? value : '[…]']
+    }),
+  )
+
 /** Wraps a `Send` with the hooks of requests and answers. */
 export function withTrace(send: Send, hooks: TraceHooks, now: () => number): Send {
-  if (hooks.onRequest === undefined && hooks.onResponse === undefined) return send
+  if ([hooks.onRequest, hooks.onResponse, hooks.onHeaders].every((hook) => hook === undefined)) return send
   let count = 0
   return async (request: HttpRequest) => {
     const { origin, pathname } = new URL(request.url)
@@ -120,9 +146,15 @@ export function withTrace(send: Send, hooks: TraceHooks, now: () => number): Sen
     }
     const began = now()
     tell(hooks.onRequest, { ...asked })
+    const tellHeaders = (direction: HeaderTrace['direction'], headers: HttpRequest['headers'] = {}) => {
+      if (hooks.onHeaders !== undefined)
+        tell(hooks.onHeaders, { id: asked.id, direction, headers: shownHeaders(headers) })
+    }
+    tellHeaders('request', request.headers)
     try {
       const response = await send(request)
       const requestId = requestIdOf(response.headers)
+      tellHeaders('response', response.headers)
       tell(hooks.onResponse, {
         ...asked,
         status: response.status,

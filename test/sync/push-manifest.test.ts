@@ -425,9 +425,10 @@ describe('a pull', () => {
     expect(readFileSync(there.path('file'), 'utf8')).toBe('mine')
     expect(readlinkSync(there.path('sub', 'link'))).toBe('mine')
     expect(modeOf(there.path('a'))).toBe(0o751)
-    expect(modeOf(there.path('b'))).toBe(0o600)
+    const asNew = 0o666 & ~process.umask()
+    expect(modeOf(there.path('b'))).toBe(asNew)
     expect(await createPlace(place.remote).machine('c').pull({ manifest: false })).toMatchObject({ failed: [] })
-    expect(modeOf(world.path(`place${count}-c`, 'a'))).toBe(0o600)
+    expect(modeOf(world.path(`place${count}-c`, 'a'))).toBe(asNew)
   })
 })
 

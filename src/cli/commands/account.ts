@@ -5,7 +5,7 @@ import { SyncError, toSyncError } from '../../errors.ts'
 import { homePaths } from '../../local/home.ts'
 import { createAuthorizer } from '../authorizers.ts'
 import { connect, forgetLogin, openStore, terminalUi, withClient } from '../connect.ts'
-import { type Context, requireProfile } from '../context.ts'
+import { type Context, loggingOf, requireProfile } from '../context.ts'
 import { display } from '../display.ts'
 import { chooseMethod, LOGIN_OPTIONS, type LoginChoice } from '../methods.ts'
 import { waitingLine } from '../output.ts'
@@ -80,6 +80,7 @@ export async function login(context: Context, url: string): Promise<void> {
     store: memory,
     environment: { ui },
     transport: await transportOf(settings, origin),
+    ...loggingOf(context),
     readOnly: settings.flag('read-only'),
     ...(context.retryForMs === undefined ? {} : { retryForMs: context.retryForMs }),
     onEvent: (event) => {

@@ -14,7 +14,7 @@ import { systemClock } from '../../environment.ts'
 import { cancelled, localError, SyncError } from '../../errors.ts'
 import { createAuthorizer } from '../authorizers.ts'
 import { withClient } from '../connect.ts'
-import { type Context, integerOption, text } from '../context.ts'
+import { type Context, integerOption, loggingOf, text } from '../context.ts'
 import { loadProfile } from '../profile.ts'
 import { transportOf } from '../transport.ts'
 
@@ -84,6 +84,7 @@ async function measureServer(context: Context, origin: string): Promise<void> {
   const client = createClient(origin, {
     authorizer: await createAuthorizer('browser', {}),
     transport: await transportOf(context.settings, origin),
+    ...loggingOf(context),
   })
   try {
     const times: number[] = []

@@ -13,7 +13,7 @@ import { SyncError, toSyncError } from '../../errors.ts'
 import { openSystemKeyring } from '../../local/system-keyring.ts'
 import { createAuthorizer } from '../authorizers.ts'
 import { openStore } from '../connect.ts'
-import { type Context, requireSettings } from '../context.ts'
+import { type Context, loggingOf, requireSettings } from '../context.ts'
 import { display } from '../display.ts'
 import { EXIT, exitCodeOf } from '../exit-codes.ts'
 import { homeDirectory, loadProfile, type Profile, saveProfile } from '../profile.ts'
@@ -206,6 +206,7 @@ export async function doctor(context: Context, url?: string): Promise<number> {
     createClient(origin, {
       authorizer: await createAuthorizer(own?.method ?? 'browser', own?.login ?? {}),
       transport,
+      ...loggingOf(context),
       readOnly: settings.flag('read-only'),
       // Who asks what is wrong wants to hear it soon.
       retryForMs: context.retryForMs ?? DOCTOR_RETRY_FOR_MS,

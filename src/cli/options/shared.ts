@@ -2,6 +2,9 @@
 import { grouped, type OptionSpec, option } from './option.ts'
 import { SETTINGS, settings } from './settings.ts'
 
+/** What is written down of a command. */
+const LOGGING = ['log-file', 'log-level', 'log-redact', 'trace-http']
+
 /** Of every command. */
 export const COMMON: readonly OptionSpec[] = [
   option('--json', 'print results as JSON, one object per line'),
@@ -9,6 +12,7 @@ export const COMMON: readonly OptionSpec[] = [
   option('-v, --verbose', 'say more'),
   option('--profile <name>', 'which login to use (env SEALSYNC_PROFILE)'),
   option('--config <file>', 'settings file, in place of all others that are looked for (env SEALSYNC_CONFIG)'),
+  ...settings(...LOGGING),
 ]
 
 /** Only `help connection` tells of them. */

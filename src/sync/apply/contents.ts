@@ -408,6 +408,7 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
       begun = { number: work.state.addDeed(work.runId, one), deed: one }
       if (one.do === 'replaced-local') work.bin().keep(path)
     }
+    const told = options.heldTo?.get(key)
     let bytes: number
     try {
       const how = {
@@ -415,7 +416,7 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
         replaces,
         known: expected?.of(node),
         // It is never more open than it is going to be.
-        mode: options.heldTo?.get(key)?.mode,
+        mode: told?.remote.id === node.id ? told.mode : undefined,
         large,
         beforeRename,
         openKey,
