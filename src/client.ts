@@ -189,10 +189,30 @@ function plainSend(
   return readOnly === true ? readingOnly(plain, createReadOnly(origin)) : plain
 }
 
+/** What a session is given only where it is there. */
+const loginOf = ({ logger, store }: ClientOptions, ui: Ui | undefined) => ({
+  ...(logger === undefined ? {} : { logger }),
+  ...(store === undefined ? {} : { store }),
+  ...(ui === undefined ? {} : { ui }),
+})
+
+/** What goes to storage passes no session, which would tell of it. */
+const tracedDialer = ({ send, close }: Dialer, trace: TraceHooks, clock: Clock): Dialer => ({
+  send: withTrace(send, trace, () => clock.monotonic()),
+  close,
+})
+
 /** To the API and to storage, with as many requests at once as each of them bears. */
-function createConnections(origin: string, options: DialerOptions | undefined, clock: Clock) {
-  const most = options?.connections ?? connectionsWithin(CONNECTIONS)
-  const named = { userAgent: `sealsync|${VERSION}`, ownOrigins: [origin], ...options, connections: most }
+function createConnections(origin: string, options: Pick<ClientOptions, 'transport' | 'trace'>, clock: Clock) {
+  const most = options.transport?.connections ?? connectionsWithin(CONNECTIONS)
+  const trace = allHooks([options.trace, options.transport?.trace])
+  const named = {
+    userAgent: `sealsync|${VERSION}`,
+    ownOrigins: [origin],
+    ...options.transport,
+    connections: most,
+    trace,
+  }
   const transport = withKnownPins(origin, named)
   const concurrency = createConcurrency(most, clock)
   const { send, close } = createDialer(transport)
@@ -203,7 +223,7 @@ function createConnections(origin: string, options: DialerOptions | undefined, c
   return {
     transport,
     dialer,
-    storage: createStorage(origin, own, concurrency, { ...transport, http2: false }),
+    storage: tracedDialer(createStorage(origin, own, concurrency, { ...transport, http2: false }), trace, clock),
     pace: { most, allowed: () => concurrency.allowed(origin), onChange },
   }
 }
@@ -220,9 +240,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   const ui: Ui | undefined = options.environment?.ui
   const { origin } = parseBaseUrl(baseUrl)
   const { retry, onBusy } = createPatience(clock, random, options)
-  const hooks = allHooks([options.trace, options.transport?.trace])
-  const traced = { ...options.transport, trace: hooks }
-  const { transport, dialer, storage, pace } = createConnections(origin, traced, clock)
+  const { transport, dialer, storage, pace } = createConnections(origin, options, clock)
   const session = Session.create(
     baseUrl,
     { ...options.authorizer(origin), judge: judgeAnswer },
@@ -236,9 +254,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
       // Who uses a client logs in when it suits them: it may ask a person.
       autoLogin: false,
       readOnly: options.readOnly === true && { reads: READING_CALLS },
-      ...(options.logger === undefined ? {} : { logger: options.logger }),
-      ...(options.store === undefined ? {} : { store: options.store }),
-      ...(ui === undefined ? {} : { ui }),
+      ...loginOf(options, ui),
     },
   )
 
@@ -255,13 +271,7 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     origin,
     places: pins,
     send: session.send,
-    sendPlain: plainSend(
-      withTrace(storage.send, hooks, () => clock.monotonic()),
-      retry,
-      origin,
-      clock,
-      options,
-    ),
+    sendPlain: plainSend(storage.send, retry, origin, clock, options),
     ...(options.maxEntries === undefined ? {} : { maxEntries: options.maxEntries }),
   }
   const { keyCache = options.directory !== undefined } = options

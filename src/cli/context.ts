@@ -52,7 +52,7 @@ export async function createContext(command: Command, signal: AbortSignal): Prom
   )
   const { settings, problems, unread } = await readSettings(settingSources(flags))
   const output = outputOf(options)
-  const log = openLog(settings, output)
+  const log = await openLog(settings, output)
   return {
     log,
     options,

@@ -5,11 +5,8 @@
  * @module
  */
 import { closeSync, constants, openSync, writeSync } from 'node:fs'
-import type { RunEvent } from '../client/index.ts'
+import type { HeaderTrace, Logger, redact as Redact, RunEvent, TraceHooks } from '../client/index.ts'
 import { localError, toSyncError } from '../errors.ts'
-import { redact } from '../http/redact.ts'
-import type { HeaderTrace, TraceHooks } from '../http/trace.ts'
-import type { Logger } from '../session/log.ts'
 import { jsonLine } from './display.ts'
 import type { Output } from './output.ts'
 import type { Settings } from './settings.ts'
@@ -36,12 +33,15 @@ const MAX_TEXT = 1_000
 
 const PLACES: ReadonlySet<string> = new Set(['path', 'from', 'copy'])
 
-function cut(value: unknown): unknown {
+function cut(value: unknown, redact: typeof Redact): unknown {
   if (typeof value === 'string') return redact(value, [], MAX_TEXT)
-  if (Array.isArray(value)) return value.slice(0, 100).map(cut)
+  if (Array.isArray(value)) return value.slice(0, 100).map((one) => cut(one, redact))
   if (typeof value !== 'object' || value === null) return value
   // A long path looks like a token, and is none.
-  const shown = ([name, one]: [string, unknown]) => [name, PLACES.has(name) && typeof one === 'string' ? one : cut(one)]
+  const shown = ([name, one]: [string, unknown]) => [
+    name,
+    PLACES.has(name) && typeof one === 'string' ? one : cut(one, redact),
+  ]
   return Object.fromEntries(Object.entries(value).map(shown))
 }
 
@@ -103,17 +103,19 @@ function headerLines({ id, direction, headers }: HeaderTrace): string[] {
 }
 
 /** What the settings ask for; without them nothing is written. */
-export function openLog(settings: Settings, output: Pick<Output, 'warn' | 'info'>): Log {
+export async function openLog(settings: Settings, output: Pick<Output, 'warn' | 'info'>): Promise<Log> {
   const path = settings.text('log-file')
   const traces = settings.flag('trace-http')
   const most = LEVELS.indexOf((settings.text('log-level') ?? 'info') as LogLevel)
   const hidesNames = settings.text('log-redact') === 'names'
+  // Commands without a log need nothing of it.
+  const { redact } = path === undefined ? { redact: (text: string) => text } : await import('../client/index.ts')
   const sink = path === undefined ? undefined : openSink(path, (text) => output.warn(text))
 
   function write(level: LogLevel, event: string, fields: object = {}, named: object = {}): void {
     if (sink === undefined || LEVELS.indexOf(level) > most) return
     const head = { time: new Date().toISOString(), level, pid: process.pid, event }
-    sink.add(jsonLine({ ...head, ...(cut({ ...fields, ...(hidesNames ? {} : named) }) as object) }))
+    sink.add(jsonLine({ ...head, ...(cut({ ...fields, ...(hidesNames ? {} : named) }, redact) as object) }))
   }
 
   /** With a file they are in it, whatever its level; without one they are said. */

@@ -20,6 +20,8 @@ export {
 export type { Environment } from '../environment.ts'
 export { type ErrorClass, SyncError, type SyncErrorCode, type SyncErrorOptions } from '../errors.ts'
 export { parseFingerprint, showFingerprint } from '../fingerprint.ts'
+export { redact } from '../http/redact.ts'
+export type { HeaderTrace, TraceHooks } from '../http/trace.ts'
 export type { Names } from '../local/names.ts'
 export { parseDump, type SessionDump } from '../session/grant.ts'
 export {
@@ -32,6 +34,7 @@ export {
   type StoreKind,
   type StoreOptions,
 } from '../session/grant-store.ts'
+export type { LogFields, Logger } from '../session/log.ts'
 export {
   createDialer,
   proxyFromEnvironment,

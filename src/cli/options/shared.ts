@@ -34,7 +34,11 @@ export const REMOTE: readonly OptionSpec[] = [...COMMON, ...CONNECTION]
 
 /** All settings; the profile is an option of every command already. */
 export const ALL_SETTINGS: readonly OptionSpec[] = [
-  ...settings(...SETTINGS.map(({ name }) => name).filter((name) => name !== 'profile' && !CONNECTING.has(name))),
+  ...settings(
+    ...SETTINGS.map(({ name }) => name).filter(
+      (name) => name !== 'profile' && !LOGGING.includes(name) && !CONNECTING.has(name),
+    ),
+  ),
   ...CONNECTION,
 ]
 

@@ -87,8 +87,14 @@ interface Goal {
   readonly target: string
   /** What the only source is called there; absent: as it is. */
   readonly as?: string
-  /** The target, where it was looked up on the way. */
+  /** The target of an upload, where it was looked up on the way. */
   readonly there?: Resolved
+}
+
+/** The only source of a download, looked up. */
+interface Found {
+  readonly node: RemoteNode
+  readonly roomId: number
 }
 
 const ambiguous = (target: string) =>
@@ -131,7 +137,7 @@ async function goalHere(
   target: string,
   as: string | false | undefined,
   signal: AbortSignal,
-): Promise<Goal> {
+): Promise<Goal & { readonly source?: Found }> {
   const path = resolve(target)
   if (as !== undefined) return { target: path, ...(as === false ? {} : { as }) }
   const info = statSync(path, { throwIfNoEntry: false })
@@ -139,9 +145,15 @@ async function goalHere(
   if (info?.isDirectory() === true || ['', '.', '..'].includes(last)) return { target: path }
   if (sources.length > 1 && info === undefined) throw ambiguous(target)
   if (sources.length > 1) return { target: path }
-  const { node } = await requireRemote(api, sources[0]!, signal)
-  return node.type === 'file' ? { target: dirname(path), as: basename(path) } : { target: path }
+  const source = await requireRemote(api, sources[0]!, signal)
+  return source.node.type === 'file' ? { target: dirname(path), as: basename(path), source } : { target: path, source }
 }
+
+/** What is said of the name; contents go into a directory. */
+const nameIn = ({ as, contents }: TransferOptions) => as ?? (contents === true ? false : undefined)
+
+/** Who waits for another run looks at what that has left. */
+const isNow = ({ waitMs = 0 }: TransferOptions): boolean => waitMs === 0
 
 /** A transfer by the names under which people give its places; `sources` of an upload are absolute. */
 export const transferPair = (
@@ -172,17 +184,15 @@ export async function runUpload(
 ): Promise<SyncSummary> {
   const state = options.state ?? (await stateOf(context, options.signal))
   const from = sources.map((one) => resolve(one))
-  const { there, ...goal } = await goalThere(context, from, target, options.as, options.signal ?? never)
+  const { there, ...goal } = await goalThere(context, from, target, nameIn(options), options.signal ?? never)
   const pair = transferPair('upload', from, goal, state)
-  // Who waits for another run looks at what that has left.
-  const isNow = (options.waitMs ?? 0) === 0
   const job: Job = {
     command: 'upload',
     pair,
     directory: state && stateDirectory(state.directory, pair),
     recorded: () => recordedOf(options),
     isSending: true,
-    look: () => lookUp(context, pair, isNow ? there : undefined, options),
+    look: () => lookUp(context, pair, isNow(options) ? there : undefined, options),
   }
   return runTransfer(context, job, state, options)
 }
@@ -200,7 +210,7 @@ export async function runDownload(
   options: DownloadOptions = {},
 ): Promise<SyncSummary> {
   const state = options.state ?? (await stateOf(context, options.signal))
-  const goal = await goalHere(context, sources, target, options.as, options.signal ?? never)
+  const { source, ...goal } = await goalHere(context, sources, target, nameIn(options), options.signal ?? never)
   const pair = transferPair('download', sources, goal, state)
   /** Remote paths of what is remembered somewhere. */
   const places = new Map<number, readonly string[]>()
@@ -210,7 +220,7 @@ export async function runDownload(
     directory: state && stateDirectory(state.directory, pair),
     recorded: () => recordedOf(options),
     isSending: false,
-    look: () => lookDown(context, pair, places, { ...options, state }),
+    look: () => lookDown(context, pair, isNow(options) ? source : undefined, places, { ...options, state }),
     async begin() {
       const known = await readKnown(context, state, sources)
       return {
@@ -287,22 +297,20 @@ async function lookUp(
   }
 }
 
-async function lookDown(
+/** What of the sources takes part, under the paths that it gets here. */
+async function listSources(
   context: RunContext,
   pair: Pair,
+  there: Found | undefined,
   places: Map<number, readonly string[]>,
   options: DownloadOptions,
-): Promise<Plan> {
+) {
   const { api, clock } = context
   const signal = options.signal ?? never
-  const root = pair.local
-  context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
-  requireDirectory(root)
   const contents = options.contents ?? false
   const entries: (RemoteEntry & { readonly as?: string | undefined })[] = []
   const missing: EntryFailure[] = []
   const { sources = [], as } = pair.transfer ?? {}
-  const blocked = createBlocked()
   let left = 0
   let top: RemoteNode | undefined
   for (const source of sources) {
@@ -310,7 +318,7 @@ async function lookDown(
     const selection = createSelection(options.selection ?? {}, clock.now())
     const found = new Set<string>()
     // One by one: a call takes some 100,000 arguments at most.
-    for (const entry of await listSource(api, source, signal)) {
+    for (const entry of await listSource(api, source, there, signal)) {
       top ??= entry.node
       if (as !== undefined) requireOneFile(sources, entry.node.type === 'file')
       found.add(keyOf(entry.below))
@@ -329,6 +337,23 @@ async function lookDown(
     }
     for (const failure of selection.missing((key) => key === '' || found.has(key))) missing.push(failure)
   }
+  return { entries, missing, left, top }
+}
+
+async function lookDown(
+  context: RunContext,
+  pair: Pair,
+  there: Found | undefined,
+  places: Map<number, readonly string[]>,
+  options: DownloadOptions,
+): Promise<Plan> {
+  const { clock } = context
+  const signal = options.signal ?? never
+  const root = pair.local
+  context.onEvent?.({ type: 'phase', text: 'Looking at both sides' })
+  requireDirectory(root)
+  const { entries, missing, left, top } = await listSources(context, pair, there, places, options)
+  const blocked = createBlocked()
   for (const { node, path } of entries) requireEncryptedSource(node, `/${showPath(path)}`, options)
   const disk = options.dryRun ? likelyTarget() : probeTarget(nearestDirectory(root))
   const { items, failures } = arrangeRemote(entries, {
@@ -501,8 +526,8 @@ interface Listed {
   readonly below: readonly string[]
 }
 
-async function listSource(api: Api, source: string, signal: AbortSignal): Promise<Listed[]> {
-  const { node, roomId } = await requireRemote(api, source, signal)
+async function listSource(api: Api, source: string, there: Found | undefined, signal: AbortSignal): Promise<Listed[]> {
+  const { node, roomId } = there ?? (await requireRemote(api, source, signal))
   const top = { node, roomId, top: node.name, below: [] }
   if (node.type === 'file') return [top]
   const all = [top as Listed]
