@@ -36,7 +36,7 @@ exec "$lib/runtime/node" "$lib/app/bin/${script}" "$@"
  * @property {string} copyright
  * @property {string} spdx
  * @property {string} changelog
- * @property {Map<string, Buffer>} manuals - By file name: `sealsync.1`.
+ * @property {Map<string, Buffer>} manuals - By path: `man1/sealsync.1`.
  * @property {Record<'bash' | 'zsh' | 'fish', string>} completions
  */
 
@@ -49,7 +49,7 @@ function shared({ runtime, app, copyright, spdx, changelog, manuals, completions
     text(`${doc}/copyright`, copyright),
     text(`${doc}/sealsync.spdx.json`, spdx),
     packed(`${doc}/changelog`, changelog),
-    ...[...manuals].map(([name, data]) => packed(`share/man/man1/${name}`, data)),
+    ...[...manuals].map(([name, data]) => packed(`share/man/${name}`, data)),
     text('share/bash-completion/completions/sealsync', completions.bash),
     text('share/zsh/vendor-completions/_sealsync', completions.zsh),
     text('share/fish/vendor_completions.d/sealsync.fish', completions.fish),

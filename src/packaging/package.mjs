@@ -18,6 +18,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -105,7 +106,9 @@ function selfDescription(app, runtime) {
     const call = (...args) => run([join(directory, 'app/bin/main.js'), ...args], { env, cwd: directory })
     const man = join(directory, 'man')
     call('man', man)
-    const names = readdirSync(man).sort()
+    const names = readdirSync(man, { recursive: true })
+      .filter((name) => /\.\d$/.test(name))
+      .sort()
     return {
       runtime,
       app,
@@ -182,18 +185,17 @@ async function selfContained(epoch, runtime) {
 }
 
 /**
- * Goes on in the runtime that is packed, where it runs: what it compresses does not depend on the Node of whoever builds.
+ * Goes on in the runtime that is packed, where it runs: what is compressed does not depend on the Node of whoever builds.
  *
- * @returns the exit code, or `undefined` when this is that runtime, or when it does not run here.
+ * @param {string} path - Where the runtime is kept, to be started.
+ * @returns {number | undefined} the exit code; `undefined` when this is that runtime, or when it does not run here.
  */
-function inRuntime(runtime) {
-  const path = join(CACHE, `${runtime.part.name}-${runtime.part.version}`)
-  if (process.platform !== 'linux' || process.arch !== 'x64' || process.version === `v${runtime.part.version}`)
-    return undefined
-  if (!existsSync(path) || !readFileSync(path).equals(runtime.program)) {
-    // Another build may be starting the old one.
+function inRuntime(path, pin) {
+  if (process.platform !== 'linux' || process.arch !== 'x64' || process.execPath === path) return undefined
+  if (!existsSync(path)) {
+    // Another build may be doing the same.
     const fresh = `${path}.${process.pid}`
-    writeFileSync(fresh, runtime.program, { mode: 0o755 })
+    writeFileSync(fresh, readRuntime(pin, CACHE).program, { mode: 0o755 })
     renameSync(fresh, path)
   }
   const { status } = spawnSync(path, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: 'inherit' })
@@ -202,11 +204,16 @@ function inRuntime(runtime) {
 
 async function main() {
   mkdirSync(CACHE, { recursive: true })
-  const runtime = readRuntime(JSON.parse(readFileSync(join(HERE, 'runtime.json'), 'utf8')), CACHE)
-  const code = inRuntime(runtime)
+  const pin = JSON.parse(readFileSync(join(HERE, 'runtime.json'), 'utf8'))
+  const path = join(realpathSync(CACHE), `${pin.name}-${pin.version}`)
+  const code = inRuntime(path, pin)
   if (code !== undefined) return code
   if (zlib.zstdCompressSync === undefined)
     throw new Error('on this machine, packages can be made with Node 22.15 and newer')
+  const runtime = readRuntime(pin, CACHE)
+  if (process.execPath === path && !readFileSync(path).equals(runtime.program)) {
+    throw new Error(`${path} is not what it was made as; remove it`)
+  }
   const epoch = epochOfCommit()
   const packages = [npmPackage(epoch), ...(await selfContained(epoch, runtime))]
   rmSync(OUT, { recursive: true, force: true })

@@ -46,7 +46,7 @@ const KINDS: readonly Kind[] = [
   { what: 'reports', names: /^drills$/, lost: 'reports of restore drills' },
   {
     what: 'caches',
-    names: /^(?:file-keys|locks|tmp|completions?|releases\.json|\.sealsync-.+)$/,
+    names: /^(?:file-keys|listings|locks|tmp|releases\.json|\.sealsync-.+)$/,
     lost: 'nothing: it is made again',
   },
 ]
