@@ -29,11 +29,15 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 // All of it: older versions of Node have no zstd, and only learn here that they are not the right one.
 import zlib from 'node:zlib'
+import { install } from '../../test/bootstrap.mjs'
 import { readTar, writeAr, writeTar } from './archive.mjs'
 import { controlText, copyrightText, spdxText } from './documents.mjs'
 import { npm } from './fetch.mjs'
 import { archiveLayout, debianLayout } from './layout.mjs'
-import { readProgram, readRuntime } from './program.mjs'
+
+// A clean clone has no packages yet, and what follows needs some.
+if (!existsSync(fileURLToPath(new URL('../../node_modules/esbuild', import.meta.url)))) install()
+const { readProgram, readRuntime } = await import('./program.mjs')
 
 const HERE = fileURLToPath(new URL('.', import.meta.url))
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
@@ -69,6 +73,8 @@ function run(args, options = {}) {
 /** The npm package, built in a directory of its own: dist/ may hold what earlier builds have left. */
 function npmPackage(epoch) {
   const stage = mkdtempSync(join(tmpdir(), 'sealsync-npm-'))
+  // What npm is to leave out may hold much.
+  const left = new Set(own.files.flatMap((file) => (file.startsWith('!') ? join(ROOT, file.slice(1)) : [])))
   try {
     run([
       join(ROOT, 'node_modules/typescript/bin/tsc'),
@@ -78,8 +84,8 @@ function npmPackage(epoch) {
       join(stage, 'dist'),
     ])
     run([join(ROOT, 'build.mjs'), '--bin', join(stage, 'dist/bin')])
-    for (const name of ['package.json', ...own.files.filter((file) => !file.startsWith('dist/'))]) {
-      cpSync(join(ROOT, name), join(stage, name), { recursive: true })
+    for (const name of ['package.json', ...own.files.filter((file) => !/^(?:dist\/|!)/.test(file))]) {
+      cpSync(join(ROOT, name), join(stage, name), { recursive: true, filter: (path) => !left.has(path) })
     }
     const { status, stdout, stderr } = npm(['pack', '--ignore-scripts', '--json', '--pack-destination', stage], stage)
     if (status !== 0) throw new Error(`npm pack failed:\n${stderr}`)
