@@ -67,6 +67,7 @@ const inSource = (...paths) => paths.map((path) => slashed(join(ROOT, 'src', pat
 
 /** What is needed from the first moment on. */
 const FIRST = inSource(
+  'cli/child-environment.ts',
   'cli/streams.ts',
   'cli/display.ts',
   'cli/exit-codes.ts',
@@ -87,6 +88,7 @@ const CONNECTED = inSource(
   'cli/connect.ts',
   'cli/authorizers.ts',
   'client.ts',
+  'local/native.ts',
   'session/grant-store.ts',
   'session/authorizers/password.ts',
 )
