@@ -1,6 +1,6 @@
 /**
  * Public surface of `sealsync/crypto`: the file format's key pairs, file keys and content cipher. Pure: bytes in, bytes out.
- * @module
+ * @module sealsync/crypto
  */
 export {
   type FileKeyJson,

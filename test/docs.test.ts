@@ -210,6 +210,12 @@ test('links lead somewhere', () => {
   expect(problems).toEqual([])
 })
 
+test('each page is in the menu of the site', () => {
+  const menu = readFileSync(join(ROOT, 'docs/.vitepress/config.mjs'), 'utf8')
+  const paths = pages.flatMap(({ path }) => /^docs\/(.*)\.md$/.exec(path)?.[1] ?? [])
+  for (const path of paths) expect(menu).toContain(`'/${path.replace(/(?:index|README)$/, '')}'`)
+})
+
 test('variables that pages name are read by the program', () => {
   const sources = readdirSync(join(ROOT, 'src'), { recursive: true, encoding: 'utf8' })
     .map((name) => join(ROOT, 'src', name))

@@ -1,6 +1,6 @@
 /**
  * Public surface of `sealsync/server`: the embedded server, to serve with and to test against; re-exports only.
- * @module
+ * @module sealsync/server
  */
 export { type CheckOptions, checkStore, type StoreProblem, type StoreReport } from './check.ts'
 export type { ConnectionLimits } from './connections.ts'

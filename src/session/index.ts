@@ -1,7 +1,7 @@
 /**
  * Public surface of `sealsync/session`: a login that keeps itself alive, for any API. Pass it a way to log in, send requests.
  * Re-exports only.
- * @module
+ * @module sealsync/session
  */
 export { type Clock, type DeviceCode, type Random, systemClock, type Ui } from '../environment.ts'
 export { type ErrorClass, type ServerAnswer, SyncError, type SyncErrorCode } from '../errors.ts'

@@ -59,7 +59,7 @@ export function readPage(path: string): Page {
 export function readPages(): Page[] {
   const below = readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' })
     .map((name) => `docs/${name.replaceAll('\\', '/')}`)
-    .filter((path) => path.endsWith('.md') && !path.includes('node_modules'))
+    .filter((path) => path.endsWith('.md') && !path.startsWith('docs/.'))
     .sort()
   return ['README.md', 'SECURITY.md', 'ARCHITECTURE.md', 'bench/README.md', ...below].map(readPage)
 }
