@@ -8,7 +8,7 @@ import { createHash } from 'node:crypto'
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, posix } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { ROOT, run } from '../../test/bootstrap.mjs'
+import { install as installProject, ROOT, run } from '../../test/bootstrap.mjs'
 
 const HERE = fileURLToPath(new URL('.', import.meta.url))
 const DOCS = join(HERE, '..')
@@ -83,6 +83,8 @@ function writePages() {
   }
 }
 
+// Types of packages are in the reference.
+installProject()
 install()
 rmSync(PAGES, { recursive: true, force: true })
 rmSync(SITE, { recursive: true, force: true })
