@@ -96,6 +96,9 @@ const range = shape({ offset: natural, limit: natural, total: natural })
 export const PAGE = 500
 const page = <T>(item: Parser<T>, max = PAGE) => shape({ range, items: list(item, max) })
 
+// Exported types are interfaces, so that editors and the reference show their names and not all that is in them.
+type ItemOf<P extends Parser<{ readonly items: readonly unknown[] }>> = ReturnType<P>['items'][number]
+
 const permissions = shape({
   manage: flag,
   read: flag,
@@ -108,7 +111,7 @@ const permissions = shape({
   restoreRecycleBin: flag,
   deleteRecycleBin: flag,
 })
-export type Permissions = ReturnType<typeof permissions>
+export interface Permissions extends ReturnType<typeof permissions> {}
 
 export const parseNode = shape({
   id: nodeId,
@@ -133,7 +136,7 @@ export const parseNode = shape({
   quota: maybe(integer),
 })
 /** A room, folder or file on the server. Times are milliseconds since the epoch. */
-export type RemoteNode = ReturnType<typeof parseNode>
+export interface RemoteNode extends ReturnType<typeof parseNode> {}
 
 export const parseNodePage = page(parseNode)
 
@@ -151,7 +154,7 @@ export const parseDeletedPage = page(
   }),
 )
 /** A name in the recycle bin of a room, with all that was deleted or replaced under it. */
-export type DeletedSummary = ReturnType<typeof parseDeletedPage>['items'][number]
+export interface DeletedSummary extends ItemOf<typeof parseDeletedPage> {}
 
 export const parseDeletedVersions = page(
   shape({
@@ -170,7 +173,7 @@ export const parseDeletedVersions = page(
   }),
 )
 /** One file or folder in the recycle bin. */
-export type DeletedVersion = ReturnType<typeof parseDeletedVersions>['items'][number]
+export interface DeletedVersion extends ItemOf<typeof parseDeletedVersions> {}
 
 export const parseAccount = shape({
   id: natural,
@@ -233,7 +236,7 @@ export const parseLogEvents = page(
   }),
 )
 /** What was done in a room, as the server has noted it. */
-export type LogEvent = ReturnType<typeof parseLogEvents>['items'][number]
+export interface LogEvent extends ItemOf<typeof parseLogEvents> {}
 
 /** Of the customer whose account it is. A limit below 0 is none. */
 export const parseCustomer = shape({
