@@ -91,7 +91,11 @@ export async function connect(
   const client = createClient(profile.server, {
     authorizer: await createAuthorizer(profile.method, profile.login ?? {}),
     store,
-    keyPassword: keyPassword(context, profile),
+    async keyPassword() {
+      const password = await keyPassword(context, profile)()
+      onEvent?.({ type: 'phase', text: 'Unlocking the key' })
+      return password
+    },
     directory: homeDirectory(),
     account: accountName(profile),
     keyCache: settings.text('key-cache') !== 'off',

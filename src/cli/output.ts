@@ -3,11 +3,20 @@
  * foreign text passes `display`.
  * @module
  */
-import type { SingleBar } from 'cli-progress'
 import type { RunEvent, RunSummary } from '../client/index.ts'
 import type { SyncError } from '../errors.ts'
 import { showFingerprint } from '../fingerprint.ts'
 import { display, jsonLine, plural, showBytes } from './display.ts'
+import { showTyping } from './echo.ts'
+import { createEstimate, type Estimate } from './estimate.ts'
+import {
+  type BarLetters,
+  durationText,
+  fileLine,
+  type ProgressState,
+  phaseLine,
+  progressLine,
+} from './progress-line.ts'
 import { write } from './streams.ts'
 
 export { endOutput, guardOutput, writeResult } from './streams.ts'
@@ -76,104 +85,162 @@ export function waitingLine({ reason, leftMs }: { readonly reason: string; reado
   return `waiting for the server, for up to ${seconds < 120 ? `${seconds} s` : `${Math.round(seconds / 60)} min`}: ${reason}`
 }
 
-/** Bars on a terminal, a line every few seconds elsewhere; with `--json` a line per file on stdout as well. */
-export async function createProgress(output: Output, verb: string): Promise<Progress> {
-  const bars = !output.quiet && !output.json && process.stderr.isTTY === true ? await createBars(verb) : undefined
-  let planned = { files: 0, bytes: 0 }
+/** So many bytes take about as long as a small file takes because it is a file. */
+const BYTES_OF_A_FILE = 64 * 1024
+
+/** Counts what a run has done, and says how fast it goes. Times in milliseconds. */
+function createTally(verb: string) {
+  let all = { files: 0, bytes: 0 }
   let files = 0
   let bytes = 0
+  let work: Estimate | undefined
+  let content: Estimate | undefined
+  /** Of files on their way: what is confirmed. */
   const confirmed = new Map<string, number>()
+  const advance = (more: number, ended: number, now: number) => {
+    bytes += more
+    files += ended
+    content?.add(more, now)
+    work?.add(more + ended * BYTES_OF_A_FILE, now)
+  }
+  /** What was confirmed of a file does not count any more. */
+  const takeBack = (path: string) => {
+    bytes -= confirmed.get(path) ?? 0
+    confirmed.delete(path)
+  }
+  return {
+    plan(planned: { readonly files: number; readonly bytes: number }) {
+      all = { files: planned.files, bytes: planned.bytes }
+    },
+    start(path: string, now: number) {
+      // A new attempt starts from nothing.
+      takeBack(path)
+      work ??= createEstimate(now)
+      content ??= createEstimate(now)
+    },
+    confirm(path: string, more: number, now: number) {
+      confirmed.set(path, (confirmed.get(path) ?? 0) + more)
+      advance(more, 0, now)
+    },
+    end(path: string, size: number, now: number) {
+      const left = Math.max(0, size - (confirmed.get(path) ?? 0))
+      confirmed.delete(path)
+      advance(left, 1, now)
+    },
+    fail: takeBack,
+    isPlanned: () => all.files > 0,
+    state(now: number): ProgressState {
+      const most = all.bytes + all.files * BYTES_OF_A_FILE
+      const done = bytes + files * BYTES_OF_A_FILE
+      const speed = work?.rate(now)
+      return {
+        verb,
+        share: most === 0 ? 0 : Math.min(1, Math.max(0, done / most)),
+        files,
+        allFiles: all.files,
+        bytes,
+        allBytes: all.bytes,
+        rate: content?.rate(now),
+        secondsLeft: speed === undefined ? undefined : Math.max(0, most - done) / speed,
+      }
+    },
+  }
+}
+
+/** The same for a log, without a terminal. */
+function plainLine({ verb, files, allFiles, bytes, allBytes, rate, secondsLeft }: ProgressState): string {
+  return [
+    `${verb}: ${files} of ${plural(allFiles, 'file')}`,
+    `${showBytes(bytes)} of ${showBytes(allBytes)}`,
+    ...(rate === undefined ? [] : [`${showBytes(Math.round(rate))}/s`]),
+    ...(secondsLeft === undefined || files === allFiles ? [] : [`ETA ${durationText(secondsLeft)}`]),
+  ].join(', ')
+}
+
+/** Where lines can be drawn again; what is no terminal for people gets a line now and then. */
+const canDraw = () => {
+  const { CI, TERM } = process.env
+  return process.stderr.isTTY === true && TERM !== 'dumb' && (CI === undefined || ['', '0', 'false'].includes(CI))
+}
+
+/** Bars on a terminal, a line every few seconds elsewhere; with `--json` a line per file on stdout as well. */
+export async function createProgress(output: Output, verb: string): Promise<Progress> {
+  const shown = !output.quiet && !output.json && canDraw() ? await createShown(verb) : undefined
+  const tally = createTally(verb)
   let timer: NodeJS.Timeout | undefined
-  const line = () => {
-    output.info(
-      `${verb}: ${files} of ${plural(planned.files, 'file')}, ${showBytes(bytes)} of ${showBytes(planned.bytes)}`,
-    )
-  }
-  /** Above the bars, where there are any. */
-  const say = (how: 'detail' | 'info' | 'warn', text: string): void => {
-    if (how === 'detail' && !output.verbose) return
-    const line = how === 'warn' ? `warning: ${display(text)}` : display(text)
-    if (bars?.log(line) !== true) output[how](text)
-  }
+  const now = () => performance.now()
+  const line = () => output.info(plainLine(tally.state(now())))
   return {
     onEvent(event) {
       switch (event.type) {
         case 'phase':
-          say('detail', event.text)
+          output.detail(event.text)
+          shown?.phase(event.text)
           break
         case 'ignored':
           say('detail', `left out: ${event.path}`)
           break
         case 'planned':
-          planned = event
-          say(
-            'detail',
+          tally.plan(event)
+          output.detail(
             `${plural(event.files, 'file')} to transfer (${showBytes(event.bytes)}), ${event.skipped} unchanged`,
           )
-          bars?.start(event.bytes, event.files)
-          if (bars === undefined && event.files > 0) timer = setInterval(line, LINE_EVERY_MS).unref()
+          shown?.count(() => tally.state(now()))
+          if (shown === undefined && event.files > 0) timer ??= setInterval(line, LINE_EVERY_MS).unref()
           break
-        case 'file-started': {
-          // A new attempt starts from nothing.
-          bytes -= confirmed.get(event.path) ?? 0
-          confirmed.delete(event.path)
-          bars?.startFile(event.path, event.bytes)
-          bars?.update(bytes, files)
+        case 'file-started':
+          showTyping()
+          tally.start(event.path, now())
+          shown?.startFile(event.path, event.bytes)
           break
-        }
         case 'part-confirmed':
-          bytes += event.bytes
-          confirmed.set(event.path, (confirmed.get(event.path) ?? 0) + event.bytes)
-          bars?.advanceFile(event.path, event.bytes)
-          bars?.update(bytes, files)
+          tally.confirm(event.path, event.bytes, now())
+          shown?.advanceFile(event.path, event.bytes)
           break
         case 'file-done':
-          files++
-          confirmed.delete(event.path)
-          bars?.endFile(event.path)
-          bars?.update(bytes, files)
-          if (output.verbose) say('detail', `done ${event.path} (${showBytes(event.bytes)})`)
+          tally.end(event.path, event.bytes, now())
+          shown?.endFile(event.path)
+          if (output.verbose) output.detail(`done ${event.path} (${showBytes(event.bytes)})`)
           if (output.json) output.result('', { type: 'file', path: event.path, status: 'done', bytes: event.bytes })
           break
         case 'file-failed':
-          bytes -= confirmed.get(event.path) ?? 0
-          confirmed.delete(event.path)
-          bars?.endFile(event.path)
-          say('warn', `${display(event.path, 200)}: ${event.message}`)
+          tally.fail(event.path)
+          shown?.endFile(event.path)
+          output.warn(`${display(event.path, 200)}: ${event.message}`)
           if (output.json) {
             const { path, code, message } = event
             output.result('', { type: 'file', path, status: 'failed', code, message })
           }
           break
         case 'retry':
-          say('detail', `trying again in ${Math.round(event.delayMs)} ms: ${event.reason}`)
+          output.detail(`trying again in ${Math.round(event.delayMs)} ms: ${event.reason}`)
           break
         case 'waiting':
-          say('info', waitingLine(event))
+          shown?.phase('waiting for the server')
+          output.info(waitingLine(event))
           break
         case 'conflict':
-          say('warn', `Both sides changed ${event.path}; yours is ${event.copy} now`)
+          output.warn(`Both sides changed ${event.path}; yours is ${event.copy} now`)
           break
         case 'warning':
-          say('warn', event.message)
+          output.warn(event.message)
           break
         case 'key-pinned':
-          say(
-            'info',
+          output.info(
             `${event.member} is trusted from now on; compare the key with theirs: ${showFingerprint(event.fingerprint)}`,
           )
           break
         case 'keys-handed-out':
-          say('detail', `handed out ${plural(event.count, 'file key')}`)
+          output.detail(`handed out ${plural(event.count, 'file key')}`)
           break
       }
     },
     stop() {
       if (timer !== undefined) {
         clearInterval(timer)
-        if (planned.files > 0) line()
+        if (tally.isPlanned()) line()
       }
-      bars?.stop()
+      shown?.stop()
     },
   }
 }
@@ -182,75 +249,60 @@ export async function createProgress(output: Output, verb: string): Promise<Prog
 const OWN_BAR_FROM = 8 * 1024 * 1024
 const OWN_BARS = 4
 
-async function createBars(verb: string) {
-  const { default: cliProgress } = await import('cli-progress')
-  const bars = new cliProgress.MultiBar({
-    stream: process.stderr,
-    format: '  {bar} {percentage}% | {done}/{size} | {name}',
-    hideCursor: true,
-    clearOnComplete: true,
-    stopOnComplete: false,
-    // Signals are ours.
-    gracefulExit: false,
-    etaBuffer: 50,
-    barsize: 24,
-    linewrap: false,
-  })
-  const format = `${verb} {bar} {percentage}% | {done}/{size} | {files} files | {rate}/s | ETA {eta_formatted}`
-  const begun = performance.now()
-  const own = new Map<string, { bar: SingleBar; bytes: number; size: number }>()
-  let all: SingleBar | undefined
-  let [size, total] = [0, 0]
-  const allPayload = (bytes: number, files: number) => {
-    const seconds = Math.max(0.001, (performance.now() - begun) / 1000)
-    const rate = showBytes(Math.round(bytes / seconds))
-    return { done: showBytes(bytes), size: showBytes(size), files: `${files}/${total}`, rate }
+/** Blocks where the terminal has them, and they take one column for sure. */
+const barLetters = (): BarLetters => {
+  const { LC_ALL, LC_CTYPE, LANG } = process.env
+  const locale = LC_ALL || LC_CTYPE || LANG || ''
+  return process.platform !== 'linux' || /utf-?8/i.test(locale) ? ['█', '░'] : ['#', '-']
+}
+
+async function createShown(verb: string) {
+  const { createBars } = await import('./bars.ts')
+  const bars = createBars(process.stderr)
+  const letters = barLetters()
+  const own = new Map<string, { bytes: number; remove: () => void }>()
+  let state: (() => ProgressState) | undefined
+  let phase: { readonly text: string; readonly since: number } | undefined
+  let isAdded = false
+  const addMain = () => {
+    if (isAdded) return
+    isAdded = true
+    bars.add((width) => {
+      const seconds = phase === undefined ? 0 : (performance.now() - phase.since) / 1000
+      if (state !== undefined) return progressLine({ ...state(), phase: phase?.text }, width, letters)
+      return phase === undefined ? '' : phaseLine(verb, phase.text, seconds, width)
+    })
   }
-  const filePayload = (path: string, bytes: number, of: number) => ({
-    done: showBytes(bytes),
-    size: showBytes(of),
-    name: display(path, 40),
-  })
   function endFile(path: string): void {
-    const one = own.get(path)
-    if (one === undefined) return
+    own.get(path)?.remove()
     own.delete(path)
-    bars.remove(one.bar)
   }
   return {
-    start(bytes: number, files: number) {
-      ;[size, total] = [bytes, files]
-      if (files > 0) all = bars.create(Math.max(bytes, 1), 0, allPayload(0, 0), { format })
+    phase(text: string) {
+      phase = { text: text.charAt(0).toLowerCase() + text.slice(1), since: performance.now() }
+      addMain()
     },
-    update(bytes: number, files: number) {
-      all?.update(Math.max(0, bytes), allPayload(bytes, files))
+    /** From now on there is something to count. */
+    count(counted: () => ProgressState) {
+      state = counted
+      phase = undefined
+      if (counted().allFiles > 0) addMain()
     },
-    startFile(path: string, bytes: number) {
+    startFile(path: string, size: number) {
+      phase = undefined
       endFile(path)
-      if (all === undefined || bytes < OWN_BAR_FROM || own.size >= OWN_BARS) return
-      own.set(path, { bar: bars.create(bytes, 0, filePayload(path, 0, bytes)), bytes: 0, size: bytes })
+      if (!isAdded || size < OWN_BAR_FROM || own.size >= OWN_BARS) return
+      const one = { bytes: 0, remove: () => {} }
+      own.set(path, one)
+      one.remove = bars.add((width) => fileLine({ name: path, bytes: one.bytes, allBytes: size }, width, letters))
     },
-    advanceFile(path: string, bytes: number) {
+    advanceFile(path: string, more: number) {
+      phase = undefined
       const one = own.get(path)
-      if (one === undefined) return
-      one.bytes += bytes
-      one.bar.update(one.bytes, filePayload(path, one.bytes, one.size))
+      if (one !== undefined) one.bytes += more
     },
     endFile,
-    /** Puts a line above the bars; false when there are none. */
-    log(line: string): boolean {
-      // Erases what was drawn there before.
-      if (all !== undefined) bars.log(`\u001b[J${line}\n`)
-      return all !== undefined
-    },
-    stop() {
-      if (all !== undefined) {
-        // What is still to be said.
-        bars.update()
-        bars.stop()
-      }
-      all = undefined
-    },
+    stop: () => bars.stop(),
   }
 }
 

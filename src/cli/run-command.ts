@@ -5,10 +5,25 @@ import { cancelled, SyncError, toSyncError } from '../errors.ts'
 import { tidyOwnDirectory } from '../local/tidy.ts'
 import { VERSION } from '../version.ts'
 import { type Context, createContext, outputOf, requireSettings } from './context.ts'
+import { hideTyping, showTyping } from './echo.ts'
 import { exitCodeOf, signalExit } from './exit-codes.ts'
 import { type Log, logged } from './log-file.ts'
 import type { CommandSpec } from './nouns/command.ts'
+import { longFlag } from './options/option.ts'
 import { homeDirectory } from './profile.ts'
+import { hasFromEnvironment, isInteractive } from './secrets.ts'
+
+/** True when somebody at a terminal may be asked for a password, because nothing else says it. */
+function mayAskForPassword({ options, settings }: Context, spec: CommandSpec): boolean {
+  if (!isInteractive()) return false
+  const takes = (flag: string) => spec.options?.some((option) => longFlag(option) === flag) === true
+  if (takes('--password-file')) return options.passwordFile === undefined && options.user !== undefined
+  const isSaid =
+    settings.text('key-password-file') !== undefined ||
+    settings.text('key-password-command') !== undefined ||
+    hasFromEnvironment('SEALSYNC_KEY_PASSWORD')
+  return takes('--key-password-file') && !isSaid
+}
 
 /** The first signal aborts and lets everything end cleanly; the second ends at once. */
 function watchSignals(): AbortSignal {
@@ -55,6 +70,7 @@ export async function runCommand(spec: CommandSpec, command: Command, args: read
     log = context.log
     log.write('info', 'command', { command: nameOf(command), version: VERSION })
     if (!spec.withProblems) requireSettings(context)
+    if (mayAskForPassword(context, spec)) hideTyping()
     const action = (await spec.action!()) as (context: Context, ...rest: unknown[]) => Promise<number | undefined>
     return ended((await action(context, ...args)) ?? 0)
   } catch (thrown) {
@@ -63,5 +79,7 @@ export async function runCommand(spec: CommandSpec, command: Command, args: read
     const said = log === undefined ? output : logged(output, log)
     said.error(error, exitCode)
     return ended(exitCode)
+  } finally {
+    showTyping()
   }
 }

@@ -8,6 +8,7 @@ import { open } from 'node:fs/promises'
 import { localError, SyncError } from '../errors.ts'
 import { childEnvironment } from './child-environment.ts'
 import { display } from './display.ts'
+import { withFreeTerminal } from './streams.ts'
 
 export interface SecretSources {
   readonly file?: string | undefined
@@ -34,6 +35,10 @@ for (const name of ['SEALSYNC_PASSWORD', 'SEALSYNC_KEY_PASSWORD']) {
   if (value !== undefined && value !== '') fromEnvironment.set(name, value)
   delete process.env[name]
 }
+
+/** True where the environment has this secret, so that nobody is asked for it. */
+export const hasFromEnvironment = (variable: NonNullable<SecretSources['variable']>): boolean =>
+  fromEnvironment.has(variable)
 
 /** Removes one trailing LF or CRLF, nothing else. */
 function trimLine(bytes: Uint8Array): Uint8Array {
@@ -147,18 +152,18 @@ export const isInteractive = () => process.stdin.isTTY === true && process.stder
 /** Asks without echo on the terminal. */
 export async function prompt(question: string): Promise<string> {
   const { password } = await import('@inquirer/prompts')
-  return answered(password({ message: question, mask: false }, { output: process.stderr }))
+  return answered(() => password({ message: question, mask: false }, { output: process.stderr }))
 }
 
 /** Asks a person; no is what Enter alone says. */
 export async function confirm(question: string): Promise<boolean> {
   const { confirm: ask } = await import('@inquirer/prompts')
-  return answered(ask({ message: display(question, 500), default: false }, { output: process.stderr }))
+  return answered(() => ask({ message: display(question, 500), default: false }, { output: process.stderr }))
 }
 
-async function answered<T>(asked: Promise<T>): Promise<T> {
+async function answered<T>(ask: () => Promise<T>): Promise<T> {
   try {
-    return await asked
+    return await withFreeTerminal(ask)
   } catch (error) {
     if (error instanceof Error && error.name === 'ExitPromptError') {
       throw new SyncError('cancelled', 'SIGINT', 'Cancelled at the prompt')

@@ -47,6 +47,43 @@ export async function endOutput(code: number): Promise<number> {
   return code === EXIT.done ? EXIT.localDisk : code
 }
 
+/** What is drawn at the end of the terminal, and makes place for whatever else is said. */
+export interface Drawn {
+  erase(): void
+  redraw(): void
+  /** Takes it away until `resume`, and shows the cursor. */
+  pause(): void
+  resume(): void
+}
+
+let drawn: Drawn | undefined
+export const setDrawn = (now: Drawn | undefined): void => {
+  drawn = now
+}
+
+/** Does something for which the terminal has to be free. */
+export async function withFreeTerminal<T>(work: () => Promise<T>): Promise<T> {
+  const current = drawn
+  setDrawn(undefined)
+  current?.pause()
+  try {
+    return await work()
+  } finally {
+    if (current !== undefined) {
+      current.resume()
+      setDrawn(current)
+    }
+  }
+}
+
+/** Writes where something may be drawn. */
+function writeBeside(stream: NodeJS.WriteStream, text: string): void {
+  const isBeside = drawn !== undefined && stream.isTTY === true
+  if (isBeside) drawn?.erase()
+  stream.write(text)
+  if (isBeside) drawn?.redraw()
+}
+
 /** Results wait so long for others: a system call for each of many small files takes a tenth of the whole time. */
 const RESULTS_MS = 20
 let results = ''
@@ -57,7 +94,7 @@ function writeResults(): void {
   timer = undefined
   const text = results
   results = ''
-  if (text !== '') process.stdout.write(text)
+  if (text !== '') writeBeside(process.stdout, text)
 }
 process.on('exit', writeResults)
 
@@ -74,5 +111,5 @@ export function write(stream: NodeJS.WriteStream, line: string): void {
   }
   // Behind what was said before.
   writeResults()
-  stream.write(`${line}\n`)
+  writeBeside(stream, `${line}\n`)
 }
