@@ -2,7 +2,7 @@
  * Standard output and standard error themselves: what is said comes in order, and whoever does not take it does not end the work.
  * @module
  */
-import { systemCode } from '../errors.ts'
+import { localError, systemCode, toSyncError } from '../errors.ts'
 import { EXIT } from './exit-codes.ts'
 
 /** What the standard output did not take, of the first time. */
@@ -42,8 +42,10 @@ export async function endOutput(code: number): Promise<number> {
   writeResults()
   // Errors are reported a little later.
   await new Promise((resolve) => setImmediate(resolve))
-  if (refused === undefined) return code
-  process.stderr.write(`error: Cannot write the output (${systemCode(refused) ?? 'unknown'})\n`)
+  // Whoever could not go on because of it has said so.
+  if (refused === undefined || code === EXIT.localDisk) return code
+  const { message, hint } = toSyncError(localError(refused, 'write the output'))
+  process.stderr.write(`error: ${message}${hint === undefined ? '' : `: ${hint}`}\n`)
   return code === EXIT.done ? EXIT.localDisk : code
 }
 

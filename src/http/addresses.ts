@@ -133,20 +133,33 @@ export function parseBaseUrl(text: string, allow: { path?: boolean } = {}): URL 
       hint: `Use ${url.origin}`,
     })
   }
-  checkScheme(url)
+  checkGivenScheme(url)
   return url
 }
 
 /** The host that was found to be of this machine last: it is asked about for every request. */
 let lastLoopback: string | undefined
 
+const INSECURE_HINT = 'Use https; plain http is for 127.0.0.1 and [::1] only.'
+
 /** Plain http only to a literal loopback address: a name could resolve to anything. */
-export function checkScheme(url: URL): void {
-  if (url.protocol === 'https:' || (url.protocol === 'http:' && url.hostname === lastLoopback)) return
-  if (url.protocol !== 'http:' || !isLoopback(hostOf(url))) {
-    throw new SyncError('tls', 'URL_INSECURE', 'Refusing to talk to this server without TLS', {
-      hint: 'Use https; plain http is for 127.0.0.1 and [::1] only.',
-    })
-  }
+function isAllowedScheme(url: URL): boolean {
+  if (url.protocol === 'https:' || (url.protocol === 'http:' && url.hostname === lastLoopback)) return true
+  if (url.protocol !== 'http:' || !isLoopback(hostOf(url))) return false
   lastLoopback = url.hostname
+  return true
+}
+
+/** Of an address that a server sent, or that is about to be dialled. */
+export function checkScheme(url: URL): void {
+  if (isAllowedScheme(url)) return
+  throw new SyncError('tls', 'URL_INSECURE', 'Refusing to talk to this server without TLS', { hint: INSECURE_HINT })
+}
+
+/** Of an address that somebody wrote: a mistake of theirs, which nothing but another address mends. */
+export function checkGivenScheme(url: URL): void {
+  if (isAllowedScheme(url)) return
+  throw new SyncError('usage', 'URL_INSECURE', `Refusing to talk to ${url.host || 'this server'} without TLS`, {
+    hint: INSECURE_HINT,
+  })
 }

@@ -33,7 +33,7 @@ const secret = (name: string, content: string | Uint8Array, mode = 0o600) => {
 describe('what is wrong with the command: 2, and nothing is sent', () => {
   test.each([
     [['--issuer', 'nonsense'], 'ENDPOINT_INVALID'],
-    [['--issuer', 'http://login.example.org'], 'URL_INSECURE', 5],
+    [['--issuer', 'http://login.example.org'], 'URL_INSECURE'],
     [['--no-browser', '--redirect-uri', 'nonsense'], 'REDIRECT_INVALID'],
     [['--proxy', 'http://me:canary@127.0.0.1:9'], 'OPTION_INVALID'],
     [['--max-answer', '1K'], 'OPTION_INVALID'],

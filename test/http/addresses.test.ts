@@ -102,7 +102,7 @@ describe('the server address', () => {
     'http://[fe80::1]',
     'http://[::]',
   ])('%s is refused: no TLS', (text) => {
-    expect(() => parseBaseUrl(text)).toThrow(expect.objectContaining({ class: 'tls', code: 'URL_INSECURE' }))
+    expect(() => parseBaseUrl(text)).toThrow(expect.objectContaining({ class: 'usage', code: 'URL_INSECURE' }))
   })
 
   test.each([

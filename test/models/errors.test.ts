@@ -426,7 +426,7 @@ const ROWS: readonly Row[] = [
   [
     'OAuth',
     'InsecureTransportError',
-    'tls URL_INSECURE',
+    'usage URL_INSECURE',
     async () => clientCredentialsAuthorizer('http://x.example', { client: { id: 'a', secret: 'b' } }),
   ],
   [

@@ -145,7 +145,7 @@ describe('login', () => {
     await errorOf(cognitoSrpAuthorizer(options).authorize(contextOf(send, fakeClock())))
     expect(url).toBe('https://cognito-idp.eu-test-1.amazonaws.com/')
     const insecure = () => cognitoSrpAuthorizer({ ...options, endpoint: 'http://pool.test' })
-    expect(await failure(insecure)).toBe('tls URL_INSECURE')
+    expect(await failure(insecure)).toBe('usage URL_INSECURE')
   })
 })
 

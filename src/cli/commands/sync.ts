@@ -368,7 +368,8 @@ function printRun(
     output.result('', { type: 'summary', exitCode, ...fieldsOf(summary), ...fields })
     return
   }
-  output.info(line)
+  // Of what was never begun there is nothing to sum up.
+  if (stoppedBy?.class !== 'usage') output.info(line)
 }
 
 function textOf(summary: SyncSummary, seconds: number): string {

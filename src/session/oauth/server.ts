@@ -5,7 +5,7 @@
  */
 import * as oauth from 'oauth4webapi'
 import { SyncError } from '../../errors.ts'
-import { checkScheme } from '../../http/addresses.ts'
+import { checkGivenScheme, checkScheme } from '../../http/addresses.ts'
 import type { AuthContext } from '../authorizer.ts'
 import { bare, oauthError } from './errors.ts'
 import { requestOptions } from './wire.ts'
@@ -60,7 +60,7 @@ function checkConfigured(text: string, what: string): void {
   if (url === undefined || url.username !== '' || url.password !== '') {
     throw new SyncError('usage', 'ENDPOINT_INVALID', `${what} is not a URL that can be used`)
   }
-  checkScheme(url)
+  checkGivenScheme(url)
 }
 
 /** A server whose endpoints were configured: nothing else is asked. */
