@@ -57,8 +57,12 @@ export interface Ui {
   openUrl(url: string): Promise<void>
   /** Shows the code of a device login (RFC 8628 §3.3), and where to type it. */
   showCode?(code: DeviceCode): Promise<void>
-  /** Asks for a secret without echo: a password, a one-time code. Rejects when there is no terminal. */
-  askSecret(question: string): Promise<string>
+  /**
+   * Asks for a secret without echo: a password, a one-time code. Rejects when there is no terminal.
+   *
+   * @param signal - Aborts when the answer has come from elsewhere.
+   */
+  askSecret(question: string, signal?: AbortSignal): Promise<string>
 }
 
 /** The outside world; parts that are left out are the real ones. */

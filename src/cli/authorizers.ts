@@ -61,6 +61,8 @@ const notLoggedIn = async (): Promise<never> => {
 /** What only a new login needs. */
 export interface Secrets {
   readonly password?: () => Promise<string>
+  /** The browser may run on another machine: its last address is asked for, too. */
+  readonly pastes?: boolean
   /** One-time code; only called when the server wants one. */
   readonly code?: () => Promise<string>
 }
@@ -97,7 +99,12 @@ async function byMethod(method: MethodName, values: Values, secrets: Secrets): P
       const authorizationCodeAuthorizer = await loginWays.authorizationCode()
       const redirect = values['redirect-uri'] === undefined ? {} : { redirectUri: values['redirect-uri'] }
       return (origin) =>
-        authorizationCodeAuthorizer(of(origin).issuer, { ...known, ...redirect, ...of(origin).options })
+        authorizationCodeAuthorizer(of(origin).issuer, {
+          ...known,
+          ...redirect,
+          ask: secrets.pastes === true,
+          ...of(origin).options,
+        })
     }
     case 'device': {
       const deviceCodeAuthorizer = await loginWays.deviceCode()

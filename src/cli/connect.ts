@@ -9,6 +9,7 @@ import { type Output, waitingLine } from './output.ts'
 import { homeDirectory, listProfiles, loadProfile, type Profile } from './profile.ts'
 import { confirm, getSecret, isInteractive, prompt, readCode } from './secrets.ts'
 import { parseRates, type Settings } from './settings.ts'
+import { write } from './streams.ts'
 import { transportOf } from './transport.ts'
 
 /**
@@ -22,19 +23,19 @@ export function terminalUi(output: Output, launch: boolean, codeFile?: string): 
       const opened = launch && (await openBrowser(url))
       if (opened) output.info('Waiting for the login in the browser. If it did not open, visit:')
       else output.info('To log in, visit:')
-      process.stderr.write(`${url}\n`)
+      write(process.stderr, url)
     },
     async showCode({ userCode, verificationUri, verificationUriComplete, expiresInMs }) {
       const minutes = Math.max(1, Math.round(expiresInMs / 60_000))
       output.info(`To log in, visit this address on any device and type the code, within ${minutes} min:`)
-      process.stderr.write(`${display(verificationUri, 500)}\n${display(userCode, 60)}\n`)
+      write(process.stderr, `${display(verificationUri, 500)}\n${display(userCode, 60)}`)
       if (verificationUriComplete !== undefined) {
-        process.stderr.write(`or, with the code in it: ${display(verificationUriComplete, 500)}\n`)
+        write(process.stderr, `or, with the code in it: ${display(verificationUriComplete, 500)}`)
       }
     },
-    async askSecret(question) {
-      if (codeFile !== undefined) return readCode(codeFile)
-      if (isInteractive()) return prompt(question)
+    async askSecret(question, signal) {
+      if (codeFile !== undefined) return readCode(codeFile, signal)
+      if (isInteractive()) return prompt(question, signal)
       throw new SyncError('auth', 'CODE_NEEDED', `${question}: there is no terminal to ask`, {
         hint: 'A login that asks needs a terminal; a code can also come from --code FILE.',
       })

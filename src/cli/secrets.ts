@@ -149,10 +149,11 @@ async function runSecretCommand(text: string): Promise<Uint8Array> {
 
 export const isInteractive = () => process.stdin.isTTY === true && process.stderr.isTTY === true
 
-/** Asks without echo on the terminal. */
-export async function prompt(question: string): Promise<string> {
+/** Asks without echo on the terminal, until the answer has come from elsewhere. */
+export async function prompt(question: string, signal?: AbortSignal): Promise<string> {
   const { password } = await import('@inquirer/prompts')
-  return answered(() => password({ message: question, mask: false }, { output: process.stderr }))
+  const how = { output: process.stderr, ...(signal === undefined ? {} : { signal }) }
+  return answered(() => password({ message: question, mask: false }, how))
 }
 
 /** Asks a person; no is what Enter alone says. */
@@ -172,11 +173,11 @@ async function answered<T>(ask: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The first line of a file, or of standard input as soon as it is there. */
-export async function readCode(path: string): Promise<string> {
+/** The first line of a file, or of standard input as soon as it is there; not any more once the signal aborts. */
+export async function readCode(path: string, signal?: AbortSignal): Promise<string> {
   if (path !== '-') return Buffer.from(await readSecretFile(path)).toString('utf8')
   const { createInterface } = await import('node:readline')
-  const lines = createInterface({ input: process.stdin, terminal: false })
+  const lines = createInterface({ input: process.stdin, terminal: false, ...(signal === undefined ? {} : { signal }) })
   try {
     for await (const line of lines) return line
   } finally {

@@ -11,6 +11,7 @@ import { freshDirectory } from '../support/files.ts'
 import { browse } from '../support/oauth.ts'
 import { PROGRAM_SECRET, startProvider } from '../support/provider.ts'
 import { httpServer, json } from '../support/servers.ts'
+import { hasPty, runInPty } from '../support/terminal.ts'
 
 /** As much of a room server as a login needs; it accepts the tokens that `accepts` does. */
 async function roomServer(accepts: (token: string) => boolean | Promise<boolean>) {
@@ -187,6 +188,75 @@ test('browser without a browser: the code is shown by the server and read from s
     await world.close()
   }
 })
+
+test('a browser on another machine: the address that it ends at will do, without further options', async () => {
+  const world = await createWorld({ keyPair: false })
+  try {
+    const fill = { username: 'anna', password: 'account password of anna' }
+    const log = async (
+      home: string,
+      args: string[],
+      finish: (back: string, say: (text: string) => void) => unknown,
+    ) => {
+      const { code, stderr } = await loginWith(
+        world.path(home),
+        [world.server.url, '--no-browser', ...args],
+        async (line, say) => {
+          if (!line.startsWith('http')) return
+          // It stops before the address, which leads nowhere from there.
+          await finish(await browse(line, fill, (url) => new URL(url).pathname === '/callback'), say)
+        },
+      )
+      expect(code, stderr).toBe(0)
+      expect((await runCli(world.path(home), ['whoami', '--json'])).json[0]).toMatchObject({
+        user: 'anna',
+        method: 'browser',
+      })
+    }
+    await log('pasted', ['--code', '-'], (back, say) => say(`${back}\n`))
+    await log('code', ['--code', '-'], (back, say) => say(`${new URL(back).searchParams.get('code')}\n`))
+    // It may be this machine after all; nobody types anything then, and standard input stays open.
+    await log('here', ['--code', '-'], (back) => fetch(back))
+    await log('nobody', [], (back) => fetch(back))
+    const other = await loginWith(
+      world.path('other'),
+      [world.server.url, '--no-browser', '--code', '-'],
+      async (line, say) => {
+        if (line.startsWith('http')) say('http://127.0.0.1:1/callback?code=x&state=y\n')
+      },
+    )
+    expect([other.code, other.stderr]).toEqual([4, expect.stringContaining('belongs to another login')])
+  } finally {
+    await world.close()
+  }
+})
+
+test.runIf(hasPty)(
+  'at a terminal the same is asked for, and nothing has to be typed when the browser comes by itself',
+  async () => {
+    const world = await createWorld({ keyPair: false })
+    try {
+      const fill = { username: 'anna', password: 'account password of anna' }
+      for (const pastes of [true, false]) {
+        const home = world.path(`home-${pastes}`)
+        const run = runInPty(
+          [process.execPath, MAIN, 'login', world.server.url, '--no-browser'],
+          { SEALSYNC_HOME: home },
+          [500, 24],
+        )
+        await run.until((output) => output.includes('the address it led to'))
+        const url = /https?:\S+/.exec(run.output())![0]
+        const back = await browse(url, fill, (at) => new URL(at).pathname === '/callback')
+        if (pastes) run.tell({ send: `${back}\r` })
+        else await fetch(back)
+        expect(await run.ended()).toEqual({ code: 0, echo: true })
+        expect(run.output()).toContain('Logged in to')
+      }
+    } finally {
+      await world.close()
+    }
+  },
+)
 
 test('a one-time code besides the password: from a file, or there is nobody to ask', async () => {
   const world = await createWorld({ keyPair: false })

@@ -10,7 +10,7 @@ import { display } from '../display.ts'
 import { chooseMethod, LOGIN_OPTIONS, type LoginChoice } from '../methods.ts'
 import { waitingLine } from '../output.ts'
 import { deleteProfile, homeDirectory, loadProfile, type Profile, saveProfile } from '../profile.ts'
-import { getSecret } from '../secrets.ts'
+import { getSecret, isInteractive } from '../secrets.ts'
 import { camelCase, SETTINGS } from '../settings.ts'
 import { transportOf } from '../transport.ts'
 
@@ -76,7 +76,12 @@ export async function login(context: Context, url: string): Promise<void> {
   const ui = terminalUi(output, values['no-browser'] === undefined, values.code)
   const code = oneTimeCodeOf(values) ?? (() => ui.askSecret('One-time code'))
   const client = createClient(origin, {
-    authorizer: await createAuthorizer(method, values, { password: askPassword(user, values), code }),
+    authorizer: await createAuthorizer(method, values, {
+      password: askPassword(user, values),
+      code,
+      // Where nobody can be asked, the browser is on this machine, or there is none.
+      pastes: values.code !== undefined || (values['no-browser'] !== undefined && isInteractive()),
+    }),
     store: memory,
     environment: { ui },
     transport: await transportOf(settings, origin),

@@ -27,6 +27,11 @@ export interface AuthorizationCodeOptions extends ServerOptions {
   readonly parameters?: Readonly<Record<string, string>>
   /** Longest wait for the user. Default 5 minutes. */
   readonly timeoutMs?: number
+  /**
+   * Also ask for the address that the browser ends at, since it may run on another machine, where our listener is not. Whichever comes
+   * first counts. Default: false, unless there is no listener.
+   */
+  readonly ask?: boolean
   /** What the browser shows at the end. */
   readonly pages?: Pages
 }
@@ -90,13 +95,17 @@ export function authorizationCodeAuthorizer(origin: string, options: Authorizati
     const isOurs = isLoopback(redirect) && redirect.origin !== new URL(origin).origin
     const accepts = (query: URLSearchParams) => belongsTo({ server, state }, query)
     const listener = isOurs ? await listen(redirect, accepts, options.pages) : undefined
+    const over = new AbortController()
     try {
       const redirectUri = listener?.redirectUri ?? options.redirectUri ?? usual
       const login = startLogin({ server, client, redirectUri, scope: options.scope ?? 'all', state })
       await ui.openUrl(await loginUrl(login, options.parameters))
-      const answer = arrival(listener, login, () => ui.askSecret('Code shown by the server, or the address it led to'))
+      const answer = arrival(options.ask === true, listener, login, () =>
+        ui.askSecret('Code shown by the server, or the address it led to', over.signal),
+      )
       return await finish(login, await withDeadline(answer, options.timeoutMs ?? 300_000, context), context)
     } finally {
+      over.abort()
       listener?.close()
     }
   }
@@ -120,9 +129,15 @@ async function finish(login: CodeLogin, { query, answer }: Arrival, context: Aut
   }
 }
 
-async function arrival(listener: Listener | undefined, login: CodeLogin, ask: () => Promise<string>): Promise<Arrival> {
-  if (listener !== undefined) return listener.result
-  return { query: pasted(await ask(), login), answer: () => {} }
+async function arrival(
+  alsoAsks: boolean,
+  listener: Listener | undefined,
+  login: CodeLogin,
+  ask: () => Promise<string>,
+): Promise<Arrival> {
+  const typed = async () => ({ query: pasted(await ask(), login), answer: () => {} })
+  if (listener === undefined) return typed()
+  return alsoAsks ? Promise.race([listener.result, typed()]) : listener.result
 }
 
 /** An address with a query, and not a code that happens to hold a colon. */
