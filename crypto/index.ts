@@ -40,7 +40,13 @@ export {
   unlockKeyPair,
 } from './key-pair.ts'
 export { type KeyPairMigration, migrateKeyPair, rewrapFileKey } from './migration.ts'
-export { type CharacterKind, checkPassword, type PasswordPolicy, type PasswordViolation } from './password-policy.ts'
+export {
+  type CharacterKind,
+  checkPassword,
+  isWeakPassword,
+  type PasswordPolicy,
+  type PasswordViolation,
+} from './password-policy.ts'
 export { importPublicKey, type PublicKey } from './public-key.ts'
 export {
   createResumableEncryptor,

@@ -86,3 +86,66 @@ export function checkPassword(
   if (policy.rejectKeyboardPatterns && hasKeyboardPattern(lower)) violations.push({ rule: 'keyboardPattern' })
   return violations
 }
+
+/** What passwords are guessed by first, in any spelling. */
+const COMMON_WORDS =
+  /pass?w[o0]r[dt]|passwort|kennwort|letmein|welcome|willkommen|qwert[yz]|admin|login|master|secret|geheim|dragon|monkey|football|fussball|baseball|iloveyou|sunshine|princess|starwars|shadow|superman|hallo|hello|abc123|monday|summer|winter|sommer|januar|january|dracoon|changeme|default|test/g
+
+const LOOKALIKES: Readonly<Record<string, string>> = Object.freeze({
+  '0': 'o',
+  '1': 'l',
+  '3': 'e',
+  '4': 'a',
+  '5': 's',
+  '7': 't',
+  '@': 'a',
+  $: 's',
+})
+
+/** Signs besides letters of other scripts, of which there are far more. */
+const POOLS: readonly (readonly [RegExp, number])[] = [
+  [/[a-z]/, 26],
+  [/[A-Z]/, 26],
+  [/[0-9]/, 10],
+  [/[ -/:-@[-`{-~]/, 33],
+  [/[^ -~]/, 100],
+]
+
+/** True for a sign that says little behind the one before: the same, its neighbour, or the next key. */
+function follows(before: string, char: string): boolean {
+  const step = char.codePointAt(0)! - before.codePointAt(0)!
+  return Math.abs(step) <= 1 || KEYBOARD_ROWS.some((row) => row.includes(before + char) || row.includes(char + before))
+}
+
+/** Below that many bits a password is a matter of time for whoever has the locked key and machines for it. */
+const ENOUGH_BITS = 50
+
+/**
+ * Estimates whether a password can be guessed: by its length, without what repeats, is a row of the keyboard or the alphabet, a word
+ * that everybody takes, or a name of its owner. It sees no other words, so it praises nothing.
+ *
+ * @param userInfo - As for {@link checkPassword}.
+ */
+export function isWeakPassword(password: string, userInfo: readonly string[] = []): boolean {
+  // What says nothing in a thousand signs says little in the rest.
+  const start = password.slice(0, 1_000)
+  const once = /^(.+?)\1+$/su.exec(start)?.[1] ?? start
+  const lower = once.toLowerCase()
+  const plain = lower.replace(/[013457@$]/g, (char) => LOOKALIKES[char]!)
+  const names = userInfo.flatMap((info) => info.toLowerCase().split(/[@.\s]+/))
+  const known = [
+    ...[plain, lower].flatMap((text) =>
+      [...text.matchAll(COMMON_WORDS)].map(({ 0: word, index }) => ({ word, index })),
+    ),
+    ...names
+      .filter((name) => name.length >= SHORTEST_USER_INFO)
+      .map((word) => ({ word, index: lower.indexOf(word) }))
+      .filter(({ index }) => index !== -1),
+  ]
+  // A word counts as its first sign.
+  const isKnown = (at: number) => known.some(({ word, index }) => at > index && at < index + word.length)
+  const chars = Array.from(lower).filter((_char, at) => !isKnown(at))
+  const signs = chars.filter((char, at) => at === 0 || !follows(chars[at - 1]!, char)).length
+  const pool = POOLS.reduce((size, [kind, more]) => size + (kind.test(once) ? more : 0), 0)
+  return signs * Math.log2(Math.max(2, pool)) < ENOUGH_BITS
+}

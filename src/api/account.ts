@@ -1,5 +1,6 @@
 /** The account, its key pairs, and what the server says of itself. @module */
 import { type KeyPairContainer, parseKeyPairContainer } from '../../crypto/containers.ts'
+import type { PasswordPolicy } from '../../crypto/password-policy.ts'
 import { SyncError } from '../errors.ts'
 import { type Api, call, callFor } from './api.ts'
 import {
@@ -7,6 +8,7 @@ import {
   type Customer,
   parseAccount,
   parseCustomer,
+  parsePasswordPolicies,
   parseRaw,
   parseRawList,
   parseSystemInfo,
@@ -60,6 +62,17 @@ export async function getKeyPairs(api: Api, signal?: AbortSignal): Promise<KeyPa
     return [parseKeyPairContainer(raw)]
   } catch (error) {
     if (error instanceof SyncError && (error.code === 'NO_KEY_PAIR' || error.class === 'not_found')) return []
+    throw error
+  }
+}
+
+/** What the server wants of encryption passwords, which it never sees; older ones want nothing. */
+export async function getPasswordPolicy(api: Api, signal?: AbortSignal): Promise<PasswordPolicy> {
+  const request = { method: 'GET', path: '/v4/config/info/policies/passwords', signal } as const
+  try {
+    return (await callFor(api, request, parsePasswordPolicies)).encryptionPasswordPolicies ?? {}
+  } catch (error) {
+    if (error instanceof SyncError && error.class === 'not_found') return {}
     throw error
   }
 }

@@ -187,6 +187,22 @@ export type Account = ReturnType<typeof parseAccount>
 
 export const parseSystemInfo = shape({ useS3Storage: maybe(flag), s3EnforceDirectUpload: maybe(flag) })
 export const parseVersion = shape({ restApiVersion: maybe(text), sdsServerVersion: maybe(text) })
+/** Rules for passwords that only clients see. */
+export const parsePasswordPolicies = shape({
+  encryptionPasswordPolicies: maybe(
+    shape({
+      minLength: maybe(natural),
+      characterRules: maybe(
+        shape({
+          mustContainCharacters: maybe(list(text, 100)),
+          numberOfCharacteristicsToEnforce: maybe(natural),
+        }),
+      ),
+      rejectUserInfo: maybe(flag),
+      rejectKeyboardPatterns: maybe(flag),
+    }),
+  ),
+})
 export const parseRawList = list(raw, 16)
 export const parseRaw = raw
 

@@ -1,14 +1,18 @@
 /** The account's own key pair, and whose keys file keys are wrapped for. @module */
 import {
+  checkPassword,
   generateKeyPair,
   importPublicKey,
+  isWeakPassword,
   type KeyPairVersion,
   keyProtection,
   lockKeyPair,
   type Password,
+  type PasswordPolicy,
+  type PasswordViolation,
   unlockKeyPair,
 } from '../../crypto/index.ts'
-import { createKeyPair, getKeyPairs } from '../api/account.ts'
+import { createKeyPair, getAccount, getKeyPairs, getPasswordPolicy } from '../api/account.ts'
 import { listMissingFileKeys } from '../api/file-keys.ts'
 import { SyncError } from '../errors.ts'
 import { parseFingerprint, showFingerprint } from '../fingerprint.ts'
@@ -82,16 +86,45 @@ export async function status({ api }: ClientContext, { signal }: Abortable): Pro
   }
 }
 
+const textOf = (password: Password): string =>
+  typeof password === 'string' ? password : new TextDecoder().decode(password)
+
+/** A rule as people say it. */
+function ruleText(broken: PasswordViolation): string {
+  switch (broken.rule) {
+    case 'minLength':
+      return `at least ${broken.minLength} characters`
+    case 'characters':
+      return `${broken.required} kinds of characters at least (missing: ${broken.missing.join(', ')})`
+    case 'userInfo':
+      return 'no name or address of yours in it'
+    case 'keyboardPattern':
+      return 'no row of keys such as qwertz'
+  }
+}
+
+/** Only a client can: the server never sees the password. */
+function requirePolicy(password: Password, policy: PasswordPolicy, userInfo: readonly string[]): void {
+  const broken = checkPassword(textOf(password), policy, userInfo)
+  // What is empty is told in its own words, where the key is locked.
+  if (broken.length === 0 || password.length === 0) return
+  if (typeof password !== 'string') password.fill(0)
+  const rules = broken.map(ruleText).join('; ')
+  throw new SyncError('usage', 'PASSWORD_REFUSED', `The server wants encryption passwords with ${rules}`, {
+    hint: 'Choose another one, such as several words that you take by chance.',
+  })
+}
+
 /**
  * Makes the account's RSA-4096 key pair, locks it with the encryption password and stores it at the server. Takes a few seconds.
  *
- * @param password - At least so good as `checkPassword` of `sealsync/crypto` wants it. Asked for only when there is no key pair
- * yet. Bytes that it returns are overwritten.
+ * @param password - Has to follow the rules of the server; of one that is weak in spite of them, a warning tells (`PASSWORD_WEAK`).
+ * Asked for only when there is no key pair yet. Bytes that it returns are overwritten.
  * @returns version and fingerprint; others compare the fingerprint when they trust the key.
- * @throws {SyncError} `KEY_PAIR_EXISTS`, and for a bad password as `lockKeyPair`.
+ * @throws {SyncError} `KEY_PAIR_EXISTS`, `PASSWORD_REFUSED`, and for a bad password as `lockKeyPair`.
  */
 export async function create(
-  { api, keyring }: ClientContext,
+  { api, keyring, onEvent }: ClientContext,
   password: () => Promise<Password>,
   { signal }: Abortable,
 ): Promise<KeyId> {
@@ -101,7 +134,15 @@ export async function create(
       hint: 'See it with: sync keys status',
     })
   }
+  const { firstName, lastName, email, userName } = await getAccount(api, signal)
+  const userInfo = [firstName, lastName, email, userName].filter((info) => info !== undefined)
+  const policy = await getPasswordPolicy(api, signal)
   const secret = await password()
+  requirePolicy(secret, policy, userInfo)
+  if (isWeakPassword(textOf(secret), userInfo)) {
+    const message = 'The encryption password is weak: whoever gets the locked key from the server could guess it'
+    onEvent?.({ type: 'warning', code: 'PASSWORD_WEAK', message })
+  }
   const pair = await generateKeyPair()
   try {
     await createKeyPair(api, await lockKeyPair(pair, secret), signal)

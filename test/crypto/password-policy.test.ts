@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { checkPassword, type PasswordPolicy } from '../../crypto/index.ts'
+import { checkPassword, isWeakPassword, type PasswordPolicy } from '../../crypto/index.ts'
 
 const rules = (...args: Parameters<typeof checkPassword>) => checkPassword(...args).map(({ rule }) => rule)
 const chars = (mustContainCharacters: string[], numberOfCharacteristicsToEnforce: number): PasswordPolicy => ({
@@ -45,4 +45,30 @@ test('runs of four keys, both ways, in two layouts', () => {
   for (const bad of ['xqwerx', 'QWERTZ', 'asdf1', 'x4321', 'mnbv', 'öäjklö', '67890'])
     expect(rules(bad, policy), bad).toEqual(['keyboardPattern'])
   for (const good of ['qwe', 'asd qwe', '123-456', 'correct horse']) expect(rules(good, policy), good).toEqual([])
+})
+
+test.each([
+  ['', true],
+  ['aaaaaaaaaaaaaaaaaaaaaaaa', true],
+  ['abcdefghijklmnopqrstuvwxyz', true],
+  ['1234567890123456', true],
+  ['Passw0rd!', true],
+  ['P@$$w0rd2024', true],
+  ['qwertzuiopü123', true],
+  ['abcabcabcabcabcabc', true],
+  ['Sommer2026!', true],
+  ['anna.schmidt99', true],
+  ['kx7Q', true],
+  ['correct horse battery staple', false],
+  ['dU7#kq_29vLw', false],
+  ['encryption pässword', false],
+  ['密码安全很重要的东西啊', false],
+])('%j is weak: %s', (password, weak) => {
+  expect(isWeakPassword(password, ['Anna', 'Schmidt', 'anna.schmidt@example.org'])).toBe(weak)
+})
+
+test('a weak start does not make a long password weak, and no password is looked at for long', () => {
+  expect(isWeakPassword(`password ${'dU7#kq_29vLw'}`)).toBe(false)
+  expect(isWeakPassword('ab'.repeat(50_000))).toBe(true)
+  expect(isWeakPassword(`${'a'.repeat(50_000)}b`)).toBe(true)
 })
