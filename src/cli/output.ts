@@ -178,7 +178,7 @@ export async function createProgress(output: Output, verb: string): Promise<Prog
           shown?.phase(event.text)
           break
         case 'ignored':
-          say('detail', `left out: ${event.path}`)
+          output.detail(`left out: ${event.path}`)
           break
         case 'planned':
           tally.plan(event)
