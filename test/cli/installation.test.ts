@@ -53,7 +53,7 @@ test.runIf(isPosix)('setup writes its line once, through links, shows it before,
 
   const refused = await setup()
   expect(refused).toMatchObject({ code: 9, stderr: expect.stringContaining('--yes') })
-  expect(refused.stderr).toContain(`${bin}:*`)
+  expect(refused.stderr).toContain(`\n  ${pathLine('bash', bin)}\n`)
   expect(content()).toBe(before)
 
   for (const changed of [true, false]) {

@@ -152,7 +152,8 @@ export async function setup(context: Context): Promise<number> {
     })
     return EXIT.done
   }
-  output.info(isRemoved ? `The lines of sealsync go from ${path}.` : `At the end of ${path}:\n  ${line}`)
+  output.info(isRemoved ? `The lines of sealsync go from ${path}.` : `At the end of ${path}:`)
+  if (line !== undefined) output.info(`  ${line}`)
   await requireConfirmed(context, isRemoved ? 'Take them out?' : 'Write it?', 'yes')
   if (after === '' && shell === 'fish')
     await unlink(path).catch((error) => Promise.reject(localError(error, `remove ${path}`)))

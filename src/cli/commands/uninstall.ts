@@ -147,8 +147,9 @@ function showKept({ output }: Context, kept: readonly Kept[], accounts: readonly
   }
   for (const path of foreign) output.info(`${path} is not of this program, and stays`)
   const losses = new Map(kept.map(({ what, lost }) => [what, lost]))
-  for (const [what, lost] of losses) output.info(`${what}: ${lost}`)
-  if (accounts.length > 0) output.info('keyring: logins and remembered encryption passwords; be sure to know them')
+  for (const [what, lost] of losses) output.info(`What is lost with ${what}: ${lost}`)
+  if (accounts.length > 0)
+    output.info('What is lost with the keyring: logins and remembered encryption passwords; be sure to know them')
 }
 
 async function removeAll(
