@@ -58,7 +58,7 @@ export function createOutput(options: OutputOptions): Output {
     warn: (text) => write(process.stderr, `warning: ${display(text)}`),
     error(error, exitCode, how) {
       write(process.stderr, `error: ${display(error.message)}`)
-      if (error.hint !== undefined && !quiet) write(process.stderr, `  ${display(error.hint)}`)
+      if (error.hint !== undefined) write(process.stderr, `  ${display(error.hint)}`)
       if (verbose && error.cause instanceof Error) write(process.stderr, `  cause: ${display(error.cause.message)}`)
       if (verbose && error.class === 'internal') write(process.stderr, display(causeStack(error), 4_000))
       if (json && !how?.plain) {

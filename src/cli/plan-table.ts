@@ -58,10 +58,12 @@ export function printPlan({ output, options }: Context, planned: Planned, code: 
   const isDifferent = code === EXIT.done && options.detailedExitcode === true && steps.length > 0
   const exitCode = isDifferent ? EXIT.differences : code
   const bytes = steps.reduce((sum, line) => sum + line.bytes, 0)
+  // It is in the file, for whoever wants to read it.
+  const say = options.output === undefined ? output.result : output.done
   for (const line of steps) {
     const name = line.other === undefined ? line.path : `${line.other} → ${line.path}`
     const size = line.bytes > 0 ? showBytes(line.bytes) : ''
-    output.result(`${ACTIONS[line.do].padEnd(19)} ${size.padStart(9)}  ${display(name)}  (${display(line.reason)})`, {
+    say(`${ACTIONS[line.do].padEnd(19)} ${size.padStart(9)}  ${display(name)}  (${display(line.reason)})`, {
       type: 'step',
       ...line,
     })

@@ -226,7 +226,9 @@ export async function drill(context: Context, name: string): Promise<number> {
   const path = resolve(text(options, 'report') ?? join(homeDirectory(), 'drills', `${name}-${stamp}.json`))
   await writePrivateFile(path, `${JSON.stringify(report, undefined, 1)}\n`)
   const exitCode = exitCodeOfRun(summary, 'download')
-  output.result(showReport(report), { type: 'summary', exitCode, ...report, report: path })
+  // What is all right nobody has to read; it is in the report, too.
+  const say = report.isRight ? output.done : output.result
+  say(showReport(report), { type: 'summary', exitCode, ...report, report: path })
   output.info(`The report is in ${path}`)
   return exitCode
 }

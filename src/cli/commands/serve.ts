@@ -114,7 +114,8 @@ export async function serveCheck(context: Context): Promise<number> {
   const { problems, ...counts } = report
   const exitCode = problems.length === 0 ? EXIT.done : problems.some(isDamage) ? EXIT.integrity : EXIT.safety
   const verdict = problems.length === 0 ? 'sound' : plural(problems.length, 'problem')
-  output.result(
+  const say = problems.length === 0 ? output.done : output.result
+  say(
     `${display(dataDir)}: ${verdict}; ${plural(report.files, 'file')}, ${showBytes(report.bytes)}, ` +
       `${plural(report.records, 'record')}, ${plural(report.strays, 'stray')}`,
     { type: 'summary', ...counts, problems: problems.length, exitCode },
