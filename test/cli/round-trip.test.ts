@@ -111,7 +111,7 @@ describe.each(['s3', 'classic'] as const)('upload and download over the %s route
     const source = world.path('conflict/f.txt')
     const at = (seconds: number) => utimesSync(source, seconds, seconds)
     const up = async (how: string) =>
-      (await world.transfer(['upload', source, '/room/c', '--on-conflict', how])).summary
+      (await world.transfer(['upload', source, '/room/c/', '--on-conflict', how])).summary
     const remote = async () =>
       Object.fromEntries((await world.cli(['ls', '/room/c', '--json'])).json.map(({ name, size }) => [name, size]))
     makeTree(world.path('conflict'), { 'f.txt': 'one' })
