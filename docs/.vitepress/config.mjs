@@ -61,6 +61,7 @@ export default defineConfig({
         text: 'Use',
         items: pages(
           ['Upload and download', '/upload-download'],
+          ['Files at the server', '/on-the-server'],
           ['Keep in sync', '/keep-in-sync'],
           ['Backups', '/backups'],
           ['Keys and sharing', '/keys-and-sharing'],
