@@ -183,5 +183,6 @@ try {
     tmux('kill-server')
   } catch {}
   server?.kill()
-  rmSync(base, { recursive: true, force: true })
+  // What is ended still writes down where it was.
+  rmSync(base, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
 }
