@@ -25,7 +25,7 @@ import { dirname, join, posix } from 'node:path'
 import type { Command } from 'commander'
 import { CommanderError } from 'commander'
 import { afterAll, expect, test } from 'vitest'
-import { createProgram } from '../src/cli/commander.ts'
+import { createProgram, UsageMistake } from '../src/cli/commander.ts'
 import type { CommandSpec } from '../src/cli/nouns/command.ts'
 import { COMMANDS } from '../src/cli/nouns/index.ts'
 import { accountPassword, createWorld, KEY_PASSWORD, MAIN, makeRoom, type World } from './support/cli.ts'
@@ -124,7 +124,8 @@ async function problemOf(args: readonly string[], isWhole: boolean): Promise<str
   silence(program)
   try {
     await program.parseAsync(args as string[], { from: 'user' })
-  } catch (error) {
+  } catch (thrown) {
+    const error = thrown instanceof UsageMistake ? thrown.mistake : thrown
     if (!(error instanceof CommanderError)) throw error
     if (error.exitCode === 0 || (!isWhole && /help|missingArgument|commander\.error/i.test(error.code)))
       return undefined
