@@ -21,6 +21,8 @@ import {
   realpathSync,
   renameSync,
   rmSync,
+  symlinkSync,
+  unlinkSync,
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -76,15 +78,15 @@ function npmPackage(epoch) {
   // What npm is to leave out may hold much.
   const left = new Set(own.files.flatMap((file) => (file.startsWith('!') ? join(ROOT, file.slice(1)) : [])))
   try {
-    run([
-      join(ROOT, 'node_modules/typescript/bin/tsc'),
-      '-p',
-      join(ROOT, 'tsconfig.json'),
-      '--outDir',
-      join(stage, 'dist'),
-    ])
+    // With its sources, because imports by name (#primitives) lead to what is compiled beside them.
+    for (const name of ['tsconfig.json', 'crypto', 'src'])
+      cpSync(join(ROOT, name), join(stage, name), { recursive: true })
+    symlinkSync(join(ROOT, 'node_modules'), join(stage, 'node_modules'))
+    cpSync(join(ROOT, 'package.json'), join(stage, 'package.json'))
+    run([join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', stage])
+    unlinkSync(join(stage, 'node_modules'))
     run([join(ROOT, 'build.mjs'), '--bin', join(stage, 'dist/bin')])
-    for (const name of ['package.json', ...own.files.filter((file) => !/^(?:dist\/|!)/.test(file))]) {
+    for (const name of own.files.filter((file) => !/^(?:dist\/|!)/.test(file))) {
       cpSync(join(ROOT, name), join(stage, name), { recursive: true, filter: (path) => !left.has(path) })
     }
     const { status, stdout, stderr } = npm(['pack', '--ignore-scripts', '--json', '--pack-destination', stage], stage)
