@@ -124,7 +124,9 @@ async function arrangeOne(
     }
     resolution = 'overwrite'
   }
-  await send(api, parent.id, [{ id: entry.id, name }], resolution, signal)
+  await send(api, parent.id, [{ id: entry.id, name }], resolution, signal).catch((error) => {
+    throw toSyncError(error).code === 'EXISTS' ? exists(shown) : error
+  })
   return { from, entry: await stat(context, pathOf([...above, name]), { signal }), isSkipped: false }
 }
 

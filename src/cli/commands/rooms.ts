@@ -189,8 +189,9 @@ export async function members(context: Context, path: string): Promise<void> {
       remove.push(...others)
     }
     if (add.length + remove.length > 0) {
+      const before = add.length > 0 ? await everybody(client, path, signal) : []
       const { isEncrypted } = await client.rooms.changeMembers(path, { add, remove, signal })
-      if (isEncrypted && add.length > 0) {
+      if (isEncrypted && add.some((one) => !before.some(sameMember(one)))) {
         const steps = 'compare their keys (sync keys list) and trust them (sync keys trust), then: sync keys distribute'
         output.info(`To give them the keys of the files that are there, ${steps}`)
       }

@@ -4,7 +4,7 @@ import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
 import { withClient } from '../connect.ts'
 import { accountName, type Context, measured, requireProfile, text } from '../context.ts'
-import { display } from '../display.ts'
+import { display, plural } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
 import { homeDirectory } from '../profile.ts'
 import { parseDuration } from '../settings.ts'
@@ -82,9 +82,11 @@ export async function status(context: Context, local?: string, remote?: string):
     const late = maxAge !== undefined && (ageMs === undefined || ageMs > maxAge || ageMs < -CLOCK_SKEW_MS)
     isOverdue ||= late
     const age = ageMs === undefined ? 'never a success' : `last success ${ageText(ageMs)} ago`
+    // Of transfers runs are remembered, and no files.
+    const known = files === 0 ? '' : `${plural(files, 'file')} known; `
     const lastText = last === undefined ? 'no runs' : `last run ${last.id}: ${describe(last)}`
     context.output.result(
-      `${display(`${here} ${there}`)}: ${age}${late ? ' (overdue)' : ''}; ${files} files known; ${display(lastText)}`,
+      `${display(`${here} ${there}`)}: ${age}${late ? ' (overdue)' : ''}; ${known}${display(lastText)}`,
       {
         type: 'status',
         local: here,

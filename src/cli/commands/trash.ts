@@ -9,11 +9,32 @@ import { sizeText } from '../entry-text.ts'
 
 const timeOf = (ms: number | undefined) => (ms === undefined ? undefined : isoTime(ms))
 
-export async function list(context: Context, path: string): Promise<void> {
-  const { output, signal } = context
+async function* roomsIn(client: Client, path: string, signal: AbortSignal): AsyncGenerator<string> {
+  for await (const { path: room, type, cntRooms = 0 } of client.list(path, { signal })) {
+    if (type !== 'room') continue
+    yield room
+    if (cntRooms > 0) yield* roomsIn(client, room, signal)
+  }
+}
+
+/** What is in the bin of a room; of all rooms, where none is named, as far as they may be seen. */
+async function* deletedIn(client: Client, path: string | undefined, { output, signal }: Context) {
+  if (path !== undefined) return yield* client.trash.list(path, { signal })
+  for await (const room of roomsIn(client, '/', signal)) {
+    try {
+      yield* client.trash.list(room, { signal })
+    } catch (error) {
+      if (!(error instanceof SyncError) || error.code !== 'FORBIDDEN') throw error
+      output.warn(`The recycle bin of ${room} may not be seen`)
+    }
+  }
+}
+
+export async function list(context: Context, path?: string): Promise<void> {
+  const { output } = context
   await withClient(context, async (client) => {
     let count = 0
-    for await (const one of client.trash.list(path, { signal })) {
+    for await (const one of deletedIn(client, path, context)) {
       count++
       const place = `${one.parentPath}${one.name}`
       const shown = display(place) + (one.type === 'file' ? '' : '/')
@@ -28,7 +49,7 @@ export async function list(context: Context, path: string): Promise<void> {
         firstDeletedAt: timeOf(one.firstDeletedAt),
       })
     }
-    if (count === 0) output.info('The recycle bin has nothing from there.')
+    if (count === 0) output.info(`The recycle bin has nothing${path === undefined ? '' : ' from there'}.`)
   })
 }
 
@@ -64,7 +85,8 @@ export async function restore(context: Context, paths: readonly string[]): Promi
     for (const from of paths) found.push({ ...(await newest(client, from, signal)), from })
     for (const { id, from } of found) {
       await client.trash.restore([id], { into, onConflict, signal })
-      output.done(`Restored ${display(from)}`, { type: 'restored', path: from, id, into })
+      const where = into === undefined ? '' : ` into ${display(into)}`
+      output.done(`Restored ${display(from)}${where}`, { type: 'restored', path: from, id, into })
     }
   })
 }

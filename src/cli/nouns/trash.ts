@@ -19,8 +19,8 @@ export const TRASH: readonly CommandSpec[] = [
     commands: [
       {
         name: 'list',
-        arguments: '<path>',
-        summary: 'list the recycle bin of a room, or what in it came from a folder',
+        arguments: '[path]',
+        summary: 'list the recycle bin of a room, or what in it came from a folder; default: of all rooms',
         options: REMOTE,
         action: async () => (await load()).list,
       },
