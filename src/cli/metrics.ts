@@ -1,6 +1,6 @@
 /** Figures of the last run of each pair of places, as a file for the textfile collector of Prometheus' node_exporter. @module */
 import { createHash } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { systemClock } from '../environment.ts'
 import { localError, systemCode } from '../errors.ts'
 import { createAtomicFile } from '../local/atomic-file.ts'
@@ -68,11 +68,13 @@ async function readMetrics(path: string): Promise<Map<string, Map<string, string
   const found = new Map(METRICS.map(([name]) => [name, new Map<string, string>()]))
   let text = ''
   try {
+    const info = await stat(path)
+    // What else there is, is told when it is to be written.
+    if (!info.isFile() || info.size > MAX_FILE) return found
     text = await readFile(path, 'utf8')
   } catch (error) {
     if (systemCode(error) !== 'ENOENT') throw localError(error, `read ${path}`)
   }
-  if (text.length > MAX_FILE) return found
   for (const line of text.split('\n')) {
     const match = /^([a-z_]+)(\{.*\}) ([\d.e+-]+)$/s.exec(line)
     if (match !== null) found.get(match[1]!)?.set(match[2]!, match[3]!)

@@ -79,11 +79,30 @@ export interface AtomicFile {
   discard(): Promise<void>
 }
 
-/** Starts a new version of `path`. Directory must exist. Errors are of class `local_io`. */
+/**
+ * Starts a new version of `path`. Directory must exist. Errors are of class `local_io`.
+ *
+ * @throws {SyncError} `NOT_A_FILE` (class `usage`) for a device, a pipe or a socket: a file would take its place.
+ */
 export async function createAtomicFile(path: string, confirm?: Confirm): Promise<AtomicFile> {
+  if (isDevice(path)) {
+    throw new SyncError('usage', 'NOT_A_FILE', `${path} is no file, and a file would take its place`, {
+      hint: 'Name a file of your own.',
+    })
+  }
   // Short on purpose: the target's own name may already be as long as the file system allows.
   const tempPath = join(dirname(path), temporaryName())
   return replacing(path, tempPath, await createTemporary(tempPath, path, confirm))
+}
+
+/** True for devices, pipes and sockets. What cannot be seen is told when it is written. */
+function isDevice(path: string): boolean {
+  try {
+    const info = lstatSync(path, { throwIfNoEntry: false })
+    return info !== undefined && !info.isFile() && !info.isDirectory() && !info.isSymbolicLink()
+  } catch {
+    return false
+  }
 }
 
 /** Makes a temporary file for `path` under a name that must be free. */
@@ -244,11 +263,15 @@ export async function makePrivateDirectory(path: string): Promise<void> {
   }
 }
 
+/** Longer than this no private file of ours is, and no device is read for ever. Bytes. */
+const MAX_PRIVATE = 256 * 1024 * 1024
+
 /**
  * Reads a file that holds a secret.
  *
  * @returns its bytes, or `undefined` when there is none.
- * @throws {SyncError} `SECRET_FILE_OPEN` when others can read it or another user owns it (not checked on Windows).
+ * @throws {SyncError} `SECRET_FILE_OPEN` when others can read it or another user owns it (not checked on Windows); `NOT_A_FILE` for a
+ * device, `SECRET_TOO_LONG` above 256 MiB.
  */
 export async function readPrivateFile(path: string): Promise<Uint8Array | undefined> {
   try {
@@ -261,6 +284,10 @@ export async function readPrivateFile(path: string): Promise<Uint8Array | undefi
         })
       }
     }
+    if (info.isCharacterDevice() || info.isBlockDevice()) {
+      throw new SyncError('usage', 'NOT_A_FILE', `${path} is a device`, { hint: 'Name a file.' })
+    }
+    if (info.size > MAX_PRIVATE) throw new SyncError('usage', 'SECRET_TOO_LONG', `${path} is longer than it can be`)
     return await readFile(path)
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return undefined

@@ -15,6 +15,27 @@ import { buildScript, freshDirectory, isRoot, NOBODY, runScript } from '../suppo
 
 const modeOf = async (path: string) => ((await stat(path)).mode & 0o777).toString(8)
 
+describe('what is no file', () => {
+  test('is not replaced by one', async () => {
+    const directory = await freshDirectory()
+    const pipe = join(directory, 'pipe')
+    execFileSync('mkfifo', [pipe])
+    for (const path of [pipe, '/dev/null']) {
+      await expect(createAtomicFile(path)).rejects.toMatchObject({ class: 'usage', code: 'NOT_A_FILE' })
+      await expect(writePrivateFile(path, 'x')).rejects.toMatchObject({ code: 'NOT_A_FILE' })
+    }
+    expect(await readdir(directory)).toEqual(['pipe'])
+    expect((await stat(pipe)).isFIFO()).toBe(true)
+    expect((await stat('/dev/null')).isCharacterDevice()).toBe(true)
+  })
+
+  test('is not read for ever', async () => {
+    for (const path of ['/dev/zero', '/dev/full']) {
+      await expect(readPrivateFile(path)).rejects.toMatchObject({ class: 'usage', code: 'NOT_A_FILE' })
+    }
+  })
+})
+
 describe('a new version of a file', () => {
   test('appears as a whole, with the times asked for, and leaves nothing behind', async () => {
     const directory = await freshDirectory()

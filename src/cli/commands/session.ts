@@ -1,6 +1,5 @@
 /** session show, renew, export, import: the login itself. @module */
-import { constants } from 'node:fs'
-import { open } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { parseDump, type SessionCheck, type SessionDump } from '../../client/index.ts'
 import { systemClock } from '../../environment.ts'
@@ -106,11 +105,10 @@ async function writeExport(file: string, text: string): Promise<void> {
   const path = resolve(file)
   // What an export that was killed has left holds a login.
   await sweepDirectory(dirname(path), systemClock)
-  const there = await open(path, constants.O_RDONLY).catch(() => undefined)
+  const there = await stat(path).catch(() => undefined)
   if (there !== undefined) {
-    await there.close()
     // An export that was killed before the login was removed here goes on.
-    const bytes = await readPrivateFile(path).catch(() => undefined)
+    const bytes = there.isFile() ? await readPrivateFile(path).catch(() => undefined) : undefined
     if (bytes !== undefined && Buffer.from(bytes).toString('utf8') === text) return
     throw new SyncError('usage', 'FILE_EXISTS', `${path} exists already`, { hint: 'Choose another file.' })
   }
