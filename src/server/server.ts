@@ -11,6 +11,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SyncError } from '../../crypto/errors.ts'
+import { systemCode } from '../errors.ts'
 import { BlobFiles } from './blob-files.ts'
 import type { BlobStore } from './blobs.ts'
 import type { App, Handler } from './call.ts'
@@ -275,11 +276,31 @@ function configure(server: Server): void {
   server.maxHeadersCount = 200
 }
 
+const LISTENING_HINTS: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'Another program uses the port: choose another one with --port.',
+  EACCES:
+    'Ports below 1024 are for root: take one from 1024 on, behind a proxy, or give the service CAP_NET_BIND_SERVICE.',
+  EADDRNOTAVAIL: 'This machine does not have that address.',
+  ENOTFOUND: 'This machine does not have that address.',
+}
+
+function cannotListen(host: string, port: number, cause: unknown): SyncError {
+  const code = systemCode(cause)
+  const hint = LISTENING_HINTS[code ?? '']
+  return new SyncError(
+    'usage',
+    'CANNOT_LISTEN',
+    `Cannot listen on ${host}:${port}${code === undefined ? '' : ` (${code})`}`,
+    {
+      cause,
+      ...(hint === undefined ? {} : { hint }),
+    },
+  )
+}
+
 function listen(server: Server, port: number, host: string): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.once('error', (cause) =>
-      reject(new SyncError('usage', 'CANNOT_LISTEN', `Cannot listen on ${host}:${port}`, { cause })),
-    )
+    server.once('error', (cause) => reject(cannotListen(host, port, cause)))
     server.listen(port, host, () => resolve((server.address() as AddressInfo).port))
   })
 }

@@ -6,8 +6,10 @@ import { expect, onTestFinished, test } from 'vitest'
 import type { App, Handler } from '../../src/server/call.ts'
 import { CONNECTION_LIMITS, Connections } from '../../src/server/connections.ts'
 import { FaultPlan } from '../../src/server/faults.ts'
+import { startServer } from '../../src/server/index.ts'
 import { createListener } from '../../src/server/plumbing.ts'
 import { Router } from '../../src/server/router.ts'
+import { freshDirectory } from '../support/files.ts'
 import { signUp, startWorld } from './support.ts'
 
 test('requests whose clients have gone are waited for', async () => {
@@ -66,3 +68,16 @@ test.each([{ hold: true } as const, { delayMs: 600_000 }])(
     await expect(asked).rejects.toThrow()
   },
 )
+
+test('a port that another program uses: said so, with what to do', async () => {
+  const taken = createServer()
+  await once(taken.listen(0, '127.0.0.1'), 'listening')
+  onTestFinished(() => void taken.close())
+  const { port } = taken.address() as AddressInfo
+  await expect(startServer({ data: await freshDirectory(), port })).rejects.toMatchObject({
+    class: 'usage',
+    code: 'CANNOT_LISTEN',
+    message: expect.stringContaining('EADDRINUSE'),
+    hint: expect.stringContaining('--port'),
+  })
+})
