@@ -307,7 +307,7 @@ describe('serve', () => {
     [['serve', '--data', '/tmp/x', '--tls-cert', '/nope'], 2],
     [['serve', '--data', '/tmp/x', '--port', '70000'], 2],
     [['serve', '--data', '/tmp/x', '--faults', '/nope'], 2],
-    [['login', 'http://example.org'], 5],
+    [['login', 'http://example.org'], 2],
     [['login', 'ftp://example.org'], 2],
     [['login', 'https://user:pw@example.org'], 2],
     [['login', 'http://127.0.0.1:1', '--password-file', 'x'], 2],

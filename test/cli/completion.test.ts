@@ -7,6 +7,7 @@ import { parseLine } from '../../src/cli/completion/line.ts'
 import { COMPLETION_SCRIPTS } from '../../src/cli/completion/scripts.ts'
 import { expectedAfter } from '../../src/cli/completion/words.ts'
 import { COMMANDS } from '../../src/cli/nouns/index.ts'
+import { COMMON } from '../../src/cli/options/shared.ts'
 import { createWorld, MAIN, makeTree, type World } from '../support/cli.ts'
 
 const BREAKS = ' \t\n"\'@><=;|&(:'
@@ -20,7 +21,7 @@ const offered = (...words: string[]) => {
 describe('by the tables', () => {
   test('commands and those below them, with what they do', () => {
     expect(offered('')).toEqual(expect.arrayContaining([...COMMANDS.map(({ name }) => name), 'help']))
-    expect(offered('up')).toEqual(['upload'])
+    expect(offered('up')).toEqual(['upload', 'update'])
     expect(offered('keys', '')).toEqual(expect.arrayContaining(['create', 'status', 'cache']))
     expect(offered('keys', 'cache', '')).toEqual(['clear'])
     expect(offered('serve', 'user', 'a')).toEqual(['add'])
@@ -35,10 +36,10 @@ describe('by the tables', () => {
   test('options of the command, each once; those for connections only for who knows them', () => {
     expect(offered('upload', '--dr')).toEqual(['--dry-run'])
     expect(offered('upload', '-n', '--d')).toEqual(['--detailed-exitcode'])
-    expect(offered('upload', '--exclude', 'a', '--excl')).toEqual(['--exclude'])
+    expect(offered('upload', '--exclude', 'a', '--excl')).toEqual(['--exclude', '--exclude-caches'])
     expect(offered('upload', '--')).not.toContain('--proxy')
     expect(offered('upload', '--pr')).toContain('--proxy')
-    expect(offered('--')).toEqual(['--json', '--quiet', '--verbose', '--profile', '--config', '--help'])
+    expect(offered('--')).toEqual([...COMMON.flatMap(({ flags }) => /--[\w-]+/.exec(flags) ?? []), '--help'])
     expect(offered('keys', '--q')).toEqual(['--quiet'])
     expect(offered('upload', '--', '--d')).toEqual([])
   })

@@ -126,7 +126,7 @@ test('a mistake in a command line: what it is, what was meant, and where an opti
   expect(await said('distribute')).toContain('Did you mean `keys distribute`?')
   expect(await said('stat', 'a', 'b')).toContain('too many arguments')
   expect(await said('completion', 'tcsh')).toContain('the shells are bash, zsh, fish')
-  expect(await said('upload', '/a')).toContain('a source and a target are needed')
+  expect(await said('upload', '/a')).toContain('A source and a target are needed')
   expect(await said('upload', 'a', '/b', '--prefer', 'newer', '--json')).toMatchObject({
     type: 'error',
     exitCode: 2,

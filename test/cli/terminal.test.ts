@@ -24,12 +24,14 @@ describe.runIf(hasPty)('at a terminal', () => {
   const isShown = (output: string) => output.lastIndexOf(SHOW) > output.lastIndexOf(HIDE)
 
   test('bars come, and go with nothing left but what there is to say', async () => {
+    world.server.faults.add({ on: { method: 'GET', path: '/v4/nodes' }, times: 1000, do: { hold: true } })
     const run = start(['upload', world.path('tree'), '/room', ...key()])
+    await run.until((output) => output.includes('looking at both sides'))
+    world.server.faults.clear()
     expect(await run.ended()).toEqual({ code: 0, echo: true })
     const output = run.output()
     expect(output).toContain(HIDE)
     expect(isShown(output)).toBe(true)
-    expect(output).toContain('looking at both sides')
     const last = output.slice(output.lastIndexOf('\u001b[J')).replace(/\u001b\[[?\d]*[a-zA-Z]/g, '')
     expect(last).toMatch(/^3 files: 3 transferred[^\n]*\r?\n$/)
   })

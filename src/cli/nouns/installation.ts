@@ -28,7 +28,7 @@ export const INSTALLATION: readonly CommandSpec[] = [
     summary: 'say whether there is a newer release; nothing is installed',
     examples: [
       ['update --check', 'asks where update-url in the settings says'],
-      ['update --check -q || mail -s "new sealsync" admin', 'exit code 11 when there is one'],
+      ['update --check -q', 'for cron: exit code 11 when there is one'],
     ],
     options: [
       ...COMMON,
