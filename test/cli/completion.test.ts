@@ -9,6 +9,7 @@ import { expectedAfter } from '../../src/cli/completion/words.ts'
 import { COMMANDS } from '../../src/cli/nouns/index.ts'
 import { COMMON } from '../../src/cli/options/shared.ts'
 import { createWorld, MAIN, makeTree, type World } from '../support/cli.ts'
+import { freshDirectory } from '../support/files.ts'
 
 const BREAKS = ' \t\n"\'@><=;|&(:'
 
@@ -210,12 +211,52 @@ describe('in bash, with a server', () => {
   })
 })
 
-test.each(['bash', 'zsh', 'fish'] as const)('the script for %s is one that it reads', (shell) => {
-  const isThere = spawnSync(shell, ['-c', 'exit 0']).status === 0
-  if (!isThere) {
-    console.log(`skipped: there is no ${shell} here`)
-    return
-  }
-  const { status, stderr } = spawnSync(shell, ['-n'], { input: COMPLETION_SCRIPTS[shell], encoding: 'utf8' })
+/** True where a shell is; else that is said. */
+function isThere(shell: string): boolean {
+  const has = spawnSync(shell, ['-c', 'exit 0']).status === 0
+  if (!has) console.log(`skipped: there is no ${shell} here`)
+  return has
+}
+
+/** A directory with the script of a shell, and with the program as `sealsync`. */
+async function withScript(shell: 'bash' | 'zsh' | 'fish'): Promise<{ script: string; path: string }> {
+  const directory = await freshDirectory()
+  const script = join(directory, '_sealsync')
+  writeFileSync(script, COMPLETION_SCRIPTS[shell])
+  writeFileSync(join(directory, 'sealsync'), `#!/bin/sh\nexec "${process.execPath}" "${MAIN}" "$@"\n`)
+  chmodSync(join(directory, 'sealsync'), 0o755)
+  return { script, path: `${directory}:${process.env.PATH}` }
+}
+
+test.each(['bash', 'zsh', 'fish'] as const)('the script for %s is one that it reads', async (shell) => {
+  if (!isThere(shell)) return
+  const { script } = await withScript(shell)
+  const { status, stderr } = spawnSync(shell, ['-n', script], { encoding: 'utf8' })
   expect([status, stderr]).toEqual([0, ''])
+})
+
+test('zsh and fish hand over the words behind the name of the program', () => {
+  for (const shell of ['zsh', 'fish']) {
+    const ask = (...words: string[]) =>
+      spawnSync(process.execPath, [MAIN, '__complete', shell, '--', ...words], { encoding: 'utf8' })
+        .stdout.split('\n')
+        .slice(1)
+        .flatMap((line) => line.split('\t')[0] || [])
+    expect(ask('trash', '')).toEqual(expect.arrayContaining(['list', 'restore', 'empty']))
+    expect(ask('trash', '')).not.toContain('upload')
+    expect(ask('upl')).toEqual(['upload'])
+  }
+})
+
+test('fish completes commands, those below them, and options', async () => {
+  if (!isThere('fish')) return
+  const { script, path } = await withScript('fish')
+  const complete = (line: string) => {
+    const env = { ...process.env, PATH: path, HOME: join(script, '..') }
+    const { stdout } = spawnSync('fish', ['-c', `source ${script}; complete -C '${line}'`], { encoding: 'utf8', env })
+    return stdout.split('\n').flatMap((one) => one.split('\t')[0] || [])
+  }
+  expect(complete('sealsync upl')).toEqual(['upload'])
+  expect(complete('sealsync trash r')).toEqual(['restore'])
+  expect(complete('sealsync upload --dry')).toEqual(['--dry-run'])
 })

@@ -47,7 +47,8 @@ const SHELL_ADDS: Readonly<Partial<Record<Subject, string>>> = Object.freeze({
 const shortened = (about: string) => display(about, 70)
 
 async function answerLines(parser: Parser, shell: string, rest: readonly string[]): Promise<string[]> {
-  const { words, kept } = shell === 'bash' ? parseLine(rest[0] ?? '', rest[1] ?? '') : { words: rest, kept: 0 }
+  // Bash hands over the line; the others the words of it, behind the name of the program.
+  const { words, kept } = shell === 'bash' ? parseLine(rest[0] ?? '', rest[1] ?? '') : { words: ['', ...rest], kept: 0 }
   const expected = expectedAfter(words.slice(1))
   const { word, before, subject } = expected
   const all = [...expected.candidates, ...(await lookedUp(parser, expected))]
