@@ -97,7 +97,7 @@ async function mixed(): Promise<void> {
     }
     const down: Side = {
       name: 'ours',
-      run: () => rate(files, bench.sync(['download', ...rooms, target(bench)], { expect: files })),
+      run: () => rate(files, bench.sync(['download', ...rooms, `${target(bench)}/`], { expect: files })),
       after: () => bench.remove(target(bench)),
     }
     const peakMB = { atMost: DEFAULT_CONCURRENCY_MB }
