@@ -234,7 +234,14 @@ try {
   const up = await transfer('upload', ['upload', join(tree, 'edge'), dependencies, '/demo', ...keys])
   const again = await transfer('upload again', ['upload', join(tree, 'edge'), dependencies, '/demo', ...keys])
   if (again.transferred !== 0 || again.skipped !== up.transferred) fail('the second upload transferred something')
-  await transfer('download', ['download', '/demo/edge', '/demo/node_modules', `${back}/`, '--key-password-file', keyFile])
+  await transfer('download', [
+    'download',
+    '/demo/edge',
+    '/demo/node_modules',
+    `${back}/`,
+    '--key-password-file',
+    keyFile,
+  ])
 
   console.log('\nComparing every byte…')
   const begun = performance.now()
