@@ -80,7 +80,7 @@ function openSink(path: string, warn: (text: string) => void) {
     add(line: string): void {
       if (isBroken) return
       try {
-        // Not through a link that somebody has put there, and never readable for others.
+        // Not through a link that somebody has put there; a new one is not readable for others.
         const flags = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | (constants.O_NOFOLLOW ?? 0)
         fd ??= openSync(path, flags, 0o600)
         writeSync(fd, `${line}\n`)

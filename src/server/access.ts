@@ -105,7 +105,9 @@ export class Access {
     const rooms = new Set<number>()
     const { memberships, groupRooms } = this.#store
     const own = [...memberships.getKeys({ start: [this.userId, 0], end: [this.userId + 1, 0] })]
-    for (const id of this.#ownGroups()) own.push(...groupRooms.getKeys({ start: [id, 0], end: [id + 1, 0] }))
+    for (const id of this.#ownGroups()) {
+      for (const key of groupRooms.getKeys({ start: [id, 0], end: [id + 1, 0] })) own.push(key)
+    }
     for (const key of own) {
       let id = key[1]
       while (id !== 0 && !rooms.has(id)) {

@@ -186,7 +186,7 @@ export async function members(context: Context, path: string): Promise<void> {
           hint: 'Put yourself on the list, as admin.',
         })
       }
-      remove.push(...others)
+      for (const one of others) remove.push(one)
     }
     if (add.length + remove.length > 0) {
       const before = add.length > 0 ? await everybody(client, path, signal) : []

@@ -120,14 +120,19 @@ async function changeMembers(call: Call, work: (change: Change, room: NodeRecord
   return noContent()
 }
 
-async function putMembers(call: Call): Promise<Reply> {
-  void call.user
+/** Who is to have which permissions. */
+async function entriesIn(call: Call): Promise<{ id: number; bits: number }[]> {
   const items = optionalArray(await call.json(), 'items')
   if (items === undefined || items.length === 0) throw badRequest(-80000, 'items is mandatory')
-  const entries = items.map((item) => {
+  return items.map((item) => {
     const fields = asFields(item)
     return { id: requiredInteger(fields, 'id'), bits: bitsOf(field(fields, 'permissions')) }
   })
+}
+
+async function putMembers(call: Call): Promise<Reply> {
+  void call.user
+  const entries = await entriesIn(call)
   return changeMembers(call, (change, room) => {
     for (const { id, bits } of entries) {
       if (!change.store.users.doesExist(id)) throw new ApiError(404, -70501, 'User not found')
@@ -207,12 +212,7 @@ function listGroups(call: Call): Reply {
 
 async function putGroups(call: Call): Promise<Reply> {
   void call.user
-  const items = optionalArray(await call.json(), 'items')
-  if (items === undefined || items.length === 0) throw badRequest(-80000, 'items is mandatory')
-  const entries = items.map((item) => {
-    const fields = asFields(item)
-    return { id: requiredInteger(fields, 'id'), bits: bitsOf(field(fields, 'permissions')) }
-  })
+  const entries = await entriesIn(call)
   return changeMembers(call, (change, room) => {
     for (const { id, bits } of entries) setGroup(change, room.id, id, bits)
   })
