@@ -13,12 +13,13 @@ import {
 } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished, test } from 'vitest'
 import { pathLine } from '../../src/cli/commands/setup.ts'
 import { compareVersions, readRelease, releaseKey } from '../../src/cli/release.ts'
 import { systemClock } from '../../src/environment.ts'
+import { homePaths } from '../../src/local/home.ts'
 import { takeLock } from '../../src/local/lock.ts'
 import { VERSION } from '../../src/version.ts'
 import { createWorld, MAIN, makeTree, runProgram, snapshot } from '../support/cli.ts'
@@ -370,3 +371,14 @@ test.runIf(isPosix)(
     expect(snapshot(shared)).toMatchObject({ 'sync/mine': 'y' })
   },
 )
+
+test('uninstall --data knows everything that has a place in the private directory', async () => {
+  const home = join(await freshDirectory(), 'home')
+  const { directory, ...paths } = homePaths(home)
+  makeTree(directory, Object.fromEntries(Object.values(paths).map((path) => [basename(path), ''])))
+  chmodSync(home, 0o700)
+  const listed = runProgram(process.execPath, [MAIN, 'uninstall', '--data', '-n'], { PATH: '', SEALSYNC_HOME: home })
+  const { code, stdout, stderr } = await listed
+  expect([code, stderr]).toEqual([0, expect.not.stringContaining('is not of this program')])
+  for (const path of Object.values(paths)) expect(stdout).toContain(path)
+})
