@@ -99,7 +99,7 @@ const page = <T>(item: Parser<T>, max = PAGE) => shape({ range, items: list(item
 // Exported types are interfaces, so that editors and the reference show their names and not all that is in them.
 type ItemOf<P extends Parser<{ readonly items: readonly unknown[] }>> = ReturnType<P>['items'][number]
 
-const permissions = shape({
+const permissionFlags = shape({
   manage: flag,
   read: flag,
   create: flag,
@@ -111,14 +111,32 @@ const permissions = shape({
   restoreRecycleBin: flag,
   deleteRecycleBin: flag,
 })
-export interface Permissions extends ReturnType<typeof permissions> {}
+export interface Permissions extends ReturnType<typeof permissionFlags> {}
+
+/** Of a million nodes most have the same: each combination is there once. */
+const permissionSets = new Map<string, Permissions>()
+const permissions: Parser<Permissions> = (value, path) => {
+  const parsed = permissionFlags(value, path)
+  const key = Object.values(parsed).map(Number).join('')
+  const known = permissionSets.get(key)
+  if (known === undefined) permissionSets.set(key, parsed)
+  return known ?? parsed
+}
+
+/** What is in one folder comes together, and says the same each time. */
+let lastParentPath = ''
+const parentPath: Parser<string> = (value, path) => {
+  const parsed = text(value, path)
+  if (parsed !== lastParentPath) lastParentPath = parsed
+  return lastParentPath
+}
 
 export const parseNode = shape({
   id: nodeId,
   type: oneOf('room', 'folder', 'file'),
   name: text,
   parentId: maybe(natural),
-  parentPath: maybe(text),
+  parentPath: maybe(parentPath),
   size: maybe(natural),
   isEncrypted: maybe(flag),
   createdAt: maybe(time),

@@ -116,6 +116,8 @@ export async function transportOf(
   // The HTTP parser is WebAssembly. To compile it a second time, for speed, takes 30 MB (Node 20) and saves nothing measurable. Not
   // before anything is to be connected: what the engine keeps compiled of Node's own modules does not fit other flags.
   setFlagsFromString('--liftoff-only')
+  // The young generation stays as small as it is. It would grow to three times 16 MB, of which little outlives a scavenge here.
+  setFlagsFromString('--semi-space-growth-factor=1')
   const caFiles = settings.list('ca-file')
   const family = settings.text('ip')
   const options = {

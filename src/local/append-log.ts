@@ -49,11 +49,14 @@ function identify(path: string): string | undefined {
 
 const sizeIn = (file: string): number => Number(file.split(' ')[2])
 
-interface Content {
-  readonly records: Iterable<unknown>
+interface End {
   /** Bytes up to the end of the last whole record. */
   readonly length: number
   readonly checksum: string
+}
+
+interface Content extends End {
+  readonly records: Iterable<unknown>
 }
 
 const NOTHING: Content = Object.freeze({ records: [], length: 0, checksum: '' })
@@ -117,7 +120,9 @@ export async function openAppendLog(
     onDamaged(keptAs)
     content = NOTHING
   }
-  return createAppendLog(path, scope, content, bytes !== undefined && content !== NOTHING)
+  // Without the records: they hold all that was read.
+  const { length, checksum } = content
+  return createAppendLog(path, scope, { length, checksum }, bytes !== undefined && content !== NOTHING)
 }
 
 /** Opens a log whose records are known, as it was left; `undefined` when it is not as it was any more. */
@@ -127,10 +132,10 @@ export function reopenAppendLog(
   { length, checksum, file }: LogEnd,
 ): AppendLog | undefined {
   if (identify(path) !== file) return undefined
-  return createAppendLog(path, scope, { records: [], length, checksum }, true)
+  return createAppendLog(path, scope, { length, checksum }, true)
 }
 
-function createAppendLog(path: string, scope: string, content: Content, exists: boolean): AppendLog {
+function createAppendLog(path: string, scope: string, content: End, exists: boolean): AppendLog {
   let { checksum } = content
   let fd: number | undefined
   let [appended, synced, written] = [0, 0, 0]

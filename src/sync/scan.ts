@@ -73,6 +73,8 @@ export interface ScanOptions {
   readonly oneFileSystem?: boolean
   readonly names?: Names | undefined
   readonly signal?: AbortSignal
+  /** What is remembered: keys that are the same text are kept once. */
+  readonly known?: ReadonlyMap<string, SyncRecord> | undefined
   /** Told of each local place that takes no part. */
   readonly onIgnored?: ((path: readonly string[]) => void) | undefined
 }
@@ -127,7 +129,7 @@ export async function scanLocal(root: string, options: ScanOptions): Promise<Loc
       blocked.add(keyOf(path))
       return false
     },
-    onEntry: (entry) => takeIn(entry, { items, met, names, block }),
+    onEntry: (entry) => takeIn(entry, { items, met, names, block, known: options.known }),
     onFailure({ path, error }) {
       if (path === '') throw error
       failures.push({ path, error })
@@ -146,11 +148,14 @@ export function takeIn(
     readonly met: Set<string>
     readonly names: Names | undefined
     block(path: readonly string[], error: SyncError): void
+    readonly known?: ReadonlyMap<string, SyncRecord> | undefined
   },
 ): void {
-  const { items, met, names, block } = how
-  const { path, kind, source } = entry
-  const key = keyOf(path)
+  const { items, met, names, block, known } = how
+  const { path, kind } = entry
+  const found = keyOf(path)
+  const sameText = known?.get(found)?.path
+  const key = sameText === found ? sameText : found
   try {
     escapeName(path.at(-1)!, { names })
     if (kind === 'directory' && path.length > MAX_DEPTH) throw tooDeep()
@@ -165,7 +170,7 @@ export function takeIn(
   }
   // The same thing named twice; and directories of one name from two sources become one.
   const areBothDirectories = kind === 'directory' && other.kind === 'directory'
-  if (other.source === source || (areBothDirectories && showPath(other.path) === showPath(path))) return
+  if (other.source === entry.source || (areBothDirectories && showPath(other.path) === showPath(path))) return
   const error = meeting('Two local names are one name on the server')
   // None is stored, so all are told.
   if (!met.has(key)) block(other.path, error)

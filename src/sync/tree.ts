@@ -25,6 +25,52 @@ export interface LocalEntry {
   readonly dev: number
 }
 
+/** The same thing under another path. Only this copies an entry: what a walk has found does not have its place as fields of its own. */
+export function entryUnder(entry: LocalEntry, path: readonly string[]): LocalEntry {
+  const { kind, source, size, mtimeMs, ctimeMs, ino, dev } = entry
+  return { kind, path, source, size, mtimeMs, ctimeMs, ino, dev }
+}
+
+/** A directory that is walked: what is in it shares its place. */
+interface Directory {
+  readonly path: readonly string[]
+  readonly source: string
+}
+
+/** What a walk has found. Of a million of them only the name is kept, because path and source are in the directory already. */
+class FoundEntry implements LocalEntry {
+  readonly kind: 'file' | 'directory'
+  readonly #directory: Directory
+  readonly #name: string
+  readonly size: number
+  readonly mtimeMs: number
+  readonly ctimeMs: number
+  readonly ino: number
+  readonly dev: number
+
+  constructor(directory: Directory, name: string, kind: 'file' | 'directory', info: Stats) {
+    this.#directory = directory
+    this.#name = name
+    this.kind = kind
+    this.size = kind === 'file' ? info.size : 0
+    this.mtimeMs = info.mtimeMs
+    this.ctimeMs = info.ctimeMs
+    this.ino = info.ino
+    this.dev = info.dev
+  }
+
+  get path(): readonly string[] {
+    return [...this.#directory.path, this.#name]
+  }
+
+  get source(): string {
+    return sourceIn(this.#directory.source, this.#name)
+  }
+}
+
+const sourceIn = (directory: string, name: string): string =>
+  directory.endsWith('/') ? directory + name : `${directory}/${name}`
+
 /** What went wrong at one place, while others went on. */
 export interface EntryFailure {
   readonly path: string
@@ -97,13 +143,13 @@ export interface Walk {
 export async function walk(top: string, prefix: readonly string[], how: Walk): Promise<number> {
   let ignored = 0
   // A list of directories instead of recursion: depth is not limited by the stack.
-  const pending: { dir: string; path: readonly string[] }[] = [{ dir: top, path: prefix }]
+  const pending: Directory[] = [{ source: top, path: prefix }]
   for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
     if (how.signal?.aborted) throw cancelled(how.signal)
     let children: Child[]
     try {
-      how.onDirectory?.(next.dir, next.path)
-      children = list(next.dir)
+      how.onDirectory?.(next.source, next.path)
+      children = list(next.source)
     } catch (error) {
       how.onFailure({ path: showPath(next.path), error: toSyncError(localError(error, 'list the directory')) })
       continue
@@ -112,25 +158,25 @@ export async function walk(top: string, prefix: readonly string[], how: Walk): P
       const name = child.name.toString()
       const path = [...next.path, name]
       if (how.wants?.(path) === false) continue
-      const source = next.dir.endsWith('/') ? next.dir + name : `${next.dir}/${name}`
+      const source = sourceIn(next.source, name)
       if (typeof child.name !== 'string' && !Buffer.from(name).equals(child.name)) {
         how.onFailure({ path: showPath(path), error: notUtf8() })
         continue
       }
       if (isTemporaryName(name) || !(child.isFile() || child.isDirectory())) {
         if (child.isSymbolicLink()) how.onLink?.(source, path)
-        else if (isTemporaryName(name)) how.onLeftover?.(next.dir, next.path)
+        else if (isTemporaryName(name)) how.onLeftover?.(next.source, next.path)
         if (!isTemporaryName(name)) how.onOther?.(path)
         ignored++
         continue
       }
       try {
-        const entry = lookAt(source, path)
+        const entry = lookAt(next, name, source)
         if (entry === undefined) {
           ignored++
         } else if (how.accept?.(entry) ?? true) {
           how.onEntry(entry)
-          if (entry.kind === 'directory') pending.push({ dir: source, path })
+          if (entry.kind === 'directory') pending.push({ source, path })
         }
       } catch (error) {
         how.onFailure({ path: showPath(path), error: toSyncError(localError(error, 'look at it')) })
@@ -158,13 +204,16 @@ function list(directory: string): Child[] {
 }
 
 /** A file or directory as it is now; `undefined` for everything else. */
-function lookAt(source: string, path: readonly string[]): LocalEntry | undefined {
+function lookAt(directory: Directory, name: string, source: string): LocalEntry | undefined {
   const info = lstatSync(source)
-  return entryOf(info, source, path)
+  const kind = kindOf(info)
+  return kind === undefined ? undefined : new FoundEntry(directory, name, kind, info)
 }
 
+const kindOf = (info: Stats) => (info.isDirectory() ? 'directory' : info.isFile() ? 'file' : undefined)
+
 function entryOf(info: Stats, source: string, path: readonly string[]): LocalEntry | undefined {
-  const kind = info.isDirectory() ? 'directory' : info.isFile() ? 'file' : undefined
+  const kind = kindOf(info)
   if (kind === undefined) return undefined
   const { mtimeMs, ctimeMs, ino, dev } = info
   return { kind, path, source, size: kind === 'file' ? info.size : 0, mtimeMs, ctimeMs, ino, dev }

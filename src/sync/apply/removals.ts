@@ -11,7 +11,7 @@ import { checkUnchanged } from '../../transfer/complete.ts'
 import { changedHere, lookAt, markOf } from '../local-move.ts'
 import type { SyncStep } from '../reconcile.ts'
 import { forgetBelow } from '../recovery.ts'
-import { showPath } from '../tree.ts'
+import { entryUnder, showPath } from '../tree.ts'
 import type { StepOf, Work } from './work.ts'
 
 export type Removal = StepOf<'delete-remote' | 'delete-local' | 'take-link'>
@@ -140,7 +140,7 @@ function removeLocal(work: Work, { key, path, local: entry, whole }: StepOf<'del
     if (isLeft) return false
     work.tellDone(removed)
   } else {
-    work.requireSame({ ...entry, path })
+    work.requireSame(entryUnder(entry, path))
     const taken = { do: 'deleted-local', path: shown, bin: work.bin().placeOf(path), was } as const
     work.doLocally(taken, `move ${shown} into the bin`, () => work.bin().take(path))
   }

@@ -314,7 +314,7 @@ async function scanWhole(
 ): Promise<Found> {
   const { container, localRoot, isSameRoots, records } = places
   const how = howToScan(context, pair, places, options, signal)
-  const here = localRoot === undefined ? NOTHING_HERE() : await scanLocal(pair.local, how)
+  const here = localRoot === undefined ? NOTHING_HERE() : await scanLocal(pair.local, { ...how, known: records })
   const known = isSameRoots && options.checksum !== true ? state : {}
   const there: ThereScan =
     container.node === undefined

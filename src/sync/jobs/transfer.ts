@@ -33,6 +33,7 @@ import { createSelection, type Selection, type SelectionOptions, withoutJunk } f
 import { type Pair, stateDirectory } from '../state.ts'
 import {
   type EntryFailure,
+  entryUnder,
   type LocalEntry,
   openSource,
   type RemoteEntry,
@@ -458,7 +459,7 @@ async function scanSources(
     const found = options.paths === undefined ? undefined : new Set<string>()
     if (top.kind === 'file') {
       const isIn = selection.takes(top.path, 'file') && selection.takesFile(top.size, top.mtimeMs)
-      if (isIn) add(as === undefined ? top : { ...top, path: [as] })
+      if (isIn) add(as === undefined ? top : entryUnder(top, [as]))
       else leave(top.path)
       continue
     }

@@ -8,7 +8,7 @@
 import { SyncError } from '../../errors.ts'
 import { localChange, remoteChange, type SyncRecord } from '../records.ts'
 import { parentKey, type RemoteItem } from '../scan.ts'
-import type { LocalEntry } from '../tree.ts'
+import { entryUnder, type LocalEntry } from '../tree.ts'
 import { nameCopy, rekey, type Taken } from './places.ts'
 import type { ReconcileOptions, SyncStep, Trees } from './steps.ts'
 
@@ -147,7 +147,7 @@ export function settleKinds(
   function moveAside(key: string, path: readonly string[], mtimeMs: number): void {
     const copy = nameCopy(key, path, mtimeMs, options, taken)
     result.aside.push({ do: 'move-aside', key, path, copy, reason: 'both are kept' })
-    rekey(local, key, copy, (entry, to) => ({ ...entry, path: to }))
+    rekey(local, key, copy, entryUnder)
     forget(key)
   }
 

@@ -2,7 +2,7 @@
 import { foldKey } from '../../local/names.ts'
 import { localChange, remoteChange, remoteIdentity, type SyncRecord } from '../records.ts'
 import type { Blocked, RemoteItem } from '../scan.ts'
-import type { LocalEntry } from '../tree.ts'
+import { entryUnder, type LocalEntry } from '../tree.ts'
 import { rekey } from './places.ts'
 import type { SyncStep } from './steps.ts'
 
@@ -91,7 +91,7 @@ export function remoteSide({ local, remote, foldsCase }: View): MoveSide {
     },
     isFreeThere: (key, from) => !local.has(key) && [undefined, from].includes(folded?.(key)),
     carry(from, to) {
-      rekey(local, from, to, (entry, path) => ({ ...entry, path }))
+      rekey(local, from, to, entryUnder)
       folded?.(undefined)
     },
   }
