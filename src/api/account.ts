@@ -1,6 +1,7 @@
 /** The account, its key pairs, and what the server says of itself. @module */
-import { type KeyPairContainer, parseKeyPairContainer } from '../../crypto/containers.ts'
+import { type KeyPairContainer, type PrivateKeyContainer, parseKeyPairContainer } from '../../crypto/containers.ts'
 import type { PasswordPolicy } from '../../crypto/password-policy.ts'
+import type { KeyPairVersion } from '../../crypto/versions.ts'
 import { SyncError } from '../errors.ts'
 import { type Api, call, callFor } from './api.ts'
 import {
@@ -79,4 +80,34 @@ export async function getPasswordPolicy(api: Api, signal?: AbortSignal): Promise
 
 export async function createKeyPair(api: Api, pair: KeyPairContainer, signal?: AbortSignal): Promise<void> {
   await call(api, { method: 'POST', path: '/v4/user/account/keypair', json: pair, signal })
+}
+
+/**
+ * Puts another lock on a key pair that the server has, in one step: the same public key, and the lock that it knows now. Servers
+ * that cannot do that answer that there is a key pair already, and change nothing.
+ *
+ * @throws {SyncError} `KEY_PAIR_EXISTS`.
+ */
+export async function relockKeyPair(
+  api: Api,
+  pair: KeyPairContainer,
+  previousPrivateKey: PrivateKeyContainer,
+  signal?: AbortSignal,
+): Promise<void> {
+  await call(api, { method: 'POST', path: '/v4/user/account/keypair', json: { ...pair, previousPrivateKey }, signal })
+}
+
+/** A new key pair beside one of the older version, whose private key comes along, locked with the new password. */
+export async function addNewerKeyPair(
+  api: Api,
+  pair: KeyPairContainer,
+  previousPrivateKey: PrivateKeyContainer,
+  signal?: AbortSignal,
+): Promise<void> {
+  await call(api, { method: 'POST', path: '/v4/user/account/keypairs', json: { ...pair, previousPrivateKey }, signal })
+}
+
+/** Deletes a key pair, with all file keys that are wrapped for it; then the server deletes files that nobody can open any more. */
+export async function deleteKeyPair(api: Api, version: KeyPairVersion, signal?: AbortSignal): Promise<void> {
+  await call(api, { method: 'DELETE', path: '/v4/user/account/keypair', query: { version }, signal })
 }

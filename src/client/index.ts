@@ -108,6 +108,7 @@ export type {
 export { type History, type HistoryOptions, openHistory, type RunFilter } from './history.ts'
 export { clearKeyCache } from './home.ts'
 export { ownerText } from './key-owner.ts'
+export type { ChangePasswordOptions, PasswordChange, RelockedKeyPair } from './key-password.ts'
 export type {
   DistributeOptions,
   Distribution,

@@ -1,18 +1,14 @@
 /** The account's own key pair, and whose keys file keys are wrapped for. @module */
 import {
-  checkPassword,
   generateKeyPair,
   importPublicKey,
-  isWeakPassword,
   type KeyPairVersion,
   keyProtection,
   lockKeyPair,
   type Password,
-  type PasswordPolicy,
-  type PasswordViolation,
   unlockKeyPair,
 } from '../../crypto/index.ts'
-import { createKeyPair, getAccount, getKeyPairs, getPasswordPolicy } from '../api/account.ts'
+import { createKeyPair, getKeyPairs } from '../api/account.ts'
 import { listMissingFileKeys } from '../api/file-keys.ts'
 import { SyncError } from '../errors.ts'
 import { parseFingerprint, showFingerprint } from '../fingerprint.ts'
@@ -24,6 +20,7 @@ import type { KeyId, PinState } from '../transfer/pins.ts'
 import { placePath } from '../transfer/places.ts'
 import type { Abortable, ClientContext } from './context.ts'
 import { type KeyOwner, ownerText } from './key-owner.ts'
+import { askNewPassword, wipePassword } from './key-password.ts'
 
 export type { KeyOwner } from './key-owner.ts'
 
@@ -86,35 +83,6 @@ export async function status({ api }: ClientContext, { signal }: Abortable): Pro
   }
 }
 
-const textOf = (password: Password): string =>
-  typeof password === 'string' ? password : new TextDecoder().decode(password)
-
-/** A rule as people say it. */
-function ruleText(broken: PasswordViolation): string {
-  switch (broken.rule) {
-    case 'minLength':
-      return `at least ${broken.minLength} characters`
-    case 'characters':
-      return `${broken.required} kinds of characters at least (missing: ${broken.missing.join(', ')})`
-    case 'userInfo':
-      return 'no name or address of yours in it'
-    case 'keyboardPattern':
-      return 'no row of keys such as qwertz'
-  }
-}
-
-/** Only a client can: the server never sees the password. */
-function requirePolicy(password: Password, policy: PasswordPolicy, userInfo: readonly string[]): void {
-  const broken = checkPassword(textOf(password), policy, userInfo)
-  // What is empty is told in its own words, where the key is locked.
-  if (broken.length === 0 || password.length === 0) return
-  if (typeof password !== 'string') password.fill(0)
-  const rules = broken.map(ruleText).join('; ')
-  throw new SyncError('usage', 'PASSWORD_REFUSED', `The server wants encryption passwords with ${rules}`, {
-    hint: 'Choose another one, such as several words that you take by chance.',
-  })
-}
-
 /**
  * Makes the account's RSA-4096 key pair, locks it with the encryption password and stores it at the server. Takes a few seconds.
  *
@@ -124,25 +92,18 @@ function requirePolicy(password: Password, policy: PasswordPolicy, userInfo: rea
  * @throws {SyncError} `KEY_PAIR_EXISTS`, `PASSWORD_REFUSED`, and for a bad password as `lockKeyPair`.
  */
 export async function create(
-  { api, keyring, onEvent }: ClientContext,
+  context: ClientContext,
   password: () => Promise<Password>,
   { signal }: Abortable,
 ): Promise<KeyId> {
+  const { api, keyring } = context
   const existing = await getKeyPairs(api, signal)
   if (existing.some((pair) => pair.privateKeyContainer.version === 'RSA-4096')) {
     throw new SyncError('conflict', 'KEY_PAIR_EXISTS', 'This account has an RSA-4096 key pair already', {
       hint: 'See it with: sync keys status',
     })
   }
-  const { firstName, lastName, email, userName } = await getAccount(api, signal)
-  const userInfo = [firstName, lastName, email, userName].filter((info) => info !== undefined)
-  const policy = await getPasswordPolicy(api, signal)
-  const secret = await password()
-  requirePolicy(secret, policy, userInfo)
-  if (isWeakPassword(textOf(secret), userInfo)) {
-    const message = 'The encryption password is weak: whoever gets the locked key from the server could guess it'
-    onEvent?.({ type: 'warning', code: 'PASSWORD_WEAK', message })
-  }
+  const secret = await askNewPassword(context, password, signal)
   const pair = await generateKeyPair()
   try {
     await createKeyPair(api, await lockKeyPair(pair, secret), signal)
@@ -151,7 +112,7 @@ export async function create(
     return { version: pair.version, fingerprint: pair.publicKey.fingerprint }
   } finally {
     pair.wipe()
-    if (typeof secret !== 'string') secret.fill(0)
+    wipePassword(secret)
   }
 }
 

@@ -22,6 +22,7 @@ import type { DiffOptions, VerifyRunOptions } from './compare.ts'
 import type { Content, GetOptions, PutOptions, PutResult, RemoteContent } from './content.ts'
 import type { Abortable, ClientContext } from './context.ts'
 import type { FindOptions, MkdirOptions, RemoteDetails, RemoteEntry, RemoveOptions, StatOptions } from './entries.ts'
+import type { ChangePasswordOptions, PasswordChange } from './key-password.ts'
 import type {
   DistributeOptions,
   Distribution,
@@ -110,6 +111,8 @@ export interface KeyCalls {
   create(password?: () => Promise<Password>, options?: Abortable): Promise<KeyId>
   /** Finds out whether a password opens the key pair. Throws `KEY_PASSWORD_WRONG`. */
   tryPassword(password: Password, options?: Abortable): Promise<void>
+  /** Locks the own key pairs with another password, the same key pairs. Throws `KEY_PASSWORD_WRONG`, `KEY_LOCK_KEPT`. */
+  changePassword(next: () => Promise<Password>, options?: ChangePasswordOptions): Promise<PasswordChange>
   /** Hands out the file keys that members lack, to those whose keys are trusted. */
   distribute(options?: DistributeOptions): Promise<Distribution>
   /** Whose keys are known, new, changed or gone. */
@@ -239,6 +242,8 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
       status: async (how = {}) => (await keys()).status(context, how),
       create: async (secret = password, how = {}) => (await keys()).create(context, secret, how),
       tryPassword: async (secret, how = {}) => (await keys()).tryPassword(context, secret, how),
+      changePassword: async (next, { current = password, ...how } = {}) =>
+        (await import('./key-password.ts')).changePassword(context, current, next, how),
       distribute: async (how = {}) => (await keys()).distribute(context, how),
       list: async (how = {}) => (await keys()).list(context, how),
       verify: async (user, fingerprint, how = {}) => (await keys()).verify(context, user, fingerprint, how),

@@ -14,6 +14,8 @@ export interface HomePaths {
   readonly serverKeys: string
   /** Which rules came from servers and wait for somebody. */
   readonly rules: string
+  /** Locked key pairs that were replaced, until it is certain that what replaced them opens. */
+  readonly keyPairs: string
   /** File keys, sealed. */
   readonly fileKeys: string
   /** Names in remote folders, for a short time; see cli/completion. */
@@ -37,6 +39,7 @@ export const homePaths = (directory: string): HomePaths => ({
   pins: join(directory, 'pins'),
   serverKeys: join(directory, 'server-keys.json'),
   rules: join(directory, 'rules'),
+  keyPairs: join(directory, 'key-pairs'),
   fileKeys: join(directory, 'file-keys'),
   listings: join(directory, 'listings'),
   temporary: join(directory, 'tmp'),

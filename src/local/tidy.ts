@@ -14,6 +14,7 @@ const DEPTHS: Readonly<Record<string, number>> = Object.freeze({
   backups: 0,
   drills: 0,
   'file-keys': 0,
+  'key-pairs': 0,
   listings: 0,
   locks: 1,
   pins: 1,

@@ -51,8 +51,14 @@ export interface Keyring {
    * @throws {SyncError} `NO_KEY_PAIR`, `PASSWORD_NEEDED`.
    */
   prepare(signal?: AbortSignal): Promise<void>
-  /** Says that there is a new key pair at the server. */
-  refresh(): void
+  /**
+   * Says that the key pairs at the server have changed.
+   *
+   * @param next - The encryption password from now on; copied. Default: the one that was asked for before.
+   */
+  refresh(next?: Password): void
+  /** Takes note that a locked key pair, as the server has it, was unlocked and belongs to this public key; see `wrappingKey`. */
+  prove(container: KeyPairContainer, publicKey: PublicKey): Promise<void>
   /** Opens a file key with the key pair of its version. */
   unwrap(wrapped: WrappedFileKey, signal?: AbortSignal): Promise<FileKey>
   /**
@@ -120,6 +126,8 @@ export function createKeyring(
   /** Where the keys came from that are not in the cache. */
   const unconfirmed = new WeakMap<FileKey, { pair: UserKeyPair; nodeId: number }>()
   const unlocked = new Map<KeyPairVersion, Promise<UserKeyPair>>()
+  /** Unlocked before the key pairs were changed. */
+  const former: Promise<UserKeyPair>[] = []
   const imported = new Map<string, Promise<PublicKey>>()
   /** The first one may be made at any time. */
   const { get: containers, forget } = askOnce<readonly KeyPairContainer[]>(
@@ -213,9 +221,18 @@ export function createKeyring(
       asked ??= password()
       await asked
     },
-    refresh() {
+    refresh(next) {
       forget()
       proven = undefined
+      if (next === undefined) return
+      asked = Promise.resolve(typeof next === 'string' ? next : Uint8Array.from(next))
+      // Whatever is at work with one goes on.
+      former.push(...unlocked.values())
+      unlocked.clear()
+    },
+    async prove(container, publicKey) {
+      const own = await ownKeyOf(container, publicKey)
+      if (own !== undefined) await pins.prove(own)
     },
     async recall(nodeId, signal) {
       return cache?.find(await pair(await preferred(signal), signal), nodeId)
@@ -258,7 +275,9 @@ export function createKeyring(
     },
     async close() {
       await cache?.flush()
-      for (const opening of unlocked.values()) opening.then((opened) => opened.wipe()).catch(() => {})
+      for (const opening of [...former.splice(0), ...unlocked.values()]) {
+        opening.then((opened) => opened.wipe()).catch(() => {})
+      }
       unlocked.clear()
     },
   }

@@ -65,6 +65,30 @@ test('key pairs: preferred one, versions, duplicates, bad containers', async () 
   expect((await get()).json).toMatchObject(current)
 })
 
+test('the lock of a key pair is replaced for who knows the one that is there; anything else meets a key pair that exists', async () => {
+  const world = await startWorld()
+  const ann = await signUp(world, 'ann')
+  const first = await addKeyPair(ann)
+  const lockOf = (body: Json) => body.privateKeyContainer
+  const post = async (body: Json) => (await ann.call('POST', '/v4/user/account/keypair', body)).status
+  const next = { ...first, privateKeyContainer: lockOf(keyPairBody()) }
+  const refused = [
+    first,
+    next,
+    { ...next, previousPrivateKey: lockOf(keyPairBody()) },
+    { ...next, previousPrivateKey: { ...lockOf(first), version: 'A' } },
+    { ...keyPairBody(), previousPrivateKey: lockOf(first) },
+  ]
+  for (const body of refused) expect(await post(body)).toBe(409)
+  expect((await ann.call('GET', '/v4/user/account/keypair')).json).toMatchObject(first)
+  expect(await post({ ...next, previousPrivateKey: { version: 'RSA-4096', privateKey: 'none' } })).toBe(400)
+  expect(await post({ ...next, previousPrivateKey: lockOf(first) })).toBe(204)
+  expect((await ann.call('GET', '/v4/user/account/keypair')).json).toMatchObject(next)
+  // Another account has nothing of it.
+  const bob = await signUp(world, 'bob')
+  expect((await bob.call('GET', '/v4/user/account/keypair')).status).toBe(404)
+})
+
 test('missing file keys: two members, handed out once, then nothing is missing', async () => {
   const world = await startWorld()
   const [ann, bob, eve] = [await signUp(world, 'ann'), await signUp(world, 'bob'), await signUp(world, 'eve')]

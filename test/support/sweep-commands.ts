@@ -86,6 +86,19 @@ async function changedHere(bench: Bench): Promise<{ home: string; local: string;
   return { home, local, remote, wanted: filesOf(local) }
 }
 
+/** Somebody with a key pair, logged in at a home of their own. */
+async function newcomer(bench: Bench): Promise<{ user: string; home: string }> {
+  const { world } = bench
+  const n = bench.next()
+  const [user, home, file] = [`newcomer-${n}`, world.path(`home-of-${n}`), world.path(`password-of-${n}`)]
+  await addUser(world.path('server'), { name: user, password: accountPassword(user) })
+  writeFileSync(file, accountPassword(user), { mode: 0o600 })
+  mkdirSync(home, { mode: 0o700 })
+  await ready(bench, home, ['login', world.server.url, '--user', user, '--password-file', file])
+  await giveKeyPair(await world.client(user))
+  return { user, home }
+}
+
 function upload(name: string, files: Record<string, string | Uint8Array>): Command {
   return {
     name,
@@ -381,6 +394,23 @@ export const COMMANDS = {
         same('members', json.map((member) => member.user ?? member.name).sort(), [user1, 'bob'])
       }
       return { args: ['room', 'members', `/${name}`, '--add', 'bob', '--role', 'read'], home, check }
+    },
+  },
+  passwd: {
+    name: 'keys passwd',
+    // Where all was done but the end of it, the old password is wrong.
+    again: [0, 13],
+    kills: [1, 1],
+    async start(bench) {
+      const { user, home } = await newcomer(bench)
+      const next = bench.world.path(`next-${user}`)
+      writeFileSync(next, 'a new password by chance', { mode: 0o600 })
+      const args = ['keys', 'passwd', ...unlocked(bench), '--new-key-password-file', next]
+      const check = async () => {
+        const client = await bench.world.client(user)
+        await client.keys.tryPassword('a new password by chance')
+      }
+      return { args, home, check }
     },
   },
   login: {

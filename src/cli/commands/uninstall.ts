@@ -29,7 +29,7 @@ const KINDS: readonly Kind[] = [
   },
   {
     what: 'known keys',
-    names: /^(?:pins|server-keys\.json)$/,
+    names: /^(?:pins|key-pairs|server-keys\.json)$/,
     lost: 'keys of members and servers have to be compared again before they are trusted',
   },
   {

@@ -3,6 +3,7 @@ import { option } from '../options/option.ts'
 import { settings } from '../options/settings.ts'
 import { COMMON, KEY_PASSWORD, REMOTE } from '../options/shared.ts'
 import type { CommandSpec } from './command.ts'
+import { KEYS_CHANGE } from './keys-change.ts'
 
 const own = () => import('../commands/keys.ts')
 const trust = () => import('../commands/trust.ts')
@@ -41,6 +42,7 @@ export const KEYS: CommandSpec = {
       ],
       action: async () => (await own()).distribute,
     },
+    ...KEYS_CHANGE,
     {
       name: 'remember',
       summary: 'keep the encryption password in the keyring of the system',

@@ -91,20 +91,39 @@ function listKeyPairs({ app, user }: Call): Reply {
   return ok(pairs.map(keyPairView))
 }
 
-function putKeyPair(
-  store: Store,
-  change: Change,
-  pair: Pick<KeyPairRecord, 'version' | 'privateKey' | 'publicKey'>,
-): void {
+type GivenKeyPair = Pick<KeyPairRecord, 'version' | 'privateKey' | 'publicKey'>
+
+function putKeyPair(store: Store, change: Change, pair: GivenKeyPair): void {
   const { tx, userId, now } = change
   if (store.keyPairs.doesExist([userId, pair.version])) throw exists()
   tx.put(store.keyPairs, [userId, pair.version], { ...pair, createdAt: now, createdBy: userId })
 }
 
+const samePem = (a: string, b: string) => a.replace(/\s/g, '') === b.replace(/\s/g, '')
+
+/**
+ * The lock of a key pair that is there is replaced, in one step, for whoever sends the same public key and shows by
+ * `previousPrivateKey` that the lock that is there is the one that they know. Everything else meets a key pair that exists.
+ */
+function relock(store: Store, change: Change, pair: GivenKeyPair, known: string): boolean {
+  const there = store.keyPairs.get([change.userId, pair.version])
+  if (there === undefined || !samePem(there.publicKey, pair.publicKey)) return false
+  if (!samePem(there.privateKey, known)) return false
+  change.tx.put(store.keyPairs, [change.userId, pair.version], { ...there, privateKey: pair.privateKey })
+  return true
+}
+
 async function addKeyPair(call: Call): Promise<Reply> {
+  const { store } = call.app
   void call.user
-  const pair = parseKeyPair(await call.json())
-  await call.change((change) => putKeyPair(call.app.store, change, pair))
+  const body = await call.json()
+  const pair = parseKeyPair(body)
+  const previousField = field(body, 'previousPrivateKey')
+  const previous = previousField === undefined ? undefined : parsePrivateKey(asFields(previousField))
+  await call.change((change) => {
+    const isRelocked = previous?.version === pair.version && relock(store, change, pair, previous.pem)
+    if (!isRelocked) putKeyPair(store, change, pair)
+  })
   return noContent()
 }
 
