@@ -6,9 +6,23 @@ import { type MissingFileKeys, parseMissingFileKeys, parseRaw } from './wire.ts'
 /** Most entries the server lists or takes at once. */
 export const KEYS_PER_CALL = 100
 
-/** @throws {SyncError} `FILE_KEY_MISSING` when nobody has handed it out to this account yet. */
-export const getFileKey = async (api: Api, fileId: number, signal?: AbortSignal): Promise<WrappedFileKey> =>
-  parseFileKey(await callFor(api, { method: 'GET', path: `/v4/nodes/files/${fileId}/user_file_key`, signal }, parseRaw))
+/**
+ * @param version - Only that of the older version, for who has key pairs of both. Default: the preferred one there is.
+ * @throws {SyncError} `FILE_KEY_MISSING` when nobody has handed it out to this account yet.
+ */
+export const getFileKey = async (
+  api: Api,
+  fileId: number,
+  signal?: AbortSignal,
+  version?: 'A',
+): Promise<WrappedFileKey> =>
+  parseFileKey(
+    await callFor(
+      api,
+      { method: 'GET', path: `/v4/nodes/files/${fileId}/user_file_key`, query: { version }, signal },
+      parseRaw,
+    ),
+  )
 
 /** Which of the caller's key pairs the listed file keys are wrapped for: the current one, or that of the older version. */
 export type HolderKey = 'current' | 'previous'

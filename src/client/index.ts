@@ -106,9 +106,11 @@ export type {
   StatOptions,
 } from './entries.ts'
 export { type History, type HistoryOptions, openHistory, type RunFilter } from './history.ts'
-export { clearKeyCache } from './home.ts'
+export { clearKeyCache, readKeyChange } from './home.ts'
+export type { KeyChange } from './key-change.ts'
 export { ownerText } from './key-owner.ts'
 export type { ChangePasswordOptions, PasswordChange, RelockedKeyPair } from './key-password.ts'
+export type { KeyReplacement, ReplaceKeyPairOptions, ReplacementPlan, RoomKeys } from './key-replacement.ts'
 export type {
   DistributeOptions,
   Distribution,

@@ -8,6 +8,7 @@ import { createHash } from 'node:crypto'
 import { unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type KeyPairContainer, parseKeyPairContainer } from '../../crypto/index.ts'
+import type { Clock } from '../environment.ts'
 import { localError, SyncError, systemCode } from '../errors.ts'
 import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
 import { takeLock } from '../local/lock.ts'
@@ -74,9 +75,12 @@ function parse(bytes: Uint8Array, account: string, path: string): KeyChange {
 }
 
 /** What is kept for the account of a client. */
-export async function openKeyChanges({ home, clock }: ClientContext, signal?: AbortSignal): Promise<KeyChanges> {
-  const account = await home.account(signal)
-  const path = join(home.keyPairs, `${createHash('sha256').update(account).digest('hex').slice(0, 32)}.change`)
+export const openKeyChanges = async ({ home, clock }: ClientContext, signal?: AbortSignal): Promise<KeyChanges> =>
+  keyChangesOf(home.keyPairs, await home.account(signal), clock)
+
+/** What is kept for an account in a directory. */
+export function keyChangesOf(directory: string, account: string, clock: Clock): KeyChanges {
+  const path = join(directory, `${createHash('sha256').update(account).digest('hex').slice(0, 32)}.change`)
   return {
     async read() {
       const bytes = await readPrivateFile(path)

@@ -19,6 +19,7 @@ import { listMembers, type Member } from '../transfer/members.ts'
 import type { KeyId, PinState } from '../transfer/pins.ts'
 import { placePath } from '../transfer/places.ts'
 import type { Abortable, ClientContext } from './context.ts'
+import { type KeyChange, openKeyChanges } from './key-change.ts'
 import { type KeyOwner, ownerText } from './key-owner.ts'
 import { askNewPassword, wipePassword } from './key-password.ts'
 
@@ -42,6 +43,8 @@ export interface KeysStatus {
   readonly keyPairs: readonly OwnKeyPair[]
   /** File keys that this account could hand out to others; `undefined` where the server does not say. */
   readonly missingFileKeys: number | undefined
+  /** A change of them that has begun on this machine and is not complete. */
+  readonly unfinished?: { readonly kind: KeyChange['kind']; readonly since: number } | undefined
 }
 
 /**
@@ -65,7 +68,8 @@ export interface KeyList {
 }
 
 /** What there is of key pairs, and of file keys to hand out. No password is needed. */
-export async function status({ api }: ClientContext, { signal }: Abortable): Promise<KeysStatus> {
+export async function status(context: ClientContext, { signal }: Abortable): Promise<KeysStatus> {
+  const { api } = context
   const pairs = await getKeyPairs(api, signal)
   const missing = await listMissingFileKeys(api, { offset: 0 }, signal).catch((error) => {
     if (signal?.aborted) throw error
@@ -77,7 +81,9 @@ export async function status({ api }: ClientContext, { signal }: Abortable): Pro
     const { fingerprint } = await importPublicKey(pair.publicKeyContainer)
     keyPairs.push({ version, fingerprint, ...keyProtection(pair) })
   }
+  const begun = await (await openKeyChanges(context, signal)).read()
   return {
+    ...(begun === undefined ? {} : { unfinished: { kind: begun.kind, since: begun.since } }),
     keyPairs,
     missingFileKeys: missing === undefined ? undefined : (missing.range?.total ?? missing.items.length),
   }

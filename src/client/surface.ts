@@ -23,6 +23,7 @@ import type { Content, GetOptions, PutOptions, PutResult, RemoteContent } from '
 import type { Abortable, ClientContext } from './context.ts'
 import type { FindOptions, MkdirOptions, RemoteDetails, RemoteEntry, RemoveOptions, StatOptions } from './entries.ts'
 import type { ChangePasswordOptions, PasswordChange } from './key-password.ts'
+import type { KeyReplacement, ReplaceKeyPairOptions, ReplacementPlan } from './key-replacement.ts'
 import type {
   DistributeOptions,
   Distribution,
@@ -113,6 +114,12 @@ export interface KeyCalls {
   tryPassword(password: Password, options?: Abortable): Promise<void>
   /** Locks the own key pairs with another password, the same key pairs. Throws `KEY_PASSWORD_WRONG`, `KEY_LOCK_KEPT`. */
   changePassword(next: () => Promise<Password>, options?: ChangePasswordOptions): Promise<PasswordChange>
+  /** Another key pair, which takes over all file keys. Throws `KEYS_STRANDED` where some would be lost. */
+  replace(next: () => Promise<Password>, options?: ReplaceKeyPairOptions): Promise<KeyReplacement>
+  /** What `replace` would move, room by room. */
+  planReplacement(options?: Abortable): Promise<ReplacementPlan>
+  /** Takes back a replacement that was interrupted before the old key pair was deleted. */
+  undoReplacement(current?: () => Promise<Password>, options?: Abortable): Promise<void>
   /** Hands out the file keys that members lack, to those whose keys are trusted. */
   distribute(options?: DistributeOptions): Promise<Distribution>
   /** Whose keys are known, new, changed or gone. */
@@ -206,6 +213,7 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
   const content = () => import('./content.ts')
   const entries = () => import('./entries.ts')
   const keys = () => import('./keys.ts')
+  const replacement = () => import('./key-replacement.ts')
   const rooms = () => import('./rooms.ts')
   const trash = () => import('./trash.ts')
   return {
@@ -244,6 +252,11 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
       tryPassword: async (secret, how = {}) => (await keys()).tryPassword(context, secret, how),
       changePassword: async (next, { current = password, ...how } = {}) =>
         (await import('./key-password.ts')).changePassword(context, current, next, how),
+      replace: async (next, { current = password, ...how } = {}) =>
+        (await replacement()).replaceKeyPair(context, current, next, how),
+      planReplacement: async (how = {}) => (await replacement()).planReplacement(context, how),
+      undoReplacement: async (current = password, how = {}) =>
+        (await replacement()).undoReplacement(context, current, how),
       distribute: async (how = {}) => (await keys()).distribute(context, how),
       list: async (how = {}) => (await keys()).list(context, how),
       verify: async (user, fingerprint, how = {}) => (await keys()).verify(context, user, fingerprint, how),

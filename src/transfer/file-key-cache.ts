@@ -319,6 +319,14 @@ function slices(bytes: Uint8Array, lengths: readonly number[]): Uint8Array[] {
   })
 }
 
+/** Removes what is kept for a key pair that is no more. What cannot be removed opens with its private key only. */
+export async function forgetKeyPair(directory: string, origin: string, publicKey: PublicKey): Promise<void> {
+  const name = nameOf(origin, publicKey)
+  for (const path of [join(directory, `${name}${SUFFIX}`), ...(await lockedFiles(directory, name))]) {
+    await unlink(path).catch(() => {})
+  }
+}
+
 /**
  * Removes all caches of a directory.
  *

@@ -400,7 +400,7 @@ export const COMMANDS = {
     name: 'keys passwd',
     // Where all was done but the end of it, the old password is wrong.
     again: [0, 13],
-    kills: [1, 1],
+    kills: [0, 1],
     async start(bench) {
       const { user, home } = await newcomer(bench)
       const next = bench.world.path(`next-${user}`)
@@ -409,6 +409,30 @@ export const COMMANDS = {
       const check = async () => {
         const client = await bench.world.client(user)
         await client.keys.tryPassword('a new password by chance')
+      }
+      return { args, home, check }
+    },
+  },
+  replace: {
+    name: 'keys replace',
+    // Long; in short sweeps test/client/key-replacement.test.ts has each request that changes something.
+    kills: [0, 0],
+    // What is complete and forgotten is begun once more.
+    again: [0, 13],
+    async start(bench) {
+      const { user, home } = await newcomer(bench)
+      const client = await bench.world.client(user)
+      await makeRoom(client, user)
+      await client.put(`/${user}/file`, Buffer.from('content'))
+      const next = bench.world.path(`next-${user}`)
+      writeFileSync(next, 'a new password by chance', { mode: 0o600 })
+      const args = ['keys', 'replace', '--yes', ...unlocked(bench), '--new-key-password-file', next]
+      const check = async () => {
+        const later = await bench.world.openClient({ keyPassword: async () => 'a new password by chance' }, user)
+        const { bytes } = await later.get(`/${user}/file`)
+        same('content', Buffer.from(await bytes()).toString(), 'content')
+        same('key pairs', (await later.keys.status()).keyPairs.length, 1)
+        await later.close()
       }
       return { args, home, check }
     },

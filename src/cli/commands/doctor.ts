@@ -4,6 +4,7 @@ import {
   type Client,
   createClient,
   parseBaseUrl,
+  readKeyChange,
   readServerPins,
   type ServerPin,
   type TransportOptions,
@@ -13,11 +14,12 @@ import { SyncError, toSyncError } from '../../errors.ts'
 import { openSystemKeyring } from '../../local/system-keyring.ts'
 import { createAuthorizer } from '../authorizers.ts'
 import { openStore } from '../connect.ts'
-import { type Context, loggingOf, requireSettings } from '../context.ts'
+import { accountName, type Context, loggingOf, requireSettings } from '../context.ts'
 import { display } from '../display.ts'
 import { EXIT, exitCodeOf } from '../exit-codes.ts'
 import { homeDirectory, loadProfile, type Profile, saveProfile } from '../profile.ts'
 import { transportOf } from '../transport.ts'
+import { unfinishedText } from './keys.ts'
 
 const DOCTOR_RETRY_FOR_MS = 5_000
 
@@ -154,6 +156,8 @@ async function checkLogin(client: Client, context: Context, profile: Profile, re
     report.say('login', 'ok', `${profile.user} by ${profile.method}`)
     const { hasKeyPair: has } = await client.whoami({ signal: context.signal })
     report.say('key pair', has ? 'ok' : 'warn', has ? 'there is one' : 'none yet: sync keys create')
+    const begun = await readKeyChange(homeDirectory(), accountName(profile))
+    if (begun !== undefined) report.say('key pair', 'warn', unfinishedText(begun.kind), { unfinished: begun.kind })
   })
 }
 

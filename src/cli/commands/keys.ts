@@ -32,20 +32,30 @@ export async function create(context: Context): Promise<void> {
 
 export async function status(context: Context): Promise<number> {
   return withClient(context, async (client) => {
-    const { keyPairs, missingFileKeys } = await client.keys.status({ signal: context.signal })
+    const { keyPairs, missingFileKeys, unfinished } = await client.keys.status({ signal: context.signal })
     const lines = keyPairs.map(
       (row) =>
         `${row.version}  ${showFingerprint(row.fingerprint)}\n  locked with PBKDF2 ${row.prf}, ${row.iterations} iterations` +
-        (row.current ? '' : ' (old protection: change the password to renew it)'),
+        (row.current ? '' : ' (old protection: renew it with sync keys passwd)'),
     )
     const left = missingFileKeys === undefined ? [] : [`${plural(missingFileKeys, 'file key')} of others to hand out`]
     context.output.result(
-      [...(lines.length > 0 ? lines : ['no key pair; make one: sync keys create']), ...left].join('\n'),
-      { type: 'keys', keyPairs, missingFileKeys },
+      [
+        ...(lines.length > 0 ? lines : ['no key pair; make one: sync keys create']),
+        ...left,
+        ...(unfinished === undefined ? [] : [unfinishedText(unfinished.kind)]),
+      ].join('\n'),
+      { type: 'keys', keyPairs, missingFileKeys, unfinished },
     )
     return keyPairs.length > 0 ? EXIT.done : EXIT.key
   })
 }
+
+/** What was begun, and how it is completed. */
+export const unfinishedText = (kind: 'password' | 'pair'): string =>
+  kind === 'pair'
+    ? 'The replacement of the key pair is not complete: sync keys replace'
+    : 'The change of the encryption password is not complete: sync keys passwd'
 
 const noKeyring = () =>
   new SyncError('usage', 'KEYRING_MISSING', 'There is no keyring of the operating system to keep the password in', {

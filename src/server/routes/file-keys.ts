@@ -3,7 +3,7 @@
  * ../missing-keys.ts.
  * @module
  */
-import { type Access, MANAGE, READ } from '../access.ts'
+import { type Access, MANAGE, READ, READ_BIN } from '../access.ts'
 import type { RouteTable } from '../call.ts'
 import { type Call, noContent, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, fileNotFound } from '../errors.ts'
@@ -18,7 +18,7 @@ const MAX_ITEMS = 100
 
 function ownKey(call: Call): Reply {
   const { store } = call.app
-  const file = encryptedFile(call.access, call.id('id', fileNotFound))
+  const file = encryptedFile(store, call.access, call.id('id', fileNotFound))
   call.access.require(file, READ)
   const wanted = call.query.get('version')
   const versions = wanted === null || wanted === '' ? KEY_VERSIONS : [keyVersionOf(wanted)]
@@ -39,8 +39,11 @@ function findKey(store: Store, fileId: number, userId: number, versions: readonl
   return undefined
 }
 
-function encryptedFile(access: Access, id: number): NodeRecord {
-  const file = access.node(id, fileNotFound)
+/** A file, or one that lies in a recycle bin by itself: who moves their keys to another key pair must not lose older versions. */
+function encryptedFile(store: Store, access: Access, id: number): NodeRecord {
+  const binned = store.deleted.get(id)
+  const file =
+    binned !== undefined && (access.bits(binned.roomId) & READ_BIN) !== 0 ? binned : access.node(id, fileNotFound)
   if (file.type !== FILE) throw fileNotFound()
   if (!file.encrypted) throw badRequest(-40001, 'Room is not encrypted')
   return file
@@ -91,7 +94,7 @@ async function distribute(call: Call): Promise<Reply> {
   })
   await call.change((change, access) => {
     for (const entry of entries) {
-      const file = encryptedFile(access, entry.fileId)
+      const file = encryptedFile(store, access, entry.fileId)
       requireOwnKey(store, access, file, entry.fileKey)
       requireRecipient(store, entry)
       putFileKey(change, file.id, entry.userId, entry.fileKey)
