@@ -93,6 +93,18 @@ export async function generateKeyPair(version: KeyPairVersion = 'RSA-4096'): Pro
   return assemble(version, await importSpki(spki, version), pkcs8)
 }
 
+/**
+ * A key pair from its private key alone.
+ *
+ * @param der - PKCS#8 (PrivateKeyInfo); copied.
+ * @throws {SyncError} when the numbers in it do not belong together, or are not of this version.
+ * @internal
+ */
+export async function restoreKeyPair(der: Uint8Array, version: KeyPairVersion): Promise<UserKeyPair> {
+  const { pkcs8, spki } = checkPrivateKey(copy(der), version)
+  return assemble(version, await importSpki(spki, version), pkcs8)
+}
+
 /** A password as text, or as the bytes to use. */
 export type Password = string | Uint8Array
 
