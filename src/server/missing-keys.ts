@@ -4,13 +4,12 @@
  * @module
  */
 import { Access, DOWNLOAD_SHARE, MANAGE, membersOf, READ } from './access.ts'
-import { forbidden, nodeNotFound } from './errors.ts'
+import { badRequest, forbidden, nodeNotFound } from './errors.ts'
+import { keyPairsOf, rescueHoldersOf, SYSTEM_RESCUE } from './holders.ts'
 import { FILE, type FileKeyRecord, type KeyPairRecord, type KeyVersion, type NodeRecord } from './records.ts'
 import type { Store } from './store.ts'
 import { preferredKeyPair } from './view.ts'
 
-/** Rescue keys of rooms appear as recipients whose id is this plus the id of the room. */
-export const RESCUE_BASE = 2 ** 52
 /** Files looked at before other requests get a turn. */
 const SLICE = 1000
 
@@ -52,7 +51,7 @@ export async function findMissingKeys(
   let total = 0
   let looked = 0
   for (const roomId of roomsToSearch(store, access, query)) {
-    const caller = callerFor(store, access, roomId, query.useKey)
+    const caller = callerFor(store, access, roomId, query)
     if (caller === undefined) continue
     const recipients = recipientsOf(store, roomId, userId, caller).filter(
       ({ id }) => query.userId === undefined || id === query.userId,
@@ -110,30 +109,36 @@ function* filesToSearch(store: Store, roomId: number, query: MissingQuery): Gene
   }
 }
 
-function callerFor(store: Store, access: Access, roomId: number, useKey: string | null): Caller | undefined {
+/** Kinds of key to start from that are not the caller's own, and whether it is the older pair of two. */
+const RESCUE_KEYS: Readonly<Record<string, { isSystem: boolean; isPrevious: boolean }>> = Object.freeze({
+  room_rescue_key: { isSystem: false, isPrevious: false },
+  previous_room_rescue_key: { isSystem: false, isPrevious: true },
+  system_rescue_key: { isSystem: true, isPrevious: false },
+  previous_system_rescue_key: { isSystem: true, isPrevious: true },
+})
+
+function callerFor(store: Store, access: Access, roomId: number, query: MissingQuery): Caller | undefined {
   const { userId } = access
-  if (useKey === 'room_rescue_key') {
-    if ((access.bits(roomId) & MANAGE) === 0) throw forbidden()
-    const pair = rescueKeyPair(store, roomId)
-    return pair && { holder: pair.holder, version: pair.pair.version, includeSelf: true }
+  const useKey = query.useKey ?? ''
+  if (Object.hasOwn(RESCUE_KEYS, useKey)) {
+    const isAsked = query.roomId !== undefined || query.fileId !== undefined
+    if ((access.bits(roomId) & MANAGE) === 0) {
+      if (isAsked) throw forbidden()
+      return undefined
+    }
+    const { isSystem, isPrevious } = RESCUE_KEYS[useKey] as { isSystem: boolean; isPrevious: boolean }
+    const holder = rescueHoldersOf(store, roomId).find((id) => (id === SYSTEM_RESCUE) === isSystem)
+    if (holder === undefined && isAsked && !isSystem) throw badRequest(-40024, 'Room has no rescue key')
+    const pair = holder === undefined ? undefined : keyPairsOf(store, holder)[isPrevious ? 1 : 0]
+    return holder === undefined || pair === undefined ? undefined : { holder, version: pair.version, includeSelf: true }
   }
   if (useKey === 'previous_user_key') {
-    const both = store.keyPairs.doesExist([userId, 'A']) && store.keyPairs.doesExist([userId, 'RSA-4096'])
-    return both ? { holder: userId, version: 'A', includeSelf: true } : undefined
+    const previous = keyPairsOf(store, userId)[1]
+    return previous && { holder: userId, version: previous.version, includeSelf: true }
   }
-  if (useKey !== null && useKey !== '') return undefined
+  if (useKey !== '') return undefined
   const pair = preferredKeyPair(store, userId)
   return pair && { holder: userId, version: pair.version, includeSelf: false }
-}
-
-/** The rescue key pair that covers a room: its own or that of the encrypted room above it. */
-function rescueKeyPair(store: Store, roomId: number): { holder: number; pair: KeyPairRecord } | undefined {
-  for (let id = roomId; id !== 0; ) {
-    const room = store.nodes.get(id)
-    if (room?.rescueKeyPair !== undefined) return { holder: RESCUE_BASE + id, pair: room.rescueKeyPair }
-    id = room?.parentId ?? 0
-  }
-  return undefined
 }
 
 /** Everyone who ought to be able to open files of a room and has a public key; rescue keys come first. */
@@ -144,9 +149,10 @@ function recipientsOf(
   caller: Caller,
 ): { id: number; pair: KeyPairRecord }[] {
   const recipients: { id: number; pair: KeyPairRecord }[] = []
-  const rescue = rescueKeyPair(store, roomId)
-  if (rescue !== undefined && rescue.holder !== caller.holder) {
-    recipients.push({ id: rescue.holder, pair: rescue.pair })
+  for (const id of rescueHoldersOf(store, roomId)) {
+    const pair = preferredKeyPair(store, id)
+    // With the older of two pairs the newer one is a recipient.
+    if (pair !== undefined && (id !== caller.holder || pair.version !== caller.version)) recipients.push({ id, pair })
   }
   for (const [id, bits] of membersOf(store, roomId)) {
     if ((id === self && !caller.includeSelf) || (bits & (MANAGE | READ | DOWNLOAD_SHARE)) === 0) continue

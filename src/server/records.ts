@@ -41,7 +41,8 @@ export interface NodeRecord {
   inherit?: boolean
   quota?: number
   retentionDays?: number
-  rescueKeyPair?: KeyPairRecord
+  /** Rooms: file keys are also for the rescue key of the system. */
+  systemRescue?: true
   /** Files: key of the content record, and the MD5 of the content where it is known. */
   contentId?: string
   hash?: string
@@ -100,6 +101,8 @@ export interface UserRecord {
   epoch: number
   /** Second factor, where there is one: its secret, and the time step of the last code that was used. */
   oneTimeCodes?: { secret: Uint8Array; lastStep: number }
+  /** May look after users, groups and the event log through the API. */
+  isAdmin?: true
 }
 
 export interface GroupRecord {

@@ -6,6 +6,7 @@
  */
 import type { BlobStore } from './blobs.ts'
 import { ApiError } from './errors.ts'
+import { dropHolder, RESCUE_BASE } from './holders.ts'
 import { type DeletedRecord, FILE, FOLDER, NODE_TYPES, type NodeRecord, type NodeType, ROOM } from './records.ts'
 import type { Store, Tx } from './store.ts'
 import type { ConflictStrategy } from './validate.ts'
@@ -286,6 +287,7 @@ function destroy(change: Change, node: NodeRecord): void {
     destroy(change, child)
   }
   if (node.type !== ROOM) return
+  dropHolder(change, RESCUE_BASE + node.id)
   for (const record of binOf(store, node.id)) purge(change, record)
   for (const { key } of [...store.members.getRange({ start: [node.id, 0], end: [node.id + 1, 0] })]) {
     tx.remove(store.members, key)

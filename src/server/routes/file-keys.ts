@@ -7,7 +7,8 @@ import { type Access, MANAGE, READ, READ_BIN } from '../access.ts'
 import type { RouteTable } from '../call.ts'
 import { type Call, noContent, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, fileNotFound } from '../errors.ts'
-import { findMissingKeys, RESCUE_BASE } from '../missing-keys.ts'
+import { isRescueHolder, RESCUE_BASE, rescueHoldersOf } from '../holders.ts'
+import { findMissingKeys } from '../missing-keys.ts'
 import { FILE, type FileKeyRecord, KEY_VERSIONS, type NodeRecord } from '../records.ts'
 import type { Store } from '../store.ts'
 import { putFileKey } from '../uploads.ts'
@@ -96,7 +97,7 @@ async function distribute(call: Call): Promise<Reply> {
     for (const entry of entries) {
       const file = encryptedFile(store, access, entry.fileId)
       requireOwnKey(store, access, file, entry.fileKey)
-      requireRecipient(store, entry)
+      requireRecipient(store, file, entry)
       putFileKey(change, file.id, entry.userId, entry.fileKey)
     }
   })
@@ -108,23 +109,22 @@ async function distribute(call: Call): Promise<Reply> {
  * content, so a key that comes with other ones could never open it, and would stay for good.
  */
 function requireOwnKey(store: Store, access: Access, file: NodeRecord, given: FileKeyRecord): void {
-  const own = findKey(store, file.id, access.userId, KEY_VERSIONS)
-  if (own !== undefined) {
-    if (own.iv === given.iv && own.tag === given.tag) return
-    throw badRequest(-80062, 'File key belongs to other content')
-  }
-  const hasRescue = [
-    ...store.fileKeys.getKeys({ start: [file.id, RESCUE_BASE, ''], end: [file.id + 1, 0, ''], limit: 1 }),
-  ]
-  if (hasRescue.length > 0 && (access.bits(file.roomId) & MANAGE) !== 0) return
-  throw new ApiError(403, -40761, 'File key not found')
+  const own = findKey(store, file.id, access.userId, KEY_VERSIONS) ?? rescueFileKey(store, access, file)
+  if (own === undefined) throw new ApiError(403, -40761, 'File key not found')
+  if (own.iv !== given.iv || own.tag !== given.tag) throw badRequest(-80062, 'File key belongs to other content')
+}
+
+function rescueFileKey(store: Store, access: Access, file: NodeRecord): FileKeyRecord | undefined {
+  if ((access.bits(file.roomId) & MANAGE) === 0) return undefined
+  const range = { start: [file.id, RESCUE_BASE, ''], end: [file.id + 1, 0, ''], limit: 1 }
+  return [...store.fileKeys.getRange(range)][0]?.value
 }
 
 /** The recipient must exist and own a key pair that opens what is stored. */
-function requireRecipient(store: Store, { userId, fileKey }: Entry): void {
+function requireRecipient(store: Store, file: NodeRecord, { userId, fileKey }: Entry): void {
   const version = keyVersionOf(fileKey.version)
-  if (userId > RESCUE_BASE) {
-    if (store.nodes.get(userId - RESCUE_BASE)?.rescueKeyPair?.version === version) return
+  if (isRescueHolder(userId)) {
+    if (rescueHoldersOf(store, file.roomId).includes(userId) && store.keyPairs.doesExist([userId, version])) return
     throw new ApiError(404, -70501, 'User not found')
   }
   if (!store.users.doesExist(userId)) throw new ApiError(404, -70501, 'User not found')

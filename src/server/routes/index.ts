@@ -12,6 +12,7 @@ import { memberRoutes } from './members.ts'
 import { nodeRoutes } from './nodes.ts'
 import { oauthRoutes } from './oauth.ts'
 import { recycleBinRoutes } from './recycle-bin.ts'
+import { rescueKeyRoutes } from './rescue-keys.ts'
 import { roomRoutes } from './rooms.ts'
 import { storageRoutes } from './storage.ts'
 import { uploadRoutes } from './uploads.ts'
@@ -24,6 +25,7 @@ const API: readonly RouteTable[] = [
   memberRoutes,
   nodeRoutes,
   recycleBinRoutes,
+  rescueKeyRoutes,
   roomRoutes,
   uploadRoutes,
 ]

@@ -6,7 +6,8 @@ import { type Access, ALL_PERMISSIONS, CREATE, MANAGE, READ } from '../access.ts
 import type { RouteTable } from '../call.ts'
 import { type Call, created, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, forbidden, nodeNotFound } from '../errors.ts'
-import { type KeyPairRecord, type NodeRecord, ROOM } from '../records.ts'
+import { dropHolder, giveKeyPair, keyPairsOf, RESCUE_BASE, SYSTEM_RESCUE } from '../holders.ts'
+import { type NodeRecord, ROOM } from '../records.ts'
 import { binOf, type Change, createNode, settleName, updateNode } from '../tree.ts'
 import {
   asFields,
@@ -146,19 +147,18 @@ async function encryptRoom(call: Call): Promise<Reply> {
   const rescue = rescueField === undefined ? undefined : parseKeyPair(asFields(rescueField))
   const useSystemKey = optionalBoolean(body, 'useDataSpaceRescueKey') === true
   if (useSystemKey && rescue !== undefined) throw badRequest(-40004, 'Only one rescue key is allowed')
-  if (useSystemKey) throw badRequest(-40004, 'There is no system rescue key')
+  if (useSystemKey && keyPairsOf(store, SYSTEM_RESCUE).length === 0) {
+    throw badRequest(-40004, 'There is no system rescue key')
+  }
   const view = await call.change((change, access) => {
     const room = managedRoom(call, access)
     checkEncrypt(change, room, wanted)
-    const rescueKeyPair: KeyPairRecord | undefined = rescue && {
-      ...rescue,
-      createdAt: change.now,
-      createdBy: change.userId,
-    }
-    const { rescueKeyPair: _old, ...plain } = room
+    dropHolder(change, RESCUE_BASE + room.id)
+    if (wanted && rescue !== undefined) giveKeyPair(change, RESCUE_BASE + room.id, rescue)
+    const { systemRescue: _old, ...plain } = room
     const updated = updateNode(change, plain, {
       encrypted: wanted,
-      ...(rescueKeyPair === undefined ? {} : { rescueKeyPair }),
+      ...(wanted && useSystemKey ? { systemRescue: true } : {}),
     })
     return fullNodeView(store, updated, access)
   })
