@@ -86,16 +86,26 @@ export function parsePublicKeyContainer(json: unknown): PublicKeyContainer {
  * @throws {SyncError} `KEY_VERSION_UNKNOWN`, `KEY_VERSION_MISMATCH` when the halves differ, `KEY_CONTAINER_INVALID`.
  */
 export function parseKeyPairContainer(json: unknown): KeyPairContainer {
-  const half = field(json, 'privateKeyContainer')
-  const version = field(half, 'version')
-  const privateKey = field(half, 'privateKey')
-  if (typeof version !== 'string' || typeof privateKey !== 'string') throw badContainer('Not a key pair container')
-  if (!isKeyPairVersion(version)) throw unknownVersion('key pair')
+  const privateKeyContainer = parsePrivateKeyContainer(field(json, 'privateKeyContainer'))
+  const { version } = privateKeyContainer
   const publicKeyContainer = parsePublicKeyContainer(field(json, 'publicKeyContainer'))
   if (publicKeyContainer.version !== version) {
     throw new SyncError('key', 'KEY_VERSION_MISMATCH', 'The private and the public key have different versions')
   }
-  return { privateKeyContainer: { version, privateKey }, publicKeyContainer }
+  return { privateKeyContainer, publicKeyContainer }
+}
+
+/**
+ * Reads a locked private key.
+ *
+ * @throws {SyncError} `KEY_VERSION_UNKNOWN`, `KEY_CONTAINER_INVALID`.
+ */
+export function parsePrivateKeyContainer(json: unknown): PrivateKeyContainer {
+  const version = field(json, 'version')
+  const privateKey = field(json, 'privateKey')
+  if (typeof version !== 'string' || typeof privateKey !== 'string') throw badContainer('Not a key pair container')
+  if (!isKeyPairVersion(version)) throw unknownVersion('key pair')
+  return { version, privateKey }
 }
 
 const badFileKey = (message: string) =>

@@ -10,6 +10,7 @@ export {
   type PublicKeyContainer,
   parseFileKey,
   parseKeyPairContainer,
+  parsePrivateKeyContainer,
   parsePublicKeyContainer,
   type WrappedFileKey,
 } from './containers.ts'
@@ -38,6 +39,7 @@ export {
   type Password,
   UserKeyPair,
   unlockKeyPair,
+  unlockPrivateKey,
 } from './key-pair.ts'
 export { type KeyPairMigration, migrateKeyPair, rewrapFileKey } from './migration.ts'
 export {

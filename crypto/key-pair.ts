@@ -9,7 +9,7 @@
  */
 import { primitives } from '#primitives'
 import { copy, equal, toPem, utf8, wipe } from './bytes.ts'
-import type { KeyPairContainer } from './containers.ts'
+import type { KeyPairContainer, PrivateKeyContainer } from './containers.ts'
 import { SyncError } from './errors.ts'
 import type { RsaUnwrapper } from './primitives/types.ts'
 import {
@@ -171,18 +171,38 @@ export async function lockWith(
  */
 export async function unlockKeyPair(container: KeyPairContainer, password: Password): Promise<UserKeyPair> {
   const { version } = container.privateKeyContainer
+  if (container.publicKeyContainer.version !== version) {
+    throw new SyncError('key', 'KEY_VERSION_MISMATCH', 'The private and the public key have different versions')
+  }
+  return unlock(container.privateKeyContainer, password, () => importPublicKey(container.publicKeyContainer))
+}
+
+/**
+ * Unlocks a private key that came without its public one, as the key of a download share does. The public key is computed from it;
+ * that all its numbers belong together is checked as for `unlockKeyPair`.
+ *
+ * @param container - As parsed by `parsePrivateKeyContainer`.
+ * @throws {SyncError} as `unlockKeyPair`.
+ */
+export const unlockPrivateKey = (container: PrivateKeyContainer, password: Password): Promise<UserKeyPair> =>
+  unlock(container, password)
+
+/** @param expected - The public key that it has to belong to; read before anything is derived. */
+async function unlock(
+  { version, privateKey }: PrivateKeyContainer,
+  password: Password,
+  expected?: () => Promise<PublicKey>,
+): Promise<UserKeyPair> {
   const { bytes, legacy } = encodePassword(password)
   try {
-    if (container.publicKeyContainer.version !== version) {
-      throw new SyncError('key', 'KEY_VERSION_MISMATCH', 'The private and the public key have different versions')
-    }
-    const locked = readLockedPrivateKey(container.privateKeyContainer.privateKey)
-    const publicKey = await importPublicKey(container.publicKeyContainer)
+    const locked = readLockedPrivateKey(privateKey)
+    const publicKey = await expected?.()
     for (const candidate of legacy === undefined ? [bytes] : [bytes, legacy]) {
       const opened = await openPrivateKey(locked, candidate, version)
       if (opened === undefined) continue
       try {
-        if (equal(opened.spki, publicKey.spki)) return await assemble(version, publicKey, opened.pkcs8)
+        const own = publicKey ?? (await importSpki(opened.spki, version))
+        if (equal(opened.spki, own.spki)) return await assemble(version, own, opened.pkcs8)
       } catch {
         // Numbers that add up and that the engine still refuses: the same answer as for a wrong password.
       }

@@ -12,6 +12,9 @@ import type { Password } from '../crypto/index.ts'
 import { ACCOUNT_PATH } from './api/account.ts'
 import { type Api, judgeAnswer, READING_CALLS } from './api/api.ts'
 import type { ClientContext } from './client/context.ts'
+import { type Guest, requireKind } from './client/link-address.ts'
+import type { DownloadLink } from './client/links.ts'
+import type { RequestLink } from './client/requests.ts'
 import { createRunCalls, type RunCalls } from './client/runs.ts'
 import { type ClientCalls, createCalls } from './client/surface.ts'
 import { type Clock, type Environment, type Random, systemClock, systemRandom, type Ui } from './environment.ts'
@@ -31,7 +34,7 @@ import { connectionsWithin } from './local/open-files.ts'
 import type { Authorizer } from './session/authorizer.ts'
 import type { GrantStore } from './session/grant-store.ts'
 import type { Logger } from './session/log.ts'
-import { type RetryEvent, Session } from './session/open.ts'
+import { type RetryEvent, requireCertificateChecks, Session } from './session/open.ts'
 import { createHeldRules } from './sync/held-rules.ts'
 import type { RunEvent } from './sync/run.ts'
 import { createFileKeyCache } from './transfer/file-key-cache.ts'
@@ -316,4 +319,65 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
     close,
     [Symbol.asyncDispose]: close,
   }
+}
+
+/** How a link is used; nobody is logged in. */
+export interface LinkOptions
+  extends Pick<
+    ClientOptions,
+    'directory' | 'transport' | 'limitRate' | 'readOnly' | 'retryForMs' | 'trace' | 'environment' | 'onEvent'
+  > {
+  /** The password of the link; asked for at most once, when it is needed. That of an encrypted file is never sent. */
+  readonly password?: () => Promise<Password>
+}
+
+/** A server as it is to somebody without an account. Requests of its API follow no redirects. */
+function createGuest(origin: string, options: LinkOptions): Guest {
+  requireCertificateChecks()
+  const clock = options.environment?.clock ?? systemClock
+  const random = options.environment?.random ?? systemRandom
+  const { retry } = createPatience(clock, random, options)
+  const { dialer, storage } = createConnections(origin, options, clock)
+  const paths = homePaths(options.directory ?? join(tmpdir(), `sealsync-${randomUUID()}`))
+  const send = retry(tracedDialer(dialer, options.trace ?? {}, clock).send)
+  return {
+    api: {
+      origin,
+      send: options.readOnly === true ? readingOnly(send, createReadOnly(origin, READING_CALLS)) : send,
+      sendPlain: plainSend(storage.send, retry, origin, clock, options),
+    },
+    clock,
+    random,
+    home: { ...paths, isLasting: options.directory !== undefined },
+    onEvent: options.onEvent,
+    async close() {
+      await dialer.close()
+      await storage.close()
+      if (options.directory === undefined) await rm(paths.directory, { recursive: true, force: true })
+    },
+  }
+}
+
+/**
+ * Opens a link of something to fetch. Nothing is sent before the first call.
+ *
+ * @param link - `https://HOST/public/download-shares/KEY`; plain http for literal loopback addresses only.
+ * @throws {SyncError} `LINK_INVALID`, `URL_INSECURE`, `TLS_DISABLED`.
+ */
+export async function openDownloadLink(link: string, options: LinkOptions = {}): Promise<DownloadLink> {
+  const { origin, accessKey } = requireKind(link, 'download')
+  const { createDownloadLink } = await import('./client/links.ts')
+  return createDownloadLink(createGuest(origin, options), accessKey, options.password)
+}
+
+/**
+ * Opens a link of a file request. Nothing is sent before the first call.
+ *
+ * @param link - `https://HOST/public/upload-shares/KEY`; plain http for literal loopback addresses only.
+ * @throws {SyncError} as `openDownloadLink`.
+ */
+export async function openRequestLink(link: string, options: LinkOptions = {}): Promise<RequestLink> {
+  const { origin, accessKey } = requireKind(link, 'request')
+  const { createRequestLink } = await import('./client/requests.ts')
+  return createRequestLink(createGuest(origin, options), accessKey, options.password)
 }

@@ -67,11 +67,19 @@ export async function getKeyPairs(api: Api, signal?: AbortSignal): Promise<KeyPa
   }
 }
 
-/** What the server wants of encryption passwords, which it never sees; older ones want nothing. */
-export async function getPasswordPolicy(api: Api, signal?: AbortSignal): Promise<PasswordPolicy> {
+/**
+ * What the server wants of passwords; older ones want nothing.
+ *
+ * @param kind - Encryption passwords, which it never sees, or those of shares.
+ */
+export async function getPasswordPolicy(
+  api: Api,
+  signal?: AbortSignal,
+  kind: 'encryption' | 'shares' = 'encryption',
+): Promise<PasswordPolicy> {
   const request = { method: 'GET', path: '/v4/config/info/policies/passwords', signal } as const
   try {
-    return (await callFor(api, request, parsePasswordPolicies)).encryptionPasswordPolicies ?? {}
+    return (await callFor(api, request, parsePasswordPolicies))[`${kind}PasswordPolicies`] ?? {}
   } catch (error) {
     if (error instanceof SyncError && error.class === 'not_found') return {}
     throw error

@@ -60,6 +60,12 @@ export interface PlaceGuard {
   plain(direction: 'send' | 'take', parentId: number, name: string): Promise<void>
 }
 
+/** What a file request is opened with. */
+export interface RequestGate {
+  readonly accessKey: string
+  readonly password?: string | undefined
+}
+
 /** What requests are made with: one server, and who is logged in there. */
 export interface Api {
   /** `https://HOST`, without a path. */
@@ -69,6 +75,8 @@ export interface Api {
   /** Without a grant: for upload and download tokens and presigned URLs. */
   readonly sendPlain: Send
   readonly places?: PlaceGuard
+  /** The file request that uploads go to; absent: they go to rooms and folders of the account. */
+  readonly request?: RequestGate
   /** Most entries of a listing, or of a tree, that are believed. Default: see nodes.ts. */
   readonly maxEntries?: number
 }
@@ -82,7 +90,10 @@ export function judgeAnswer({ status, body }: HttpResponse): Verdict {
 }
 
 /** What only reads, though its method does not say so. */
-export const READING_CALLS: readonly string[] = ['POST /api/v4/nodes/files/{id}/downloads']
+export const READING_CALLS: readonly string[] = [
+  'POST /api/v4/nodes/files/{id}/downloads',
+  'POST /api/v4/public/shares/downloads/{key}',
+]
 
 export interface Call {
   readonly method: HttpRequest['method']
@@ -90,13 +101,17 @@ export interface Call {
   readonly path: string
   readonly query?: Readonly<Record<string, string | number | undefined>>
   readonly json?: unknown
+  readonly headers?: Readonly<Record<string, string>>
   readonly signal?: AbortSignal | undefined
   /** See HttpRequest. */
   readonly repeatable?: boolean
 }
 
-/** Ids in a path are not shown. */
-const template = (path: string) => path.replace(/\/(\d+|[A-Za-z0-9_-]{20,})(?=\/|$)/g, '/{id}')
+/** Ids in a path are not shown, nor the keys of links. */
+export const template = (path: string): string =>
+  path
+    .replace(/(?<=\/public\/shares\/(?:downloads|uploads)\/)[^/]+/, '{key}')
+    .replace(/\/(\d+|[A-Za-z0-9_-]{20,})(?=\/|$)/g, '/{id}')
 
 function queryText(query: NonNullable<Call['query']>): string {
   const parameters = new URLSearchParams()
@@ -105,7 +120,10 @@ function queryText(query: NonNullable<Call['query']>): string {
 }
 
 /** Calls an endpoint; resolves for 2xx only. */
-export async function call(api: Api, { method, path, query, json, signal, repeatable }: Call): Promise<HttpResponse> {
+export async function call(
+  api: Api,
+  { method, path, query, json, headers, signal, repeatable }: Call,
+): Promise<HttpResponse> {
   const label = `/api${template(path)}`
   const response = await api.send({
     method,
@@ -114,6 +132,7 @@ export async function call(api: Api, { method, path, query, json, signal, repeat
     headers: {
       accept: 'application/json',
       ...(json === undefined ? {} : { 'content-type': 'application/json' }),
+      ...headers,
     },
     ...(json === undefined ? {} : { body: Buffer.from(JSON.stringify(json)) }),
     ...(signal === undefined ? {} : { signal }),
@@ -134,7 +153,7 @@ export function expectSuccess(response: HttpResponse, label: string): HttpRespon
   throw describedBy(failure(response, label), response)
 }
 
-interface Meaning {
+export interface Meaning {
   readonly kind: ErrorClass
   readonly code: SyncErrorCode
   readonly text: string
@@ -175,6 +194,21 @@ const ENCRYPTION_DIFFERS: Meaning = {
   code: 'ENCRYPTION_DIFFERS',
   text: 'One place is encrypted and the other is not',
   hint: 'Download the files and upload them again.',
+}
+
+const SHARE_GONE: Meaning = {
+  kind: 'not_found',
+  code: 'SHARE_GONE',
+  text: 'There is nothing behind this link: it was never made, has expired, or was revoked',
+  hint: 'Compare it with what you were sent, or ask for another one.',
+}
+
+/** Also what unlocking says. */
+export const SHARE_PASSWORD_WRONG: Meaning = {
+  kind: 'key',
+  code: 'SHARE_PASSWORD_WRONG',
+  text: 'The password does not open this link',
+  hint: 'It is the one that belongs to the link, which whoever made it can tell you.',
 }
 
 /** Meanings by DRACOON errorCode, where it decides more than the status. */
@@ -222,6 +256,56 @@ const BY_ERROR_CODE: ReadonlyMap<number, Meaning> = new Map<number, Meaning>([
   [-40013, { kind: 'conflict', code: 'OTHER_ROOM', text: 'Encrypted files can be restored into their own room only' }],
   [-40014, FILE_KEY_MISSING],
   [-41001, { kind: 'conflict', code: 'EXISTS', text: 'The name exists already' }],
+  [-50000, SHARE_GONE],
+  [-50501, SHARE_GONE],
+  [
+    -50002,
+    {
+      kind: 'limit',
+      code: 'SHARE_USED_UP',
+      text: 'The link has been used as often as it may be',
+      hint: 'Ask whoever sent it for another one.',
+    },
+  ],
+  [-50009, SHARE_PASSWORD_WRONG],
+  [-50502, SHARE_PASSWORD_WRONG],
+  [
+    -51000,
+    {
+      kind: 'rate_limit',
+      code: 'SHARE_LOCKED',
+      text: 'There were too many wrong passwords for this link',
+      hint: 'Try again in some minutes.',
+    },
+  ],
+  [
+    -50004,
+    {
+      kind: 'usage',
+      code: 'SHARE_FOLDER_ENCRYPTED',
+      text: 'Of an encrypted room only files can be shared',
+      hint: 'Share each file by itself: --each',
+    },
+  ],
+  [
+    -50505,
+    {
+      kind: 'key',
+      code: 'NO_RECIPIENTS',
+      text: 'Nobody has a key pair whom files of this request could be encrypted for',
+      hint: 'Tell whoever sent you the link.',
+    },
+  ],
+  [-50504, quota('The file request takes no more bytes')],
+  [
+    -50506,
+    {
+      kind: 'limit',
+      code: 'REQUEST_FULL',
+      text: 'The file request takes no more files',
+      hint: 'Ask whoever sent the link for another one.',
+    },
+  ],
   [-80037, { kind: 'limit', code: 'FILE_TOO_LARGE', text: 'The file is too large to be encrypted' }],
   [-40200, quota('The room is full')],
   [-90200, quota('The space of the customer is used up')],

@@ -1,7 +1,11 @@
-/** One upload at the server, step by step, for both storage routes. The order of steps is transfer/upload-channel.ts. @module */
+/**
+ * One upload at the server, step by step, for both storage routes, into a room or folder or to a file request. The order of steps is
+ * transfer/upload-channel.ts.
+ * @module
+ */
 import type { FileKeyJson } from '../../crypto/containers.ts'
 import { SyncError } from '../errors.ts'
-import { type Api, call, callFor, expectSuccess, failureOf } from './api.ts'
+import { type Api, call, callFor, expectSuccess, failureOf, template } from './api.ts'
 import {
   formatTime,
   parseChunkReceipt,
@@ -9,6 +13,9 @@ import {
   parseJson,
   parseNode,
   parsePartUrls,
+  parsePublicUpload,
+  parsePublicUploadedFile,
+  parsePublicUploadStatus,
   parseUpload,
   parseUploadStatus,
   type RemoteNode,
@@ -25,25 +32,44 @@ export interface UploadTarget {
 
 export type Resolution = 'fail' | 'overwrite'
 
+/** Where uploads are opened. */
+const opened = ({ request }: Api) =>
+  request === undefined
+    ? '/v4/nodes/files/uploads'
+    : `/v4/public/shares/uploads/${encodeURIComponent(request.accessKey)}`
+
+const pathOf = (api: Api, uploadId: string) => `${opened(api)}/${encodeURIComponent(uploadId)}`
+
+/** An upload that a server has opened. */
+export interface OpenedUpload {
+  readonly uploadId: string
+  /** Of the classic route; a file request has none. */
+  readonly token?: string
+}
+
 /** @param direct - Parts go to object storage. */
-export const createUpload = (api: Api, target: UploadTarget, direct: boolean, signal?: AbortSignal) =>
-  callFor(
-    api,
-    {
-      method: 'POST',
-      path: '/v4/nodes/files/uploads',
-      json: {
-        parentId: target.parentId,
-        name: target.name,
-        ...(target.size === undefined ? {} : { size: target.size }),
-        directS3Upload: direct,
-        timestampModification: formatTime(target.modifiedAt),
-      },
-      signal,
-      repeatable: true, // a stray upload holds nothing and is dropped by the server
-    },
-    parseUpload,
-  )
+export function createUpload(
+  api: Api,
+  target: UploadTarget,
+  direct: boolean,
+  signal?: AbortSignal,
+): Promise<OpenedUpload> {
+  const { request } = api
+  const place =
+    request === undefined
+      ? { parentId: target.parentId }
+      : { ...(request.password === undefined ? {} : { password: request.password }) }
+  const json = {
+    ...place,
+    name: target.name,
+    ...(target.size === undefined ? {} : { size: target.size }),
+    directS3Upload: direct,
+    timestampModification: formatTime(target.modifiedAt),
+  }
+  // A stray upload holds nothing and is dropped by the server.
+  const how = { method: 'POST', path: opened(api), json, signal, repeatable: true } as const
+  return request === undefined ? callFor(api, how, parseUpload) : callFor(api, how, parsePublicUpload)
+}
 
 /**
  * Presigned URLs for parts of exactly `size` bytes each. The server may send fewer than were asked for.
@@ -62,7 +88,7 @@ export async function getPartUrls(
     api,
     {
       method: 'POST',
-      path: `/v4/nodes/files/uploads/${encodeURIComponent(uploadId)}/s3_urls`,
+      path: `${pathOf(api, uploadId)}/s3_urls`,
       json: { size, firstPartNumber: first, lastPartNumber: last },
       signal,
       repeatable: true,
@@ -119,6 +145,8 @@ export interface Completion {
   readonly resolution: Resolution
   readonly fileName: string
   readonly fileKey?: FileKeyJson | undefined
+  /** To an encrypted file request: the key for each who is to open the file. */
+  readonly userFileKeys?: readonly { readonly userId: number; readonly fileKey: FileKeyJson }[] | undefined
 }
 
 const completion = ({ resolution, fileName, fileKey }: Completion) => ({
@@ -126,6 +154,14 @@ const completion = ({ resolution, fileName, fileKey }: Completion) => ({
   keepShareLinks: false,
   fileName,
   ...(fileKey === undefined ? {} : { fileKey }),
+})
+
+/** What a file request tells of a file is its name and size. */
+const requested = ({ name, size }: { readonly name: string; readonly size?: number }): RemoteNode => ({
+  id: 0,
+  type: 'file',
+  name,
+  ...(size === undefined ? {} : { size }),
 })
 
 /** Asks the server to put the parts together; poll `getUploadStatus` afterwards. Never repeated blindly. */
@@ -138,11 +174,27 @@ export async function completeParts(
 ): Promise<void> {
   await call(api, {
     method: 'PUT',
-    path: `/v4/nodes/files/uploads/${encodeURIComponent(uploadId)}/s3`,
-    json: { parts, ...completion(how) },
+    path: `${pathOf(api, uploadId)}/s3`,
+    json:
+      api.request === undefined
+        ? { parts, ...completion(how) }
+        : { parts, ...(how.userFileKeys === undefined ? {} : { userFileKeyList: how.userFileKeys }) },
     signal,
     repeatable: false,
   })
+}
+
+/** For a file request with a node that has no id. */
+async function askStatus(
+  api: Api,
+  uploadId: string,
+  signal: AbortSignal | undefined,
+): Promise<ReturnType<typeof parseUploadStatus>> {
+  const how = { method: 'GET', path: pathOf(api, uploadId), signal } as const
+  if (api.request === undefined) return callFor(api, how, parseUploadStatus)
+  const { fileName, size, ...answer } = await callFor(api, how, parsePublicUploadStatus)
+  const file = { name: fileName ?? '', ...(size === undefined ? {} : { size }) }
+  return answer.status === 'done' ? { ...answer, node: requested(file) } : answer
 }
 
 /** @returns the node when done, `undefined` while the server is busy; throws what went wrong while finishing. */
@@ -151,8 +203,7 @@ export async function getUploadStatus(
   uploadId: string,
   signal?: AbortSignal,
 ): Promise<RemoteNode | undefined> {
-  const path = `/v4/nodes/files/uploads/${encodeURIComponent(uploadId)}`
-  const answer = await callFor(api, { method: 'GET', path, signal }, parseUploadStatus)
+  const answer = await askStatus(api, uploadId, signal)
   if (answer.status === 'error') {
     let details: ReturnType<typeof parseErrorBody> = {}
     try {
@@ -170,12 +221,16 @@ export async function getUploadStatus(
 
 /** True while the server still waits for parts of this upload. */
 export async function isUploadOpen(api: Api, uploadId: string, signal?: AbortSignal): Promise<boolean> {
-  const path = `/v4/nodes/files/uploads/${encodeURIComponent(uploadId)}`
-  return (await callFor(api, { method: 'GET', path, signal }, parseUploadStatus)).status === 'transfer'
+  return (await askStatus(api, uploadId, signal)).status === 'transfer'
 }
 
-/** The token of a classic upload as a URL on the API host: the host is ours to choose, not the answer's. */
-const tokenUrl = (api: Api, token: string) => new URL(`/api/v4/uploads/${encodeURIComponent(token)}`, api.origin).href
+/** Where the chunks of a classic upload go, on the API host: the host is ours to choose, not the answer's. */
+function chunksAt(api: Api, { uploadId, token }: OpenedUpload): { readonly url: string; readonly label: string } {
+  const isByToken = api.request === undefined && token !== undefined
+  const path = isByToken ? `/v4/uploads/${encodeURIComponent(token)}` : pathOf(api, uploadId)
+  const label = isByToken ? '/api/v4/uploads/{token}' : `/api${template(path)}`
+  return { url: new URL(`/api${path}`, api.origin).href, label }
+}
 
 /**
  * Sends one chunk through the server.
@@ -187,17 +242,18 @@ const tokenUrl = (api: Api, token: string) => new URL(`/api/v4/uploads/${encodeU
  */
 export async function postChunk(
   api: Api,
-  token: string,
+  upload: OpenedUpload,
   chunk: Uint8Array,
   offset: number,
   total: number | undefined,
   signal?: AbortSignal,
 ): Promise<{ size?: number; hash?: string }> {
+  const { url, label } = chunksAt(api, upload)
   const response = await api.sendPlain({
     method: 'POST',
-    url: tokenUrl(api, token),
+    url,
     body: chunk,
-    label: '/api/v4/uploads/{token}',
+    label,
     headers: {
       'content-type': 'application/octet-stream',
       ...(chunk.length === 0
@@ -207,29 +263,32 @@ export async function postChunk(
     repeatable: chunk.length !== 1,
     ...(signal === undefined ? {} : { signal }),
   })
-  return parseChunkReceipt(parseJson(expectSuccess(response, 'POST /api/v4/uploads/{token}').body), 'body')
+  return parseChunkReceipt(parseJson(expectSuccess(response, `POST ${label}`).body), 'body')
 }
 
 /** Ends a classic upload. Never repeated blindly. */
 export async function completeChunks(
   api: Api,
-  token: string,
+  upload: OpenedUpload,
   how: Completion,
   signal?: AbortSignal,
 ): Promise<RemoteNode> {
+  const { url, label } = chunksAt(api, upload)
+  const json = api.request === undefined ? completion(how) : { items: how.userFileKeys ?? [] }
   const response = await api.sendPlain({
     method: 'PUT',
-    url: tokenUrl(api, token),
-    body: Buffer.from(JSON.stringify(completion(how))),
-    label: '/api/v4/uploads/{token}',
+    url,
+    body: Buffer.from(JSON.stringify(json)),
+    label,
     headers: { 'content-type': 'application/json', accept: 'application/json' },
     repeatable: false,
     ...(signal === undefined ? {} : { signal }),
   })
-  return parseNode(parseJson(expectSuccess(response, 'PUT /api/v4/uploads/{token}').body), 'body')
+  const answer = parseJson(expectSuccess(response, `PUT ${label}`).body)
+  return api.request === undefined ? parseNode(answer, 'body') : requested(parsePublicUploadedFile(answer, 'body'))
 }
 
 /** Gives an upload up. */
 export async function cancelUpload(api: Api, uploadId: string, signal?: AbortSignal): Promise<void> {
-  await call(api, { method: 'DELETE', path: `/v4/nodes/files/uploads/${encodeURIComponent(uploadId)}`, signal })
+  await call(api, { method: 'DELETE', path: pathOf(api, uploadId), signal })
 }

@@ -205,21 +205,21 @@ export type Account = ReturnType<typeof parseAccount>
 
 export const parseSystemInfo = shape({ useS3Storage: maybe(flag), s3EnforceDirectUpload: maybe(flag) })
 export const parseVersion = shape({ restApiVersion: maybe(text), sdsServerVersion: maybe(text) })
-/** Rules for passwords that only clients see. */
-export const parsePasswordPolicies = shape({
-  encryptionPasswordPolicies: maybe(
+const passwordRules = shape({
+  minLength: maybe(natural),
+  characterRules: maybe(
     shape({
-      minLength: maybe(natural),
-      characterRules: maybe(
-        shape({
-          mustContainCharacters: maybe(list(text, 100)),
-          numberOfCharacteristicsToEnforce: maybe(natural),
-        }),
-      ),
-      rejectUserInfo: maybe(flag),
-      rejectKeyboardPatterns: maybe(flag),
+      mustContainCharacters: maybe(list(text, 100)),
+      numberOfCharacteristicsToEnforce: maybe(natural),
     }),
   ),
+  rejectUserInfo: maybe(flag),
+  rejectKeyboardPatterns: maybe(flag),
+})
+/** Rules for passwords that only clients see, and for those of shares. */
+export const parsePasswordPolicies = shape({
+  encryptionPasswordPolicies: maybe(passwordRules),
+  sharesPasswordPolicies: maybe(passwordRules),
 })
 export const parseRawList = list(raw, 16)
 export const parseRaw = raw
@@ -281,6 +281,100 @@ export const parseCustomer = shape({
   accountsUsed: maybe(natural),
 })
 export type Customer = ReturnType<typeof parseCustomer>
+
+/** What a link is known by: it goes into an address, so it has nothing else in it. */
+const accessKey: Parser<string> = (value, path) => {
+  if (!/^[A-Za-z0-9_-]{1,128}$/.test(text(value, path))) throw bad(path, 'is no key of a link')
+  return value as string
+}
+const person = shape({ id: integer, userName: maybe(text), firstName: maybe(text), lastName: maybe(text) })
+
+const share = {
+  id: natural,
+  name: text,
+  accessKey,
+  createdAt: time,
+  createdBy: maybe(person),
+  updatedAt: maybe(time),
+  expireAt: maybe(time),
+  isProtected: maybe(flag),
+  isEncrypted: maybe(flag),
+  notes: maybe(text),
+  notifyCreator: maybe(flag),
+}
+
+export const parseDownloadShare = shape({
+  ...share,
+  nodeId,
+  nodePath: maybe(text),
+  nodeType: maybe(oneOf('room', 'folder', 'file')),
+  cntDownloads: natural,
+  maxDownloads: maybe(natural),
+})
+/** A link that a file, folder or room is given away by. Times are milliseconds since the epoch. */
+export interface DownloadShare extends ReturnType<typeof parseDownloadShare> {}
+export const parseDownloadShares = page(parseDownloadShare)
+
+export const parseUploadShare = shape({
+  ...share,
+  targetId: nodeId,
+  targetPath: maybe(text),
+  cntFiles: maybe(natural),
+  cntUploads: maybe(natural),
+  maxSlots: maybe(natural),
+  maxSize: maybe(natural),
+  filesExpiryPeriod: maybe(natural),
+  showUploadedFiles: maybe(flag),
+})
+/** A link by which anybody can put files into a room or folder. Times are milliseconds since the epoch, sizes bytes. */
+export interface UploadShare extends ReturnType<typeof parseUploadShare> {}
+export const parseUploadShares = page(parseUploadShare)
+
+export const parsePublicDownload = shape({
+  isProtected: flag,
+  fileName: text,
+  size: natural,
+  limitReached: flag,
+  creatorName: maybe(text),
+  createdAt: maybe(time),
+  hasDownloadLimit: maybe(flag),
+  mediaType: maybe(text),
+  name: maybe(text),
+  expireAt: maybe(time),
+  notes: maybe(text),
+  isEncrypted: maybe(flag),
+  fileKey: maybe(raw),
+  privateKeyContainer: maybe(raw),
+})
+/** What everybody is told who has the link. */
+export interface PublicDownload extends ReturnType<typeof parsePublicDownload> {}
+
+/** Most people that a file is encrypted for. */
+export const MAX_RECIPIENTS = 10_000
+
+export const parsePublicRequest = shape({
+  isProtected: flag,
+  createdAt: maybe(time),
+  name: maybe(text),
+  isEncrypted: maybe(flag),
+  expireAt: maybe(time),
+  notes: maybe(text),
+  creatorName: maybe(text),
+  remainingSize: maybe(natural),
+  remainingSlots: maybe(natural),
+  userUserPublicKeyList: maybe(shape({ items: list(shape({ id: integer, publicKeyContainer: raw }), MAX_RECIPIENTS) })),
+})
+/** What everybody is told who has the link of a file request. */
+export interface PublicRequest extends ReturnType<typeof parsePublicRequest> {}
+
+export const parsePublicUpload = shape({ uploadId: text, uploadUrl: maybe(text), token: maybe(text) })
+export const parsePublicUploadStatus = shape({
+  status: oneOf('transfer', 'finishing', 'done', 'error'),
+  fileName: maybe(text),
+  size: maybe(natural),
+  errorDetails: maybe(raw),
+})
+export const parsePublicUploadedFile = shape({ name: text, size: natural, createdAt: maybe(time) })
 
 export const parseErrorBody = shape({ code: maybe(integer), message: maybe(text), errorCode: maybe(integer) })
 

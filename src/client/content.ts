@@ -6,8 +6,10 @@
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Writable } from 'node:stream'
+import type { FileKey } from '../../crypto/index.ts'
 import { cancelled, localError, SyncError } from '../errors.ts'
 import { createAtomicFile, makePrivateDirectory } from '../local/atomic-file.ts'
+import type { HomePaths } from '../local/home.ts'
 import { escapeName } from '../local/names.ts'
 import { sweepDirectory } from '../local/partial-file.ts'
 import { readKnownPlaces } from '../sync/known-places.ts'
@@ -15,10 +17,18 @@ import { sealOf } from '../sync/records.ts'
 import { ensureFolder, parseRemotePath, requireContainer } from '../sync/remote-path.ts'
 import { admitTarget, never, requireEncryptedSource } from '../sync/run.ts'
 import { findChild } from '../transfer/complete.ts'
-import { downloadContent, openFileKey, type Sink, sizeOf } from '../transfer/content.ts'
+import {
+  type DownloadContext,
+  downloadContent,
+  downloadWhole,
+  openFileKey,
+  type Sink,
+  sizeOf,
+} from '../transfer/content.ts'
 import { createDistributor, type RefusedMember } from '../transfer/distribute.ts'
 import type { OnEvent } from '../transfer/events.ts'
 import { createSlabPool } from '../transfer/flow.ts'
+import { createAddress } from '../transfer/ranges.ts'
 import { storageOf } from '../transfer/storage-routes.ts'
 import { contentPartSize, uploadContent } from '../transfer/upload-content.ts'
 import type { Abortable, ClientContext } from './context.ts'
@@ -115,7 +125,11 @@ function chunksOf(content: Content): AsyncIterable<Uint8Array> {
 }
 
 /** Tells of one content what the client is told of all. */
-function progressOf(context: ClientContext, total: number | undefined, tell: PutOptions['onProgress']): OnEvent {
+function progressOf(
+  context: Pick<DownloadContext, 'onEvent'>,
+  total: number | undefined,
+  tell: PutOptions['onProgress'],
+): OnEvent {
   let bytes = 0
   return (event) => {
     context.onEvent?.(event)
@@ -260,8 +274,13 @@ function memorySpool(): Spool {
   }
 }
 
+/** What it takes to keep content until all of it is checked. */
+export interface SpoolContext extends DownloadContext {
+  readonly home: Pick<HomePaths, 'temporary'>
+}
+
 /** A private file, which the next one tidies up after a process that was killed. */
-async function fileSpool({ home, clock }: ClientContext): Promise<Spool> {
+async function fileSpool({ home, clock }: SpoolContext): Promise<Spool> {
   await makePrivateDirectory(home.temporary)
   await sweepDirectory(home.temporary, clock)
   const file = await createAtomicFile(join(home.temporary, 'content'))
@@ -353,7 +372,7 @@ async function writeWeb(chunks: AsyncIterable<Uint8Array>, target: WritableLike)
  * does not match its tag (`CONTENT_TAMPERED`) or is another than is known (`CONTENT_SWAPPED`); of class `key` without a file key.
  */
 export async function get(context: ClientContext, path: string, options: GetOptions): Promise<RemoteContent> {
-  const { home, clock, keyring } = context
+  const { home, clock } = context
   const { signal = never, limit, memory = MEMORY_BYTES } = options
   const { entry } = await requireEntry(context, path, signal)
   if (entry.type !== 'file') throw new SyncError('usage', 'NOT_A_FILE', `Not a file: ${path}`)
@@ -372,26 +391,58 @@ export async function get(context: ClientContext, path: string, options: GetOpti
     },
   )
   const fileKey = await openFileKey(context, entry, signal)
-  let spool: Spool | undefined
   try {
     known.judge(parseRemotePath(path), entry, fileKey && sealOf(fileKey))
+    return await receive(context, entry, size, fileKey, { ...options, memory, signal })
+  } finally {
+    fileKey?.wipe()
+  }
+}
+
+/** Fetches content and checks all of it, in memory or in a private file. */
+export async function receive(
+  context: SpoolContext,
+  entry: RemoteEntry,
+  size: number,
+  fileKey: FileKey | undefined,
+  { memory = MEMORY_BYTES, onProgress, signal = never }: Pick<GetOptions, 'memory' | 'onProgress' | 'signal'>,
+): Promise<RemoteContent> {
+  let spool: Spool | undefined
+  try {
     spool = size <= memory ? memorySpool() : await fileSpool(context)
-    context.onEvent?.({ type: 'file-started', path, bytes: size })
-    const onEvent = progressOf(context, size, options.onProgress as PutOptions['onProgress'])
-    await downloadContent(
-      { api: context.api, keyring, clock, random: context.random, onEvent },
-      entry,
-      fileKey,
-      spool,
-      path,
-      signal,
-    )
-    context.onEvent?.({ type: 'file-done', path, bytes: size })
+    context.onEvent?.({ type: 'file-started', path: entry.path, bytes: size })
+    const onEvent = progressOf(context, size, onProgress as PutOptions['onProgress'])
+    await downloadContent({ ...context, onEvent }, entry, fileKey, spool, entry.path, signal)
+    context.onEvent?.({ type: 'file-done', path: entry.path, bytes: size })
     return contentOf(entry, size, spool)
   } catch (error) {
     await spool?.close()
     throw signal.aborted ? cancelled(signal) : error
-  } finally {
-    fileKey?.wipe()
+  }
+}
+
+/** As `receive`, for plain content of which nobody knows how long it is. */
+export async function receiveWhole(
+  context: SpoolContext,
+  entry: RemoteEntry,
+  limit: number,
+  signal: AbortSignal,
+): Promise<RemoteContent> {
+  const spool = await fileSpool(context)
+  try {
+    context.onEvent?.({ type: 'file-started', path: entry.path, bytes: 0 })
+    const size = await downloadWhole(
+      context,
+      createAddress(context, entry.id, signal),
+      limit,
+      spool,
+      entry.path,
+      signal,
+    )
+    context.onEvent?.({ type: 'file-done', path: entry.path, bytes: size })
+    return contentOf(entry, size, spool)
+  } catch (error) {
+    await spool.close()
+    throw signal.aborted ? cancelled(signal) : error
   }
 }

@@ -12,6 +12,9 @@ export {
   type Client,
   type ClientOptions,
   createClient,
+  type LinkOptions,
+  openDownloadLink,
+  openRequestLink,
   parseBaseUrl,
   type RateEntry,
   type RateLimits,
@@ -125,6 +128,9 @@ export type {
   TrustedAll,
   TrustOptions,
 } from './keys.ts'
+export { isLink, linkOf, type ParsedLink, parseLink } from './link-address.ts'
+export type { DownloadLink, LinkDownload, LinkDownloadOptions, LinkInfo } from './links.ts'
+export type { Receipt, RequestInfo, RequestLink, RequestRecipient, SendOptions, SendSummary } from './requests.ts'
 export type {
   AddMemberOptions,
   MemberChanges,

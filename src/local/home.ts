@@ -16,6 +16,10 @@ export interface HomePaths {
   readonly rules: string
   /** Locked key pairs that were replaced, until it is certain that what replaced them opens. */
   readonly keyPairs: string
+  /** The public keys of links to encrypted files, as they were made here. */
+  readonly shareKeys: string
+  /** What interrupted sendings to file requests left. */
+  readonly requests: string
   /** File keys, sealed. */
   readonly fileKeys: string
   /** Names in remote folders, for a short time; see cli/completion. */
@@ -40,6 +44,8 @@ export const homePaths = (directory: string): HomePaths => ({
   serverKeys: join(directory, 'server-keys.json'),
   rules: join(directory, 'rules'),
   keyPairs: join(directory, 'key-pairs'),
+  shareKeys: join(directory, 'share-keys'),
+  requests: join(directory, 'requests'),
   fileKeys: join(directory, 'file-keys'),
   listings: join(directory, 'listings'),
   temporary: join(directory, 'tmp'),

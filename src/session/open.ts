@@ -129,17 +129,22 @@ function dialerOf(origin: string, { dialer, send, transport }: SessionSettings, 
   return createDialer({ ownOrigins: [origin], ...withKnownPins(origin, transport), trace })
 }
 
+/** @throws {SyncError} `TLS_DISABLED` where the environment has switched the checks of all certificates off. */
+export function requireCertificateChecks(): void {
+  if (process.env.NODE_TLS_REJECT_UNAUTHORIZED === '0') {
+    throw new SyncError('tls', 'TLS_DISABLED', 'NODE_TLS_REJECT_UNAUTHORIZED=0 would switch certificate checks off', {
+      hint: 'Unset it; name a private authority with --ca-file.',
+    })
+  }
+}
+
 function open(
   baseUrl: string,
   authorizer: Authorizer,
   settings: SessionSettings,
   keptCookies?: DumpedCookies,
 ): Session {
-  if (process.env.NODE_TLS_REJECT_UNAUTHORIZED === '0') {
-    throw new SyncError('tls', 'TLS_DISABLED', 'NODE_TLS_REJECT_UNAUTHORIZED=0 would switch certificate checks off', {
-      hint: 'Unset it; name a private authority with --ca-file.',
-    })
-  }
+  requireCertificateChecks()
   const { origin, href } = parseBaseUrl(baseUrl, { path: true })
   const clock = settings.clock ?? systemClock
   if (settings.transport !== undefined && (typeof settings.transport !== 'object' || settings.transport === null)) {

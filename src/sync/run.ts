@@ -6,6 +6,7 @@ import type { Home } from '../local/home.ts'
 import { openStable } from '../local/stable-read.ts'
 import { type DownloadContext, openFileKey } from '../transfer/content.ts'
 import type { TransferEvent } from '../transfer/events.ts'
+import type { Keyring } from '../transfer/keyring.ts'
 import { sameTime } from './conflicts.ts'
 import type { HeldRules } from './held-rules.ts'
 import { sealOf } from './records.ts'
@@ -27,7 +28,8 @@ export type RunEvent =
   | { readonly type: 'run-again'; readonly delayMs: number }
 
 /** What runs work with; a client has one. */
-export interface RunContext extends Omit<DownloadContext, 'onEvent'> {
+export interface RunContext extends Omit<DownloadContext, 'onEvent' | 'keyring' | 'link'> {
+  readonly keyring: Keyring
   readonly onEvent?: ((event: RunEvent) => void) | undefined
   /** Which rules of others somebody has accepted. Absent: all count. */
   readonly rules?: HeldRules

@@ -89,7 +89,7 @@ export interface Uploader {
 }
 
 /** The part buffers of a run: as many as there is memory for, each large enough for the parts of the largest file. */
-function createPartSlabs(options: UploaderOptions): SlabPool {
+export function createPartSlabs(options: Pick<UploaderOptions, 'memory' | 'partSize'>): SlabPool {
   const size = partSizeFor(2 ** 36, options.partSize ?? DEFAULT_PART_SIZE)
   const count = Math.floor(memoryOf(options) / size)
   if (count > 0) return createSlabPool(count, size)

@@ -37,6 +37,17 @@ export async function checkUnchanged(api: Api, listed: RemoteNode, signal: Abort
   if (!same) throw remoteChanged()
 }
 
+const uncertain = (cause: unknown) =>
+  new SyncError(
+    'server',
+    'UPLOAD_UNCERTAIN',
+    'The answer was lost, and the server does not say whether the file arrived',
+    {
+      hint: 'Ask whoever sent you the link whether it is there, before you send it again.',
+      cause,
+    },
+  )
+
 export interface Sent {
   readonly target: { readonly parentId: number; readonly name: string }
   /** Id of the node that it replaces. */
@@ -100,8 +111,11 @@ export async function settle(
   } catch (error) {
     const isUncertain = error instanceof SyncError && error.code === 'UPLOAD_UNCERTAIN'
     if (signal.aborted || isUncertain) throw error
+    // Who has only a link cannot look: another try could be a second copy.
+    if (api.request !== undefined) throw uncertain(error)
     // Unknown there: the name decides.
   }
+  if (api.request !== undefined) return undefined
   for (const wait of [0, 500, 2_000]) {
     await clock.sleep(wait, signal)
     const node = await findChild(api, sent.target.parentId, sent.target.name, signal)

@@ -8,11 +8,11 @@ import { getFileKey } from '../api/file-keys.ts'
 import type { RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import type { Keyring } from './keyring.ts'
-import { type Address, createAddress, type RangeContext, readStretch } from './ranges.ts'
+import { type Address, createAddress, type RangeContext, readStretch, readWhole } from './ranges.ts'
 
 /** What downloads work with. */
 export interface DownloadContext extends RangeContext {
-  readonly keyring: Keyring
+  readonly keyring: Pick<Keyring, 'open' | 'recall' | 'confirm'>
 }
 
 /** Receives plaintext that is NOT verified yet; must not let anybody else see it before `downloadContent` has resolved. */
@@ -35,10 +35,11 @@ export const sizeOf = (node: RemoteNode): number => {
  * @throws {SyncError} `ROOM_NOT_ENCRYPTED` (class `safety`) for a plain one in a place that was encrypted.
  */
 export async function openFileKey(
-  context: Pick<DownloadContext, 'api' | 'keyring'>,
+  context: Pick<DownloadContext, 'api' | 'keyring' | 'link'>,
   node: RemoteNode,
   signal: AbortSignal,
 ): Promise<FileKey | undefined> {
+  if (context.link !== undefined) return context.link.openKey(signal)
   if (node.isEncrypted !== true) {
     await context.api.places?.plain('take', node.parentId ?? 0, node.name)
     return undefined
@@ -58,7 +59,7 @@ export async function downloadContent(
   sink: Sink,
   shown: string,
   signal: AbortSignal,
-  address: Address = createAddress(context.api, node.id, signal),
+  address: Address = createAddress(context, node.id, signal),
 ): Promise<void> {
   const size = sizeOf(node)
   const decryptor = fileKey && createFileDecryptor(fileKey)
@@ -73,6 +74,38 @@ export async function downloadContent(
   }
   decryptor?.final()
   if (fileKey !== undefined) context.keyring.confirm(fileKey)
+}
+
+/**
+ * Streams plain content of which nobody knows how long it is, as an archive that is made while it is sent. It comes in one go: what was cut
+ * cannot be gone on with.
+ *
+ * @param limit - Most bytes.
+ * @returns how many there were.
+ */
+export async function downloadWhole(
+  context: DownloadContext,
+  address: Address,
+  limit: number,
+  sink: Sink,
+  shown: string,
+  signal: AbortSignal,
+): Promise<number> {
+  const confirm = (bytes: number) => context.onEvent?.({ type: 'part-confirmed', path: shown, bytes })
+  const writer = createWriter(sink, undefined, confirm)
+  let arrived = 0
+  const take = (chunk: Uint8Array) => {
+    arrived += chunk.length
+    return writer.take(chunk)
+  }
+  try {
+    await readWhole(context, address, limit, take, signal)
+    await writer.end()
+  } catch (error) {
+    await writer.settle()
+    throw error
+  }
+  return arrived
 }
 
 interface Writer {

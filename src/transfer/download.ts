@@ -14,7 +14,7 @@ import { createAtomicFile, placeFile } from '../local/atomic-file.ts'
 import { FILE_MODE, type FileTime, type FileTimes, setMode } from '../local/attributes.ts'
 import { openPartialFile, type PartialFile } from '../local/partial-file.ts'
 import type { HeldDirectory } from '../local/safe-tree.ts'
-import { type DownloadContext, downloadContent, openFileKey, type Sink, sizeOf } from './content.ts'
+import { type DownloadContext, downloadContent, downloadWhole, openFileKey, type Sink, sizeOf } from './content.ts'
 import { type Address, createAddress } from './ranges.ts'
 import { downloadLarge, LARGE_BYTES, type LargeFiles } from './segments.ts'
 import { fetchSmall, isSmall } from './small-file.ts'
@@ -73,7 +73,7 @@ export async function downloadFile(
   const size = sizeOf(node)
   const { onEvent } = context
   onEvent?.({ type: 'file-started', path: options.shown, bytes: size })
-  const address = createAddress(context.api, node.id, signal)
+  const address = createAddress(context, node.id, signal)
   // An address is no content: it is asked for while it is found out under which key that has to be. Of a large file all may be here.
   if (size < LARGE_BYTES) address.get().catch(() => {}) // told when it is needed
   const fileKey = await (options.openKey?.(node, signal) ?? openFileKey(context, node, signal))
@@ -192,6 +192,36 @@ async function receive(
     const kind = error instanceof SyncError ? error.class : signal.aborted ? 'cancelled' : 'internal'
     if (KEEP_AFTER.includes(kind) && (await lengthOf(file)) >= KEEP_BYTES) await file.keep()
     throw error
+  } finally {
+    await file.discard()
+  }
+}
+
+/**
+ * Downloads plain content of which nobody knows how long it is: an archive that is made while it is sent. It is fetched in one go, and what
+ * was cut starts over.
+ *
+ * @param limit - Most bytes that are taken.
+ * @returns how many bytes it has.
+ * @throws {SyncError} as `downloadFile`.
+ */
+export async function downloadArchive(
+  context: DownloadContext,
+  limit: number,
+  target: string,
+  options: DownloadTarget,
+  signal: AbortSignal,
+): Promise<number> {
+  const { onEvent } = context
+  onEvent?.({ type: 'file-started', path: options.shown, bytes: 0 })
+  const file = await createAtomicFile(target, options.directory?.confirm)
+  try {
+    const sink = sinkOf({ ...file, found: 0, keep: file.discard }, basename(target), undefined)
+    const bytes = await downloadWhole(context, createAddress(context, 0, signal), limit, sink, options.shown, signal)
+    setMode(file.handle.fd, modeFor(target, options))
+    await file.commit({ beforeRename: async () => checkBefore(target, options) })
+    onEvent?.({ type: 'file-done', path: options.shown, bytes })
+    return bytes
   } finally {
     await file.discard()
   }

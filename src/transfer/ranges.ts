@@ -3,6 +3,7 @@
  * replaced by a fresh one for all who read from it, and what follows must follow exactly: the cipher cannot go back.
  * @module
  */
+import type { FileKey } from '../../crypto/index.ts'
 import type { Api } from '../api/api.ts'
 import { createDownload, openDownload } from '../api/downloads.ts'
 import type { Clock, Random } from '../environment.ts'
@@ -22,7 +23,12 @@ export interface Address {
   expire(address: Promise<string>): void
 }
 
-export function createAddress(api: Api, fileId: number, signal: AbortSignal): Address {
+/** @param context - With a `link` that says where the content is; else a file of the account is meant. */
+export function createAddress(
+  { api, link }: Pick<RangeContext, 'api' | 'link'>,
+  fileId: number,
+  signal: AbortSignal,
+): Address {
   let current: Promise<string> | undefined
   const expire = (address: Promise<string>) => {
     if (current === address) current = undefined
@@ -30,7 +36,7 @@ export function createAddress(api: Api, fileId: number, signal: AbortSignal): Ad
   return {
     get() {
       if (current === undefined) {
-        const asked = createDownload(api, fileId, signal)
+        const asked = link === undefined ? createDownload(api, fileId, signal) : link.address(signal)
         asked.catch(() => expire(asked)) // told to those who wait
         current = asked
       }
@@ -38,6 +44,14 @@ export function createAddress(api: Api, fileId: number, signal: AbortSignal): Ad
     },
     expire,
   }
+}
+
+/** Content that is reached by a link instead of an account. */
+export interface LinkedContent {
+  /** Asks for a URL, which may count as a download. */
+  address(signal: AbortSignal): Promise<string>
+  /** The file key, to be wiped by who asks; `undefined` for plain content. */
+  openKey(signal: AbortSignal): Promise<FileKey | undefined>
 }
 
 export interface Stretch {
@@ -63,6 +77,8 @@ export interface RangeContext {
   readonly clock: Clock
   readonly random: Random
   readonly onEvent?: OnEvent | undefined
+  /** Where content comes from, if not from the account. */
+  readonly link?: LinkedContent | undefined
 }
 
 /**
@@ -73,7 +89,7 @@ export interface RangeContext {
  * otherwise that throws `noRanges`.
  */
 export async function readStretch(
-  { api, clock, random, onEvent }: RangeContext,
+  { api, clock, random, onEvent, link }: RangeContext,
   address: Address,
   stretch: Stretch,
   take: (chunk: Uint8Array) => Promise<void> | undefined,
@@ -86,8 +102,10 @@ export async function readStretch(
   for (let at = stretch.start; at < end; ) {
     const start = at
     const asked = address.get()
+    let url: string | undefined
     try {
-      const response = await openDownload(api, await asked, { start, end, size }, signal).catch((error) => {
+      url = await asked
+      const response = await openDownload(api, url, { start, end, size }, signal).catch((error) => {
         throw storageError(error)
       })
       let passOver = checkRange(response, { start, end, size }, options.orWhole)
@@ -103,6 +121,8 @@ export async function readStretch(
     } catch (error) {
       if (signal.aborted) throw cancelled(signal)
       if (!(error instanceof SyncError)) throw error
+      // What is refused of a link is: a password that is wrong stays wrong.
+      if (url === undefined && link !== undefined && !error.retryable) throw error
       // An address that has run out may look like content that is gone; a fresh one tells.
       missing = error.status === 404 && at === start ? missing + 1 : 0
       const expired = error.status === 401 || error.status === 403 || missing === 1
@@ -114,6 +134,41 @@ export async function readStretch(
       onEvent?.({ type: 'retry', label: 'file content', attempt: failures, delayMs, reason: error.message })
       await clock.sleep(delayMs, signal)
     }
+  }
+}
+
+/**
+ * Reads content of unknown length to its end, in one request.
+ *
+ * @param limit - Most bytes.
+ * @param take - As for `readStretch`.
+ */
+export async function readWhole(
+  { api }: RangeContext,
+  address: Address,
+  limit: number,
+  take: (chunk: Uint8Array) => Promise<void> | undefined,
+  signal: AbortSignal,
+): Promise<void> {
+  const url = await address.get()
+  let at = 0
+  try {
+    const response = await openDownload(api, url, { start: 0, end: limit, size: limit }, signal).catch((error) => {
+      throw storageError(error)
+    })
+    if (response.status !== 200) {
+      discard(response)
+      throw new SyncError('server', 'RANGE_WRONG', 'The server sent a part of the content, and was asked for all of it')
+    }
+    for await (const chunk of response.stream!) {
+      at += chunk.length
+      if (at > limit) throw wrongLength(`The server sent more than ${limit} bytes`)
+      await take(chunk)
+    }
+    const announced = response.headers['content-length']
+    if (announced !== undefined && Number(announced) !== at) throw wrongLength('The content ended early')
+  } catch (error) {
+    throw signal.aborted ? cancelled(signal) : error
   }
 }
 

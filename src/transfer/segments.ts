@@ -75,7 +75,7 @@ export async function downloadLarge(
   target: LargeTarget,
   shown: string,
   signal: AbortSignal,
-  address: Address = createAddress(context.api, node.id, signal),
+  address: Address = createAddress(context, node.id, signal),
 ): Promise<string | undefined> {
   const size = sizeOf(node)
   let sha256: string | undefined

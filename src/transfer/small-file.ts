@@ -24,7 +24,7 @@ export async function fetchSmall(
   node: RemoteNode,
   fileKey: FileKey | undefined,
   signal: AbortSignal,
-  address: Address = createAddress(context.api, node.id, signal),
+  address: Address = createAddress(context, node.id, signal),
 ): Promise<Uint8Array> {
   const size = sizeOf(node)
   const content = Buffer.allocUnsafe(size)

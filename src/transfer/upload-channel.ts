@@ -73,21 +73,23 @@ export async function openUploadChannel(
   options: { direct: boolean; window: number; partSize: number; clock: Clock; signal?: AbortSignal | undefined },
 ): Promise<UploadChannel> {
   const { direct, partSize, clock, signal } = options
-  const { uploadId, token } = await createUpload(api, target, direct, signal)
+  const upload = await createUpload(api, target, direct, signal)
+  const { uploadId } = upload
   const cancel = () => giveUpUpload(api, uploadId)
   if (!direct) {
     return {
       uploadId,
       window: 1,
       async put({ number, offset, bytes }, signal) {
-        const { size } = await postChunk(api, token, bytes, offset, target.size, signal)
+        const { size } = await postChunk(api, upload, bytes, offset, target.size, signal)
         if (size !== undefined && size !== bytes.length) {
           throw new SyncError('changed', 'UPLOAD_GONE', 'The server received another number of bytes than were sent')
         }
         return { partNumber: number, partEtag: '' }
       },
-      complete: (_receipts, how, signal) => completeChunks(api, token, how, signal),
-      status: async () => undefined,
+      complete: (_receipts, how, signal) => completeChunks(api, upload, how, signal),
+      // Who has only the link of a file request cannot look whether the file is there.
+      status: async (signal) => (api.request === undefined ? undefined : statusOf(api, uploadId, clock, signal)),
       cancel,
     }
   }
@@ -149,16 +151,23 @@ function directChannel(
       await completeParts(api, uploadId, inOrder, how, signal)
       return pollUntilDone(api, uploadId, clock, signal)
     },
-    async status(signal) {
-      // Open for longer than an answer takes: the request to complete it never arrived there.
-      for (let wait = 100; await isUploadOpen(api, uploadId, signal); wait *= 2) {
-        if (wait > OPEN_LIMIT_MS) return undefined
-        await clock.sleep(wait, signal)
-      }
-      return pollUntilDone(api, uploadId, clock, signal)
-    },
+    status: (signal) => statusOf(api, uploadId, clock, signal),
     cancel: () => giveUpUpload(api, uploadId),
   }
+}
+
+/** The finished node; `undefined` for an upload that is still open for longer than an answer takes: the request to complete it never arrived there. */
+async function statusOf(
+  api: Api,
+  uploadId: string,
+  clock: Clock,
+  signal?: AbortSignal,
+): Promise<RemoteNode | undefined> {
+  for (let wait = 100; await isUploadOpen(api, uploadId, signal); wait *= 2) {
+    if (wait > OPEN_LIMIT_MS) return undefined
+    await clock.sleep(wait, signal)
+  }
+  return pollUntilDone(api, uploadId, clock, signal)
 }
 
 async function pollUntilDone(api: Api, uploadId: string, clock: Clock, signal?: AbortSignal): Promise<RemoteNode> {

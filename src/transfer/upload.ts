@@ -17,6 +17,7 @@ import {
   type ResumableEncryptor,
   type WrappedFileKey,
   wrapFileKey,
+  wrapFileKeyForEach,
 } from '../../crypto/index.ts'
 import type { ServerStorage } from '../api/account.ts'
 import type { Api } from '../api/api.ts'
@@ -71,10 +72,21 @@ export interface UploadRequest {
   readonly name: string
   /** Our own public key for an encrypted target; absent for a plain one. */
   readonly wrapFor?: PublicKey
+  /**
+   * Of an encrypted file request: everybody who is to open the file. `wrapFor` is somebody else then, whom a later run goes on with; without
+   * it a file starts over.
+   */
+  readonly recipients?: readonly Recipient[]
   /** The listed node that this content replaces; the upload is a conflict when it is not there any more. */
   readonly replaces?: RemoteNode
   /** It is known to change all the time: what is there when it is opened is sent, without trying for a state in which it rests. */
   readonly isGrowing?: boolean | undefined
+}
+
+/** Somebody whom a file is encrypted for. */
+export interface Recipient {
+  readonly userId: number
+  readonly publicKey: PublicKey
 }
 
 export interface UploadResult {
@@ -96,6 +108,9 @@ export interface AsOf extends SourceIdentity {
 
 const ATTEMPTS = 3
 
+const isEncrypted = ({ wrapFor, recipients }: UploadRequest): boolean =>
+  wrapFor !== undefined || recipients !== undefined
+
 const checkOf = ({ checkOutput }: UploadContext, size: number): OutputCheck =>
   checkOutput === 'full' ? true : { size }
 
@@ -113,7 +128,7 @@ export async function uploadFile(
   request: UploadRequest,
   signal: AbortSignal,
 ): Promise<UploadResult> {
-  if (request.wrapFor === undefined) await context.api.places?.plain('send', request.parentId, request.name)
+  if (!isEncrypted(request)) await context.api.places?.plain('send', request.parentId, request.name)
   for (let attempt = request.isGrowing ? ATTEMPTS + 1 : 1; ; attempt++) {
     try {
       return await attemptUpload(context, { ...request, isGrowing: attempt > ATTEMPTS }, signal)
@@ -259,8 +274,9 @@ async function openFresh(
   const isSinglePart = size <= partSize
   const journal = isSinglePart ? undefined : resume?.journal
   const isLarge = size > Math.min(partSize, THREAD_FROM)
-  const resumable = wrapFor && isLarge ? createResumableEncryptor({ checkOutput: checkOf(context, size) }) : undefined
-  attempt.encryptor = resumable ?? (wrapFor && createFileEncryptor({ checkOutput: true }))
+  const isSecret = isEncrypted(request)
+  const resumable = isSecret && isLarge ? createResumableEncryptor({ checkOutput: checkOf(context, size) }) : undefined
+  attempt.encryptor = resumable ?? (isSecret ? createFileEncryptor({ checkOutput: true }) : undefined)
   const sealed = journal && direct && wrapFor ? await resumable?.seal(wrapFor) : undefined
   const how = { direct, window, partSize, clock, signal }
   const channel = await openUploadChannel(api, { parentId, name, size, modifiedAt }, how)
@@ -283,7 +299,7 @@ async function sendContent(
   stop: AbortController | undefined,
 ): Promise<Sealed> {
   const { api, clock, onEvent } = context
-  const { shown, parentId, name, wrapFor, replaces, isGrowing } = request
+  const { shown, parentId, name, replaces, isGrowing } = request
   const { encryptor, entry, signal } = attempt
   const channel = attempt.channel!
   const parts =
@@ -320,11 +336,10 @@ async function sendContent(
     await source.reader.verify()
   }
   if (replaces !== undefined) await (isUnchanged ?? checkUnchanged(api, replaces, signal))
-  const wrapped = fileKey && wrapFor ? formatFileKey(await wrapFileKey(fileKey, wrapFor)) : undefined
   const how: Completion = {
     resolution: replaces === undefined ? 'fail' : 'overwrite',
     fileName: name,
-    fileKey: wrapped,
+    ...(fileKey && (await wrapped(fileKey, request))),
   }
   await entry?.completing(fileKey?.tag ?? new Uint8Array(0))
   attempt.isCompleting = true
@@ -337,6 +352,19 @@ async function sendContent(
     ...(sha256 === undefined ? {} : { sha256 }),
     ...(asOf === undefined ? {} : { asOf }),
   }
+}
+
+/** The key for our own account, or for everybody whom a file request names. */
+async function wrapped(
+  fileKey: FileKey,
+  { wrapFor, recipients }: UploadRequest,
+): Promise<Pick<Completion, 'fileKey' | 'userFileKeys'>> {
+  if (recipients === undefined) return wrapFor ? { fileKey: formatFileKey(await wrapFileKey(fileKey, wrapFor)) } : {}
+  const keys = await wrapFileKeyForEach(
+    fileKey,
+    recipients.map(({ publicKey }) => publicKey),
+  )
+  return { userFileKeys: recipients.map(({ userId }, at) => ({ userId, fileKey: formatFileKey(keys[at]!) })) }
 }
 
 const digestOf = ({ isHashed }: UploadContext, bytes: Uint8Array): string | undefined =>

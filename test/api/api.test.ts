@@ -147,8 +147,9 @@ describe('failures', () => {
     expect(error.message).toContain('/api/v4/x/{id}/y/{id}')
     expectNoSecret(error, CANARY, '1234567890')
     const how = { resolution: 'fail', fileName: CANARY } as const
-    expectNoSecret(await errorOf(completeChunks(api, `${CANARY}-token`, how)), CANARY)
-    expectNoSecret(await errorOf(postChunk(api, `${CANARY}-token`, new Uint8Array(2), 0, 2)), CANARY)
+    const upload = { uploadId: 'up', token: `${CANARY}-token` }
+    expectNoSecret(await errorOf(completeChunks(api, upload, how)), CANARY)
+    expectNoSecret(await errorOf(postChunk(api, upload, new Uint8Array(2), 0, 2)), CANARY)
     expectNoSecret(await errorOf(putPart(api, `${api.origin}/part?sig=${CANARY}`, new Uint8Array(1))), CANARY)
     expectNoSecret(await errorOf(openDownload(api, `${api.origin}/d?sig=${CANARY}`, whole)), CANARY)
   })
@@ -301,17 +302,17 @@ describe('uploads and downloads', () => {
 
   test('a chunk says where it belongs; its receipt has types', async () => {
     const { api, server } = await world(always({ size: 4, hash: 'h' }, 201))
-    expect(await postChunk(api, 'tok', new Uint8Array(4), 6, 10)).toEqual({ size: 4, hash: 'h' })
+    expect(await postChunk(api, { uploadId: 'up', token: 'tok' }, new Uint8Array(4), 6, 10)).toEqual({ size: 4, hash: 'h' })
     expect(server.seen[0]).toMatchObject({ method: 'POST', path: '/api/v4/uploads/tok' })
     expect(server.seen[0]?.headers['content-range']).toBe('bytes 6-9/10')
-    await postChunk(api, 'tok', new Uint8Array(0), 0, 0)
+    await postChunk(api, { uploadId: 'up', token: 'tok' }, new Uint8Array(0), 0, 0)
     expect(server.seen[1]?.headers['content-range']).toBeUndefined()
   })
 
   test('completing sends what was decided', async () => {
     const { api, server } = await world(always(node(9), 201))
     const how = { resolution: 'overwrite', fileName: 'f' } as const
-    expect(await completeChunks(api, 'tok', how)).toMatchObject({ id: 9 })
+    expect(await completeChunks(api, { uploadId: 'up', token: 'tok' }, how)).toMatchObject({ id: 9 })
     await completeParts(api, 'up', [{ partNumber: 1, partEtag: 'e' }], how)
     expect(JSON.parse(server.seen[1]!.body)).toEqual({
       parts: [{ partNumber: 1, partEtag: 'e' }],

@@ -228,8 +228,8 @@ const API: readonly Target[] = [
   endpoint('status', { status: 'done', node: node(9, 'file') }, (api) => getUploadStatus(api, 'i')),
   endpoint('failed upload', { status: 'error', errorDetails: { code: 409, errorCode: -41001, message: 'x' } }, (api) => getUploadStatus(api, 'i')),
   endpoint('open upload', { status: 'transfer' }, (api) => isUploadOpen(api, 'i')),
-  endpoint('chunk', { size: 3, hash: 'x' }, (api) => postChunk(api, 't', new Uint8Array(3), 0, 3)),
-  endpoint('complete', node(9, 'file'), (api) => completeChunks(api, 't', how)),
+  endpoint('chunk', { size: 3, hash: 'x' }, (api) => postChunk(api, { uploadId: 'i', token: 't' }, new Uint8Array(3), 0, 3)),
+  endpoint('complete', node(9, 'file'), (api) => completeChunks(api, { uploadId: 'i', token: 't' }, how)),
   endpoint('download', { downloadUrl: `${ORIGIN}/d` }, (api) => createDownload(api, 9)),
 ] // biome-ignore format: a table
 

@@ -29,12 +29,12 @@ const KINDS: readonly Kind[] = [
   },
   {
     what: 'known keys',
-    names: /^(?:pins|key-pairs|server-keys\.json)$/,
+    names: /^(?:pins|key-pairs|share-keys|server-keys\.json)$/,
     lost: 'keys of members and servers have to be compared again before they are trusted',
   },
   {
     what: 'known pairs',
-    names: /^sync$/,
+    names: /^(?:sync|requests)$/,
     lost: 'records of pairs and runs: nothing can be undone or resumed, and the next run of a pair cannot tell deleted from new',
   },
   { what: 'rules', names: /^rules$/, lost: 'which rule files of servers were accepted' },
