@@ -12,6 +12,7 @@ import {
   PAGE,
   parseDownloadShare,
   parseDownloadShares,
+  parseReceivedFiles,
   parseUploadShare,
   parseUploadShares,
   type UploadShare,
@@ -178,4 +179,38 @@ export async function deleteDownloadShare(api: Api, id: number, signal?: AbortSi
 /** Ends a file request; what has come by it stays. */
 export async function deleteUploadShare(api: Api, id: number, signal?: AbortSignal): Promise<void> {
   await call(api, { method: 'DELETE', path: `/v4/shares/uploads/${id}`, signal })
+}
+
+/** A file that nobody with an account has put where it is. */
+interface Received {
+  readonly id: number
+  readonly name: string
+  readonly size: number | undefined
+  readonly receivedAt: number | undefined
+  readonly by: string | undefined
+}
+
+/** What has come by a request and is still where it came to, newest first. */
+export async function* listReceived(
+  api: Api,
+  { targetId, createdAt, name }: Pick<UploadShare, 'targetId' | 'createdAt' | 'name'>,
+  signal?: AbortSignal,
+): AsyncGenerator<Received> {
+  await api.places?.enter(targetId)
+  const query = { parent_id: targetId, limit: PAGE, sort: 'createdAt:desc' }
+  const all = pages(
+    api,
+    ({ id }: { readonly id: number }) => id,
+    (offset) =>
+      callFor(api, { method: 'GET', path: '/v4/nodes', query: { ...query, offset }, signal }, parseReceivedFiles),
+  ) as AsyncGenerator<ReturnType<typeof parseReceivedFiles>['items'][number]>
+  for await (const file of all) {
+    const { userType, userName } = file.createdBy ?? {}
+    const isOfNobody = file.type === 'file' && userType === 'external' && (file.createdAt ?? createdAt) >= createdAt
+    // Some servers say by which request.
+    const isOther = userName?.startsWith('File request ') === true && userName !== `File request ${name}`
+    if (isOfNobody && !isOther) {
+      yield { id: file.id, name: file.name, size: file.size, receivedAt: file.createdAt, by: userName }
+    }
+  }
 }

@@ -330,6 +330,17 @@ export const parseUploadShare = shape({
 export interface UploadShare extends ReturnType<typeof parseUploadShare> {}
 export const parseUploadShares = page(parseUploadShare)
 
+export const parseReceivedFiles = page(
+  shape({
+    id: nodeId,
+    type: oneOf('room', 'folder', 'file'),
+    name: text,
+    size: maybe(natural),
+    createdAt: maybe(time),
+    createdBy: maybe(shape({ id: maybe(integer), userType: maybe(text), userName: maybe(text) })),
+  }),
+)
+
 export const parsePublicDownload = shape({
   isProtected: flag,
   fileName: text,

@@ -17,7 +17,7 @@ export interface SecretSources {
   readonly command?: string | undefined
   /** Account in the system's keyring. */
   readonly keyring?: string | undefined
-  readonly variable?: 'SEALSYNC_PASSWORD' | 'SEALSYNC_KEY_PASSWORD'
+  readonly variable?: 'SEALSYNC_PASSWORD' | 'SEALSYNC_KEY_PASSWORD' | 'SEALSYNC_SHARE_PASSWORD'
   /** For a person; absent: nobody is asked. */
   readonly question?: string
   /** Asks twice. */
@@ -30,7 +30,7 @@ const MAX_SECRET = 64 * 1024
 
 /** Secrets of the environment, taken out of it at once: child processes must not inherit them. */
 const fromEnvironment = new Map<string, string>()
-for (const name of ['SEALSYNC_PASSWORD', 'SEALSYNC_KEY_PASSWORD']) {
+for (const name of ['SEALSYNC_PASSWORD', 'SEALSYNC_KEY_PASSWORD', 'SEALSYNC_SHARE_PASSWORD']) {
   const value = process.env[name]
   if (value !== undefined && value !== '') fromEnvironment.set(name, value)
   delete process.env[name]

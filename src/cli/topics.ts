@@ -32,6 +32,7 @@ const environmentRows = (): Row[] => [
   ['SEALSYNC_HOME', 'directory of everything that is kept for this user'],
   ['SEALSYNC_PASSWORD', 'account password, for a login with --user'],
   ['SEALSYNC_KEY_PASSWORD', 'encryption password'],
+  ['SEALSYNC_SHARE_PASSWORD', 'password of a link'],
   ['SEALSYNC_CONFIG', 'settings file, as --config'],
   ['SEALSYNC_SYSTEM_CONFIG', 'settings file of the machine, in place of /etc/sealsync/config.toml'],
   ['SEALSYNC_BROWSER', 'program that opens login pages'],

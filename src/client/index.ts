@@ -108,6 +108,7 @@ export type {
   RemoveOptions,
   StatOptions,
 } from './entries.ts'
+export { generateSharePassword } from './generated-password.ts'
 export { type History, type HistoryOptions, openHistory, type RunFilter } from './history.ts'
 export { clearKeyCache, readKeyChange } from './home.ts'
 export type { KeyChange } from './key-change.ts'
@@ -142,12 +143,25 @@ export type {
   RoomOptions,
 } from './rooms.ts'
 export type * from './runs.ts'
+export { requestMailText, shareMailText } from './share-mail.ts'
+export type {
+  FileRequest,
+  FileRequestChanges,
+  FileRequestOptions,
+  ReceivedFile,
+  RequestDetails,
+  Share,
+  ShareChanges,
+  ShareOptions,
+} from './shares.ts'
 export type {
   BackupCalls,
   ClientCalls,
   EntryCalls,
   KeyCalls,
+  RequestCalls,
   RoomCalls,
+  ShareCalls,
   TrashCalls,
   VersionCalls,
 } from './surface.ts'

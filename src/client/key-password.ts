@@ -21,7 +21,7 @@ const textOf = (password: Password): string =>
   typeof password === 'string' ? password : new TextDecoder().decode(password)
 
 /** A rule as people say it. */
-function ruleText(broken: PasswordViolation): string {
+export function ruleText(broken: PasswordViolation): string {
   switch (broken.rule) {
     case 'minLength':
       return `at least ${broken.minLength} characters`

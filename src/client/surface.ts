@@ -43,6 +43,15 @@ import type {
   RoomMember,
   RoomOptions,
 } from './rooms.ts'
+import type {
+  FileRequest,
+  FileRequestChanges,
+  FileRequestOptions,
+  RequestDetails,
+  Share,
+  ShareChanges,
+  ShareOptions,
+} from './shares.ts'
 import type { RestoreOptions as TrashRestoreOptions } from './trash.ts'
 
 /** Remote rooms, folders and files by their paths (`/room/folder/name`). */
@@ -166,6 +175,31 @@ export interface VersionCalls {
   purge(ids: readonly number[], options?: Abortable): Promise<void>
 }
 
+/** Links by which something is given away. `which` is a link, its id, or the path of what it shares. */
+export interface ShareCalls {
+  /** Makes links to files, or archives of folders and rooms without encryption. See `create` in shares.ts. */
+  create(paths: string | readonly string[], options?: ShareOptions): Promise<readonly Share[]>
+  /** All links that this account may manage, or those of one path. */
+  list(path?: string, options?: Abortable): AsyncIterable<Share>
+  /** Throws `SHARE_MISSING`, `SHARE_AMBIGUOUS`. */
+  get(which: string, options?: Abortable): Promise<Share>
+  /** Throws `SHARE_PASSWORD_FIXED` for the password of an encrypted file. */
+  update(which: string, changes: ShareChanges): Promise<Share>
+  /** Ends links; what they share stays. */
+  revoke(which: string | readonly string[], options?: Abortable): Promise<readonly Share[]>
+}
+
+/** Links by which anybody can send files. `which` is a link, its id, or the path of where files go. */
+export interface RequestCalls {
+  create(path: string, options?: FileRequestOptions): Promise<FileRequest>
+  list(path?: string, options?: Abortable): AsyncIterable<FileRequest>
+  /** With the files that have come by it. */
+  get(which: string, options?: Abortable): Promise<RequestDetails>
+  update(which: string, changes: FileRequestChanges): Promise<FileRequest>
+  /** Ends requests; what has come by them stays. */
+  revoke(which: string | readonly string[], options?: Abortable): Promise<readonly FileRequest[]>
+}
+
 type Without<T> = Omit<T, 'state'>
 
 /** Backup sets; see sync/backup. An abort of `run` and `restore` resolves with `stoppedBy`. */
@@ -184,6 +218,8 @@ export interface ClientCalls extends EntryCalls {
   readonly keys: KeyCalls
   readonly trash: TrashCalls
   readonly versions: VersionCalls
+  readonly shares: ShareCalls
+  readonly requests: RequestCalls
   readonly backups: BackupCalls
   /** The account that is logged in. */
   whoami(options?: Abortable): Promise<AccountInfo>
@@ -215,7 +251,9 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
   const keys = () => import('./keys.ts')
   const replacement = () => import('./key-replacement.ts')
   const rooms = () => import('./rooms.ts')
+  const shares = () => import('./shares.ts')
   const trash = () => import('./trash.ts')
+  const listed = (one: string | readonly string[]) => (typeof one === 'string' ? [one] : one)
   return {
     list: (path = '/', how = {}) => later(async () => (await entries()).list(context, path, how)),
     walk: (path = '/', how = {}) => later(async () => (await entries()).walk(context, path, how)),
@@ -276,6 +314,20 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
       list: (path, how = {}) => later(async () => (await trash()).versions(context, path, how)),
       restore: async (path, id, how = {}) => (await trash()).restoreVersion(context, path, id, how),
       purge: async (ids, how = {}) => (await trash()).purge(context, ids, how),
+    },
+    shares: {
+      create: async (paths, how = {}) => (await shares()).create(context, listed(paths), how),
+      list: (path, how = {}) => later(async () => (await shares()).list(context, path, how)),
+      get: async (which, how = {}) => (await shares()).get(context, which, how),
+      update: async (which, changes) => (await shares()).update(context, which, changes),
+      revoke: async (which, how = {}) => (await shares()).revoke(context, listed(which), how),
+    },
+    requests: {
+      create: async (path, how = {}) => (await shares()).createRequest(context, path, how),
+      list: (path, how = {}) => later(async () => (await shares()).listRequests(context, path, how)),
+      get: async (which, how = {}) => (await shares()).getRequest(context, which, how),
+      update: async (which, changes) => (await shares()).updateRequest(context, which, changes),
+      revoke: async (which, how = {}) => (await shares()).revokeRequests(context, listed(which), how),
     },
     backups: {
       run: async (set, how = {}) => (await backups()).run(context, set, how),

@@ -302,7 +302,10 @@ describe('uploads and downloads', () => {
 
   test('a chunk says where it belongs; its receipt has types', async () => {
     const { api, server } = await world(always({ size: 4, hash: 'h' }, 201))
-    expect(await postChunk(api, { uploadId: 'up', token: 'tok' }, new Uint8Array(4), 6, 10)).toEqual({ size: 4, hash: 'h' })
+    expect(await postChunk(api, { uploadId: 'up', token: 'tok' }, new Uint8Array(4), 6, 10)).toEqual({
+      size: 4,
+      hash: 'h',
+    })
     expect(server.seen[0]).toMatchObject({ method: 'POST', path: '/api/v4/uploads/tok' })
     expect(server.seen[0]?.headers['content-range']).toBe('bytes 6-9/10')
     await postChunk(api, { uploadId: 'up', token: 'tok' }, new Uint8Array(0), 0, 0)

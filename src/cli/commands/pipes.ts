@@ -4,7 +4,7 @@
  * @module
  */
 import { spawn } from 'node:child_process'
-import type { Client, RemoteContent } from '../../client/index.ts'
+import { type Client, isLink, type RemoteContent } from '../../client/index.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../../errors.ts'
 import { childEnvironment } from '../child-environment.ts'
 import { withClient } from '../connect.ts'
@@ -190,7 +190,7 @@ const print = (bytes: Uint8Array) =>
   })
 
 /** @returns bytes that were printed; `undefined` when nobody reads any more. */
-async function printAll(content: RemoteContent): Promise<number | undefined> {
+export async function printAll(content: RemoteContent): Promise<number | undefined> {
   for await (const chunk of content) if (!(await print(chunk))) return undefined
   return content.size
 }
@@ -209,6 +209,7 @@ async function filesOf(client: Client, given: readonly string[], signal: AbortSi
 
 /** Prints files, one behind the other. Nothing of one is printed before all of it is checked. */
 export async function cat(context: Context, given: readonly string[]): Promise<void> {
+  if (given.some(isLink)) return (await import('./links.ts')).cat(context, given)
   const { signal } = context
   await withClient(context, async (client) => {
     for (const path of await filesOf(client, given, signal)) {

@@ -15,6 +15,7 @@ import {
   type OutputChecking,
   type Pair,
   type PlacedCommand,
+  type PlanLine,
   placesOfPair,
   planLine,
   type RunEvent,
@@ -179,7 +180,7 @@ export function toldOf(context: Context, command: PlacedCommand, local: string):
 }
 
 /** What there is to say about a run when it never got to one. */
-export const nothing = ({ local, remote }: Pick<JobRun, 'local' | 'remote'>): SyncSummary => ({
+export const nothing = ({ local, remote }: { readonly local: string; readonly remote: string }): SyncSummary => ({
   runId: '',
   pair: { account: '', local, remote },
   steps: [],
@@ -204,7 +205,8 @@ function exitCodeOfSync(summary: SyncSummary, command: Command): number {
   return summary.left > 0 ? EXIT.partial : code
 }
 
-export interface JobRun {
+/** @typeParam C - What the run works with; see `Link`. */
+export interface JobRun<C = Client> {
   readonly command: Command
   /** Between which places, in words. */
   readonly local: string
@@ -214,11 +216,19 @@ export interface JobRun {
   readonly dryRun?: boolean
   /** Read when the run begins, so that what is wrong with them is told like everything else. */
   readonly options: () => Told
-  readonly start: (client: Client, options: Told) => Promise<SyncSummary>
+  readonly start: (client: C, options: Told) => Promise<SyncSummary>
   /** Finds out what is to be done, before there is a client. */
   readonly prepare?: () => Promise<void>
   /** What there is to say beside what all runs say. Default: what they did. */
-  readonly tell?: (summary: SyncSummary, seconds: number) => { readonly text: string; readonly fields: object }
+  readonly tell?: (
+    summary: SyncSummary,
+    seconds: number,
+  ) => {
+    readonly text: string
+    readonly fields: object
+    /** Of a dry run, where its steps do not say it. */
+    readonly lines?: readonly PlanLine[]
+  }
 }
 
 export interface JobEnd {
@@ -228,9 +238,9 @@ export interface JobEnd {
   readonly summary: object
 }
 
-/** How a run gets its client. */
-export interface Link {
-  open(onEvent: (event: RunEvent) => void): Promise<Pick<Awaited<ReturnType<typeof connect>>, 'client' | 'profile'>>
+/** How a run gets its client, or whatever it works with. */
+export interface Link<C = Client> {
+  open(onEvent: (event: RunEvent) => void): Promise<{ readonly client: C }>
   /** Called when the run is over. */
   release(): Promise<void>
 }
@@ -249,20 +259,24 @@ function linkForOne(context: Context): Link {
 }
 
 /** Does one run, says what became of it, and tells who watches over it. */
-export async function runOne(context: Context, run: JobRun, link = linkForOne(context)): Promise<JobEnd> {
+export const runOne = (context: Context, run: JobRun, link = linkForOne(context)): Promise<JobEnd> =>
+  runWith(context, run, link)
+
+/** As `runOne`, with something else than a client. */
+export async function runWith<C>(context: Context, run: JobRun<C>, link: Link<C>): Promise<JobEnd> {
   const { command, local, remote } = run
   // For a plan nobody waits.
   if (run.dryRun) return carryOut(context, run, link, () => {})
   return reported(context, { command, local, remote }, (onEvent) => carryOut(context, run, link, onEvent))
 }
 
-async function carryOut(
+async function carryOut<C>(
   context: Context,
-  run: JobRun,
-  link: Link,
+  run: JobRun<C>,
+  link: Link<C>,
   onEvent: (event: RunEvent) => void,
 ): Promise<JobEnd> {
-  const { command, dryRun = false, tell } = run
+  const { command, local, remote, dryRun = false, tell } = run
   const begun = performance.now()
   const progress = await createProgress(context.output, VERBS[command])
   let summary: SyncSummary | undefined
@@ -291,15 +305,16 @@ async function carryOut(
     progress.stop()
   }
   const seconds = (performance.now() - begun) / 1000
-  const told = summary.stoppedBy !== undefined && summary.runId === '' ? undefined : tell?.(summary, seconds)
+  const isBegun = summary.stoppedBy === undefined || summary.runId !== '' || summary.transferred > 0
+  const told = isBegun ? tell?.(summary, seconds) : undefined
   if (dryRun && summary.stoppedBy === undefined) {
-    const steps = summary.steps.filter(isChange).map(planLine)
+    const steps = told?.lines ?? summary.steps.filter(isChange).map(planLine)
     const kept = summary.steps.filter((step) => step.do === 'keep').length
     exitCode = printPlan(
       context,
       {
         direction: command,
-        ...placesOfPair(summary.pair),
+        ...(told?.lines === undefined ? placesOfPair(summary.pair) : { local, remote }),
         steps,
         kept,
         failed: summary.failed,

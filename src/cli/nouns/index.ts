@@ -16,6 +16,7 @@ import { RULES } from './rules.ts'
 import { RUNS } from './runs.ts'
 import { SERVE } from './serve.ts'
 import { SESSION } from './session.ts'
+import { REQUEST, SHARE } from './shares.ts'
 import { UPLOAD_DOWNLOAD } from './transfers.ts'
 
 export const COMMANDS: readonly CommandSpec[] = [
@@ -27,6 +28,8 @@ export const COMMANDS: readonly CommandSpec[] = [
   KEYS,
   ...UPLOAD_DOWNLOAD,
   ...ON_SERVER,
+  SHARE,
+  REQUEST,
   ...PAIRS,
   ...PLANS,
   ...COMPARE,

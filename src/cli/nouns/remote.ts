@@ -1,7 +1,7 @@
 /** ls, tree, find, du, stat, cat, about, mkdir, rm, mv, cp: looking at the server and changing single things there. @module */
 import { option } from '../options/option.ts'
 import { settings } from '../options/settings.ts'
-import { KEY_PASSWORD, REMOTE } from '../options/shared.ts'
+import { KEY_PASSWORD, LINK_PASSWORD, REMOTE } from '../options/shared.ts'
 import type { CommandSpec, Example } from './command.ts'
 import { ROOM } from './rooms.ts'
 import { TRASH } from './trash.ts'
@@ -175,7 +175,7 @@ export const ON_SERVER: readonly CommandSpec[] = [
       ['cat /room/notes.txt', ''],
       ["cat '/room/logs/*.txt' --key-password-file key.txt", 'without anybody there'],
     ],
-    options: [...REMOTE, ...KEY_PASSWORD, ...settings('key-cache')],
+    options: [...REMOTE, ...KEY_PASSWORD, ...LINK_PASSWORD, ...settings('key-cache')],
     action: async () => (await import('../commands/pipes.ts')).cat,
   },
   ...TRASH,

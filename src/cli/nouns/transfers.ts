@@ -1,7 +1,7 @@
 /** upload, download. Their plans are in plans.ts. @module */
 import { type OptionSpec, option } from '../options/option.ts'
 import { settings } from '../options/settings.ts'
-import { DRY_RUN, LEFT_OUT, REMOTE, REPORT, RUN, SELECTION } from '../options/shared.ts'
+import { DRY_RUN, LEFT_OUT, LINK_PASSWORD, REMOTE, REPORT, RUN, SELECTION } from '../options/shared.ts'
 import type { CommandSpec } from './command.ts'
 
 const ONE_FILE_SYSTEM = option('--one-file-system', 'do not enter directories on other devices')
@@ -37,6 +37,7 @@ export const TRANSFERS = [
       ['upload ./photos /room', 'the directory becomes /room/photos'],
       ["upload ./photos /room --exclude '*.tmp' --dry-run", 'only says what would be done'],
       ['upload a.pdf /room/report.pdf', 'under another name'],
+      ['upload --to-request https://files.example.org/public/upload-shares/KEY a.pdf', 'without an account'],
       ["upload --from-command 'pg_dump shop' /room/shop.sql", 'what a command prints'],
     ],
     options: transferOptions(...LEFT_OUT, ONE_FILE_SYSTEM),
@@ -46,6 +47,8 @@ export const TRANSFERS = [
         '--from-command <command>',
         'upload what a command prints, if it ends well (no shell: for a pipe bash -o pipefail -c); - as the source: standard input',
       ),
+      option('--to-request <link>', 'send files to a file request, without an account; all arguments are files then'),
+      ...LINK_PASSWORD,
     ],
   },
   {
@@ -57,10 +60,11 @@ export const TRANSFERS = [
       ['download /room/a.txt /room/b.txt ./here/ --on-conflict newer', ''],
       ['download /room ./here --contents --limit-rate 2M', 'what is in the room, slowly'],
       ['download /room/x.tar -', 'to standard output'],
+      ['download https://files.example.org/public/download-shares/KEY', 'a link, without an account'],
     ],
     options: transferOptions(),
     places: places('REMOTE... LOCAL'),
-    own: [],
+    own: LINK_PASSWORD,
   },
 ] as const
 

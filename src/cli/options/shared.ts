@@ -44,6 +44,12 @@ export const ALL_SETTINGS: readonly OptionSpec[] = [
 
 export const KEY_PASSWORD = settings('key-password-file', 'key-password-command')
 
+/** The password of a link; `SEALSYNC_SHARE_PASSWORD` and a prompt stand for it, too. */
+export const LINK_PASSWORD: readonly OptionSpec[] = [
+  option('--password-file <file>', 'password of the link (- for standard input)'),
+  option('--password-command <command>', 'command that prints the password of the link'),
+]
+
 /** How a run is watched over. */
 export const REPORT = grouped('Reporting options:', settings('events', 'metrics-file', 'ping-url'))
 
