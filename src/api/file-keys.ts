@@ -30,7 +30,7 @@ export type HolderKey = 'current' | 'previous'
 /** Work that is left: who lacks the key of which file. Fulfilled entries vanish, so offsets shift under the reader. */
 export const listMissingFileKeys = (
   api: Api,
-  scope: { roomId?: number; fileId?: number; holder?: HolderKey; offset: number },
+  scope: { roomId?: number; fileId?: number; userId?: number; holder?: HolderKey; offset: number },
   signal?: AbortSignal,
 ): Promise<MissingFileKeys> =>
   callFor(
@@ -41,6 +41,7 @@ export const listMissingFileKeys = (
       query: {
         room_id: scope.roomId,
         file_id: scope.fileId,
+        user_id: scope.userId,
         use_key: scope.holder === 'previous' ? 'previous_user_key' : undefined,
         offset: scope.offset,
         limit: KEYS_PER_CALL,

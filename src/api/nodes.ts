@@ -325,13 +325,14 @@ async function transferNodes(
   targetId: number,
   items: NodeItems,
   resolution: Resolution,
-  signal?: AbortSignal,
+  signal: AbortSignal | undefined,
+  keepShareLinks: boolean,
 ): Promise<void> {
   await api.places?.enter(targetId)
   const json = {
     items: items.map(({ id, name }) => ({ id, ...(name === undefined ? {} : { name }) })),
     resolutionStrategy: resolution,
-    keepShareLinks: false,
+    keepShareLinks: keepShareLinks && resolution === 'overwrite',
   }
   await call(api, { method: 'POST', path: `/v4/nodes/${targetId}/${action}`, json, signal })
 }
@@ -340,6 +341,7 @@ async function transferNodes(
  * Moves files and folders of one parent into another room or folder, or renames them on the way; all or none. Not repeated
  * after a lost answer: look where they are.
  *
+ * @param keepShareLinks - Links of what makes way lead to what takes its place; else they end.
  * @throws {SyncError} `EXISTS` when a name is taken (`fail`) or is that of a room or folder.
  */
 export const moveNodes = (
@@ -348,7 +350,8 @@ export const moveNodes = (
   items: NodeItems,
   resolution: Resolution,
   signal?: AbortSignal,
-): Promise<void> => transferNodes(api, 'move_to', targetId, items, resolution, signal)
+  keepShareLinks = false,
+): Promise<void> => transferNodes(api, 'move_to', targetId, items, resolution, signal, keepShareLinks)
 
 /**
  * As `moveNodes`, and leaves them where they are, too. Encrypted files have their file keys there only for this account until
@@ -360,7 +363,8 @@ export const copyNodes = (
   items: NodeItems,
   resolution: Resolution,
   signal?: AbortSignal,
-): Promise<void> => transferNodes(api, 'copy_to', targetId, items, resolution, signal)
+  keepShareLinks = false,
+): Promise<void> => transferNodes(api, 'copy_to', targetId, items, resolution, signal, keepShareLinks)
 
 /** @param granted - Members only, or everybody who could become one. */
 export const listRoomUsers = (

@@ -49,20 +49,20 @@ export async function* listDeletedVersions(
  * Puts files and folders back, under the names they had; all or none. What is encrypted can only go back to its own room. Not
  * repeated after a lost answer: the second time they would not be in the bin any more.
  *
- * @param how - `parentId`: to this room or folder instead of where they were.
+ * @param how - `parentId`: to this room or folder instead of where they were. `keepShareLinks`: see `moveNodes`.
  * @throws {SyncError} `EXISTS` when a name is taken (`fail`); `NOT_FOUND` when one is not in the bin, or its folder is gone.
  */
 export async function restoreDeleted(
   api: Api,
   deletedIds: readonly number[],
-  how: { readonly parentId?: number; readonly resolution: Resolution },
+  how: { readonly parentId?: number; readonly resolution: Resolution; readonly keepShareLinks?: boolean | undefined },
   signal?: AbortSignal,
 ): Promise<void> {
   if (how.parentId !== undefined) await api.places?.enter(how.parentId)
   const json = {
     deletedNodeIds: deletedIds,
     resolutionStrategy: how.resolution,
-    keepShareLinks: false,
+    keepShareLinks: how.keepShareLinks === true && how.resolution === 'overwrite',
     ...(how.parentId === undefined ? {} : { parentId: how.parentId }),
   }
   await call(api, { method: 'POST', path: '/v4/nodes/deleted_nodes/actions/restore', json, signal })

@@ -145,15 +145,19 @@ export interface Completion {
   readonly resolution: Resolution
   readonly fileName: string
   readonly fileKey?: FileKeyJson | undefined
-  /** To an encrypted file request: the key for each who is to open the file. */
+  /** Links of the file that is replaced lead to this one then. */
+  readonly keepShareLinks?: boolean | undefined
+  /** The key for links that stay; to an encrypted file request, for each who is to open the file. */
   readonly userFileKeys?: readonly { readonly userId: number; readonly fileKey: FileKeyJson }[] | undefined
 }
 
-const completion = ({ resolution, fileName, fileKey }: Completion) => ({
+const completion = ({ resolution, fileName, fileKey, keepShareLinks = false, userFileKeys }: Completion) => ({
   resolutionStrategy: resolution,
-  keepShareLinks: false,
+  // It means nothing where nothing is replaced, and is refused there.
+  keepShareLinks: keepShareLinks && resolution === 'overwrite',
   fileName,
   ...(fileKey === undefined ? {} : { fileKey }),
+  ...(userFileKeys === undefined ? {} : { userFileKeyList: { items: userFileKeys } }),
 })
 
 /** What a file request tells of a file is its name and size. */

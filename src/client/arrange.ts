@@ -6,6 +6,8 @@ import { escapeName, MAX_REMOTE_NAME, sameNameKey } from '../local/names.ts'
 import { parseRemotePath, resolveRemote, roomOf } from '../sync/remote-path.ts'
 import { findChild } from '../transfer/complete.ts'
 import { distributeFileKeys, type RefusedMember } from '../transfer/distribute.ts'
+import { shareKeysOf } from '../transfer/share-keys.ts'
+import { keepingLinks } from '../transfer/share-links.ts'
 import type { Abortable, ClientContext } from './context.ts'
 import { modifiedAt, pathOf, type RemoteEntry, requireEntry, stat } from './entries.ts'
 
@@ -16,6 +18,8 @@ export interface MoveOptions extends Abortable {
    * goes to the recycle bin. `rename`: another name, with a number. Default `fail`.
    */
   readonly onConflict?: 'fail' | 'overwrite' | 'newer' | 'skip' | 'rename' | undefined
+  /** Links of files that make way lead to what takes their place then. Default false: they end. */
+  readonly keepShareLinks?: boolean | undefined
   /** Told of each when it is done. */
   readonly onDone?: ((done: Arranged) => void) | undefined
 }
@@ -102,7 +106,7 @@ async function arrangeOne(
   send: typeof moveNodes,
   { from, entry }: Source,
   { parent, above, name: wanted = entry.name }: Goal,
-  { onConflict = 'fail', signal }: MoveOptions,
+  { onConflict = 'fail', keepShareLinks, signal }: MoveOptions,
 ): Promise<Arranged> {
   const { api } = context
   const shown = pathOf([...above, wanted])
@@ -124,7 +128,7 @@ async function arrangeOne(
     }
     resolution = 'overwrite'
   }
-  await send(api, parent.id, [{ id: entry.id, name }], resolution, signal).catch((error) => {
+  await send(api, parent.id, [{ id: entry.id, name }], resolution, signal, keepShareLinks).catch((error) => {
     throw toSyncError(error).code === 'EXISTS' ? exists(shown) : error
   })
   return { from, entry: await stat(context, pathOf([...above, name]), { signal }), isSkipped: false }
@@ -156,20 +160,25 @@ async function arrange(
   }
   const done: Arranged[] = []
   const refused: RefusedMember[] = []
+  const onRefused = (one: RefusedMember) => void refused.push(one)
+  const links = { api, keyring, keys: shareKeysOf(context), onEvent, onRefused }
   let keysSkipped = 0
   let keysPending: unknown
   try {
-    for (const source of all) {
-      const one = await arrangeOne(context, send, source, goal, options)
-      done.push(one)
-      options.onDone?.(one)
+    const work = async () => {
+      for (const source of all) {
+        const one = await arrangeOne(context, send, source, goal, options)
+        done.push(one)
+        options.onDone?.(one)
+      }
     }
+    if (options.keepShareLinks === true) await keepingLinks(links, work, signal)
+    else await work()
   } finally {
     // Also when one of them failed: those before it are there.
     const isForOthers = all.some(({ roomId }, at) => roomId !== goal.roomId && done[at]?.isSkipped === false)
     if (isEncrypted && isForOthers) {
       const { roomId } = goal
-      const onRefused = (one: RefusedMember) => void refused.push(one)
       try {
         keysSkipped = (await distributeFileKeys(api, keyring, { roomId, onEvent, onRefused, signal })).skipped
       } catch (error) {

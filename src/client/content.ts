@@ -29,6 +29,8 @@ import { createDistributor, type RefusedMember } from '../transfer/distribute.ts
 import type { OnEvent } from '../transfer/events.ts'
 import { createSlabPool } from '../transfer/flow.ts'
 import { createAddress } from '../transfer/ranges.ts'
+import { shareKeysOf } from '../transfer/share-keys.ts'
+import { linkRecipients } from '../transfer/share-links.ts'
 import { storageOf } from '../transfer/storage-routes.ts'
 import { contentPartSize, uploadContent } from '../transfer/upload-content.ts'
 import type { Abortable, ClientContext } from './context.ts'
@@ -63,6 +65,8 @@ export interface PutOptions extends Abortable {
   readonly modifiedAt?: number | undefined
   /** What to do with a file that is there. Default `overwrite`: a new version; the old one goes to the recycle bin. */
   readonly onConflict?: 'overwrite' | 'fail' | undefined
+  /** Links of a file that is replaced lead to this one then. Default false: they end. */
+  readonly keepShareLinks?: boolean | undefined
   /** Replace exactly this version, as it was listed: `REMOTE_CHANGED` when another one, or none, is there now. */
   readonly replaces?: RemoteEntry | undefined
   /** Make the folders above it. Default false. */
@@ -186,6 +190,11 @@ export async function put(
   }
   const replaces = options.replaces ?? there
   const target = { shown: path, parentId: parent.id, name: replaces?.name ?? name }
+  const refused: RefusedMember[] = []
+  const onRefused = (one: RefusedMember) => void refused.push(one)
+  const isKept = options.keepShareLinks === true && replaces !== undefined
+  const links = { api, keyring, keys: shareKeysOf(context), onEvent, onRefused }
+  const keptLinks = isKept ? await linkRecipients(links, replaces, signal) : undefined
   const { node, bytes, fileKey } = await uploadContent(
     {
       api,
@@ -201,16 +210,16 @@ export async function put(
       modifiedAt: options.modifiedAt ?? clock.now(),
       ...(wrapFor === undefined ? {} : { wrapFor }),
       ...(replaces === undefined ? {} : { replaces }),
+      ...(keptLinks === undefined ? {} : { keptLinks }),
     },
     chunks,
     signal,
   )
   const entry = { ...node, path: `${above === '/' ? '' : above}/${node.name}` }
-  const refused: RefusedMember[] = []
   if (fileKey === undefined) return { entry, bytes, refused }
   try {
     await keyring.keep(node.id, fileKey)
-    const distributor = createDistributor(api, keyring, { onEvent, onRefused: (one) => refused.push(one), signal })
+    const distributor = createDistributor(api, keyring, { onEvent, onRefused, signal })
     await distributor.remember(roomId, node.id, fileKey)
     await distributor.flush()
     return { entry, bytes, refused }

@@ -30,7 +30,7 @@ import type { DownloadShare, UploadShare } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { never, requireEncryptedSource } from '../sync/run.ts'
 import { openFileKey } from '../transfer/content.ts'
-import { openShareKeys, type ShareKeys } from '../transfer/share-keys.ts'
+import { shareKeysOf } from '../transfer/share-keys.ts'
 import type { Abortable, ClientContext } from './context.ts'
 import { type RemoteEntry, requireEntry, walk } from './entries.ts'
 import { isLink, linkOf, parseLink } from './link-address.ts'
@@ -175,9 +175,6 @@ const requestOf = ({ api }: ClientContext, share: UploadShare): FileRequest => (
   maxFiles: share.maxSlots,
   maxSize: share.maxSize,
 })
-
-export const shareKeysOf = ({ api, home, clock }: Pick<ClientContext, 'api' | 'home' | 'clock'>): ShareKeys =>
-  openShareKeys(api.origin, home.isLasting ? home.shareKeys : undefined, clock)
 
 const folderEncrypted = (path: string) =>
   new SyncError('usage', 'SHARE_FOLDER_ENCRYPTED', `Of an encrypted room only files can be shared: ${path}`, {

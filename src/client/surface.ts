@@ -170,7 +170,11 @@ export interface VersionCalls {
     options?: Abortable & { readonly type?: 'file' | 'folder' | undefined },
   ): AsyncIterable<DeletedVersion>
   /** Makes an older version the current one; the one that was current goes into the bin. Throws `NOT_FOUND`. */
-  restore(path: string, id: number, options?: Abortable): Promise<void>
+  restore(
+    path: string,
+    id: number,
+    options?: Abortable & { readonly keepShareLinks?: boolean | undefined },
+  ): Promise<void>
   /** Removes versions for good. */
   purge(ids: readonly number[], options?: Abortable): Promise<void>
 }

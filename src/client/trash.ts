@@ -3,6 +3,8 @@ import { emptyBin, listDeleted, listDeletedVersions, purgeDeleted, restoreDelete
 import type { DeletedSummary, DeletedVersion } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { parseRemotePath, requireContainer, requireRemote } from '../sync/remote-path.ts'
+import { shareKeysOf } from '../transfer/share-keys.ts'
+import { keepingLinks } from '../transfer/share-links.ts'
 import type { Abortable, ClientContext } from './context.ts'
 import { requireEntry } from './entries.ts'
 import { requireRoom } from './rooms.ts'
@@ -59,6 +61,8 @@ export interface RestoreOptions extends Abortable {
   readonly into?: string | undefined
   /** Where a file has the name: `overwrite` puts that one into the bin. Default `fail`. */
   readonly onConflict?: 'fail' | 'overwrite' | undefined
+  /** Links of files that make way lead to what comes back then; a warning tells of those that cannot. Default false: they end. */
+  readonly keepShareLinks?: boolean | undefined
 }
 
 /**
@@ -70,11 +74,23 @@ export interface RestoreOptions extends Abortable {
 export async function restore(
   context: ClientContext,
   ids: readonly number[],
-  { into, onConflict = 'fail', signal }: RestoreOptions,
+  { into, onConflict = 'fail', keepShareLinks, signal }: RestoreOptions,
 ): Promise<void> {
   const parent = into === undefined ? undefined : (await requireRemote(context.api, into, signal)).node
-  const how = { resolution: onConflict, ...(parent === undefined ? {} : { parentId: parent.id }) }
-  await restoreDeleted(context.api, ids, how, signal)
+  const how = { resolution: onConflict, keepShareLinks, ...(parent === undefined ? {} : { parentId: parent.id }) }
+  await bringBack(context, ids, how, signal)
+}
+
+function bringBack(
+  context: ClientContext,
+  ids: readonly number[],
+  how: Parameters<typeof restoreDeleted>[2],
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { api, keyring, onEvent } = context
+  const work = () => restoreDeleted(api, ids, how, signal)
+  if (how.keepShareLinks !== true) return work()
+  return keepingLinks({ api, keyring, keys: shareKeysOf(context), onEvent }, work, signal)
 }
 
 /**
@@ -88,10 +104,10 @@ export async function restoreVersion(
   context: ClientContext,
   path: string,
   id: number,
-  { signal }: Abortable,
+  { keepShareLinks, signal }: Abortable & Pick<RestoreOptions, 'keepShareLinks'>,
 ): Promise<void> {
   for await (const version of versions(context, path, { signal })) {
-    if (version.id === id) return restoreDeleted(context.api, [id], { resolution: 'overwrite' }, signal)
+    if (version.id === id) return bringBack(context, [id], { resolution: 'overwrite', keepShareLinks }, signal)
   }
   throw new SyncError('not_found', 'NOT_FOUND', `There is no version ${id} of ${path} in the recycle bin`)
 }

@@ -144,6 +144,7 @@ export interface Recordable {
   readonly oneFileSystem?: boolean | undefined
   readonly names?: string | undefined
   readonly manifest?: boolean | undefined
+  readonly keepShareLinks?: boolean | undefined
   readonly selection?: object | undefined
   /** Of backups: the set as it was configured. */
   readonly set?: object | undefined
@@ -156,7 +157,7 @@ export interface Recordable {
 /** What another run has to be told to do the same. */
 export function recordedOf(options: Recordable): Readonly<Record<string, unknown>> {
   const { checksum = false, oneFileSystem = false, names = 'report', manifest = true, selection = {} } = options
-  const { delete: deletes, contents, onConflict, prefer, set, run, paths, trustTimes } = options
+  const { delete: deletes, contents, onConflict, prefer, set, run, paths, trustTimes, keepShareLinks } = options
   const given = { delete: deletes, contents, onConflict, prefer, set, run, paths, trustTimes }
   return {
     checksum,
@@ -164,6 +165,7 @@ export function recordedOf(options: Recordable): Readonly<Record<string, unknown
     names,
     selection,
     ...(manifest ? {} : { manifest }),
+    ...(keepShareLinks === true ? { keepShareLinks } : {}),
     ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
   }
 }

@@ -10,6 +10,7 @@ import { localError, SyncError, toSyncError } from '../errors.ts'
 import { takeLock } from '../local/lock.ts'
 import { escapeName, type Names } from '../local/names.ts'
 import { sweepDirectory } from '../local/partial-file.ts'
+import { shareKeysOf } from '../transfer/share-keys.ts'
 import { storageOf } from '../transfer/storage-routes.ts'
 import type { OutputChecking } from '../transfer/upload.ts'
 import { type ApplyOptions, type ApplyResult, applySteps } from './apply/apply.ts'
@@ -46,6 +47,8 @@ export interface Limits {
   readonly maxDurationMs?: number | undefined
   /** How long to wait for another run of the same places to end. Milliseconds. */
   readonly waitMs?: number | undefined
+  /** Links of files that are replaced at the server lead to the new ones then. Default false: they end. */
+  readonly keepShareLinks?: boolean | undefined
   /** Plan only. */
   readonly dryRun?: boolean | undefined
   /** Do exactly this, or nothing. */
@@ -393,6 +396,7 @@ async function carryOut<P extends Plan>(
         // It is stored, so it keeps nothing from being deleted.
         onInconsistent: (failure) => inconsistent.push(failure),
         memory: limits.memory,
+        links: limits.keepShareLinks === true ? shareKeysOf(context) : undefined,
       })
     : undefined
   let result: ApplyResult | undefined

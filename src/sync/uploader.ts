@@ -12,6 +12,8 @@ import { createSlabPool, type SlabPool } from '../transfer/flow.ts'
 import { openUploadJournal, type UploadJournal } from '../transfer/journal.ts'
 import { partsInFlight } from '../transfer/part-window.ts'
 import { retire } from '../transfer/resume.ts'
+import type { ShareKeys } from '../transfer/share-keys.ts'
+import { linkRecipients } from '../transfer/share-links.ts'
 import { storageOf } from '../transfer/storage-routes.ts'
 import { type AsOf, type OutputChecking, uploadFile } from '../transfer/upload.ts'
 import { partSizeFor } from '../transfer/upload-channel.ts'
@@ -31,6 +33,8 @@ export interface UploaderOptions {
   readonly checkOutput?: OutputChecking | undefined
   /** Path of the journal; without it an interrupted file starts over. */
   readonly journal?: string | undefined
+  /** Links of files that are replaced stay; absent: they end. */
+  readonly links?: ShareKeys | undefined
   /** Tell the SHA-256 of what is sent. */
   readonly isHashed?: boolean
   /** A member who gets no keys, and why. */
@@ -135,15 +139,29 @@ export async function openUploader(context: RunContext, options: UploaderOptions
     resume: journal && { journal, unwrap: keyring.unwrap },
     onEvent,
   }
+  const links = options.links && {
+    api,
+    keyring,
+    keys: options.links,
+    onEvent,
+    onRefused: options.onRefused,
+  }
   return {
     async ready() {
       await own
     },
     async send({ roomId, replaces, isUntold, ...request }, stop) {
       const wrapFor = isEncrypted ? await ownKey() : undefined
+      const keptLinks =
+        options.links === undefined || replaces === undefined ? undefined : await linkRecipients(links!, replaces, stop)
       const { node, bytes, fileKey, ...digest } = await uploadFile(
         isUntold ? { ...transfer, onEvent: undefined } : transfer,
-        { ...request, ...(wrapFor === undefined ? {} : { wrapFor }), ...(replaces === undefined ? {} : { replaces }) },
+        {
+          ...request,
+          ...(wrapFor === undefined ? {} : { wrapFor }),
+          ...(replaces === undefined ? {} : { replaces }),
+          ...(keptLinks && { keptLinks }),
+        },
         stop,
       )
       if (digest.asOf?.isInconsistent) {

@@ -5,8 +5,10 @@
  */
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
+import type { Api } from '../api/api.ts'
 import type { Clock } from '../environment.ts'
 import { readPrivateFile, writePrivateFile } from '../local/atomic-file.ts'
+import type { HomePaths } from '../local/home.ts'
 import { takeLock } from '../local/lock.ts'
 import type { KeyId } from './pins.ts'
 
@@ -41,8 +43,32 @@ function parse(bytes: Uint8Array | undefined, origin: string): Kept[] {
   }
 }
 
+/**
+ * The keys that are known of a server, one object for all who ask.
+ *
+ * @param home - Where the program keeps things; nothing is kept where that goes with the client.
+ */
+export function shareKeysOf({
+  api,
+  home,
+  clock,
+}: {
+  readonly api: Pick<Api, 'origin'>
+  readonly home?: (Pick<HomePaths, 'shareKeys'> & { readonly isLasting: boolean }) | undefined
+  readonly clock: Clock
+}): ShareKeys {
+  let keys = known.get(api)
+  if (keys === undefined) {
+    keys = openShareKeys(api.origin, home?.isLasting === true ? home.shareKeys : undefined, clock)
+    known.set(api, keys)
+  }
+  return keys
+}
+
+const known = new WeakMap<object, ShareKeys>()
+
 /** @param directory - Private; absent: they are kept in memory. */
-export function openShareKeys(origin: string, directory: string | undefined, clock: Clock): ShareKeys {
+function openShareKeys(origin: string, directory: string | undefined, clock: Clock): ShareKeys {
   const path = directory && join(directory, `${createHash('sha256').update(origin).digest('hex').slice(0, 32)}.json`)
   let memory: Kept[] = []
   const read = async () => (path === undefined ? memory : parse(await readPrivateFile(path), origin))

@@ -4,22 +4,17 @@
  * has come cannot be asked for again, so nothing is tried a second time but the sending of a part, and nothing is resumed.
  * @module
  */
-import {
-  checkFileSize,
-  createFileEncryptor,
-  type FileEncryptor,
-  formatFileKey,
-  wrapFileKey,
-} from '../../crypto/index.ts'
+import { checkFileSize, createFileEncryptor, type FileEncryptor } from '../../crypto/index.ts'
 import type { Completion } from '../api/uploads.ts'
 import { cancelled, SyncError } from '../errors.ts'
 import { checkUnchanged, finish } from './complete.ts'
 import { inAnyOrder } from './flow.ts'
 import { createPartWindow } from './part-window.ts'
-import type { UploadContext, UploadRequest, UploadResult } from './upload.ts'
+import { type UploadContext, type UploadRequest, type UploadResult, wrapped } from './upload.ts'
 import { openUploadChannel, type Part, partSizeFor, type Receipt, type UploadChannel } from './upload-channel.ts'
 
-export interface ContentRequest extends Pick<UploadRequest, 'shown' | 'parentId' | 'name' | 'wrapFor' | 'replaces'> {
+export interface ContentRequest
+  extends Pick<UploadRequest, 'shown' | 'parentId' | 'name' | 'wrapFor' | 'replaces' | 'keptLinks'> {
   /** Bytes that will come; absent where nobody knows. */
   readonly size?: number | undefined
   /** Milliseconds since the epoch. */
@@ -91,7 +86,8 @@ export async function uploadContent(
     const how: Completion = {
       resolution: request.replaces === undefined ? 'fail' : 'overwrite',
       fileName: name,
-      fileKey: fileKey && wrapFor ? formatFileKey(await wrapFileKey(fileKey, wrapFor)) : undefined,
+      keepShareLinks: request.keptLinks !== undefined,
+      ...(fileKey && (await wrapped(fileKey, request))),
     }
     isCompleting = true
     const sent = { target: { parentId, name }, replaces: request.replaces?.id, size: total, modifiedAt, fileKey }

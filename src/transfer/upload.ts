@@ -77,6 +77,8 @@ export interface UploadRequest {
    * it a file starts over.
    */
   readonly recipients?: readonly Recipient[]
+  /** Links of what is replaced lead to this file then; those of an encrypted one get its key. */
+  readonly keptLinks?: readonly Recipient[]
   /** The listed node that this content replaces; the upload is a conflict when it is not there any more. */
   readonly replaces?: RemoteNode
   /** It is known to change all the time: what is there when it is opened is sent, without trying for a state in which it rests. */
@@ -339,6 +341,7 @@ async function sendContent(
   const how: Completion = {
     resolution: replaces === undefined ? 'fail' : 'overwrite',
     fileName: name,
+    keepShareLinks: request.keptLinks !== undefined,
     ...(fileKey && (await wrapped(fileKey, request))),
   }
   await entry?.completing(fileKey?.tag ?? new Uint8Array(0))
@@ -355,16 +358,18 @@ async function sendContent(
 }
 
 /** The key for our own account, or for everybody whom a file request names. */
-async function wrapped(
+export async function wrapped(
   fileKey: FileKey,
-  { wrapFor, recipients }: UploadRequest,
+  { wrapFor, recipients, keptLinks }: Pick<UploadRequest, 'wrapFor' | 'recipients' | 'keptLinks'>,
 ): Promise<Pick<Completion, 'fileKey' | 'userFileKeys'>> {
-  if (recipients === undefined) return wrapFor ? { fileKey: formatFileKey(await wrapFileKey(fileKey, wrapFor)) } : {}
+  const own = recipients === undefined && wrapFor ? { fileKey: formatFileKey(await wrapFileKey(fileKey, wrapFor)) } : {}
+  const others = recipients ?? keptLinks ?? []
+  if (others.length === 0) return own
   const keys = await wrapFileKeyForEach(
     fileKey,
-    recipients.map(({ publicKey }) => publicKey),
+    others.map(({ publicKey }) => publicKey),
   )
-  return { userFileKeys: recipients.map(({ userId }, at) => ({ userId, fileKey: formatFileKey(keys[at]!) })) }
+  return { ...own, userFileKeys: others.map(({ userId }, at) => ({ userId, fileKey: formatFileKey(keys[at]!) })) }
 }
 
 const digestOf = ({ isHashed }: UploadContext, bytes: Uint8Array): string | undefined =>

@@ -46,6 +46,7 @@ const arrange =
     if (sources.length === 0) throw new SyncError('usage', 'OPTION_INVALID', 'A source and a target are needed')
     const how: MoveOptions = {
       signal,
+      keepShareLinks: context.options.keepShareLinks === true,
       onConflict: settings.text('on-conflict') as MoveOptions['onConflict'],
       onDone: ({ from, entry, isSkipped }) =>
         output.done(`${isSkipped ? 'Left' : verb} ${display(from)}${isSkipped ? '' : ` to ${display(entry.path)}`}`, {

@@ -129,6 +129,7 @@ export function limitsOf(context: Context): Told {
   return {
     signal,
     checksum: options.checksum === true,
+    keepShareLinks: options.keepShareLinks === true ? true : undefined,
     names: namesOf(context),
     requireEncryption: settings.flag('require-encryption'),
     allowPlain: settings.flag('allow-plain'),

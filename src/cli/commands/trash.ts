@@ -84,7 +84,7 @@ export async function restore(context: Context, paths: readonly string[]): Promi
     const found: (DeletedVersion & { readonly from: string })[] = []
     for (const from of paths) found.push({ ...(await newest(client, from, signal)), from })
     for (const { id, from } of found) {
-      await client.trash.restore([id], { into, onConflict, signal })
+      await client.trash.restore([id], { into, onConflict, keepShareLinks: options.keepShareLinks === true, signal })
       const where = into === undefined ? '' : ` into ${display(into)}`
       output.done(`Restored ${display(from)}${where}`, { type: 'restored', path: from, id, into })
     }
@@ -160,7 +160,7 @@ export async function listVersions(context: Context, path: string): Promise<void
 
 /** Makes an older version the current one: the last one that was replaced, or the one of an id. */
 export async function restoreVersion(context: Context, path: string, id?: string): Promise<void> {
-  const { output, signal } = context
+  const { options, output, signal } = context
   if (id !== undefined && !/^\d{1,15}$/.test(id)) {
     throw new SyncError('usage', 'OPTION_INVALID', 'A version is named by its number', {
       hint: 'See them: sync versions list FILE',
@@ -177,7 +177,7 @@ export async function restoreVersion(context: Context, path: string, id?: string
     if (wanted === undefined) {
       throw new SyncError('not_found', 'NOT_FOUND', `There is no older version of ${path} in the recycle bin`)
     }
-    await client.versions.restore(path, wanted, { signal })
+    await client.versions.restore(path, wanted, { keepShareLinks: options.keepShareLinks === true, signal })
     output.done(`Restored version ${wanted} of ${display(path)}`, { type: 'restored', path, id: wanted })
     output.info('The one that was current is in the recycle bin now.')
   })

@@ -1,7 +1,7 @@
 /** ls, tree, find, du, stat, cat, about, mkdir, rm, mv, cp: looking at the server and changing single things there. @module */
 import { option } from '../options/option.ts'
 import { settings } from '../options/settings.ts'
-import { KEY_PASSWORD, LINK_PASSWORD, REMOTE } from '../options/shared.ts'
+import { KEEP_SHARE_LINKS, KEY_PASSWORD, LINK_PASSWORD, REMOTE } from '../options/shared.ts'
 import type { CommandSpec, Example } from './command.ts'
 import { ROOM } from './rooms.ts'
 import { TRASH } from './trash.ts'
@@ -21,7 +21,7 @@ const arrangement = (name: 'mv' | 'cp', summary: string, examples: readonly Exam
   usage: 'SOURCE... TARGET',
   argumentNote: 'SOURCE... TARGET',
   summary,
-  options: [...REMOTE, ...KEY_PASSWORD, ...settings('on-conflict', 'trust-new-members')],
+  options: [...REMOTE, ...KEY_PASSWORD, ...settings('on-conflict', 'trust-new-members'), KEEP_SHARE_LINKS],
   action: async () => (await arrange())[name],
 })
 

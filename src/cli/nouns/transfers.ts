@@ -1,7 +1,16 @@
 /** upload, download. Their plans are in plans.ts. @module */
 import { type OptionSpec, option } from '../options/option.ts'
 import { settings } from '../options/settings.ts'
-import { DRY_RUN, LEFT_OUT, LINK_PASSWORD, REMOTE, REPORT, RUN, SELECTION } from '../options/shared.ts'
+import {
+  DRY_RUN,
+  KEEP_SHARE_LINKS,
+  LEFT_OUT,
+  LINK_PASSWORD,
+  REMOTE,
+  REPORT,
+  RUN,
+  SELECTION,
+} from '../options/shared.ts'
 import type { CommandSpec } from './command.ts'
 
 const ONE_FILE_SYSTEM = option('--one-file-system', 'do not enter directories on other devices')
@@ -40,7 +49,7 @@ export const TRANSFERS = [
       ['upload --to-request https://files.example.org/public/upload-shares/KEY a.pdf', 'without an account'],
       ["upload --from-command 'pg_dump shop' /room/shop.sql", 'what a command prints'],
     ],
-    options: transferOptions(...LEFT_OUT, ONE_FILE_SYSTEM),
+    options: transferOptions(...LEFT_OUT, ONE_FILE_SYSTEM, KEEP_SHARE_LINKS),
     places: places('LOCAL... REMOTE'),
     own: [
       option(

@@ -1,7 +1,7 @@
 /** trash list, restore, empty; versions list, restore: the ways back at the server. @module */
 import { option } from '../options/option.ts'
 import { settings } from '../options/settings.ts'
-import { REMOTE } from '../options/shared.ts'
+import { KEEP_SHARE_LINKS, KEY_PASSWORD, REMOTE } from '../options/shared.ts'
 import type { CommandSpec } from './command.ts'
 
 const load = () => import('../commands/trash.ts')
@@ -33,6 +33,8 @@ export const TRASH: readonly CommandSpec[] = [
           ...REMOTE,
           option('--into <path>', 'into this folder of the same room instead of where they were'),
           ...settings('on-conflict'),
+          KEEP_SHARE_LINKS,
+          ...KEY_PASSWORD,
         ],
         action: async () => (await load()).restore,
       },
@@ -68,7 +70,7 @@ export const TRASH: readonly CommandSpec[] = [
         arguments: '<file> [id]',
         takes: ['remote', 'none'],
         summary: 'make an older version the current one; default: the last one that was replaced',
-        options: REMOTE,
+        options: [...REMOTE, KEEP_SHARE_LINKS, ...KEY_PASSWORD],
         action: async () => (await load()).restoreVersion,
       },
     ],

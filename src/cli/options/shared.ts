@@ -50,6 +50,11 @@ export const LINK_PASSWORD: readonly OptionSpec[] = [
   option('--password-command <command>', 'command that prints the password of the link'),
 ]
 
+export const KEEP_SHARE_LINKS = option(
+  '--keep-share-links',
+  'links of files that are replaced lead to the new ones then, instead of ending',
+)
+
 /** How a run is watched over. */
 export const REPORT = grouped('Reporting options:', settings('events', 'metrics-file', 'ping-url'))
 
@@ -105,7 +110,7 @@ export function pairOptions(direction: Direction): OptionSpec[] {
     direction === 'push' ? 'store no manifest' : 'take no permissions, links and exact times from the manifest'
   return [
     ...SELECTION,
-    ...(direction === 'pull' ? [] : LEFT_OUT),
+    ...(direction === 'pull' ? [] : [...LEFT_OUT, KEEP_SHARE_LINKS]),
     ...settings('names'),
     option('--one-file-system', 'do not enter directories on other devices'),
     option('--delete', 'delete what is gone on the other side; it goes to the recycle bin'),
