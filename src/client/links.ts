@@ -135,6 +135,20 @@ export const wrongPassword = (): SyncError =>
     hint: SHARE_PASSWORD_WRONG.hint!,
   })
 
+/**
+ * Unlocks the key pair of a link.
+ *
+ * @throws {SyncError} `SHARE_PASSWORD_WRONG` also for a key that was altered, without saying which; `SHARE_EMPTY` where there is none.
+ */
+export async function unlockShare(container: unknown, password: Password): Promise<UserKeyPair> {
+  if (container === undefined) throw emptyShare()
+  try {
+    return await unlockPrivateKey(parsePrivateKeyContainer(container), password)
+  } catch (error) {
+    throw error instanceof SyncError && error.code === 'KEY_PASSWORD_WRONG' ? wrongPassword() : error
+  }
+}
+
 const emptyShare = () =>
   new SyncError('server', 'SHARE_EMPTY', 'The file behind the link was replaced, and its new key is not there yet', {
     hint: 'Try again later, or tell whoever sent you the link.',
@@ -170,12 +184,9 @@ export function createDownloadLink(
   /** The share's own key pair, unlocked once. */
   function unlock(share: PublicDownload): Promise<UserKeyPair> {
     if (share.privateKeyContainer === undefined || share.fileKey === undefined) throw emptyShare()
-    const container = parsePrivateKeyContainer(share.privateKeyContainer)
     opening ??= askPassword().then((secret) => {
       onEvent?.({ type: 'phase', text: 'Unlocking the key' })
-      return unlockPrivateKey(container, secret).catch((error) => {
-        throw error instanceof SyncError && error.code === 'KEY_PASSWORD_WRONG' ? wrongPassword() : error
-      })
+      return unlockShare(share.privateKeyContainer, secret)
     })
     return opening
   }

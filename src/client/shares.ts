@@ -11,6 +11,8 @@ import {
   type UserKeyPair,
   wrapFileKey,
 } from '../../crypto/index.ts'
+import { getPasswordPolicy } from '../api/account.ts'
+import { getPublicDownload } from '../api/public.ts'
 import {
   createDownloadShare,
   createUploadShare,
@@ -33,7 +35,9 @@ import { openFileKey } from '../transfer/content.ts'
 import { shareKeysOf } from '../transfer/share-keys.ts'
 import type { Abortable, ClientContext } from './context.ts'
 import { type RemoteEntry, requireEntry, walk } from './entries.ts'
+import { generateSharePassword } from './generated-password.ts'
 import { isLink, linkOf, parseLink } from './link-address.ts'
+import { unlockShare } from './links.ts'
 import { readSharePassword } from './share-password.ts'
 
 /** What links of both kinds have. Times are milliseconds since the epoch. */
@@ -457,6 +461,42 @@ export async function updateRequest(
     notifyCreator: notify,
   }
   return requestOf(context, await updateUploadShare(context.api, id, all, signal))
+}
+
+/**
+ * Takes note of the key of a link to an encrypted file that was made elsewhere, as its password proves it: from then on it gets the keys of new
+ * versions. What is behind the link says who made it; that its password opens it says that nobody else has put a key there.
+ *
+ * @throws {SyncError} `SHARE_PASSWORD_WRONG`, `SHARE_EMPTY`, `SHARE_NOT_ENCRYPTED`.
+ */
+export async function trust(
+  context: ClientContext,
+  which: string,
+  password: () => Promise<Password>,
+  { signal }: Abortable,
+): Promise<Share & { readonly fingerprint: string }> {
+  const { api } = context
+  const share = await find(context, which, signal)
+  if (share.isEncrypted !== true) {
+    throw new SyncError(
+      'usage',
+      'SHARE_NOT_ENCRYPTED',
+      'This link has no key of its own: what it shares is not encrypted',
+    )
+  }
+  const { privateKeyContainer } = await getPublicDownload(api, share.accessKey, signal)
+  const pair = await unlockShare(privateKeyContainer, await password())
+  try {
+    await shareKeysOf(context).remember(share.id, pair.publicKey)
+    return { ...shareOf(context, share), fingerprint: pair.publicKey.fingerprint }
+  } finally {
+    pair.wipe()
+  }
+}
+
+/** A password for a new link, taken by chance, as the server wants them. */
+export async function generatePassword({ api }: ClientContext, { signal }: Abortable): Promise<string> {
+  return generateSharePassword(await getPasswordPolicy(api, signal, 'shares'))
 }
 
 /**

@@ -191,6 +191,14 @@ export interface ShareCalls {
   update(which: string, changes: ShareChanges): Promise<Share>
   /** Ends links; what they share stays. */
   revoke(which: string | readonly string[], options?: Abortable): Promise<readonly Share[]>
+  /** Takes note of the key of a link that was made elsewhere, as its password proves it. Throws `SHARE_PASSWORD_WRONG`. */
+  trust(
+    which: string,
+    password: () => Promise<Password>,
+    options?: Abortable,
+  ): Promise<Share & { readonly fingerprint: string }>
+  /** A password for a new link, as the server wants them. */
+  generatePassword(options?: Abortable): Promise<string>
 }
 
 /** Links by which anybody can send files. `which` is a link, its id, or the path of where files go. */
@@ -325,6 +333,8 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
       get: async (which, how = {}) => (await shares()).get(context, which, how),
       update: async (which, changes) => (await shares()).update(context, which, changes),
       revoke: async (which, how = {}) => (await shares()).revoke(context, listed(which), how),
+      trust: async (which, secret, how = {}) => (await shares()).trust(context, which, secret, how),
+      generatePassword: async (how = {}) => (await shares()).generatePassword(context, how),
     },
     requests: {
       create: async (path, how = {}) => (await shares()).createRequest(context, path, how),

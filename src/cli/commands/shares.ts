@@ -2,7 +2,6 @@
 import {
   type Client,
   type FileRequest,
-  generateSharePassword,
   type Password,
   requestMailText,
   type Share,
@@ -10,6 +9,7 @@ import {
 } from '../../client/index.ts'
 import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
+import { showFingerprint } from '../../fingerprint.ts'
 import { connect, withClient } from '../connect.ts'
 import { type Context, integerOption, measured, text } from '../context.ts'
 import { display, isoTime, plural, showBytes } from '../display.ts'
@@ -54,7 +54,7 @@ interface Chosen {
 }
 
 /** The password of a new link; asked for at the terminal where it is needed, or wanted. */
-async function choosePassword(context: Context, isNeeded: () => Promise<boolean>): Promise<Chosen> {
+async function choosePassword(context: Context, client: Client, isNeeded: () => Promise<boolean>): Promise<Chosen> {
   const { options } = context
   const isGenerated = options.generatePassword === true
   if (isGenerated && isPasswordGiven(context))
@@ -67,7 +67,7 @@ async function choosePassword(context: Context, isNeeded: () => Promise<boolean>
     return secret
   }
   const known = { said: () => said }
-  if (isGenerated) return { ...known, password: keep(async () => generateSharePassword()) }
+  if (isGenerated) return { ...known, password: keep(() => client.shares.generatePassword({ signal: context.signal })) }
   if (isPasswordGiven(context) || isAsked) return { ...known, password: keep(linkPassword(context, true)) }
   const mayAsk = isInteractive() && (await isNeeded())
   return { ...known, password: mayAsk ? keep(linkPassword(context, true)) : undefined }
@@ -132,6 +132,14 @@ function printNew(context: Context, links: readonly string[], password: string |
   if (isShown) output.result(`Send this another way, such as by phone or messenger:\n  ${display(password)}`, {})
 }
 
+function requireSplittable({ options }: Context, { password }: Chosen): void {
+  if (options.split !== true || password !== undefined) return
+  throw wrong(
+    '--split parts the link from its password, and there is none',
+    'Use --generate-password or --ask-password.',
+  )
+}
+
 export async function create(context: Context, paths: readonly string[]): Promise<void> {
   const { options, output, settings, signal } = context
   const isEach = options.each === true
@@ -139,13 +147,8 @@ export async function create(context: Context, paths: readonly string[]): Promis
   const { client } = await connect(context, (event) => progress.onEvent(event))
   try {
     const given = await client.glob(paths, { signal })
-    const chosen = await choosePassword(context, () => isAnyEncrypted(client, given, signal))
-    if (options.split === true && chosen.password === undefined) {
-      throw wrong(
-        '--split parts the link from its password, and there is none',
-        'Use --generate-password or --ask-password.',
-      )
-    }
+    const chosen = await choosePassword(context, client, () => isAnyEncrypted(client, given, signal))
+    requireSplittable(context, chosen)
     const shares = await client.shares.create(given, {
       password: chosen.password,
       name: text(options, 'name'),
@@ -303,9 +306,9 @@ export async function revokeRequests(context: Context, which: readonly string[])
 }
 
 /** The password that a link gets, or `null` where it is to have none. */
-async function changedPassword(context: Context): Promise<Chosen & { readonly none: boolean }> {
+async function changedPassword(context: Context, client: Client): Promise<Chosen & { readonly none: boolean }> {
   const none = context.options.password === false
-  const chosen = await choosePassword(context, async () => false)
+  const chosen = await choosePassword(context, client, async () => false)
   if (none && chosen.password !== undefined) throw wrong('--no-password and a password do not go together')
   return { ...chosen, none }
 }
@@ -314,17 +317,17 @@ const notifyOf = ({ options }: Context) => (options.notify === undefined ? undef
 
 export async function update(context: Context, which: string): Promise<void> {
   const { output, options, signal } = context
-  const { password, none, said } = await changedPassword(context)
-  const changes = {
-    name: text(options, 'name'),
-    notes: text(options, 'notes'),
-    expiresAt: expiryOf(context),
-    maxDownloads: countOf(context, 'max-downloads', 'maxDownloads'),
-    notify: notifyOf(context),
-    password: none ? null : password,
-  }
-  requireChange(changes)
   await withClient(context, async (client) => {
+    const { password, none, said } = await changedPassword(context, client)
+    const changes = {
+      name: text(options, 'name'),
+      notes: text(options, 'notes'),
+      expiresAt: expiryOf(context),
+      maxDownloads: countOf(context, 'max-downloads', 'maxDownloads'),
+      notify: notifyOf(context),
+      password: none ? null : password,
+    }
+    requireChange(changes)
     const share = await client.shares.update(which, { ...changes, signal })
     output.done(`${display(share.path ?? share.name)}: ${stateOf(share)}`, fieldsOf(share))
     printNew(context, [], said())
@@ -333,18 +336,18 @@ export async function update(context: Context, which: string): Promise<void> {
 
 export async function updateRequest(context: Context, which: string): Promise<void> {
   const { output, options, signal } = context
-  const { password, none, said } = await changedPassword(context)
-  const changes = {
-    name: text(options, 'name'),
-    notes: text(options, 'notes'),
-    expiresAt: expiryOf(context),
-    maxFiles: countOf(context, 'max-files', 'maxFiles'),
-    maxSize: limitOf(context, 'maxSize', () => measured(context, 'max-size', parseSize, '10G')),
-    notify: notifyOf(context),
-    password: none ? null : password,
-  }
-  requireChange(changes)
   await withClient(context, async (client) => {
+    const { password, none, said } = await changedPassword(context, client)
+    const changes = {
+      name: text(options, 'name'),
+      notes: text(options, 'notes'),
+      expiresAt: expiryOf(context),
+      maxFiles: countOf(context, 'max-files', 'maxFiles'),
+      maxSize: limitOf(context, 'maxSize', () => measured(context, 'max-size', parseSize, '10G')),
+      notify: notifyOf(context),
+      password: none ? null : password,
+    }
+    requireChange(changes)
     const request = await client.requests.update(which, { ...changes, signal })
     output.done(`${display(request.path ?? request.name)}: ${requestStateOf(request)}`, requestFieldsOf(request))
     printNew(context, [], said())
@@ -385,27 +388,35 @@ export async function requestMail(context: Context, which: string): Promise<void
 
 export async function createRequest(context: Context, path: string): Promise<void> {
   const { options, output, settings, signal } = context
-  const chosen = await choosePassword(context, async () => false)
-  if (options.split === true && chosen.password === undefined) {
-    throw wrong(
-      '--split parts the link from its password, and there is none',
-      'Use --generate-password or --ask-password.',
-    )
-  }
-  const how = {
-    password: chosen.password,
-    name: text(options, 'name'),
-    notes: text(options, 'notes'),
-    expiresAt: unlessNone(expiryOf(context)),
-    maxFiles: unlessNone(countOf(context, 'max-files', 'maxFiles')),
-    maxSize: measured(context, 'max-size', parseSize, '10G'),
-    notify: options.notify === true ? true : undefined,
-    requireEncryption: settings.flag('require-encryption'),
-  }
   await withClient(context, async (client) => {
-    const request = await client.requests.create(path, { ...how, signal })
+    const chosen = await choosePassword(context, client, async () => false)
+    requireSplittable(context, chosen)
+    const request = await client.requests.create(path, {
+      password: chosen.password,
+      name: text(options, 'name'),
+      notes: text(options, 'notes'),
+      expiresAt: unlessNone(expiryOf(context)),
+      maxFiles: unlessNone(countOf(context, 'max-files', 'maxFiles')),
+      maxSize: measured(context, 'max-size', parseSize, '10G'),
+      notify: options.notify === true ? true : undefined,
+      requireEncryption: settings.flag('require-encryption'),
+      signal,
+    })
     if (output.json) output.result('', requestFieldsOf(request))
     printNew(context, [request.link], chosen.said())
     if (!request.isEncrypted) output.info('What comes by it is not encrypted: the room is not.')
+  })
+}
+
+/** Takes note of the key of a link that was made elsewhere. */
+export async function trust(context: Context, which: string): Promise<void> {
+  const { output, signal } = context
+  await withClient(context, async (client) => {
+    const { fingerprint, ...share } = await client.shares.trust(which, linkPassword(context), { signal })
+    output.done(`The link ${share.id} gets the keys of new versions from now on: ${showFingerprint(fingerprint)}`, {
+      ...fieldsOf(share),
+      type: 'share-trusted',
+      fingerprint,
+    })
   })
 }

@@ -103,6 +103,14 @@ export const SHARE: CommandSpec = {
       action: async () => (await load()).mailText,
     },
     {
+      name: 'trust',
+      arguments: '<share>',
+      takes: ['remote'],
+      summary: 'let a link that was made elsewhere stay with new versions, by its password (see --keep-share-links)',
+      options: [...REMOTE, ...LINK_PASSWORD],
+      action: async () => (await load()).trust,
+    },
+    {
       name: 'info',
       arguments: '<link>',
       takes: ['none'],
