@@ -218,7 +218,8 @@ export interface FileDecryptor {
   final(): void
 }
 
-const tampered = () =>
+/** @internal */
+export const tampered = () =>
   new SyncError('integrity', 'CONTENT_TAMPERED', 'The content does not match its authentication tag', {
     hint: 'It was changed, cut or swapped on the server or on the way. Nothing of it was kept.',
   })

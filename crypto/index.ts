@@ -43,6 +43,15 @@ export {
 } from './key-pair.ts'
 export { type KeyPairMigration, migrateKeyPair, rewrapFileKey } from './migration.ts'
 export {
+  createPartDecryptor,
+  createPartEncryptor,
+  type EncryptedPart,
+  type KeptEncryption,
+  type PartDecryptor,
+  type PartEncryptor,
+  resumePartEncryptor,
+} from './part-cipher.ts'
+export {
   type CharacterKind,
   checkPassword,
   isWeakPassword,

@@ -55,7 +55,7 @@ export function multiply(x: Uint8Array, y: Uint8Array): Uint8Array {
 }
 
 /** `base` to the power of `exponent`, which is at most 2^32. */
-function power(base: Uint8Array, exponent: number): Uint8Array {
+export function power(base: Uint8Array, exponent: number): Uint8Array {
   let result = new Uint8Array(BLOCK)
   result[0] = 0x80 // one
   let square = base
@@ -67,7 +67,7 @@ function power(base: Uint8Array, exponent: number): Uint8Array {
 }
 
 /** The last block of GHASH, lengths in bytes. */
-function lengths(additional: number, ciphertext: number): Uint8Array {
+export function lengths(additional: number, ciphertext: number): Uint8Array {
   const block = new Uint8Array(BLOCK)
   const bits = new DataView(block.buffer)
   bits.setBigUint64(0, BigInt(additional) * 8n)
@@ -75,7 +75,8 @@ function lengths(additional: number, ciphertext: number): Uint8Array {
   return block
 }
 
-const xor = (...blocks: readonly Uint8Array[]): Uint8Array =>
+/** Of blocks of 16 bytes. */
+export const xor = (...blocks: readonly Uint8Array[]): Uint8Array =>
   blocks.reduce((sum, block) => sum.map((byte, i) => byte ^ block[i]!), new Uint8Array(BLOCK))
 
 export interface OutputProof {
