@@ -10,10 +10,11 @@
  */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { basename, join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { build, transform } from 'esbuild'
+import { bundleSharePage } from './src/share-page/bundle.mjs'
 
 const ROOT = fileURLToPath(new URL('.', import.meta.url))
 const { bin, 'self-contained': isSelfContained = false } = parseArgs({
@@ -211,7 +212,7 @@ async function writeCommonJs(name, esm) {
 }
 
 /** The licenses of packages that parts were taken from. */
-function writeLicenses(inputs) {
+function licensesOf(inputs) {
   const names = new Set(inputs.flatMap((path) => /^node_modules\/(.*)/.exec(path)?.[1] ?? []).map(packageOf))
   const texts = [...names].sort().map((name) => {
     const directory = join(ROOT, 'node_modules', name)
@@ -221,8 +222,10 @@ function writeLicenses(inputs) {
     return `${name} ${its} (${license})\n\n${readFileSync(join(directory, file), 'utf8').trim()}\n`
   })
   const head = 'The files in this directory contain parts of these packages.\n'
-  writeFileSync(join(BIN, 'LICENSES.txt'), [head, ...texts].join(`\n${'-'.repeat(80)}\n\n`))
+  return [head, ...texts].join(`\n${'-'.repeat(80)}\n\n`)
 }
 
 if (bin === undefined) compile()
-writeLicenses(await bundle())
+writeFileSync(join(BIN, 'LICENSES.txt'), licensesOf(await bundle()))
+// Beside it, where the server looks for it.
+await bundleSharePage(join(dirname(BIN), 'share-page'), licensesOf)

@@ -52,6 +52,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   sync: ['sync', 'transfer', 'api', 'crypto', ...LEAVES],
   client: ['client', 'sync', 'transfer', 'api', 'session', 'http', 'crypto', ...LEAVES],
   server: ['server', ...LEAVES],
+  'share-page': ['share-page', 'crypto', ...LEAVES],
   cli: ['cli', 'client', 'sync', 'transfer', 'api', 'session', 'server', 'crypto', ...LEAVES],
   index: ['client', 'sync', 'transfer', 'api', 'session', 'http', 'crypto', ...LEAVES],
 }

@@ -11,6 +11,7 @@ import { infoRoutes } from './info.ts'
 import { memberRoutes } from './members.ts'
 import { nodeRoutes } from './nodes.ts'
 import { oauthRoutes } from './oauth.ts'
+import { publicPageRoutes } from './public-pages.ts'
 import { recycleBinRoutes } from './recycle-bin.ts'
 import { rescueKeyRoutes } from './rescue-keys.ts'
 import { roomRoutes } from './rooms.ts'
@@ -39,5 +40,6 @@ export function addRoutes(router: Router<Handler>): void {
   }
   for (const table of API) add(table, '/api')
   add(oauthRoutes, '')
+  add(publicPageRoutes, '')
   add(storageRoutes, '')
 }
