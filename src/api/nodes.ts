@@ -138,6 +138,7 @@ export async function* listChildren(api: Api, parentId: number, signal?: AbortSi
  * listing of each folder. What changes meanwhile may be missing; compare the root's `branchVersion` before and after, where the
  * server tells it.
  *
+ * Of files only what tells them apart is given: no creator, rights or versions.
  * @param only - Only what has this `branchVersion` or a later one, if it is not more than so many.
  * @throws {SyncError} `LIST_CHANGED` when entries moved between the pages, `LIST_CUT`, `LIST_TOO_LONG`; `TREE_CYCLE`.
  */
@@ -160,10 +161,17 @@ export async function* searchTree(
   for await (const node of found) {
     if (node.id === parentId || node.id === node.parentId) throw treeCycle()
     if (node.type !== 'file') containers.push(node.id)
-    yield node
+    yield node.type === 'file' ? leanFile(node) : node
   }
   // Only now the way to each of them is known.
   for (const id of containers) await api.places?.enter(id)
+}
+
+/** Of a file among a million: what it is compared by, and what it is fetched by. */
+function leanFile(node: RemoteNode): RemoteNode {
+  const { id, type, name, parentId, size, isEncrypted, timestampModification, updatedAt } = node
+  const lean = { id, type, name, parentId, size, isEncrypted, timestampModification }
+  return (timestampModification === undefined ? { ...lean, updatedAt } : lean) as RemoteNode
 }
 
 /** A path with these would be another filter, or another search. */

@@ -12,7 +12,7 @@ import { toSyncError } from '../errors.ts'
 import { escapeName, type Names, sameNameKey } from '../local/names.ts'
 import { remoteIdentity, type SyncRecord } from './records.ts'
 import { parentKey, type RemoteItem, type Scan } from './scan.ts'
-import { type RemoteEntry, type WholeTree, within } from './tree.ts'
+import { type RemoteEntry, under, type WholeTree, within } from './tree.ts'
 
 /** A listing of the remote root that found what is recorded, neither more nor less. */
 export interface Listed {
@@ -155,7 +155,7 @@ export function* recordedTree(
   const place = (key: string, record: SyncRecord): RemoteEntry => {
     const parent = folders.get(parentKey(key))!
     const node = recordedNode(record, parent.node.id, root.isEncrypted === true)
-    return { node, path: [...parent.path, node.name], roomId }
+    return { node, path: under(parent.path, node.name), roomId }
   }
   // In order of their keys, a directory comes before those in it.
   const directories = [...records].filter(([, { kind }]) => kind === 'directory').sort(([a], [b]) => (a < b ? -1 : 1))
@@ -284,7 +284,7 @@ function arrange(root: RemoteNode, roomId: number, children: Children): RemoteEn
     for (const child of children.get(parent.node.id) ?? []) {
       if (seen.has(child.id)) return undefined
       seen.add(child.id)
-      const entry = { node: within(root, child), path: [...parent.path, child.name], roomId }
+      const entry = { node: within(root, child), path: under(parent.path, child.name), roomId }
       entries.push(entry)
       if (child.type !== 'file') pending.push(entry)
     }

@@ -12,7 +12,16 @@ import { checkLocalName, escapeName, foldKey, localName, type Names, sameNameKey
 import type { SyncRecord } from './records.ts'
 import { isAtOrBelowAny, type Scope } from './scope.ts'
 import type { Selection } from './select.ts'
-import { type EntryFailure, exactKey, type LocalEntry, MAX_DEPTH, readWholeTree, showPath, walk } from './tree.ts'
+import {
+  type EntryFailure,
+  exactKey,
+  type LocalEntry,
+  MAX_DEPTH,
+  readWholeTree,
+  showPath,
+  under,
+  walk,
+} from './tree.ts'
 
 /** A remote file or folder, under the path it has or would have on this disk. */
 export interface RemoteItem {
@@ -256,7 +265,7 @@ export function arrangeRemote(
     }
     const isSame = above.isSame && name === remotePath.at(-1)
     // Of a million entries nearly all are as they are there, and need no path of their own.
-    const path = isSame ? remotePath : [...above.path, name]
+    const path = isSame ? remotePath : under(above.path, name)
     const key = below(above.key, sameNameKey(name))
     const kind = node.type === 'file' ? 'file' : 'directory'
     const modifiedAt = node.timestampModification ?? node.updatedAt ?? 0
