@@ -226,7 +226,13 @@ describe('a whole tree at once', () => {
     const walk = async (id: number): Promise<RemoteNode[]> => {
       const children = await read(listChildren(anna.api, id))
       const below = await Promise.all(children.map((node) => (node.type === 'file' ? [] : walk(node.id))))
-      return [...children, ...below.flat()]
+      return [...children.map(lean), ...below.flat()]
+    }
+    // Of files only what tells them apart is given.
+    const lean = (node: RemoteNode): RemoteNode => {
+      if (node.type !== 'file') return node
+      const { id, type, name, parentId, size, isEncrypted, timestampModification } = node
+      return { id, type, name, parentId, size, isEncrypted, timestampModification } as RemoteNode
     }
     const byId = (nodes: RemoteNode[]) => [...nodes].sort((a, b) => a.id - b.id)
     const tree = await read(searchTree(anna.api, root.id))
