@@ -26,6 +26,7 @@ export const CREATE = 4
 export const CHANGE = 8
 export const DELETE = 16
 export const DOWNLOAD_SHARE = 32
+export const UPLOAD_SHARE = 64
 export const READ_BIN = 128
 export const RESTORE_BIN = 256
 export const DELETE_BIN = 512
@@ -42,6 +43,11 @@ export class Access {
   constructor(store: Store, userId: number) {
     this.#store = store
     this.userId = userId
+  }
+
+  /** What this looks at. */
+  get store(): Store {
+    return this.#store
   }
 
   /** Permission bits in a room, those inherited from its parent rooms included. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { createHash, type Hash, randomBytes } from 'node:crypto'
-import { type FileHandle, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises'
+import { type FileHandle, open, readdir, readFile, rename, stat, statfs, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { localError, systemCode } from '../errors.ts'
@@ -89,6 +89,12 @@ export class BlobFiles implements Place {
 
   writeMark(mark: Mark): Promise<void> {
     return writePrivateFile(join(this.#dir, MARK_FILE), markText(mark))
+  }
+
+  /** Bytes that there is room for. */
+  async freeBytes(): Promise<number> {
+    const { bavail, bsize } = await statfs(this.#dir)
+    return bavail * bsize
   }
 
   async hasContent(): Promise<boolean> {

@@ -67,6 +67,8 @@ export interface BlobStore {
   open(uploadId: string): Promise<Incoming>
   /** Bytes `start` to `end` (exclusive) of content. Resolves once they can be had. */
   read(segments: readonly Segment[], start: number, end: number): Promise<AsyncIterable<Uint8Array>>
+  /** Bytes that there is room for, where that is known. */
+  freeBytes(): Promise<number | undefined>
   /** A URL where clients can read this content without the server, if there is one. */
   contentUrl(content: ContentRecord, lifetimeS: number): string | undefined
   /** Inside the unit of work that drops the last reference; the bytes go after the commit. */

@@ -12,6 +12,7 @@ import type { Grants } from './grants.ts'
 import type { ListingCache } from './listing.ts'
 import type { LoginLimits } from './login-limits.ts'
 import type { NodeRecord, UserRecord } from './records.ts'
+import type { SharePasswords } from './share-passwords.ts'
 import type { Signer } from './signing.ts'
 import type { Store, Tx } from './store.ts'
 import type { Change } from './tree.ts'
@@ -27,6 +28,9 @@ export interface App {
   blobs: BlobStore
   grants: Grants
   logins: LoginLimits
+  sharePasswords: SharePasswords
+  /** Archives that are being made, by who wants them. */
+  archives: Shares
   /** Bytes of JSON and forms that are held, by who sent them. */
   texts: Shares
   uploads: Uploads
@@ -46,7 +50,7 @@ export interface Reply {
   /** Sent as JSON. */
   json?: unknown
   body?: string | Uint8Array
-  /** Sent as it comes; `Content-Length` must be among the headers. */
+  /** Sent as it comes; without `Content-Length` among the headers, in pieces. */
   stream?: AsyncIterable<Uint8Array>
 }
 
@@ -174,9 +178,10 @@ export class Call {
     }
   }
 
-  /** The JSON object in the body. */
-  async json(): Promise<Fields> {
+  /** The JSON object in the body; without one, an empty object where the body is optional. */
+  async json(presence: 'needed' | 'optional' = 'needed'): Promise<Fields> {
     const text = await this.#text(MAX_JSON)
+    if (text === '' && presence === 'optional') return {}
     if (text === '') throw badRequest(-80000, 'Body is missing')
     return asFields(parseJson(text))
   }

@@ -188,11 +188,45 @@ function checkTree(store: Store, report: StoreReport): Map<string, NodeRecord[]>
   for (const { key, value } of store.contents.getRange({})) {
     if ((users.get(key)?.length ?? 0) !== value.refs) contradictions++
   }
+  contradictions += checkShares(store)
   if (contradictions > 0) {
     const message = `${contradictions} records of the tree contradict each other`
     report.problems.push({ kind: 'tree', code: 'TREE_CONTRADICTS', message })
   }
   return users
+}
+
+/** Compares shares with their indexes and with the counts in nodes. */
+function checkShares(store: Store): number {
+  let contradictions = 0
+  let indexed = 0
+  const counts = new Map<string, number>()
+  for (const { key } of store.nodeShares.getRange({})) {
+    const [roomId, nodeId, id] = key
+    const [node, share] = [store.nodes.get(nodeId), store.shares.get(id)]
+    indexed++
+    if (node === undefined || node.roomId !== roomId || share?.nodeId !== nodeId) contradictions++
+    const counted = `${share?.kind} ${nodeId}`
+    counts.set(counted, (counts.get(counted) ?? 0) + 1)
+  }
+  let keys = 0
+  for (const { value } of store.shareKeys.getRange({})) {
+    keys++
+    if (!store.shares.doesExist(value)) contradictions++
+  }
+  let shares = 0
+  for (const _share of store.shares.getKeys({})) shares++
+  if (indexed !== shares || keys !== shares) contradictions++
+  for (const { value: node } of store.nodes.getRange({})) {
+    const [down, up] = [counts.get(`download ${node.id}`) ?? 0, counts.get(`upload ${node.id}`) ?? 0]
+    if ((node.downloadShares ?? 0) !== down || (node.uploadShares ?? 0) !== up) contradictions++
+  }
+  for (const { value: node } of store.deleted.getRange({})) {
+    if (node.downloadShares !== undefined || node.uploadShares !== undefined) contradictions++
+  }
+  for (const key of store.received.getKeys({})) if (!store.shares.doesExist(key[0])) contradictions++
+  for (const key of store.redeemed.getKeys({})) if (!store.shares.doesExist(key[0])) contradictions++
+  return contradictions
 }
 
 async function checkContents(

@@ -50,6 +50,10 @@ export class DiskBlobs implements BlobStore {
     return begun(this.#files.read(segments, start, end))
   }
 
+  freeBytes(): Promise<number> {
+    return this.#files.freeBytes()
+  }
+
   contentUrl(): undefined {
     return undefined
   }

@@ -6,7 +6,7 @@
 import { OAuthError } from './errors.ts'
 
 /** Failures of a name, or an address, within a time; then it has to wait for the rest of that time. */
-interface Rule {
+export interface Rule {
   readonly most: number
   readonly withinMs: number
 }
@@ -132,8 +132,13 @@ export type LoginOutcome = 'good' | 'half' | 'bad-password' | 'bad-code'
 export class LoginLimits {
   readonly #accounts = new Failures(PER_ACCOUNT)
   readonly #addresses = new Failures(PER_ADDRESS)
-  readonly #codes = new Failures(CODES_PER_ACCOUNT)
+  readonly #codes: Failures
   readonly #gate = new Gate()
+
+  /** @param perDay - For what is tried against one secret for long: codes, or passwords of shares. */
+  constructor(perDay: Rule = CODES_PER_ACCOUNT) {
+    this.#codes = new Failures(perDay)
+  }
 
   /**
    * Runs one try when its turn comes, if the limits allow it then.

@@ -4,8 +4,8 @@
  * @module
  */
 import { Access, DOWNLOAD_SHARE, MANAGE, membersOf, READ } from './access.ts'
-import { badRequest, forbidden, nodeNotFound } from './errors.ts'
-import { keyPairsOf, rescueHoldersOf, SYSTEM_RESCUE } from './holders.ts'
+import { ApiError, badRequest, forbidden, nodeNotFound } from './errors.ts'
+import { isShareHolder, keyPairsOf, rescueHoldersOf, SHARE_BASE, SYSTEM_RESCUE } from './holders.ts'
 import { FILE, type FileKeyRecord, type KeyPairRecord, type KeyVersion, type NodeRecord } from './records.ts'
 import type { Store } from './store.ts'
 import { preferredKeyPair } from './view.ts'
@@ -37,7 +37,7 @@ interface Caller {
 /**
  * Finds missing keys, at most `limit` of them after skipping `offset`.
  *
- * @returns the entries and how many there are, as far as was looked.
+ * @returns the entries and how many there are, as far as was looked; `recipients` are told though they may lack nothing.
  */
 export async function findMissingKeys(
   store: Store,
@@ -45,8 +45,9 @@ export async function findMissingKeys(
   query: MissingQuery,
   offset: number,
   limit: number,
-): Promise<{ entries: MissingKey[]; total: number }> {
+): Promise<{ entries: MissingKey[]; total: number; recipients?: { id: number; pair: KeyPairRecord }[] }> {
   const access = new Access(store, userId)
+  if (query.userId !== undefined && isShareHolder(query.userId)) return missingOfShare(store, access, query)
   const entries: MissingKey[] = []
   let total = 0
   let looked = 0
@@ -73,6 +74,29 @@ export async function findMissingKeys(
     }
   }
   return { entries, total }
+}
+
+/**
+ * The key of a file that its download share lacks, after a new version has taken the place of the one it was made for. Shares are
+ * told only to who asks for one: other clients take every recipient for a user.
+ */
+function missingOfShare(
+  store: Store,
+  access: Access,
+  { userId: holder = 0, fileId, roomId }: MissingQuery,
+): { entries: MissingKey[]; total: number; recipients?: { id: number; pair: KeyPairRecord }[] } {
+  const share = store.shares.get(holder - SHARE_BASE)
+  const file = share === undefined ? undefined : access.find(share.nodeId)
+  const pair = preferredKeyPair(store, holder)
+  if (file === undefined || pair === undefined) throw new ApiError(404, -70501, 'User not found')
+  access.require(file, DOWNLOAD_SHARE)
+  const recipients = [{ id: holder, pair }]
+  const own = preferredKeyPair(store, access.userId)
+  const fileKey = own && store.fileKeys.get([file.id, access.userId, own.version])
+  const isAsked = (fileId ?? file.id) === file.id && (roomId ?? file.roomId) === file.roomId
+  const lacks = isAsked && !store.fileKeys.doesExist([file.id, holder, pair.version])
+  if (!lacks || fileKey === undefined) return { entries: [], total: 0, recipients }
+  return { entries: [{ recipient: { id: holder, pair }, file, fileKey }], total: 1, recipients }
 }
 
 function roomsToSearch(store: Store, access: Access, query: MissingQuery): number[] {

@@ -51,7 +51,7 @@ export function createListener(options: PlumbingOptions): Listener {
     res.on('close', options.connections.request(req))
     const work = serve(options, req, res, record)
       .catch((error: unknown) => {
-        if (!res.destroyed) options.onError?.(error)
+        if (!res.destroyed && isNews(error)) options.onError?.(error)
         res.destroy()
       })
       .finally(() => underWay.delete(work))
@@ -62,6 +62,9 @@ export function createListener(options: PlumbingOptions): Listener {
   }
   return Object.assign(listener, { idle })
 }
+
+/** A cause is what the operator should know and the client need not. */
+const isNews = (error: unknown): boolean => !(error instanceof ApiError) || error.cause !== undefined
 
 function withoutAuthorization(headers: IncomingMessage['headers']): IncomingMessage['headers'] {
   const { authorization: _secret, ...rest } = headers
@@ -92,9 +95,7 @@ async function serve(
       return
     }
     reply = errorReply(error)
-    // A cause is what the operator should know and the client need not.
-    const isNews = !(error instanceof ApiError) || error.cause !== undefined
-    if ((reply.status >= 500 || reply.status === 410) && isNews) options.onError?.(error)
+    if ((reply.status >= 500 || reply.status === 410) && isNews(error)) options.onError?.(error)
   } finally {
     watch?.end()
   }
@@ -103,8 +104,27 @@ async function serve(
     res.destroy()
     return
   }
+  if (isPublic(path)) reply = { ...reply, headers: { ...reply.headers, ...CORS } }
   await send(res, method, distort(reply, fault))
 }
+
+/** Pages of other origins may use links: there is no login that they could misuse. */
+const isPublic = (path: string): boolean => path.startsWith('/api/v4/public/shares/') || path.startsWith('/s3/')
+
+const CORS = Object.freeze({
+  'Access-Control-Allow-Origin': '*',
+  'Access-Control-Expose-Headers':
+    'Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Retry-After',
+})
+
+const PREFLIGHT: Reply = Object.freeze({
+  status: 204,
+  headers: {
+    'Access-Control-Allow-Methods': 'GET, HEAD, POST, PUT, DELETE, OPTIONS',
+    'Access-Control-Allow-Headers': 'Content-Type, Content-Range, Range, X-Sds-Date-Format, X-Sds-Share-Password',
+    'Access-Control-Max-Age': '86400',
+  },
+})
 
 /** Faults that keep a request waiting; it ends there if its client does not wait as long. */
 async function keepWaiting(fault: FaultAction, faults: FaultPlan, res: ServerResponse): Promise<void> {
@@ -163,6 +183,7 @@ async function answer(
   } catch {
     throw new ApiError(400, undefined, 'Malformed path')
   }
+  if (request.method === 'OPTIONS' && isPublic(request.path)) return PREFLIGHT
   const match = options.router.find(request.method, path)
   if (match === undefined) throw new ApiError(404, undefined, 'No such endpoint')
   if (match === 'method') throw new ApiError(405, undefined, 'Method is not allowed here')

@@ -48,6 +48,9 @@ export interface NodeRecord {
   hash?: string
   /** Files that replaced another: id of the first version. */
   referenceId?: number
+  /** Shares of this very node. */
+  downloadShares?: number
+  uploadShares?: number
 }
 
 /** A node in a recycle bin. Below a deleted folder the nodes stay as they are and are out of reach. */
@@ -153,7 +156,68 @@ export interface TokenRecord {
 }
 
 export interface FinishedUpload {
+  /** Or the holder id of the file request. */
   userId: number
   nodeId: number
   finishedAt: number
+  /** File requests: name as the visitor gave it, and size. */
+  given?: { name: string; size: number }
+}
+
+/** What both kinds of share have. */
+interface CommonShare {
+  id: number
+  /** The secret in the link; its SHA-256 leads here. */
+  accessKey: string
+  nodeId: number
+  name: string
+  createdAt: number
+  createdBy: number
+  updatedAt: number
+  updatedBy: number
+  expireAt?: number
+  notes?: string
+  internalNotes?: string
+  showCreatorName?: boolean
+  showCreatorUsername?: boolean
+  notifyCreator?: boolean
+  /** Of a password that this server checks; never of encrypted files. */
+  password?: { salt: Uint8Array; hash: Uint8Array }
+  /** Changes with the password; download tokens of an older epoch are void. */
+  epoch: number
+}
+
+/** A link by which anybody can fetch a file, or a plain room or folder. */
+export interface DownloadShareRecord extends CommonShare {
+  kind: 'download'
+  maxDownloads?: number
+  downloads: number
+  /** Tokens that were counted and can come again. */
+  openTokens?: number
+}
+
+/** A link by which anybody can put files into a room or folder: a file request. */
+export interface UploadShareRecord extends CommonShare {
+  kind: 'upload'
+  maxSlots?: number
+  maxSize?: number
+  /** Days after which what was uploaded expires. */
+  filesExpiryPeriod?: number
+  showUploadedFiles?: boolean
+  uploads: number
+  uploadedBytes: number
+}
+
+export type ShareRecord = DownloadShareRecord | UploadShareRecord
+
+/** A file that came by a file request. */
+export interface ReceivedRecord {
+  nodeId: number
+  /** As the visitor gave it. */
+  name: string
+  size: number
+  hash?: string
+  receivedAt: number
+  /** Where it came from. */
+  address: string
 }

@@ -32,6 +32,8 @@ import { addRoutes } from './routes/index.ts'
 import { S3Blobs } from './s3/blobs.ts'
 import type { S3Options } from './s3/client.ts'
 import { ObjectStore } from './s3/objects.ts'
+import { SharePasswords } from './share-passwords.ts'
+import { sweepRedeemed } from './shares.ts'
 import { Signer } from './signing.ts'
 import { openStore, type Store, usesObjects } from './store.ts'
 import { Uploads } from './uploads.ts'
@@ -65,6 +67,8 @@ export interface ServerOptions {
   accessTokenLifetimeS?: number
   /** Lifetime of presigned URLs (default 900) and of download URLs (default 3600). */
   urlLifetimeS?: number
+  /** Bytes of the disk that visitors of file requests cannot fill. Default: 256 MiB. */
+  reserveBytes?: number
   /** Told of unexpected errors, which clients see as status 500 or a broken connection. */
   onError?: (error: unknown) => void
   /** Other limits than CONNECTION_LIMITS. */
@@ -89,6 +93,9 @@ const SWEEP_MS = 600_000
 const HEADERS_CHECK_MS = 5000
 /** Bytes of JSON and forms of one user, or one address, that are held at a time. */
 const MAX_TEXT = 64 * 1024 * 1024
+const MAX_ARCHIVES_PER_ADDRESS = 4
+/** Bytes. The metadata needs room to grow when visitors have sent all they could. */
+const RESERVE = 256 * 1024 * 1024
 
 /**
  * Starts a server on a data directory, for use or for tests.
@@ -214,8 +221,10 @@ async function createApp(
       blobs,
       grants: new Grants(store, now, options.accessTokenLifetimeS ?? 28_800),
       logins: new LoginLimits(),
+      sharePasswords: new SharePasswords(now),
+      archives: new Shares(MAX_ARCHIVES_PER_ADDRESS),
       texts: new Shares(MAX_TEXT),
-      uploads: new Uploads(store, blobs, now),
+      uploads: new Uploads(store, blobs, now, options.reserveBytes ?? RESERVE),
       signer,
       listings: new ListingCache(now),
       storage: options.s3 === undefined ? (options.storage ?? 'classic') : 's3',
@@ -263,6 +272,7 @@ const overObjects = (
 async function sweep(app: App, places: readonly Place[]): Promise<void> {
   await app.grants.sweep()
   await app.uploads.sweep()
+  await sweepRedeemed(app.store, app.now())
   await app.blobs.sweep()
   await markPlaces(app.store, places)
 }

@@ -11,6 +11,14 @@ export interface PartUrl {
   size: number
 }
 
+/** What a token for a download by a share is bound to. */
+export interface ShareDownload {
+  shareId: number
+  epoch: number
+  /** Of a file; containers have none. */
+  contentId: string
+}
+
 export class Signer {
   readonly #secret: Uint8Array
 
@@ -65,6 +73,25 @@ export class Signer {
   downloadToken(fileId: number, userId: number, expiresAt: number): string {
     const fields = [fileId, userId, Math.floor(expiresAt)]
     return [...fields.map((field) => field.toString(36)), this.#sign('download', ...fields)].join('-')
+  }
+
+  /**
+   * A token for one download by a share. It is void once the share has another epoch, or the node other content.
+   *
+   * @param nonce - Random hex; tells apart the downloads that are counted.
+   */
+  shareToken({ shareId, epoch, contentId }: ShareDownload, nonce: string, expiresAt: number): string {
+    const time = Math.floor(expiresAt)
+    return `${nonce}-${time.toString(36)}-${this.#sign('share', shareId, epoch, contentId, nonce, time)}`
+  }
+
+  /** The nonce in a token for this download, or undefined if it is not one, or has run out. */
+  readShareToken(token: string, download: ShareDownload, now: number): string | undefined {
+    const [nonce, time, rest] = token.split('-')
+    const expiresAt = Number.parseInt(time ?? '', 36)
+    if (nonce === undefined || rest === undefined || !Number.isSafeInteger(expiresAt)) return undefined
+    const isOurs = this.#matches(token, this.shareToken(download, nonce, expiresAt))
+    return isOurs && now <= expiresAt ? nonce : undefined
   }
 
   readDownloadToken(token: string, now: number): { fileId: number; userId: number } | undefined {

@@ -23,6 +23,8 @@ import type {
   GroupRecord,
   KeyPairRecord,
   NodeRecord,
+  ReceivedRecord,
+  ShareRecord,
   StrayRecord,
   TokenRecord,
   UserRecord,
@@ -142,6 +144,15 @@ export class Store {
   readonly tokens: Table<TokenRecord, string>
   readonly families: Table<number, [string, string]>
   readonly finished: Table<FinishedUpload, string>
+  readonly shares: Table<ShareRecord, number>
+  /** SHA-256 of an access key, in hex, to the share. */
+  readonly shareKeys: Table<number, string>
+  /** [room, node, share]. */
+  readonly nodeShares: Table<number, [number, number, number]>
+  /** [share, download token] to when the token runs out: downloads that have been counted. */
+  readonly redeemed: Table<number, [number, string]>
+  /** [share, number]. */
+  readonly received: Table<ReceivedRecord, [number, number]>
   readonly #root: RootDatabase
   readonly #path: string
   #queue: Job[] = []
@@ -180,6 +191,11 @@ export class Store {
     this.tokens = table('tokens')
     this.families = table('families')
     this.finished = table('finished')
+    this.shares = table('shares')
+    this.shareKeys = table('shareKeys')
+    this.nodeShares = table('nodeShares')
+    this.redeemed = table('redeemed')
+    this.received = table('received')
   }
 
   /**
@@ -248,7 +264,7 @@ export class Store {
   }
 
   /** The next id for nodes, users and so on; only inside a unit of work. */
-  nextId(tx: Tx, kind: 'node' | 'user' | 'group' | 'event'): number {
+  nextId(tx: Tx, kind: 'node' | 'user' | 'group' | 'event' | 'share'): number {
     const last = this.meta.get(kind)
     const id = (typeof last === 'number' ? last : 0) + 1
     tx.put(this.meta, kind, id)
@@ -377,7 +393,7 @@ export async function openStore(dataDir: string, content: Place, options: { isSe
   } else if (!options.isServed) checkFile(file)
   const { open } = await loadLmdb()
   const path = resolve(dataDir, 'db')
-  return inTurn(path, () => new Store(open({ path, maxDbs: 32, noSubdir: false }), path))
+  return inTurn(path, () => new Store(open({ path, maxDbs: 64, noSubdir: false }), path))
 }
 
 /** @throws {SyncError} `LMDB_MISSING` where the package is not installed, or not for this machine. */

@@ -6,8 +6,9 @@
  */
 import type { BlobStore } from './blobs.ts'
 import { ApiError } from './errors.ts'
-import { dropHolder, RESCUE_BASE } from './holders.ts'
+import { dropHolder, isShareHolder, RESCUE_BASE } from './holders.ts'
 import { type DeletedRecord, FILE, FOLDER, NODE_TYPES, type NodeRecord, type NodeType, ROOM } from './records.ts'
+import { dropShares, dropSharesBelow, rehomeShares } from './shares.ts'
 import type { Store, Tx } from './store.ts'
 import type { ConflictStrategy } from './validate.ts'
 
@@ -194,6 +195,7 @@ export function moveNode(change: Change, node: NodeRecord, target: NodeRecord, n
 function rehome(change: Change, node: NodeRecord, roomId: number): NodeRecord {
   if (node.roomId === roomId) return node
   const { store, tx } = change
+  rehomeShares(change, node, roomId)
   const rehomed = { ...node, roomId }
   tx.put(store.nodes, node.id, rehomed)
   if (node.type === FILE && node.encrypted) {
@@ -225,13 +227,15 @@ function parentPathOf(store: Store, node: NodeRecord): string {
   return path
 }
 
-/** Moves a file or folder to the recycle bin of its room. What is inside a folder goes along untouched. */
+/** Moves a file or folder to the recycle bin of its room. What is inside a folder goes along untouched; links to any of it end. */
 export function moveToBin(change: Change, node: NodeRecord): void {
   const { store, tx, now, userId } = change
   const parentPath = parentPathOf(store, node)
   note(change, node.roomId, `${NODE_TYPES[node.type]}.delete`, `Deleted ${noted(store, node)}`)
+  dropSharesBelow(change, node)
   unlink(change, node)
-  tx.put(store.deleted, node.id, { ...node, deletedAt: now, deletedBy: userId, parentPath })
+  const { downloadShares: _down, uploadShares: _up, ...rest } = node
+  tx.put(store.deleted, node.id, { ...rest, deletedAt: now, deletedBy: userId, parentPath })
   tx.put(store.bins, [node.roomId, node.id], now)
 }
 
@@ -275,6 +279,7 @@ export function destroyLive(change: Change, node: NodeRecord): void {
 function destroy(change: Change, node: NodeRecord): void {
   const { store, tx } = change
   tx.remove(store.nodes, node.id)
+  dropShares(change, node)
   if (node.type === FILE) {
     dropFileKeys(change, node.id)
     tx.remove(store.encryptedFiles, [node.roomId, node.id])
@@ -348,6 +353,8 @@ export function copyNode(
     createdAt: _at,
     createdBy: _by,
     referenceId: _reference,
+    downloadShares: _down,
+    uploadShares: _up,
     ...rest
   } = node
   const empty = node.type === FILE ? {} : { size: 0, rooms: 0, folders: 0, files: 0 }
@@ -365,6 +372,7 @@ export function copyNode(
     if (content !== undefined) tx.put(store.contents, node.contentId, { ...content, refs: content.refs + 1 })
   }
   for (const { key, value } of [...store.fileKeys.getRange({ start: [node.id, 0, ''], end: [node.id + 1, 0, ''] })]) {
+    if (isShareHolder(key[1])) continue
     tx.put(store.fileKeys, [copy.id, key[1], key[2]], value)
     tx.put(store.userFileKeys, [key[1], key[2], copy.id], 1)
   }

@@ -3,6 +3,7 @@
  * @module
  */
 import { type Access, permissionFlags } from './access.ts'
+import { isShareHolder, SHARE_BASE } from './holders.ts'
 import {
   FILE,
   KEY_VERSIONS,
@@ -24,6 +25,7 @@ const avatarUuid = (id: number): string => `00000000-0000-4000-8000-${id.toStrin
 
 /** A user as part of other answers; a removed one keeps its id. */
 export function userInfo(store: Store, id: number): Wire {
+  if (isShareHolder(id)) return visitorInfo(store, id)
   const user = store.users.get(id)
   const name = user?.name ?? 'deleted'
   return {
@@ -35,6 +37,14 @@ export function userInfo(store: Store, id: number): Wire {
     lastName: '',
     displayName: name,
   }
+}
+
+/** Whoever put files in by a file request. */
+function visitorInfo(store: Store, id: number): Wire {
+  const share = store.shares.get(id - SHARE_BASE)
+  const name = share === undefined ? 'File request' : `File request ${share.name}`
+  const names = { userName: name, firstName: name, lastName: '', displayName: name }
+  return { id, userType: 'external', avatarUuid: avatarUuid(id), ...names }
 }
 
 /** A node for a listing. */
@@ -54,7 +64,10 @@ export function nodeView(node: NodeRecord, access: Access): Wire {
     branchVersion: node.version,
     authParentId: node.roomId,
     isFavorite: false,
+    cntDownloadShares: node.downloadShares ?? 0,
+    cntUploadShares: node.uploadShares ?? 0,
   }
+  if (isShareHolder(node.createdBy)) view.createdBy = userInfo(access.store, node.createdBy)
   if (node.timestampCreation !== undefined) view.timestampCreation = dateView(node.timestampCreation)
   if (node.timestampModification !== undefined) view.timestampModification = dateView(node.timestampModification)
   if (node.notes !== undefined) view.notes = node.notes

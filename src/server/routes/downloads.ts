@@ -50,7 +50,8 @@ function parseRange(header: string | undefined, size: number): { start: number; 
   return { start, end: to === '' ? size : Math.min(Number(to) + 1, size) }
 }
 
-async function content(call: Call, file: NodeRecord): Promise<Reply> {
+/** Content of a file, or the range of it that is asked for. */
+export async function content(call: Call, file: NodeRecord): Promise<Reply> {
   const { store, blobs } = call.app
   const record = store.contents.get(file.contentId ?? '')
   if (record === undefined) throw contentGone(file.contentId ?? '')

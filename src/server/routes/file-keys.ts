@@ -3,11 +3,11 @@
  * ../missing-keys.ts.
  * @module
  */
-import { type Access, MANAGE, READ, READ_BIN } from '../access.ts'
+import { type Access, DOWNLOAD_SHARE, MANAGE, READ, READ_BIN } from '../access.ts'
 import type { RouteTable } from '../call.ts'
 import { type Call, noContent, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, fileNotFound } from '../errors.ts'
-import { isRescueHolder, RESCUE_BASE, rescueHoldersOf } from '../holders.ts'
+import { isRescueHolder, isShareHolder, RESCUE_BASE, rescueHoldersOf, SHARE_BASE } from '../holders.ts'
 import { findMissingKeys } from '../missing-keys.ts'
 import { FILE, type FileKeyRecord, KEY_VERSIONS, type NodeRecord } from '../records.ts'
 import type { Store } from '../store.ts'
@@ -59,9 +59,10 @@ async function missing(call: Call): Promise<Reply> {
     fileId: call.queryId('file_id'),
     userId: call.queryId('user_id'),
   }
-  const { entries, total } = await findMissingKeys(store, call.user.id, query, page.offset, page.limit)
+  const { entries, total, recipients = [] } = await findMissingKeys(store, call.user.id, query, page.offset, page.limit)
   const users = new Map<number, unknown>()
   const files = new Map<number, unknown>()
+  for (const { id, pair } of recipients) users.set(id, { id, publicKeyContainer: publicKeyView(pair) })
   for (const { recipient, file, fileKey } of entries) {
     users.set(recipient.id, { id: recipient.id, publicKeyContainer: publicKeyView(recipient.pair) })
     files.set(file.id, { id: file.id, fileKeyContainer: fileKey })
@@ -97,7 +98,7 @@ async function distribute(call: Call): Promise<Reply> {
     for (const entry of entries) {
       const file = encryptedFile(store, access, entry.fileId)
       requireOwnKey(store, access, file, entry.fileKey)
-      requireRecipient(store, file, entry)
+      requireRecipient(store, access, file, entry)
       putFileKey(change, file.id, entry.userId, entry.fileKey)
     }
   })
@@ -121,13 +122,16 @@ function rescueFileKey(store: Store, access: Access, file: NodeRecord): FileKeyR
 }
 
 /** The recipient must exist and own a key pair that opens what is stored. */
-function requireRecipient(store: Store, file: NodeRecord, { userId, fileKey }: Entry): void {
+function requireRecipient(store: Store, access: Access, file: NodeRecord, { userId, fileKey }: Entry): void {
   const version = keyVersionOf(fileKey.version)
   if (isRescueHolder(userId)) {
     if (rescueHoldersOf(store, file.roomId).includes(userId) && store.keyPairs.doesExist([userId, version])) return
     throw new ApiError(404, -70501, 'User not found')
   }
-  if (!store.users.doesExist(userId)) throw new ApiError(404, -70501, 'User not found')
+  if (isShareHolder(userId)) {
+    if (store.shares.get(userId - SHARE_BASE)?.nodeId !== file.id) throw new ApiError(404, -70501, 'User not found')
+    access.require(file, DOWNLOAD_SHARE)
+  } else if (!store.users.doesExist(userId)) throw new ApiError(404, -70501, 'User not found')
   if (!store.keyPairs.doesExist([userId, version])) throw badRequest(-80062, 'File key fits no key pair of the user')
 }
 

@@ -11,10 +11,13 @@ import { infoRoutes } from './info.ts'
 import { memberRoutes } from './members.ts'
 import { nodeRoutes } from './nodes.ts'
 import { oauthRoutes } from './oauth.ts'
+import { publicDownloadRoutes } from './public-downloads.ts'
+import { publicUploadRoutes } from './public-uploads.ts'
 import { publicPageRoutes } from './public-pages.ts'
 import { recycleBinRoutes } from './recycle-bin.ts'
 import { rescueKeyRoutes } from './rescue-keys.ts'
 import { roomRoutes } from './rooms.ts'
+import { shareRoutes } from './shares.ts'
 import { storageRoutes } from './storage.ts'
 import { uploadRoutes } from './uploads.ts'
 
@@ -25,9 +28,12 @@ const API: readonly RouteTable[] = [
   infoRoutes,
   memberRoutes,
   nodeRoutes,
+  publicDownloadRoutes,
+  publicUploadRoutes,
   recycleBinRoutes,
   rescueKeyRoutes,
   roomRoutes,
+  shareRoutes,
   uploadRoutes,
 ]
 

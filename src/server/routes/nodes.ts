@@ -7,12 +7,14 @@ import type { RouteTable } from '../call.ts'
 import { type Call, created, noContent, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, forbidden, nodeNotFound } from '../errors.ts'
 import { type Listing, listChildren, searchNodes } from '../listing.ts'
-import { FILE, FOLDER, KEY_VERSIONS, NODE_TYPES, type NodeRecord, ROOM } from '../records.ts'
+import { FILE, FOLDER, KEY_VERSIONS, NODE_TYPES, type NodeRecord, ROOM, type ShareRecord } from '../records.ts'
+import { attachShares, detachShares } from '../shares.ts'
 import type { Store } from '../store.ts'
 import { type Change, copyNode, createNode, deleteNode, moveNode, settleName, touch, updateNode } from '../tree.ts'
 import { checkQuota } from '../uploads.ts'
 import {
   asFields,
+  type ConflictStrategy,
   checkName,
   checkPathLength,
   conflictStrategy,
@@ -20,6 +22,7 @@ import {
   field,
   idList,
   optionalArray,
+  optionalBoolean,
   optionalClassification,
   optionalExpiration,
   optionalNotes,
@@ -226,9 +229,9 @@ function transferOne(
   access: Access,
   item: Transfer,
   target: NodeRecord,
-  strategy: 'autorename' | 'overwrite' | 'fail',
-  mode: 'move' | 'copy',
+  { strategy, keepShareLinks, mode }: { strategy: ConflictStrategy; keepShareLinks: boolean; mode: 'move' | 'copy' },
 ): void {
+  let kept: ShareRecord[] = []
   const node = access.node(item.id)
   const wanted = item.name ?? node.name
   const stays = mode === 'move' && node.parentId === target.id
@@ -240,21 +243,25 @@ function transferOne(
     strategy,
     (existing) => {
       if ((access.bits(existing.roomId) & DELETE) === 0) throw forbidden()
+      if (keepShareLinks) kept = detachShares(change, existing)
     },
     stays ? node.id : undefined,
   )
   if (mode === 'copy') {
     checkQuota(change.store, target, node.size)
-    copyNode(change, node, target, name, item.changes)
+    const copy = copyNode(change, node, target, name, item.changes)
+    attachShares(change, copy.id, kept)
     return
   }
   if (stays) {
     updateNode(change, node, { ...item.changes, name })
+    attachShares(change, node.id, kept)
     return
   }
   if (node.roomId !== target.roomId) checkQuota(change.store, target, node.size)
   const moved = moveNode(change, node, target, name)
   if (Object.keys(item.changes).length > 0) updateNode(change, moved, item.changes)
+  attachShares(change, moved.id, kept)
 }
 
 /** Moves or copies nodes of one parent into a container, and answers with that container. */
@@ -263,7 +270,11 @@ async function transfer(call: Call, mode: 'move' | 'copy'): Promise<Reply> {
   void call.user
   const body = await call.json()
   const items = transfersOf(body, call.app.now())
-  const strategy = conflictStrategy(body)
+  const how = {
+    strategy: conflictStrategy(body),
+    keepShareLinks: optionalBoolean(body, 'keepShareLinks') === true,
+    mode,
+  }
   const view = await call.change((change, access) => {
     const target = access.node(call.id(), () => new ApiError(404, -41051, 'Target node not found'))
     if (target.type === FILE) throw badRequest(-41053, 'File cannot be the target')
@@ -271,7 +282,7 @@ async function transfer(call: Call, mode: 'move' | 'copy'): Promise<Reply> {
     const nodes = items.map((item) => access.node(item.id, () => new ApiError(404, -41050, 'Source node not found')))
     requireSameParent(nodes)
     for (const node of nodes) checkTransfer(store, access, node, target, mode)
-    for (const item of items) transferOne(change, access, item, target, strategy, mode)
+    for (const item of items) transferOne(change, access, item, target, how)
     touch(change, target.id, 0)
     return fullNodeView(store, store.nodes.get(target.id) ?? target, access)
   })

@@ -6,10 +6,19 @@ import { type Access, CREATE, DELETE_BIN, READ_BIN, RESTORE_BIN } from '../acces
 import type { RouteTable } from '../call.ts'
 import { type Call, noContent, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, forbidden, nodeNotFound } from '../errors.ts'
-import { type DeletedRecord, FILE, NODE_TYPES, type NodeRecord, ROOM } from '../records.ts'
+import { type DeletedRecord, FILE, NODE_TYPES, type NodeRecord, ROOM, type ShareRecord } from '../records.ts'
+import { attachShares, detachShares } from '../shares.ts'
 import { binOf, purge, restoreNode, settleName } from '../tree.ts'
 import { checkQuota } from '../uploads.ts'
-import { checkName, conflictStrategy, idList, optionalInteger, pageOf, pageReply } from '../validate.ts'
+import {
+  checkName,
+  conflictStrategy,
+  idList,
+  optionalBoolean,
+  optionalInteger,
+  pageOf,
+  pageReply,
+} from '../validate.ts'
 import { dateView, userInfo, type Wire } from '../view.ts'
 import { containerOf } from './nodes.ts'
 
@@ -105,6 +114,7 @@ async function restore(call: Call): Promise<Reply> {
   const body = await call.json()
   const ids = [...new Set(idList(body, 'deletedNodeIds'))]
   const strategy = conflictStrategy(body)
+  const keepShareLinks = optionalBoolean(body, 'keepShareLinks') === true
   const parentId = optionalInteger(body, 'parentId')
   await call.change((change, access) => {
     for (const id of ids) {
@@ -113,10 +123,12 @@ async function restore(call: Call): Promise<Reply> {
       access.require(parent, CREATE)
       checkTarget(record, parent)
       checkQuota(change.store, parent, record.size)
+      let kept: ShareRecord[] = []
       const name = settleName(change, parent.id, record.name, record.type, strategy, (existing) => {
         if ((access.bits(existing.roomId) & CREATE) === 0) throw forbidden()
+        if (keepShareLinks) kept = detachShares(change, existing)
       })
-      restoreNode(change, record, parent, name)
+      attachShares(change, restoreNode(change, record, parent, name).id, kept)
     }
   })
   return noContent()

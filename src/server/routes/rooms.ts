@@ -8,6 +8,7 @@ import { type Call, created, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest, forbidden, nodeNotFound } from '../errors.ts'
 import { dropHolder, giveKeyPair, keyPairsOf, RESCUE_BASE, SYSTEM_RESCUE } from '../holders.ts'
 import { type NodeRecord, ROOM } from '../records.ts'
+import { hasShares } from '../shares.ts'
 import { binOf, type Change, createNode, settleName, updateNode } from '../tree.ts'
 import {
   asFields,
@@ -23,7 +24,7 @@ import {
   pageReply,
   parseKeyPair,
 } from '../validate.ts'
-import { dateView, fullNodeView, preferredKeyPair } from '../view.ts'
+import { dateView, fullNodeView, preferredKeyPair, userInfo } from '../view.ts'
 import { setMember } from './members.ts'
 import { attributesOf } from './nodes.ts'
 
@@ -173,6 +174,7 @@ function checkEncrypt({ store, userId }: Change, room: NodeRecord, wanted: boole
   const isEmpty = (room.rooms ?? 0) + (room.folders ?? 0) + (room.files ?? 0) === 0
   if (!isEmpty) throw badRequest(wanted ? -40008 : -40003, 'Room is not empty')
   if (binOf(store, room.id).length > 0) throw badRequest(wanted ? -40012 : -40018, 'Recycle bin is not empty')
+  if (hasShares(store, room.id)) throw badRequest(-40023, 'Room has shares')
   if (wanted && preferredKeyPair(store, userId) === undefined) {
     throw new ApiError(403, -70020, 'User does not have a keypair')
   }
@@ -205,7 +207,7 @@ function listEvents(call: Call): Reply {
       id: event.id,
       time: dateView(event.time),
       userId: event.userId,
-      userName: store.users.get(event.userId)?.name ?? 'deleted',
+      userName: userInfo(store, event.userId).userName,
       message: event.message,
       operationName: event.operation,
       status: 0,

@@ -24,6 +24,7 @@ async function putPart(call: Call): Promise<Reply> {
     return { status: 200, headers: { ETag: `"${etag}"` } }
   } catch (error) {
     if (error instanceof ApiError && error.status === 429) throw new StorageError(503, 'SlowDown', 'Too much at once')
+    if (error instanceof ApiError && error.status === 507) throw new StorageError(507, 'EntityTooLarge', error.message)
     if (error instanceof ApiError) throw new StorageError(404, 'NoSuchUpload', 'The upload does not exist')
     throw error
   }

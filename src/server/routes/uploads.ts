@@ -9,7 +9,7 @@ import { type Call, created, noContent, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest } from '../errors.ts'
 import { boundaryOf, filePart } from '../multipart.ts'
 import type { NodeRecord } from '../records.ts'
-import { type Channel, checkQuota, type FinishRequest } from '../uploads.ts'
+import { type Channel, type Commit, checkQuota, type FinishRequest } from '../uploads.ts'
 import {
   asFields,
   checkName,
@@ -65,11 +65,11 @@ function requireS3({ app }: Call): void {
   if (app.storage !== 's3') throw new ApiError(412, -90030, 'S3 storage is not in use')
 }
 
-async function partUrls(call: Call): Promise<Reply> {
-  const { app, user, baseUrl } = call
-  void user
+/** URLs for parts of an upload. */
+export async function partUrls(call: Call, ownerId: number): Promise<Reply> {
+  const { app, baseUrl } = call
   requireS3(call)
-  const channel = app.uploads.get(call.param('id'), user.id)
+  const channel = app.uploads.get(call.param('id'), ownerId)
   const body = await call.json()
   const size = requiredInteger(body, 'size')
   const first = requiredInteger(body, 'firstPartNumber')
@@ -77,6 +77,7 @@ async function partUrls(call: Call): Promise<Reply> {
   if (first < 1 || last < first || last > MAX_PARTS) throw badRequest(-80001, 'Invalid part numbers')
   const urls = Array.from({ length: last - first + 1 }, (_, index) => {
     const partNumber = first + index
+    app.uploads.announce(channel, partNumber, size)
     return { url: channel.incoming.partUrl(partNumber, size, baseUrl), partNumber }
   })
   return created({ urls })
@@ -90,6 +91,7 @@ function finishRequest(body: Fields): FinishRequest {
   const items = list === undefined ? [] : (optionalArray(asFields(list), 'items') ?? [])
   return {
     strategy: conflictStrategy(body),
+    keepShareLinks: optionalBoolean(body, 'keepShareLinks') === true,
     ...(name === undefined || name === '' ? {} : { name: checkName(name) }),
     ...(fileKey === undefined ? {} : { fileKey: parseFileKey(fileKey) }),
     userKeys: items.map((item) => {
@@ -99,20 +101,25 @@ function finishRequest(body: Fields): FinishRequest {
   }
 }
 
-async function finishDirect(call: Call): Promise<Reply> {
+/** Finishes a direct upload; what takes long is told by the status. */
+export async function finishDirect(
+  call: Call,
+  ownerId: number,
+  requestOf: (body: Fields) => FinishRequest,
+  commit?: Commit,
+): Promise<Reply> {
   const { uploads } = call.app
-  const userId = call.user.id
   requireS3(call)
   const body = await call.json()
-  const channel = uploads.get(call.param('id'), userId)
+  const channel = uploads.get(call.param('id'), ownerId)
   const list = optionalArray(body, 'parts')
   if (list === undefined || list.length === 0) throw badRequest(-80000, 'parts is mandatory')
   const parts = list.map((item) => {
     const fields = asFields(item)
     return { number: requiredInteger(fields, 'partNumber'), etag: optionalString(fields, 'partEtag') ?? '' }
   })
-  const request = finishRequest(body)
-  const finishing = uploads.finish(channel, (incoming) => incoming.fromParts(parts), request)
+  const request = requestOf(body)
+  const finishing = uploads.finish(channel, (incoming) => incoming.fromParts(parts), request, commit)
   let answered = false
   finishing.catch((error: unknown) => {
     if (!answered) return
@@ -164,8 +171,8 @@ function chunkStart(header: string | undefined): number | undefined {
   return start === end ? undefined : start
 }
 
-async function chunk(call: Call): Promise<Reply> {
-  const channel = channelOf(call)
+/** Takes one chunk of a classic upload. */
+export async function chunk(call: Call, channel: Channel): Promise<Reply> {
   const start = chunkStart(call.headers['content-range'])
   const boundary = boundaryOf(call.headers['content-type'])
   const body = boundary === undefined ? call.body : filePart(call.body, boundary)
@@ -192,13 +199,13 @@ function cancel(call: Call): Reply {
 
 export const uploadRoutes: RouteTable = {
   'POST /v4/nodes/files/uploads': open,
-  'POST /v4/nodes/files/uploads/:id/s3_urls': partUrls,
-  'PUT /v4/nodes/files/uploads/:id/s3': finishDirect,
+  'POST /v4/nodes/files/uploads/:id/s3_urls': (call) => partUrls(call, call.user.id),
+  'PUT /v4/nodes/files/uploads/:id/s3': (call) => finishDirect(call, call.user.id, finishRequest),
   'GET /v4/nodes/files/uploads/:id': status,
-  'POST /v4/nodes/files/uploads/:id': chunk,
+  'POST /v4/nodes/files/uploads/:id': (call) => chunk(call, channelOf(call)),
   'PUT /v4/nodes/files/uploads/:id': finishClassic,
   'DELETE /v4/nodes/files/uploads/:id': cancel,
-  'POST /v4/uploads/:token': chunk,
+  'POST /v4/uploads/:token': (call) => chunk(call, channelOf(call)),
   'PUT /v4/uploads/:token': finishClassic,
   'DELETE /v4/uploads/:token': cancel,
 }

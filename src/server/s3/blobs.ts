@@ -81,6 +81,10 @@ export class S3Blobs implements BlobStore {
     return this.#objects.read(keyOf(object), start, end)
   }
 
+  freeBytes(): Promise<undefined> {
+    return Promise.resolve(undefined)
+  }
+
   contentUrl({ segments }: ContentRecord, lifetimeS: number): string | undefined {
     const object = segments[0]?.object
     return object === undefined ? undefined : this.#objects.contentUrl(keyOf(object), lifetimeS)
