@@ -111,6 +111,14 @@ export type {
 export { generateSharePassword } from './generated-password.ts'
 export { type History, type HistoryOptions, openHistory, type RunFilter } from './history.ts'
 export { clearKeyCache, readKeyChange } from './home.ts'
+export type {
+  AuditFinding,
+  FindingCode,
+  KeyAudit,
+  KeyAuditOptions,
+  MemberAudit,
+  RoomAudit,
+} from './key-audit.ts'
 export type { KeyChange } from './key-change.ts'
 export { ownerText } from './key-owner.ts'
 export type { ChangePasswordOptions, PasswordChange, RelockedKeyPair } from './key-password.ts'

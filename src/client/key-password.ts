@@ -113,6 +113,7 @@ export interface RelockedKeyPair extends KeyId {
   readonly formerIterations: number
 }
 
+/** What was locked again. */
 export interface PasswordChange {
   readonly keyPairs: readonly RelockedKeyPair[]
 }

@@ -22,8 +22,7 @@ import type { DiffOptions, VerifyRunOptions } from './compare.ts'
 import type { Content, GetOptions, PutOptions, PutResult, RemoteContent } from './content.ts'
 import type { Abortable, ClientContext } from './context.ts'
 import type { FindOptions, MkdirOptions, RemoteDetails, RemoteEntry, RemoveOptions, StatOptions } from './entries.ts'
-import type { ChangePasswordOptions, PasswordChange } from './key-password.ts'
-import type { KeyReplacement, ReplaceKeyPairOptions, ReplacementPlan } from './key-replacement.ts'
+import { createKeyChangeCalls, type KeyChangeCalls } from './key-calls.ts'
 import type {
   DistributeOptions,
   Distribution,
@@ -110,7 +109,7 @@ export interface RoomCalls {
 }
 
 /** Keys: the account’s own ones, those of members, and what is handed out to them. */
-export interface KeyCalls {
+export interface KeyCalls extends KeyChangeCalls {
   /** Own key pairs, and how many file keys there are to hand out. */
   status(options?: Abortable): Promise<KeysStatus>
   /**
@@ -121,14 +120,6 @@ export interface KeyCalls {
   create(password?: () => Promise<Password>, options?: Abortable): Promise<KeyId>
   /** Finds out whether a password opens the key pair. Throws `KEY_PASSWORD_WRONG`. */
   tryPassword(password: Password, options?: Abortable): Promise<void>
-  /** Locks the own key pairs with another password, the same key pairs. Throws `KEY_PASSWORD_WRONG`, `KEY_LOCK_KEPT`. */
-  changePassword(next: () => Promise<Password>, options?: ChangePasswordOptions): Promise<PasswordChange>
-  /** Another key pair, which takes over all file keys. Throws `KEYS_STRANDED` where some would be lost. */
-  replace(next: () => Promise<Password>, options?: ReplaceKeyPairOptions): Promise<KeyReplacement>
-  /** What `replace` would move, room by room. */
-  planReplacement(options?: Abortable): Promise<ReplacementPlan>
-  /** Takes back a replacement that was interrupted before the old key pair was deleted. */
-  undoReplacement(current?: () => Promise<Password>, options?: Abortable): Promise<void>
   /** Hands out the file keys that members lack, to those whose keys are trusted. */
   distribute(options?: DistributeOptions): Promise<Distribution>
   /** Whose keys are known, new, changed or gone. */
@@ -261,7 +252,6 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
   const content = () => import('./content.ts')
   const entries = () => import('./entries.ts')
   const keys = () => import('./keys.ts')
-  const replacement = () => import('./key-replacement.ts')
   const rooms = () => import('./rooms.ts')
   const shares = () => import('./shares.ts')
   const trash = () => import('./trash.ts')
@@ -300,13 +290,7 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
       status: async (how = {}) => (await keys()).status(context, how),
       create: async (secret = password, how = {}) => (await keys()).create(context, secret, how),
       tryPassword: async (secret, how = {}) => (await keys()).tryPassword(context, secret, how),
-      changePassword: async (next, { current = password, ...how } = {}) =>
-        (await import('./key-password.ts')).changePassword(context, current, next, how),
-      replace: async (next, { current = password, ...how } = {}) =>
-        (await replacement()).replaceKeyPair(context, current, next, how),
-      planReplacement: async (how = {}) => (await replacement()).planReplacement(context, how),
-      undoReplacement: async (current = password, how = {}) =>
-        (await replacement()).undoReplacement(context, current, how),
+      ...createKeyChangeCalls(context, password),
       distribute: async (how = {}) => (await keys()).distribute(context, how),
       list: async (how = {}) => (await keys()).list(context, how),
       verify: async (user, fingerprint, how = {}) => (await keys()).verify(context, user, fingerprint, how),

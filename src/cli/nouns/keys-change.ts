@@ -26,4 +26,16 @@ export const KEYS_CHANGE: readonly CommandSpec[] = [
     ],
     action: async () => (await import('../commands/keys-replace.ts')).replace,
   },
+  {
+    name: 'audit',
+    arguments: '[path]',
+    summary: 'show who has the keys of how many files, and what somebody should look at',
+    options: [
+      ...REMOTE,
+      option('--csv', 'print a table of rooms and members'),
+      option('--check', 'exit code 3 when there is something to look at'),
+      option('--quick', 'do not ask for each file whether you have its key'),
+    ],
+    action: async () => (await import('../commands/keys-audit.ts')).audit,
+  },
 ]
