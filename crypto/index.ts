@@ -14,6 +14,7 @@ export {
   parsePublicKeyContainer,
   type WrappedFileKey,
 } from './containers.ts'
+export { contentMac } from './content-mac.ts'
 export { type ErrorClass, SyncError, type SyncErrorOptions } from './errors.ts'
 export {
   type ContentCheck,
@@ -66,5 +67,6 @@ export {
   resumeFileEncryptor,
   type SealedEncryption,
 } from './resumable.ts'
+export { isSignedStatement, signStatement } from './statement.ts'
 export type { FileKeyVersion, KeyPairVersion } from './versions.ts'
 export { decryptStream, type EncryptedStream, encryptStream } from './web-streams.ts'

@@ -82,6 +82,11 @@ export interface ClientOptions {
    * and logout go on. Default false.
    */
   readonly readOnly?: boolean
+  /**
+   * Upload without the private key: nothing asks for the encryption password, and what would need the private key throws
+   * `PRIVATE_KEY_ELSEWHERE`. The public key has to be brought here first (`keys.pinPublic`). Default false.
+   */
+  readonly writeOnly?: boolean
   /** How long a request is repeated while the server is away, in milliseconds; 0: not at all. Default 2 minutes. */
   readonly retryForMs?: number
   /** Most entries of a listing, or of a tree, that are believed. Default 2,000,000. */
@@ -279,9 +284,10 @@ export function createClient(baseUrl: string, options: ClientOptions): Client {
   }
   const { keyCache = options.directory !== undefined } = options
   const keysPath = typeof keyCache === 'object' ? keyCache.directory : options.directory && keyCache && paths.fileKeys
-  const cache = keysPath ? createFileKeyCache({ directory: keysPath, origin, clock }) : undefined
+  const { writeOnly = false } = options
+  const cache = keysPath && !writeOnly ? createFileKeyCache({ directory: keysPath, origin, clock }) : undefined
   const password = options.keyPassword ?? noPassword
-  const keyring = createKeyring(api, password, cache, pins, options.account)
+  const keyring = createKeyring(api, password, cache, pins, options.account, writeOnly)
   const rules = createHeldRules(options.rules?.directory ?? (options.directory && paths.rules))
   const home: Home = {
     ...paths,

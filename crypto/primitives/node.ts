@@ -173,6 +173,8 @@ async function rsaUnwrapper(pkcs8: Uint8Array, params: OaepParams): Promise<RsaU
   }
 }
 
+const PSS = Object.freeze({ name: 'RSA-PSS', hash: 'SHA-256', saltLength: 32 })
+
 export const primitives: Primitives = {
   name: 'native',
   randomBytes: (length) => new Uint8Array(crypto.randomBytes(length)),
@@ -209,4 +211,11 @@ export const primitives: Primitives = {
   },
   rsaWrapper,
   rsaUnwrapper,
+  async rsaSign(pkcs8, data) {
+    const key = await subtle.importKey('pkcs8', pkcs8, PSS, false, ['sign'])
+    return new Uint8Array(await subtle.sign(PSS, key, data))
+  },
+  async rsaVerify(spki, data, signature) {
+    return subtle.verify(PSS, await subtle.importKey('spki', spki, PSS, false, ['verify']), signature, data)
+  },
 }

@@ -121,6 +121,8 @@ const algorithm = ({ hash }: OaepParams) => ({ name: 'RSA-OAEP', hash })
 const operation = ({ label }: OaepParams) =>
   label === undefined ? { name: 'RSA-OAEP' } : { name: 'RSA-OAEP', label: own(label) }
 
+const PSS = Object.freeze({ name: 'RSA-PSS', hash: 'SHA-256', saltLength: 32 })
+
 export const primitives: Primitives = {
   name: 'portable',
   randomBytes: (length) => globalThis.crypto.getRandomValues(new Uint8Array(length)),
@@ -169,5 +171,13 @@ export const primitives: Primitives = {
     if (params.hash !== params.mgf1Hash) return (await import('./forge.ts')).rsaUnwrapper(pkcs8, params)
     const key = await subtle.importKey('pkcs8', own(pkcs8), algorithm(params), false, ['decrypt'])
     return { unwrap: async (wrapped) => new Uint8Array(await subtle.decrypt(operation(params), key, own(wrapped))) }
+  },
+  async rsaSign(pkcs8, data) {
+    const key = await subtle.importKey('pkcs8', own(pkcs8), PSS, false, ['sign'])
+    return new Uint8Array(await subtle.sign(PSS, key, own(data)))
+  },
+  async rsaVerify(spki, data, signature) {
+    const key = await subtle.importKey('spki', own(spki), PSS, false, ['verify'])
+    return subtle.verify(PSS, key, own(signature), own(data))
   },
 }

@@ -87,4 +87,8 @@ export interface Primitives {
   rsaWrapper(spki: Uint8Array, params: OaepParams): Promise<RsaWrapper>
   /** @param pkcs8 - DER of a checked PrivateKeyInfo. */
   rsaUnwrapper(pkcs8: Uint8Array, params: OaepParams): Promise<RsaUnwrapper>
+  /** RSASSA-PSS with SHA-256, MGF1 with SHA-256 and a salt of 32 bytes (RFC 8017 §8.1). */
+  rsaSign(pkcs8: Uint8Array, data: Uint8Array): Promise<Uint8Array>
+  /** True for a signature of that kind by the private key of this public one. */
+  rsaVerify(spki: Uint8Array, data: Uint8Array, signature: Uint8Array): Promise<boolean>
 }

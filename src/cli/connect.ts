@@ -103,6 +103,7 @@ export async function connect(
     trustNewMembers: settings.flag('trust-new-members') || (isInteractive() && !output.json),
     transport: await transportOf(settings, profile.server),
     readOnly: settings.flag('read-only'),
+    writeOnly: settings.flag('write-only'),
     ...(retryForMs === undefined ? {} : { retryForMs }),
     ...(maxEntries === undefined ? {} : { maxEntries }),
     limitRate: parseRates(settings.text('limit-rate') ?? '0') ?? {},

@@ -21,8 +21,11 @@ import { requireName } from './arrange.ts'
 import { type Abortable, type ClientContext, collect } from './context.ts'
 import { list as listEntries, pathOf, type RemoteEntry } from './entries.ts'
 
-/** What a member may do: look; also change contents; also manage the room. */
-export type Role = 'read' | 'edit' | 'admin'
+/**
+ * What a member may do: look; also change contents; also manage the room. `append`: look and add, but neither replace, rename, move nor
+ * delete; `upload`: add, and see no file.
+ */
+export type Role = 'read' | 'upload' | 'append' | 'edit' | 'admin'
 
 /** Somebody who has access to a room. */
 export interface RoomMember {
@@ -126,8 +129,8 @@ function permissionsOf(role: Role): Permissions {
   const edit = manage || role === 'edit'
   return {
     manage,
-    read: true,
-    create: edit,
+    read: role !== 'upload',
+    create: edit || role === 'append' || role === 'upload',
     change: edit,
     delete: edit,
     manageDownloadShare: manage,
@@ -138,8 +141,12 @@ function permissionsOf(role: Role): Permissions {
   }
 }
 
-const roleOf = (permissions: Permissions | undefined): Role =>
-  permissions?.manage ? 'admin' : permissions?.create ? 'edit' : 'read'
+function roleOf(permissions: Permissions | undefined): Role {
+  if (permissions?.manage) return 'admin'
+  if (!permissions?.create) return 'read'
+  if (permissions.delete || permissions.change) return 'edit'
+  return permissions.read ? 'append' : 'upload'
+}
 
 /** @throws {SyncError} `REMOTE_MISSING`, `NOT_A_ROOM`. */
 export async function requireRoom({ api }: ClientContext, path: string, signal?: AbortSignal): Promise<RemoteNode> {

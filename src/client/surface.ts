@@ -34,6 +34,7 @@ import type {
   TrustedAll,
   TrustOptions,
 } from './keys.ts'
+import type { PinnedPublic, PublicKeyFile } from './public-key-file.ts'
 import type {
   AddMemberOptions,
   MemberChanges,
@@ -137,6 +138,12 @@ export interface KeyCalls extends KeyChangeCalls {
     path: string,
     options?: Abortable,
   ): Promise<{ readonly id: number | undefined; readonly wasKnown: boolean }>
+  /** Makes a small signed file that says what the public key of this account is, for a machine that can only write. */
+  exportPublic(options?: Abortable): Promise<string>
+  /** What such a file says. Throws `PUBLIC_KEY_FILE`. */
+  readPublic(text: string): Promise<PublicKeyFile>
+  /** Takes the key in such a file for the right one, whose fingerprint a person has compared. Throws `FINGERPRINT_DIFFERS`. */
+  pinPublic(text: string, fingerprint: string, options?: Abortable): Promise<PinnedPublic>
   /** Removes the caches of file keys in the client's directory. */
   clearCache(): Promise<{ readonly files: number; readonly bytes: number }>
 }
@@ -243,6 +250,16 @@ async function* later<T>(make: () => Promise<AsyncIterable<T>>): AsyncGenerator<
   yield* await make()
 }
 
+/** Public keys for machines that can only write. */
+function publicKeyCalls(context: ClientContext): Pick<KeyCalls, 'exportPublic' | 'readPublic' | 'pinPublic'> {
+  const load = () => import('./public-key-file.ts')
+  return {
+    exportPublic: async (how = {}) => (await load()).exportPublic(context, how),
+    readPublic: async (text) => (await load()).readPublic(text),
+    pinPublic: async (text, fingerprint, how = {}) => (await load()).pinPublic(context, text, fingerprint, how),
+  }
+}
+
 /** @param password - The encryption password of the client. */
 export function createCalls(context: ClientContext, password: () => Promise<Password>): ClientCalls {
   const account = () => import('./account.ts')
@@ -298,6 +315,7 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
       trustAll: async (how = {}) => (await keys()).trustAll(context, how),
       forget: async (user, how = {}) => (await keys()).forget(context, user, how),
       forgetPlace: async (path, how = {}) => (await keys()).forgetPlace(context, path, how),
+      ...publicKeyCalls(context),
       clearCache: async () => (await keys()).clearCache(context),
     },
     trash: {

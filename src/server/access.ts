@@ -32,6 +32,9 @@ export const RESTORE_BIN = 256
 export const DELETE_BIN = 512
 export const ALL_PERMISSIONS = 1023
 
+/** True for who may add to a room, and destroy nothing of what is in it. */
+export const isAppendOnly = (bits: number): boolean => (bits & CREATE) !== 0 && (bits & (DELETE | MANAGE)) === 0
+
 export class Access {
   readonly userId: number
   readonly #store: Store

@@ -49,6 +49,8 @@ export interface FileEntry extends Common {
   readonly seal?: string
   /** Of the content, hex; absent for what was not read here to be sent. */
   readonly sha256?: string
+  /** Instead of that, of what was stored where one can only write: see `contentMac`. Hex. */
+  readonly mac?: string
   /** It could not be read: this is the version before. */
   readonly isOlder?: true
   /** It never rested while it was read: this is its beginning, as it was at one moment. */
@@ -203,6 +205,7 @@ function entry(value: unknown): Entry {
         node: natural(from.node, 'node'),
         ...(from.seal === undefined ? {} : { seal: text(from.seal, 'seal', SEAL) }),
         ...(from.sha256 === undefined ? {} : { sha256: text(from.sha256, 'sha256', SHA256) }),
+        ...(from.mac === undefined ? {} : { mac: text(from.mac, 'mac', SHA256) }),
         ...(from.isOlder === true ? { isOlder: true } : {}),
         ...(from.isInconsistent === true ? { isInconsistent: true } : {}),
       }

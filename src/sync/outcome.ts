@@ -86,7 +86,13 @@ export function createOutageRule(): OutageRule {
   }
 }
 
-const KEY_FATAL = new Set(['KEY_PASSWORD_WRONG', 'NO_KEY_PAIR', 'PASSWORD_NEEDED'])
+const KEY_FATAL = new Set([
+  'KEY_PASSWORD_WRONG',
+  'NO_KEY_PAIR',
+  'PASSWORD_NEEDED',
+  'PRIVATE_KEY_ELSEWHERE',
+  'PUBLIC_KEY_NEEDED',
+])
 
 /** True when no other entry could fare better. */
 const stopsRun = (error: SyncError) =>

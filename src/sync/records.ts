@@ -18,6 +18,8 @@ export interface SyncRecord {
   readonly seal?: string
   /** Of that content, base64; known only if it was read here to be sent. */
   readonly sha256?: string
+  /** Instead of that, where one can only write: see `contentMac`. Base64. */
+  readonly mac?: string
   /** Of the local file when that content was read; kept by jobs that bring them back. */
   readonly attributes?: Attributes
 }

@@ -75,7 +75,7 @@ export interface SyncSummary extends RunSummary {
 }
 
 /** What a job is told of the runs before. */
-export type Known = Pick<SyncState, 'roots' | 'listed' | 'isAsListed' | 'records' | 'runs'>
+export type Known = Pick<SyncState, 'roots' | 'listed' | 'isAsListed' | 'records' | 'runs' | 'deeds'>
 
 /** A look begins no state. */
 const NOTHING_KNOWN: Known = Object.freeze({
@@ -84,6 +84,7 @@ const NOTHING_KNOWN: Known = Object.freeze({
   isAsListed: false,
   records: () => new Map(),
   runs: () => [],
+  deeds: () => [],
 })
 
 /** Where on the server things are, or will be. */
@@ -176,7 +177,7 @@ export interface Begun extends JobOptions {
 /** How steps are carried out for a job. */
 type JobOptions = Pick<
   ApplyOptions,
-  'judge' | 'acceptAny' | 'heldTo' | 'expected' | 'show' | 'attributesOf' | 'remoteBin' | 'isCautious'
+  'judge' | 'acceptAny' | 'heldTo' | 'expected' | 'show' | 'attributesOf' | 'addsOnly' | 'remoteBin' | 'isCautious'
 >
 
 /**
@@ -190,6 +191,7 @@ export async function runJob<P extends Plan>(context: RunContext, job: Job<P>, l
   const { clock } = context
   const { directory } = job
   memoryOf(limits)
+  if (context.keyring.isWriteOnly) requireWriting(job)
   if (limits.dryRun && (directory === undefined || !existsSync(directory))) {
     return lookOnly(context, job, await job.look(NOTHING_KNOWN))
   }
@@ -208,6 +210,16 @@ export async function runJob<P extends Plan>(context: RunContext, job: Job<P>, l
   } finally {
     await lock?.release()
   }
+}
+
+/** What fetches or compares contents needs the private key, which is told before anything is done. */
+function requireWriting({ command, recorded }: Pick<Job, 'command' | 'recorded'>): void {
+  const isWriting = command === 'upload' || command === 'push' || command === 'backup'
+  if (isWriting && recorded().checksum !== true) return
+  const what = isWriting ? 'To compare contents (--checksum)' : `A ${command}`
+  throw new SyncError('key', 'PRIVATE_KEY_ELSEWHERE', `${what} needs the private key, and here one can only write`, {
+    hint: 'Do it on the machine that has the encryption password.',
+  })
 }
 
 /** `undefined` where a job that is done all the same cannot be remembered. */

@@ -3,7 +3,7 @@
  * and handing out keys to the members of rooms.
  * @module
  */
-import type { FileKey, PublicKey } from '../../crypto/index.ts'
+import { contentMac, type FileKey, type PublicKey } from '../../crypto/index.ts'
 import type { MissingFileKeys, RemoteNode } from '../api/wire.ts'
 import { SyncError } from '../errors.ts'
 import { createDistributor, type Distributor } from '../transfer/distribute.ts'
@@ -62,6 +62,8 @@ export interface Sent {
   readonly seal?: Pick<FileKey, 'iv' | 'tag'>
   /** Of the plaintext, base64; see `UploadResult`. */
   readonly sha256?: string
+  /** Instead of that, where one can only write: see `contentMac`. Base64. */
+  readonly mac?: string
   /** Of a file that did not rest; see `UploadResult`. */
   readonly asOf?: AsOf
 }
@@ -101,6 +103,16 @@ export function createPartSlabs(options: Pick<UploaderOptions, 'memory' | 'partS
   throw new SyncError('usage', 'MEMORY_INVALID', `A part of ${size} bytes does not fit into ${options.memory}`, {
     hint: 'Allow more memory, or choose smaller parts.',
   })
+}
+
+/** A digest that is remembered would tell whoever finds it whether they have guessed the content. */
+function withoutDigest(
+  { sha256, ...more }: Pick<Sent, 'sha256' | 'asOf'>,
+  fileKey: FileKey,
+): Pick<Sent, 'mac' | 'asOf'> {
+  if (sha256 === undefined) return more
+  const mac = contentMac(fileKey, Buffer.from(sha256, 'base64'))
+  return { ...more, mac: Buffer.from(mac).toString('base64') }
 }
 
 /** @throws {SyncError} `MEMORY_INVALID`, `NO_KEY_PAIR`, `PASSWORD_NEEDED`, and of class `local_io` for the journal. */
@@ -172,9 +184,10 @@ export async function openUploader(context: RunContext, options: UploaderOptions
       if (fileKey === undefined) return { node, bytes, ...digest }
       const { iv, tag } = fileKey
       const seal = { iv: Uint8Array.from(iv), tag: Uint8Array.from(tag) }
+      const told = keyring.isWriteOnly ? withoutDigest(digest, fileKey) : digest
       await keyring.keep(node.id, fileKey)
       await distributor.remember(roomId, node.id, fileKey)
-      return { node, bytes, seal, ...digest }
+      return { node, bytes, seal, ...told }
     },
     async retireOthers(planned) {
       for (const entry of journal?.open() ?? []) {

@@ -52,6 +52,8 @@ export interface RefusedMember {
 }
 
 const MAX_REMEMBERED = 500
+/** Where one can only write: what is not handed out when a run is interrupted has to be sent again. */
+const MAX_REMEMBERED_WRITING = 16
 
 interface DistributionOptions {
   readonly roomId?: number
@@ -87,7 +89,7 @@ export async function distributeFileKeys(
     handedOut += done.handedOut
     skipped += done.skipped
   }
-  if (handedOut > 0) await pinOwn(keyring, options.signal)
+  if (handedOut > 0 && !keyring.isWriteOnly) await pinOwn(keyring, options.signal)
   return { handedOut, skipped }
 }
 
@@ -287,8 +289,12 @@ async function trustedKeys(
   return trusted
 }
 
-/** Our own keys need no pins: the private ones prove them. */
+/** Our own keys need no pins of members: the private ones prove them, or somebody has compared the one that was brought here. */
 async function areOwn(keys: readonly PublicKey[], keyring: Keyring, signal: AbortSignal | undefined): Promise<boolean> {
+  if (keyring.isWriteOnly) {
+    const { fingerprint } = await keyring.wrappingKey(signal)
+    return keys.every((key) => key.fingerprint === fingerprint)
+  }
   const versions = (await keyring.containers(signal)).map(({ publicKeyContainer }) => publicKeyContainer.version)
   for (const { version, fingerprint } of keys) {
     if (!versions.includes(version)) return false
@@ -311,7 +317,9 @@ async function wrapPage(
   const opened = new Map<number, FileKey>()
   try {
     // All unwraps of a page run at once: they are the slow part, and they run on all cores.
-    const wanted = [...new Set(items.map((item) => item.fileId))].filter((id) => known?.get(id) === undefined)
+    const unknown = [...new Set(items.map((item) => item.fileId))].filter((id) => known?.get(id) === undefined)
+    // Where one can only write, those are left to others.
+    const wanted = keyring.isWriteOnly ? [] : unknown
     const results = await Promise.allSettled(
       wanted.map(async (id) => [id, await keyring.unwrap(parseFileKey(containers.get(id)), signal)] as const),
     )
@@ -341,6 +349,7 @@ export function createDistributor(
   keyring: Keyring,
   options: Pick<DistributionOptions, 'onEvent' | 'onRefused' | 'signal'> = {},
 ): Distributor {
+  const most = keyring.isWriteOnly ? MAX_REMEMBERED_WRITING : MAX_REMEMBERED
   const reported = new Set<string>()
   let rooms = new Map<number, Map<number, FileKey>>()
   let asked = new Map<number, Promise<MissingFileKeys>>()
@@ -386,7 +395,7 @@ export function createDistributor(
     },
     async remember(roomId, fileId, fileKey) {
       knownIn(roomId).set(fileId, fileKey)
-      if (++count >= MAX_REMEMBERED) await flush()
+      if (++count >= most) await flush()
     },
     flush,
   }

@@ -29,8 +29,8 @@ export interface LocalVersion {
 
 /** What a file has to be, known from elsewhere than the server. */
 export interface KnownFile {
-  /** Called with the SHA-256 of the content, hex, before the file gets its name; throws when it is another one. */
-  check(sha256: string): void
+  /** Called with the SHA-256 of the content, hex, before the file gets its name; throws when it is another one. The key is wiped later. */
+  check(sha256: string, fileKey: FileKey | undefined): void
   /** Permission bits. */
   readonly mode: number
   /** Seconds since the epoch. */
@@ -105,7 +105,7 @@ async function receiveSmall(
   const content = await fetchSmall(context, node, fileKey, signal, context.address)
   if (signal.aborted) throw cancelled(signal)
   const { known } = options
-  known?.check(createHash('sha256').update(content).digest('hex'))
+  known?.check(createHash('sha256').update(content).digest('hex'), fileKey)
   await placeFile(target, content, {
     times: timesOf(node, known),
     mode: modeFor(target, options),
@@ -185,7 +185,7 @@ async function receive(
       sha256 = hash?.digest('hex')
     }
     if (signal.aborted) throw cancelled(signal)
-    known?.check(sha256!)
+    known?.check(sha256!, fileKey)
     setMode(file.handle.fd, modeFor(target, options))
     await file.commit({ times: timesOf(node, known), beforeRename: async () => checkBefore(target, options) })
   } catch (error) {

@@ -14,6 +14,7 @@ import {
   type PublicKey,
   parsePublicKeyContainer,
   SyncError,
+  signStatement,
   type UserKeyPair,
   unlockKeyPair,
   unwrapFileKey,
@@ -23,12 +24,18 @@ import {
 import { getAccount, getKeyPairs } from '../api/account.ts'
 import type { Api } from '../api/api.ts'
 import { systemClock } from '../environment.ts'
+import { showFingerprint } from '../fingerprint.ts'
 import { askOnce } from './ask-once.ts'
 import type { FileKeyCache } from './file-key-cache.ts'
 import { createPins, type OwnKey, type Pins } from './pins.ts'
 
 /** The account’s key pairs, unlocked when they are needed, and file keys wrapped and unwrapped with them. */
 export interface Keyring {
+  /**
+   * The private key is not here, and never asked for: what needs it throws `PRIVATE_KEY_ELSEWHERE` (class `key`). File keys are made and
+   * wrapped for the public key that was brought here, and kept nowhere.
+   */
+  readonly isWriteOnly: boolean
   /** What is known of members' keys. */
   readonly pins: Pins
   /** Id of the account. */
@@ -42,7 +49,11 @@ export interface Keyring {
   ownKey(signal?: AbortSignal, version?: KeyPairVersion): Promise<PublicKey>
   /**
    * The account's preferred public key, to wrap its own file keys for. Without unlocking where that was done on this machine
-   * before: `pins` knows that this key belongs to the locked key pair that the server still has. Else as `ownKey`.
+   * before: `pins` knows that this key belongs to the locked key pair that the server still has. Else as `ownKey`. Where one can only
+   * write, it is the key that was brought here.
+   *
+   * @throws {SyncError} `OWN_KEY_CHANGED` (class `integrity`) when the server shows another one than was proven or brought, and no
+   * private key says that it is right; `PUBLIC_KEY_NEEDED` where one can only write and none was brought.
    */
   wrappingKey(signal?: AbortSignal): Promise<PublicKey>
   /**
@@ -80,6 +91,16 @@ export interface Keyring {
   confirm(fileKey: FileKey): void
   /** Caches the key of content that was uploaded under it, for the preferred key pair, locked or not. Call it before wiping the key. */
   keep(nodeId: number, fileKey: FileKey): Promise<void>
+  /**
+   * Signs a statement with the private key of the preferred pair; see `signStatement`.
+   *
+   * @returns the signature, and the public key that it can be checked with.
+   */
+  sign(
+    purpose: string,
+    statement: (publicKey: PublicKey) => Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<{ readonly publicKey: PublicKey; readonly signature: Uint8Array }>
   /** Wraps a file key for somebody. */
   wrap(fileKey: FileKey, publicKey: PublicKey): Promise<WrappedFileKey>
   /**
@@ -103,6 +124,32 @@ const exchanged = () =>
 
 const versionOf = (wrapped: WrappedFileKey): KeyPairVersion => (wrapped.version === 'A' ? 'A' : 'RSA-4096')
 
+const keyChanged = (shown: string, cause?: unknown) =>
+  new SyncError(
+    'integrity',
+    'OWN_KEY_CHANGED',
+    `The server shows another public key for this account than the one that is known here: ${showFingerprint(shown)}`,
+    {
+      hint: 'Nothing was sent. Compare it with what sync keys status says where your private key is; if you have made a new key pair, see sync keys pin-public. Else ask the administrator of the server.',
+      cause,
+    },
+  )
+
+const notHere = () =>
+  new SyncError(
+    'key',
+    'PRIVATE_KEY_ELSEWHERE',
+    'This needs the private key, and here one can only write (--write-only)',
+    {
+      hint: 'Do it on the machine that has the encryption password.',
+    },
+  )
+
+const notGiven = () =>
+  new SyncError('key', 'PUBLIC_KEY_NEEDED', 'Nobody has brought the public key of this account here yet', {
+    hint: 'Where the private key is: sync keys export-public FILE. Here: sync keys pin-public FILE',
+  })
+
 const noKeyPair = (version?: KeyPairVersion) =>
   new SyncError(
     'key',
@@ -115,6 +162,7 @@ const noKeyPair = (version?: KeyPairVersion) =>
  * @param password - Asked for at most once; a wrong one is reported, not asked for again.
  * @param pins - Default: in memory, and nobody is trusted yet.
  * @param login - Name of the login; default: made of the user's id, once something else has asked for that.
+ * @param isWriteOnly - The private key is not to be used, whatever there is of passwords.
  */
 export function createKeyring(
   api: Api,
@@ -122,6 +170,7 @@ export function createKeyring(
   cache?: FileKeyCache,
   pins: Pins = createPins({ origin: api.origin, clock: systemClock }),
   login?: string,
+  isWriteOnly = false,
 ): Keyring {
   /** Where the keys came from that are not in the cache. */
   const unconfirmed = new WeakMap<FileKey, { pair: UserKeyPair; nodeId: number }>()
@@ -139,6 +188,7 @@ export function createKeyring(
   let proven: Promise<PublicKey | undefined> | undefined
 
   async function unlock(version: KeyPairVersion, signal?: AbortSignal): Promise<UserKeyPair> {
+    if (isWriteOnly) throw notHere()
     const container = (await containers(signal)).find((pair) => pair.privateKeyContainer.version === version)
     if (container === undefined) throw noKeyPair(version)
     asked ??= password()
@@ -171,8 +221,33 @@ export function createKeyring(
     return own !== undefined && (await pins.isProven(own)) ? key : undefined
   }
 
+  /** The public key that was brought here, if the server still shows it for this account. */
+  async function findGiven(signal?: AbortSignal): Promise<PublicKey> {
+    const pin = await pins.given(await ring.userId(signal))
+    if (pin === undefined) throw notGiven()
+    const version = await preferred(signal)
+    const container = (await containers(signal)).find((pair) => pair.publicKeyContainer.version === version)
+    const key = container && (await importPublicKey(container.publicKeyContainer))
+    if (key?.version !== pin.version || key.fingerprint !== pin.fingerprint) throw keyChanged(key?.fingerprint ?? '')
+    return key
+  }
+
+  /** A key pair that does not open: the public key may be another one than was proven here before, which is what has to be told then. */
+  async function explained(error: unknown, signal?: AbortSignal): Promise<unknown> {
+    if (!(error instanceof SyncError) || error.class !== 'key' || error.code === 'NO_KEY_PAIR') return error
+    const version = await preferred(signal)
+    const container = (await containers(signal)).find((one) => one.publicKeyContainer.version === version)
+    const key = container && (await importPublicKey(container.publicKeyContainer).catch(() => undefined))
+    const own = container && key && (await ownKeyOf(container, key))
+    if (own === undefined) return error
+    const { own: known } = await pins.read()
+    const before = known.find((pin) => pin.account === own.account && pin.version === version)
+    const isOther = before !== undefined && before.fingerprint !== own.fingerprint
+    return isOther ? keyChanged(own.fingerprint, error) : error
+  }
+
   function provenKey(signal?: AbortSignal): Promise<PublicKey | undefined> {
-    proven ??= findProven(signal).catch((error) => {
+    proven ??= (isWriteOnly ? findGiven(signal) : findProven(signal)).catch((error) => {
       proven = undefined
       throw error
     })
@@ -199,7 +274,8 @@ export function createKeyring(
     return versions.includes('RSA-4096') ? 'RSA-4096' : 'A'
   }
 
-  return {
+  const ring: Keyring = {
+    isWriteOnly,
     pins,
     userId(signal) {
       account ??= getAccount(api, signal).then(
@@ -214,12 +290,22 @@ export function createKeyring(
     containers,
     ownKey: async (signal, version) => (await pair(version ?? (await preferred(signal)), signal)).publicKey,
     async wrappingKey(signal) {
-      return (await provenKey(signal)) ?? (await pair(await preferred(signal), signal)).publicKey
+      const known = await provenKey(signal)
+      if (known !== undefined) return known
+      try {
+        return (await pair(await preferred(signal), signal)).publicKey
+      } catch (error) {
+        throw await explained(error, signal)
+      }
     },
     async prepare(signal) {
       if ((await provenKey(signal)) !== undefined) return
       asked ??= password()
-      await asked
+      try {
+        await asked
+      } catch (error) {
+        throw await explained(error, signal)
+      }
     },
     refresh(next) {
       forget()
@@ -257,11 +343,16 @@ export function createKeyring(
       cache?.add(from.pair, from.nodeId, fileKey)
     },
     async keep(nodeId, fileKey) {
-      if (cache === undefined) return
+      if (cache === undefined || isWriteOnly) return
       const version = await preferred()
       const key = unlocked.has(version) ? undefined : await provenKey()
       if (key === undefined) cache.add(await pair(version), nodeId, fileKey)
       else cache.addLocked(key, nodeId, fileKey)
+    },
+    async sign(purpose, statement, signal) {
+      const opened = await pair(await preferred(signal), signal)
+      const { publicKey } = opened
+      return { publicKey, signature: await signStatement(opened, purpose, statement(publicKey)) }
     },
     wrap: wrapFileKey,
     importKey(container) {
@@ -281,4 +372,5 @@ export function createKeyring(
       unlocked.clear()
     },
   }
+  return ring
 }

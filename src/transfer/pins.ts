@@ -43,10 +43,19 @@ export interface OwnPin extends OwnKey {
   readonly since: number
 }
 
+/** The public key of an account of which the private key is not on this machine: somebody has compared it here. */
+export interface GivenPin extends KeyId {
+  readonly userId: number
+  /** Milliseconds since the epoch. */
+  readonly since: number
+}
+
 export interface PinState {
   readonly keys: readonly KeyPin[]
   /** Public keys of the accounts that are used here, which their private keys have proven. Not those that somebody was shown. */
   readonly own: readonly OwnPin[]
+  /** Public keys of those accounts that were brought here from another machine, one of each. */
+  readonly given: readonly GivenPin[]
   /** What the server showed instead of a pinned key, until somebody decides. */
   readonly doubts: readonly KeyPin[]
   /** Rooms and folders that were encrypted. */
@@ -81,6 +90,10 @@ export interface Pins extends PlaceGuard {
   isProven(own: OwnKey): Promise<boolean>
   /** Takes note that the key pair of an account has been unlocked, and belongs to this public key. */
   prove(own: OwnKey): Promise<void>
+  /** The public key of an account that is used here, as it was brought from another machine. */
+  given(userId: number): Promise<GivenPin | undefined>
+  /** Takes a public key of an account for the right one from now on, in place of any other. */
+  give(userId: number, key: KeyId): Promise<void>
   /** Forgets all about a member; returns how many keys were pinned or in doubt. */
   forget(userId: number): Promise<number>
   /**
@@ -106,14 +119,14 @@ export interface PinOptions {
   readonly onEvent?: OnEvent | undefined
 }
 
-const VERSION = 3
+const VERSION = 4
 /** Then it has to be proven again: whoever has lost the encryption password should learn it before much depends on it. */
 const PROVEN_MS = 30 * 86_400_000
 /** Most keys, and most places of a kind, that are kept. */
 const MAX_PINS = 10_000
 /** Of one member. */
 const MAX_DOUBTS = 4
-const NOTHING: PinState = Object.freeze({ keys: [], own: [], doubts: [], encrypted: [], plain: [] })
+const NOTHING: PinState = Object.freeze({ keys: [], own: [], given: [], doubts: [], encrypted: [], plain: [] })
 
 const checksumOf = (json: string) => createHash('sha256').update(json).digest('hex')
 
@@ -148,6 +161,11 @@ function parseOwn(value: unknown): OwnPin | undefined {
   return isPin ? ({ account, version, fingerprint, lockedKey, since } as OwnPin) : undefined
 }
 
+function parseGiven(value: unknown): GivenPin | undefined {
+  const pin = parsePin({ ...(value as object), isVerified: true })
+  return pin && { userId: pin.userId, version: pin.version, fingerprint: pin.fingerprint, since: pin.since }
+}
+
 /** @returns `undefined` for what is damaged, or of another version or server. */
 function parse(bytes: Uint8Array, origin: string): PinState | undefined {
   try {
@@ -160,17 +178,19 @@ function parse(bytes: Uint8Array, origin: string): PinState | undefined {
 function parseState(bytes: Uint8Array, origin: string): PinState | undefined {
   const [checksum, json = '', ...rest] = Buffer.from(bytes).toString('utf8').split('\n')
   if (checksum !== checksumOf(json) || rest.join('') !== '') return undefined
-  const { format, version, server, keys, own, doubts, encrypted, plain, lostAt } = JSON.parse(json)
+  const { format, version, server, keys, own, given, doubts, encrypted, plain, lostAt } = JSON.parse(json)
   if (format !== 'sealsync-pins' || version !== VERSION || server !== origin) return undefined
-  if (![keys, own, doubts, encrypted, plain].every(Array.isArray)) return undefined
+  if (![keys, own, given, doubts, encrypted, plain].every(Array.isArray)) return undefined
   if (![...encrypted, ...plain].every(isPlace)) return undefined
   const pins = [keys, doubts].map((list) => list.map(parsePin))
   const ownPins = own.map(parseOwn)
-  const isWhole = ![...pins.flat(), ...ownPins].includes(undefined)
+  const givenPins = given.map(parseGiven)
+  const isWhole = ![...pins.flat(), ...ownPins, ...givenPins].includes(undefined)
   if (!isWhole || (lostAt !== undefined && !isId(lostAt))) return undefined
   return {
     keys: pins[0] as KeyPin[],
     own: ownPins,
+    given: givenPins,
     doubts: pins[1] as KeyPin[],
     encrypted,
     plain,
@@ -266,7 +286,8 @@ export function createPins({ origin, clock, directory, trustNew = false, onEvent
       const bytes = await readPrivateFile(path)
       const now = bytes === undefined ? NOTHING : (parse(bytes, origin) ?? (await recover(bytes, path)))
       const { value, next } = work(now)
-      if ([next.keys, next.own, next.encrypted, next.plain].some((list) => list.length > MAX_PINS)) throw tooMany()
+      if ([next.keys, next.own, next.given, next.encrypted, next.plain].some((list) => list.length > MAX_PINS))
+        throw tooMany()
       if (next !== now) await writePrivateFile(path, format(next, origin))
       return value
     } finally {
@@ -337,6 +358,12 @@ export function createPins({ origin, clock, directory, trustNew = false, onEvent
         return { value: undefined, next }
       })
     },
+    given: async (userId) => (await read()).given.find((pin) => pin.userId === userId),
+    give: (userId, { version, fingerprint }) =>
+      update((now) => {
+        const pin: GivenPin = { userId, version, fingerprint, since: clock.now() }
+        return { value: undefined, next: { ...now, given: [...now.given.filter((one) => one.userId !== userId), pin] } }
+      }),
     forget: (userId) =>
       update((now) => {
         const isOther = (pin: KeyPin) => pin.userId !== userId

@@ -69,6 +69,8 @@ test('verbose runs of all commands: nothing secret in output, arguments, or any 
     [['keys', 'list']],
     [['keys', 'servers']],
     [['keys', 'distribute', ...key]],
+    [['keys', 'export-public', path('anna.key'), ...key]],
+    [['keys', 'pin-public', path('anna.key')], 9],
     [['keys', 'trust', 'bob'], 2],
     [['keys', 'verify', 'bob', 'abcd'], 2],
     [['keys', 'forget', 'bob'], 2],

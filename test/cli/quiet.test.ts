@@ -54,6 +54,8 @@ test('every command that succeeds', async () => {
     ['asked', ['doctor']],
     ['asked', ['keys', 'status']],
     ['asked', ['keys', 'list']],
+    ['silent', ['keys', 'export-public', path('anna.key'), ...key]],
+    ['silent', ['keys', 'pin-public', path('anna.key'), '--fingerprint', fingerprint]],
     ['silent', ['room', 'create', '/second']],
     ['silent', ['room', 'create', '/second/inner']],
     ['silent', ['room', 'rename', '/second/inner', 'renamed']],

@@ -75,6 +75,8 @@ test('every command: what reads works, what changes is refused before it is sent
     'keys distribute': [[0, 6], [...keyPassword]],
     'keys remember': [[0, 2, 13], [...keyPassword]],
     'keys list': [0, []],
+    'keys export-public': [0, [world.path('anna.key'), ...keyPassword]],
+    'keys pin-public': [9, [world.path('anna.key')]],
     'keys verify': [
       [2, 7],
       ['bob', '0'.repeat(64)],

@@ -98,15 +98,21 @@ test('another public key is not wrapped for: it is unlocked, and refused', async
   const { privateKeyContainer } = await shown()
   const { version, publicKey } = foreign.publicKeyContainer
   show([{ privateKeyContainer, publicKeyContainer: { version, publicKey } }])
-  expect(await errorOf(send('b'))).toMatchObject({ code: 'KEY_PASSWORD_WRONG' })
+  const changed = { code: 'OWN_KEY_CHANGED', class: 'integrity' }
+  expect(await errorOf(send('b'))).toMatchObject(changed)
   expect(asked).toBe(2)
+  // Also where nobody has a password to give: it is not as if one was missing.
+  const keyPassword = async () => {
+    throw new SyncError('key', 'PASSWORD_NEEDED', 'nobody is here')
+  }
+  expect(await errorOf(send('b', { keyPassword }))).toMatchObject(changed)
   expect((await world.list(`/${room}`)).map(({ name }) => name)).toEqual(['a'])
 })
 
 test('a whole key pair of somebody else is not taken either', async () => {
   await send('a')
   show([foreign])
-  expect(await errorOf(send('b'))).toMatchObject({ code: 'KEY_PASSWORD_WRONG' })
+  expect(await errorOf(send('b'))).toMatchObject({ code: 'OWN_KEY_CHANGED', class: 'integrity' })
   expect(asked).toBe(2)
 })
 

@@ -167,7 +167,7 @@ test.each(DAMAGES)('a file with %s is kept aside, and nobody is new after that',
 test('a file of another server, or of a version to come, is not read as if it were ours', async () => {
   for (const [from, to] of [
     ['"server":"https://a.test"', '"server":"https://b.test"'],
-    ['"version":3', '"version":4'],
+    ['"version":4', '"version":5'],
     ['"isVerified":true', '"isVerified":1'],
     ['"userId":7', '"userId":"7"'],
     ['"encrypted":[]', '"encrypted":null'],

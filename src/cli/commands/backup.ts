@@ -192,6 +192,7 @@ export async function prune(context: Context, name: string): Promise<number> {
     client.backups.prune(set, {
       signal,
       dryRun,
+      acceptRuns: options.acceptRuns === true,
       acceptFuture: options.acceptFuture === true,
       waitMs: waitOf(context),
       maxDelete,

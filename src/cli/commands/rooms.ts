@@ -101,7 +101,7 @@ export async function history(context: Context, path: string): Promise<void> {
   })
 }
 
-const ROLES: readonly Role[] = ['read', 'edit', 'admin']
+const ROLES: readonly Role[] = ['read', 'upload', 'append', 'edit', 'admin']
 
 const isRole = (value: string): value is Role => (ROLES as readonly string[]).includes(value)
 
@@ -160,7 +160,7 @@ const sameMember = (one: Pick<NewMember, 'kind' | 'name'>) => (other: Pick<NewMe
 
 export async function members(context: Context, path: string): Promise<void> {
   const { options, output, signal } = context
-  const role = text(options, 'role') ?? 'edit'
+  const role = options.appendOnly === true ? 'append' : (text(options, 'role') ?? 'edit')
   const fallback = isRole(role) ? role : 'edit'
   const list = text(options, 'import')
   const add = [

@@ -107,6 +107,7 @@ export const BACKUP: readonly CommandSpec[] = [
           maxDelete('runs would go'),
           option('-n, --dry-run', 'only say what would be done'),
           option('--wait <time>', 'wait for another run of the set to end'),
+          option('--accept-runs', 'take the runs that are there for the right ones, on a machine that knows none yet'),
           option(
             '--accept-future',
             'go on where runs began later than now; those stay, and take the place of no other',

@@ -6,6 +6,7 @@ import type { CommandSpec } from './command.ts'
 import { KEYS_CHANGE } from './keys-change.ts'
 
 const own = () => import('../commands/keys.ts')
+const publicKeys = () => import('../commands/keys-public.ts')
 const trust = () => import('../commands/trust.ts')
 
 export const KEYS: CommandSpec = {
@@ -90,6 +91,22 @@ export const KEYS: CommandSpec = {
         option('--all', 'the keys of all members that are not in doubt'),
       ],
       action: async () => (await trust()).trust,
+    },
+    {
+      name: 'export-public',
+      arguments: '<file>',
+      takes: ['file'],
+      summary: 'write your public key, signed, for a machine that can only write (- for standard output)',
+      options: [...REMOTE, ...KEY_PASSWORD],
+      action: async () => (await publicKeys()).exportPublic,
+    },
+    {
+      name: 'pin-public',
+      arguments: '<file>',
+      takes: ['file'],
+      summary: 'take the public key in such a file for the right one here, when somebody has compared it',
+      options: [...REMOTE, option('--fingerprint <hex>', 'it has been compared, and is this')],
+      action: async () => (await publicKeys()).pinPublic,
     },
     {
       name: 'forget',

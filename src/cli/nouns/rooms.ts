@@ -73,10 +73,12 @@ export const ROOM: CommandSpec = {
         option('--add <who>', 'add a user, or group:NAME; with a role as NAME:read (may be repeated)', {
           repeats: true,
         }),
-        option('--role <role>', 'what they may do who are added without one', {
-          choices: ['read', 'edit', 'admin'],
-          fallback: 'edit',
-        }),
+        option(
+          '--role <role>',
+          'what they may do who are added without one; append: read and add, but replace and delete nothing; upload: only add',
+          { choices: ['read', 'upload', 'append', 'edit', 'admin'], fallback: 'edit' },
+        ),
+        option('--append-only', 'the same as --role append'),
         option('--remove <who>', 'remove a user, or group:NAME (may be repeated)', { repeats: true }),
         option('--import <file>', 'add those in a CSV file: type,name,role in its first line (- for standard input)'),
         option('--exact', 'with --import: remove everybody else'),

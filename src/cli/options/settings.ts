@@ -52,6 +52,7 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'key-cache', kind: 'text', summary: 'keep file keys on this disk, sealed, so that files open quickly', choices: ['on', 'off'], fallback: 'on', project: 'off' },
   { name: 'trust-new-members', kind: 'flag', summary: 'hand file keys also to members whose keys were never seen before; without it only a person at a terminal does' },
   { name: 'read-only', kind: 'flag', summary: 'send nothing that changes something at the server, but login and logout', project: 'on', connection: true },
+  { name: 'write-only', kind: 'flag', summary: 'never unlock the key pair: upload with the public key that was brought here (keys pin-public), and refuse all that would need the private one', project: 'on', connection: true },
   { name: 'session-store', kind: 'text', summary: 'where a new login is kept', choices: ['keyring', 'file', 'encrypted'] },
   { name: 'session-key-command', kind: 'text', summary: 'program that prints the key of an encrypted login', argument: 'command' },
   { name: 'update-url', kind: 'text', summary: 'where update --check asks for the newest release', argument: 'url', url: true },

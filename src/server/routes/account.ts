@@ -2,7 +2,7 @@
  * The caller's own account: profile, quota, key pairs. Private keys come and go locked; they are opaque here.
  * @module
  */
-import { MANAGE } from '../access.ts'
+import { type Access, isAppendOnly, MANAGE } from '../access.ts'
 import type { RouteTable } from '../call.ts'
 import { type Call, noContent, ok, type Reply } from '../call.ts'
 import { ApiError } from '../errors.ts'
@@ -127,6 +127,28 @@ async function addKeyPair(call: Call): Promise<Reply> {
   return noContent()
 }
 
+/**
+ * What is done with an own key pair can make files useless as surely as deleting them. Who may only add to a room may not do that to what
+ * was added there.
+ */
+function requireKeysToLose(call: Call, access: Access): void {
+  const { store } = call.app
+  const seen = new Set<number>()
+  for (const version of KEY_VERSIONS) {
+    const range = {
+      start: [access.userId, version, 0],
+      end: [access.userId, version, Number.MAX_SAFE_INTEGER],
+    } as const
+    for (const [, , fileId] of store.userFileKeys.getKeys({ start: [...range.start], end: [...range.end] })) {
+      const roomId = (store.nodes.get(fileId) ?? store.deleted.get(fileId))?.roomId
+      if (roomId === undefined || seen.has(roomId)) continue
+      seen.add(roomId)
+      if (isAppendOnly(access.bits(roomId)))
+        throw new ApiError(403, undefined, 'The key pair opens files in a room that this user may only add to')
+    }
+  }
+}
+
 /** A new pair beside an older one, whose private key comes along under the new password. */
 async function migrateKeyPair(call: Call): Promise<Reply> {
   const { store } = call.app
@@ -135,9 +157,10 @@ async function migrateKeyPair(call: Call): Promise<Reply> {
   const pair = parseKeyPair(body)
   const previousField = field(body, 'previousPrivateKey')
   const previous = previousField === undefined ? undefined : parsePrivateKey(asFields(previousField))
-  await call.change((change) => {
+  await call.change((change, access) => {
     putKeyPair(store, change, pair)
     if (previous === undefined) return
+    requireKeysToLose(call, access)
     const old = store.keyPairs.get([change.userId, previous.version])
     if (old === undefined || previous.version === pair.version)
       throw new ApiError(400, -70023, 'No such previous key pair')
@@ -151,9 +174,10 @@ async function deleteKeyPair(call: Call): Promise<Reply> {
   const { store } = call.app
   void call.user
   const version = versionOf(call.query) ?? 'A'
-  await call.change((change) => {
+  await call.change((change, access) => {
     const { tx, userId } = change
     if (!store.keyPairs.doesExist([userId, version])) throw noKeyPair()
+    requireKeysToLose(call, access)
     tx.remove(store.keyPairs, [userId, version])
     const range = store.userFileKeys.getRange({
       start: [userId, version, 0],

@@ -3,6 +3,7 @@
  * @module
  */
 import { join } from 'node:path'
+import type { FileKey } from '../../../crypto/index.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { SyncError, toSyncError } from '../../errors.ts'
 import { syncDirectory } from '../../local/atomic-file.ts'
@@ -61,8 +62,14 @@ export interface Expected {
 
 /** See `downloadFile`. */
 export interface KnownContent extends KnownFileOnDisk {
-  /** Of the content, hex. */
-  readonly sha256: string
+  /** Only with its file key one can tell whether content is it. */
+  readonly needsKey: boolean
+  /**
+   * True for the right content.
+   *
+   * @param sha256 - Hex.
+   */
+  isIt(sha256: string, fileKey: FileKey | undefined): boolean
 }
 
 export type ContentStep = StepOf<'upload' | 'download' | 'keep-both' | 'conflict'>
@@ -264,7 +271,9 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
   ): Promise<boolean> {
     const { path } = entry
     const source = sourceOf(entry, path)
-    if (expected !== undefined) return isExpected(expected.of(node), source, path, isReplaced, stop)
+    if (expected !== undefined) return isExpected(expected.of(node), node, source, path, isReplaced, stop)
+    // What has to be compared is sent again where there is no key to compare it with, nor a digest.
+    if (context.keyring.isWriteOnly) return false
     const known = work.records().get(keyOf(path))
     // Elsewhere a file that has no key for us is sent again.
     const isByDigest = work.attributesOf !== undefined && known?.remote.id === node.id
@@ -298,7 +307,8 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
   }
 
   async function isExpected(
-    { sha256 }: KnownContent,
+    known: KnownContent,
+    node: RemoteNode,
     source: string,
     path: readonly string[],
     isReplaced: boolean,
@@ -306,7 +316,14 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
   ): Promise<boolean> {
     work.local().ensureDirectory(path.slice(0, -1))
     try {
-      return (await hashFile(source, work.show(path), stop)) === sha256
+      const sha256 = await hashFile(source, work.show(path), stop)
+      if (!known.needsKey) return known.isIt(sha256, undefined)
+      const fileKey = await openFileKey(context, node, stop)
+      try {
+        return known.isIt(sha256, fileKey)
+      } finally {
+        fileKey?.wipe()
+      }
     } catch (error) {
       // What cannot be read, and is to be replaced, is damaged, too.
       if (!isReplaced || stop.aborted || toSyncError(error).class === 'cancelled') throw error
@@ -343,7 +360,8 @@ export function createContents(work: Work, all: readonly ContentStep[], options:
     const isSettled = after !== undefined && after.ctimeMs === before.ctimeMs && after.mtimeMs === before.mtimeMs
     const node = { ...done.node, size: done.bytes }
     const asSent = attributes && done.asOf && { ...attributes, mtimeNs: done.asOf.mtimeNs }
-    const record = createRecord(before, node, done.seal && sealOf(done.seal), done.sha256, asSent ?? attributes)
+    const made = createRecord(before, node, done.seal && sealOf(done.seal), done.sha256, asSent ?? attributes)
+    const record = done.mac === undefined ? made : { ...made, mac: done.mac }
     if (done.asOf?.isInconsistent) work.put(key, { ...record, local: GROWING })
     else work.put(key, isSettled ? record : { ...record, local: UNSETTLED })
     if (replaces === undefined)

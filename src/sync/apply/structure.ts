@@ -103,9 +103,15 @@ function* groupsOf(steps: readonly SyncStep[]): Generator<SyncStep[]> {
 
 async function moveRemote(work: Work, step: StepOf<'move-remote'>): Promise<void> {
   const { node } = step.remote
+  const from = keyOf(step.from)
+  if (work.addsOnly) {
+    work.rename(from, step.path, step.kind)
+    const moved = work.records().get(step.key)
+    if (moved !== undefined) work.remember(step.key, step.local, node, moved.seal)
+    return
+  }
   const parent = work.placeOf(parentKey(step.key))
   const name = work.nameOf(step.path)
-  const from = keyOf(step.from)
   if (node.parentId !== parent.id || node.name !== name) {
     try {
       if (node.parentId !== parent.id)
@@ -152,7 +158,7 @@ async function makeFolder(work: Work, step: StepOf<'make-folder'>, signal: Abort
     const node = await ensureFolder(work.api, parent.id, work.nameOf(path), signal)
     work.places.set(key, { id: node.id, roomId: node.type === 'room' ? node.id : parent.roomId })
     work.deed({ do: 'created-remote', path: showPath(path), id: node.id, isFolder: true })
-    const entry = work.root === '' ? undefined : lookLocal(work.root, path)
+    const entry = work.root === '' || work.addsOnly ? undefined : lookLocal(work.root, path)
     if (entry !== undefined) work.remember(key, entry, node)
   } catch (error) {
     work.places.set(key, toSyncError(error))

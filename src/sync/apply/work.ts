@@ -43,6 +43,8 @@ export interface WorkOptions {
   readonly show?: ((path: readonly string[]) => string) | undefined
   /** What is remembered of a file beside its content. Default: nothing. */
   readonly attributesOf?: ((entry: LocalEntry) => Attributes | undefined) | undefined
+  /** Nothing at the server is moved: what has moved here is only remembered under its new path, and of folders nothing is. */
+  readonly addsOnly?: boolean | undefined
   /** Where what is replaced or removed at the server goes. Default: its recycle bin. */
   readonly remoteBin?: RemoteBin | undefined
 }
@@ -115,6 +117,7 @@ export function createWork(context: RunContext, target: ApplyTarget, state: Sync
     isFromHere,
     show,
     attributesOf,
+    addsOnly: options.addsOnly === true,
     remoteBin: options.remoteBin,
     /** Both sides had changed; both are kept. */
     conflicts: [] as { readonly path: string; readonly copy: string }[],
@@ -151,7 +154,8 @@ export function createWork(context: RunContext, target: ApplyTarget, state: Sync
     remember(key: string, entry: LocalEntry, node: RemoteNode, seal?: string, sha256?: string): void {
       const before = sameContent(records.get(key), node)
       const attributes = attributesOf?.(entry)
-      put(key, createRecord(entry, node, seal ?? before?.seal, sha256 ?? before?.sha256, attributes))
+      const record = createRecord(entry, node, seal ?? before?.seal, sha256 ?? before?.sha256, attributes)
+      put(key, before?.mac === undefined ? record : { ...record, mac: before.mac })
     },
 
     /** Where to put something; throws what became of its folder. */

@@ -11,7 +11,7 @@ import { makePrivateDirectory } from '../../local/atomic-file.ts'
 import { takeLock } from '../../local/lock.ts'
 import { hashFile } from '../hash.ts'
 import { never, type RunContext, type StatePlace } from '../run.ts'
-import type { FileEntry } from './manifest.ts'
+import type { FileEntry, Manifest } from './manifest.ts'
 import { requireState, setDirectory } from './memory.ts'
 import { type RestoreSummary, runRestore } from './restore.ts'
 import type { SetPlace } from './set.ts'
@@ -94,21 +94,24 @@ export async function drillBackup(
     let chosen: readonly FileEntry[] = []
     const pair = { account: state.account, local: scratch, remote: place.target }
     const how = { jobs: options.jobs ?? 4, signal }
-    const restored = await runRestore(context, place, pair, state, undefined, how, ({ entries }) => {
+    const checked = new Map<string, string>()
+    const choose = ({ entries }: Manifest) => {
       const all = entries.filter((entry): entry is FileEntry => entry.kind === 'file')
       files = all.length
       // Readable here, whatever the mode.
-      chosen = choose(all, sizeOf(options.sample, files), context).map((one) => ({ ...one, mode: 0o600 }))
+      chosen = chooseSome(all, sizeOf(options.sample, files), context).map((one) => ({ ...one, mode: 0o600 }))
       return chosen
-    })
+    }
+    const onChecked = (path: string, sha256: string) => void checked.set(path, sha256)
+    const restored = await runRestore(context, place, pair, state, undefined, how, choose, onChecked)
     const failed = [...restored.failed]
     const told = new Set(failed.map(({ path }) => path))
-    for (const { path, sha256 } of restored.stoppedBy === undefined ? chosen : []) {
+    for (const { path } of restored.stoppedBy === undefined ? chosen : []) {
       const shown = `/${path}`
       if (told.has(shown)) continue
       try {
         // From the disk: what was written is what was checked, and is still there.
-        if ((await hashFile(join(scratch, path), shown, signal)) !== sha256) throw differs()
+        if ((await hashFile(join(scratch, path), shown, signal)) !== checked.get(path)) throw differs()
       } catch (error) {
         failed.push({ path: shown, error: toSyncError(error) })
       }
@@ -153,7 +156,7 @@ function sizeOf(sample: DrillOptions['sample'], files: number): number {
 }
 
 /** Some of the files, each with the same chance, none twice. */
-function choose(files: readonly FileEntry[], count: number, { random }: RunContext): FileEntry[] {
+function chooseSome(files: readonly FileEntry[], count: number, { random }: RunContext): FileEntry[] {
   const pool = [...files]
   for (let at = 0; at < count; at++) {
     const other = at + Math.floor(random.next() * (pool.length - at))

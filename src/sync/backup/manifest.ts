@@ -23,8 +23,8 @@ import { isRunId, type RunNote } from './set.ts'
 
 /** In a backup all of it is known. Paths are below the root of the machine. */
 type Whole<T extends Entry> = T & Required<Pick<T, 'mode' | 'uid' | 'gid' | 'mtimeNs'>>
-/** A file of a run, with all that is known of it. */
-export type FileEntry = Whole<AnyFile> & Required<Pick<AnyFile, 'seal' | 'sha256'>>
+/** A file of a run, with all that is known of it: its SHA-256, or a MAC. */
+export type FileEntry = Whole<AnyFile> & Required<Pick<AnyFile, 'seal'>>
 /** A directory of a run. */
 export type DirectoryEntry = Whole<AnyDirectory>
 /** A symbolic link of a run. */
@@ -93,7 +93,8 @@ function readHead(from: Record<string, unknown>, entries: readonly Entry[]): Omi
 
 function requireWhole(entry: Entry): void {
   const { mode, uid, gid, mtimeNs } = entry
-  const isWhole = entry.kind !== 'file' || (entry.sha256 !== undefined && entry.seal !== undefined)
+  const isWhole =
+    entry.kind !== 'file' || ((entry.sha256 === undefined) !== (entry.mac === undefined) && entry.seal !== undefined)
   if (!isWhole || [mode, uid, gid, mtimeNs].includes(undefined)) throw new Invalid('an entry is incomplete')
 }
 

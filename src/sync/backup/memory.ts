@@ -30,6 +30,8 @@ export interface SetMemory {
   readonly sources: Readonly<Record<string, SourceRoot>>
   /** Oldest first; the last one is the pin. */
   readonly runs: readonly RunNote[]
+  /** It is the set of a machine that can only write; see write-only.ts. */
+  readonly isWriteOnly: boolean
   /** Runs whose manifests are being deleted: there or not, both is right. */
   readonly pruning: readonly string[]
 }
@@ -101,12 +103,14 @@ export const beginMemory = (
   targetId: number,
   old: SetMemory | undefined,
   notes: readonly RunNote[],
+  isWriteOnly: boolean,
 ): SetMemory => ({
   version: 1,
   set: name,
   targetId,
   sources: old?.sources ?? {},
   runs: notes,
+  isWriteOnly,
   pruning: [],
 })
 
@@ -150,6 +154,7 @@ function parseMemory(bytes: Uint8Array): SetMemory | undefined {
       memory.version === 1 &&
       Number.isSafeInteger(memory.targetId) &&
       typeof memory.sources === 'object' &&
+      typeof memory.isWriteOnly === 'boolean' &&
       Array.isArray(memory.pruning) &&
       memory.runs.every(({ run, sha256 }) => isRunId(run) && typeof sha256 === 'string')
     return isWhole ? memory : undefined

@@ -5,6 +5,7 @@ import { createBlocked, keyOf, parentKey, type RemoteItem } from '../scan.ts'
 import type { LocalEntry } from '../tree.ts'
 import type { Manifest } from './manifest.ts'
 import type { SourceScan } from './source.ts'
+import { foldersFor } from './write-only.ts'
 
 /** To the microsecond: that is what a restored file has of its time. */
 const isSameMicrosecond = (mtimeNs: string, mtimeMs: number) =>
@@ -19,7 +20,7 @@ export function rebuild(
 ): Map<string, SyncRecord> {
   const records = new Map<string, SyncRecord>()
   for (const entry of entries) {
-    if (entry.kind !== 'file') continue
+    if (entry.kind !== 'file' || entry.sha256 === undefined) continue
     const { path, size, node: id, seal, mode, uid, gid, mtimeNs } = entry
     const key = keyOf(path.split('/'))
     const [here, there, old] = [items.get(key), remote.get(key)?.node, before.get(key)]
@@ -70,6 +71,30 @@ export function stepsOf(
   })
   if (!isIncomplete) return steps
   return steps.filter(({ do: action, key }) => action !== 'delete-remote' || isInTheWay(key, items))
+}
+
+/**
+ * The same where one can only write: what is new or has changed is sent to a place of its own, what has moved is remembered under its new
+ * path, and what is gone is just not in the run.
+ */
+export function writingSteps(
+  scan: SourceScan,
+  remote: ReadonlyMap<string, RemoteItem>,
+  records: ReadonlyMap<string, SyncRecord>,
+): SyncStep[] {
+  const moves: SyncStep[] = []
+  const contents: SyncStep[] = []
+  for (const step of stepsOf(scan, remote, records)) {
+    if (step.do === 'move-remote' && step.kind === 'file') moves.push(step)
+    else if (step.do === 'conflict') contents.push(step)
+    else if (step.do === 'upload') {
+      const { key, path, reason, local } = step
+      contents.push({ do: 'upload', key, path, reason, local })
+    }
+  }
+  const sent = contents.flatMap((step) => (step.do === 'upload' ? [step.path] : []))
+  const folders = foldersFor(sent).map((one): SyncStep => ({ do: 'make-folder', ...one, reason: 'for what is stored' }))
+  return [...moves, ...folders, ...contents]
 }
 
 /** True for the place of a file or directory here, and for what is below the place of a file. */

@@ -99,10 +99,15 @@ export async function finish(
     // The next run writes it anew; this one is done.
   }
   const note = noteOf({ ...head, entries }, { node: sent.node.id, sha256, seal: sealOf(sent.seal!), size })
-  const memory = (await openMemory(context, directory)) ?? beginMemory(set, store.target.id, undefined, runs.notes)
-  // Runs that are told to be wrong stay remembered: they are told again until somebody has looked.
+  const { isWriteOnly } = store
+  const memory =
+    (await openMemory(context, directory)) ?? beginMemory(set, store.target.id, undefined, runs.notes, isWriteOnly)
+  // Runs that are told to be wrong stay remembered: they are told again until somebody has looked. Where they cannot be read, the others
+  // that are not there have been pruned.
   const right = new Set(runs.notes.map((one) => one.run))
-  const wrong = memory.runs.filter((one) => !right.has(one.run))
+  const isProblem = new Set(runs.problems.map((problem) => problem.path))
+  const isWrong = ({ run: id }: RunNote) => !right.has(id) && (!isWriteOnly || isProblem.has(shownManifest(id)))
+  const wrong = memory.runs.filter(isWrong)
   const all = [...wrong, ...runs.notes, note].sort((a, b) => compareRuns(a.run, b.run))
   return { note, memory: { ...memory, sources: scan.roots, runs: all } }
 }
@@ -125,7 +130,9 @@ async function completeRecords(
     const node: RemoteNode = { id, type: 'file', name: local.path.at(-1)!, size, isEncrypted: true }
     const shown = showSourcePath(local.path)
     try {
-      const same = await compareContent(context, node, local.source, shown, signal, { isHashed: true })
+      const same = context.keyring.isWriteOnly
+        ? undefined
+        : await compareContent(context, node, local.source, shown, signal, { isHashed: true })
       const attributes = attributesOf(local)
       if (same === undefined || attributes === undefined) throw changedMeanwhile()
       state.put(key, { ...record, ...same, attributes })
@@ -215,20 +222,26 @@ function isGone(path: string): boolean {
 }
 
 /** All is known that a manifest says of a file. */
-const isWhole = ({ seal, sha256, attributes }: SyncRecord): boolean =>
-  seal !== undefined && sha256 !== undefined && attributes !== undefined
+const isWhole = ({ seal, sha256, mac, attributes }: SyncRecord): boolean =>
+  seal !== undefined && (sha256 ?? mac) !== undefined && attributes !== undefined
 
-function entryOf(
-  { kind, path, local, remote, seal, sha256, attributes }: SyncRecord,
-  isOlder: boolean,
-): FileEntry | undefined {
-  if (kind !== 'file' || seal === undefined || sha256 === undefined || attributes === undefined) return undefined
+/** In hexadecimal digits, as manifests have them. */
+const digestOf = ({ sha256, mac }: SyncRecord) => {
+  const hex = (base64: string) => Buffer.from(base64, 'base64').toString('hex')
+  if (mac !== undefined) return { mac: hex(mac) }
+  return sha256 === undefined ? undefined : { sha256: hex(sha256) }
+}
+
+function entryOf(record: SyncRecord, isOlder: boolean): FileEntry | undefined {
+  const { kind, path, local, remote, seal, attributes } = record
+  const digest = digestOf(record)
+  if (kind !== 'file' || seal === undefined || digest === undefined || attributes === undefined) return undefined
   return {
     kind: 'file',
     path,
     ...attributes,
     size: remote.size,
-    sha256: Buffer.from(sha256, 'base64').toString('hex'),
+    ...digest,
     node: remote.id,
     seal,
     ...(isOlder ? { isOlder: true } : {}),

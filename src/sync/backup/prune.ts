@@ -10,9 +10,9 @@ import { SyncError, toSyncError } from '../../errors.ts'
 import { never, type RunContext, type StatePlace } from '../run.ts'
 import { type RemoteEntry, readRemoteTree } from '../tree.ts'
 import { type BackupGuards, guardRemoved } from './guards.ts'
-import { requireState, type SetMemory, withMemory, writeMemory } from './memory.ts'
+import { beginMemory, requireState, type SetMemory, withMemory, writeMemory } from './memory.ts'
 import { openRuns, type Runs, readRun } from './runs.ts'
-import { type BackupSet, type Retention, type RunNote, timeOfRun } from './set.ts'
+import { type BackupSet, compareRuns, isRunId, type Retention, type RunNote, timeOfRun } from './set.ts'
 import { requireStore } from './store.ts'
 
 const DAY_MS = 24 * 60 * 60_000
@@ -67,6 +67,8 @@ export function runsToKeep(notes: readonly RunNote[], keep: Retention, now: numb
 export interface PruneOptions extends BackupGuards {
   /** See `BackupOptions`. */
   readonly state?: StatePlace | undefined
+  /** Take the runs that the server has for the right ones where this machine knows nothing of the set, as one that never runs it. */
+  readonly acceptRuns?: boolean | undefined
   /** Go on where there are runs from the future: they stay, and the others are kept as if those were not there. */
   readonly acceptFuture?: boolean | undefined
   readonly dryRun?: boolean | undefined
@@ -101,12 +103,21 @@ export async function pruneBackup(
     })
   }
   const place = { state: await requireState(context, options), waitMs: options.waitMs }
-  return withMemory(context, set, place, signal, (directory, memory, state) => {
+  return withMemory(context, set, place, signal, async (directory, memory, state) => {
     const stored = function* () {
       for (const { kind, remote } of state.records().values()) if (kind === 'file') yield remote.id
     }
-    return prune(context, set, { directory, memory, stored: stored() }, options, signal)
+    const known = memory ?? (options.acceptRuns === true ? await adopt(context, set, signal) : undefined)
+    return prune(context, set, { directory, memory: known, stored: stored() }, options, signal)
   })
+}
+
+/** A memory that begins with the runs that are there. */
+async function adopt(context: RunContext, set: BackupSet, signal: AbortSignal): Promise<SetMemory> {
+  const store = await requireStore(context.api, set, signal)
+  const { notes, problems } = await openRuns(context, set, store, undefined, signal)
+  if (problems.length > 0) throw problems[0]!.error
+  return beginMemory(set, store.target.id, undefined, notes, store.isWriteOnly)
 }
 
 async function prune(
@@ -132,7 +143,7 @@ async function prune(
       'NOT_PINNED',
       'This machine knows nothing of the set, so it cannot tell what may go',
       {
-        hint: 'Prune where the backup runs, or run it here first.',
+        hint: 'Prune where the backup runs. If this is the machine that prunes a set that is written elsewhere: --accept-runs',
       },
     )
   }
@@ -153,8 +164,10 @@ async function prune(
     for (const entry of entries) if (entry.kind === 'file') referenced.add(entry.node)
   }
   const history = await readRemoteTree(api, store.history, store.roomId, { signal })
-  const dead = findDead(history, referenced)
-  const files = history.filter(({ node }) => node.type === 'file' && !referenced.has(node.id))
+  const isSettled = settledBy(runs.notes)
+  const candidates = history.filter(({ path: [run] }) => isSettled(run!))
+  const dead = findDead(candidates, referenced)
+  const files = candidates.filter(({ node }) => node.type === 'file' && !referenced.has(node.id))
   const summary = {
     kept: kept.map(({ run }) => run),
     removed: removed.map(({ run }) => run),
@@ -176,6 +189,15 @@ async function prune(
   for (const ids of dead) await remove(api, ids, signal)
   await writeMemory(directory, { ...memory, runs: kept, pruning: [] })
   return summary
+}
+
+/**
+ * True for what belongs to a run that is over: no manifest names the contents of one that is under way, or was interrupted and is gone on
+ * with, on another machine.
+ */
+function settledBy(notes: readonly RunNote[]): (run: string) => boolean {
+  const newest = notes.at(-1)?.run
+  return (run) => !isRunId(run) || (newest !== undefined && compareRuns(run, newest) <= 0)
 }
 
 const fromFuture = (future: readonly RunNote[], now: number) =>

@@ -6,6 +6,7 @@
  */
 import { type BigIntStats, readdirSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { contentMac, type FileKey } from '../../../crypto/index.ts'
 import type { RemoteNode } from '../../api/wire.ts'
 import { localError, SyncError, systemCode, toSyncError } from '../../errors.ts'
 import { isTemporaryName } from '../../local/atomic-file.ts'
@@ -100,7 +101,10 @@ export async function restoreBackup(
   return runRestore(context, place, pair, state, state && stateDirectory(state.directory, pair), options)
 }
 
-/** As `restoreBackup`; `directory` is that of what is remembered of it, `choose` says which entries of the run are restored. */
+/**
+ * As `restoreBackup`; `directory` is that of what is remembered of it, `choose` says which entries of the run are restored, and
+ * `onChecked` is told of the SHA-256 (hex) of each content that was fetched and is right.
+ */
 export async function runRestore(
   context: RunContext,
   place: SetPlace,
@@ -109,13 +113,14 @@ export async function runRestore(
   directory: string | undefined,
   options: RestoreOptions,
   choose: (manifest: Manifest) => readonly BackupEntry[] = ({ entries }) => entriesBelow(entries, options.paths ?? []),
+  onChecked?: (path: string, sha256: string) => void,
 ): Promise<RestoreSummary> {
   let found: Found | undefined
   const open = async () => {
     found = await openRun(context, place, options.run ?? 'latest', state, options.signal)
     return found
   }
-  const job = restoreJob(context, pair, directory, options, { open, choose })
+  const job = restoreJob(context, pair, directory, options, { open, choose, onChecked })
   const summary = await runJob(context, job, options)
   return { ...summary, run: found?.note.run ?? '', isPinned: found?.runs.isPinned ?? false }
 }
@@ -144,7 +149,15 @@ function restoreJob(
   pair: Pair,
   directory: string | undefined,
   options: RestoreOptions,
-  { open, choose }: { open(): Promise<Found>; choose(manifest: Manifest): readonly BackupEntry[] },
+  {
+    open,
+    choose,
+    onChecked,
+  }: {
+    open(): Promise<Found>
+    choose(manifest: Manifest): readonly BackupEntry[]
+    readonly onChecked: ((path: string, sha256: string) => void) | undefined
+  },
 ): Job<RestorePlan> {
   const { onConflict, paths = [] } = options
   const root = pair.local
@@ -176,7 +189,7 @@ function restoreJob(
         show: showSourcePath,
         acceptAny: true,
         isCautious: false,
-        expected: expectedOf(entries.files),
+        expected: expectedOf(entries.files, onChecked),
         judge(node, seal) {
           if (seal !== entries.files.get(keyOf(componentsOf(node.name)))?.seal) throw swapped('its key is another one')
         },
@@ -363,15 +376,25 @@ const swapped = (why: string) =>
     hint: 'Nothing of it was kept. Other runs may have the file; see who has access to the room.',
   })
 
-const expectedOf = (files: ReadonlyMap<string, FileEntry>): Expected => ({
+/** @param onChecked - Told of the SHA-256 of what was fetched, and was right. */
+const expectedOf = (
+  files: ReadonlyMap<string, FileEntry>,
+  onChecked: ((path: string, sha256: string) => void) | undefined,
+): Expected => ({
   of({ name }) {
-    const { sha256, mode, mtimeNs } = files.get(keyOf(componentsOf(name)))!
+    const { path, sha256, mac, mode, mtimeNs } = files.get(keyOf(componentsOf(name)))!
+    const isIt = (found: string, fileKey: FileKey | undefined): boolean =>
+      mac === undefined
+        ? found === sha256
+        : fileKey !== undefined && Buffer.from(contentMac(fileKey, Buffer.from(found, 'hex'))).toString('hex') === mac
     return {
-      sha256,
+      needsKey: mac !== undefined,
+      isIt,
       mode: mode & FILE_MODE,
       mtime: secondsOf(mtimeNs),
-      check(found) {
-        if (found !== sha256) throw swapped('its SHA-256 is another one')
+      check(found, fileKey) {
+        if (!isIt(found, fileKey)) throw swapped('its SHA-256 is another one')
+        onChecked?.(path, found)
       },
     }
   },

@@ -30,13 +30,14 @@ import { removeDeadDrill } from './drill.ts'
 import { type BackupGuards, guardRemoved, guardSources } from './guards.ts'
 import type { Manifest } from './manifest.ts'
 import { beginMemory, openMemory, pairOfSet, readMemory, requireState, type SetMemory, writeMemory } from './memory.ts'
-import { countFiles, countRemoved, movesOf, rebuild, stepsOf } from './plan.ts'
+import { countFiles, countRemoved, movesOf, rebuild, stepsOf, writingSteps } from './plan.ts'
 import { finish } from './point.ts'
 import { tellFuture } from './prune.ts'
 import { openRuns, type Runs, readRun, tellUnpinned } from './runs.ts'
 import { type BackupSet, isRunId, nextRun, type RunNote, showSourcePath, sourceProblem } from './set.ts'
 import { attributesOf, type SourceScan, scanSources } from './source.ts'
 import { createHistory, findNode, findStore, makeStore, type Store } from './store.ts'
+import { keysNotHandedOut, knownContents, lookAtRuns, makeAdded, requireKind } from './write-only.ts'
 
 /** How a run of a set goes. */
 export interface BackupOptions extends BackupGuards, Limits {
@@ -126,6 +127,9 @@ interface SetPlan extends Plan {
   /** What is remembered of the set, and what of that counts. */
   readonly known: SetMemory | undefined
   readonly memory: SetMemory | undefined
+  /** Ids of runs at the server that are not known here. */
+  readonly listed: readonly string[]
+  readonly isWriteOnly: boolean
   /** The records are those of a manifest, and not what is remembered. */
   readonly isRebuilt: boolean
   /** Files that are gone from the sources. */
@@ -142,6 +146,7 @@ function backupJob(
   made: Made,
 ): Job<SetPlan> {
   const { api } = context
+  const { isWriteOnly } = context.keyring
   let store: Store | undefined
   let run = ''
   const lost = new Set<number>()
@@ -159,6 +164,7 @@ function backupJob(
       made.plan = plan
       // Also after those that are gone, or did not come to their end: an id stands for one run for ever.
       const ids = [...plan.runs.notes, ...(plan.known?.runs ?? [])].map((note) => note.run)
+      for (const id of plan.listed) ids.push(id)
       run = nextRun(plan.startedAt, [...ids, ...state.runs().flatMap(({ id }) => (isRunId(id) ? [id] : []))])
       if (options.dryRun === true) made.wouldBeComplete = plan.scan.failures.length === 0
       store = plan.store
@@ -166,7 +172,8 @@ function backupJob(
     },
 
     async makeRemote(plan, signal) {
-      store = await makeStore(api, set, signal)
+      store = await makeStore(api, set, isWriteOnly, signal)
+      if (isWriteOnly) return plan.steps.length === 0 ? store.files : makeAdded(context, store, run, signal)
       // Somebody else's folder may have this name.
       if (
         plan.memory === undefined &&
@@ -178,11 +185,14 @@ function backupJob(
 
     async begin({ state, signal }, plan): Promise<Begun> {
       const { records, runs, memory } = plan
-      if (plan.isRebuilt) {
+      if (plan.isRebuilt || isWriteOnly)
         for (const key of state.records().keys()) if (!records.has(key)) state.remove(key)
-        for (const [key, record] of records) state.put(key, record)
+      if (plan.isRebuilt) for (const [key, record] of records) state.put(key, record)
+      if (memory === undefined) {
+        const begun = beginMemory(set, store!.target.id, plan.known, runs.notes, isWriteOnly)
+        await writeMemory(directory, begun)
       }
-      if (memory === undefined) await writeMemory(directory, beginMemory(set, store!.target.id, plan.known, runs.notes))
+      if (isWriteOnly) return { show: showSourcePath, attributesOf, acceptAny: true, isCautious: false, addsOnly: true }
       return {
         show: showSourcePath,
         attributesOf,
@@ -206,7 +216,7 @@ function backupJob(
       // A place that the manifest does not have any more is forgotten with it.
       const moves = movesOf(plan.steps)
       for (const [key, { kind }] of plan.records) {
-        const isGone = kind === 'file' && !plan.scan.items.has(key) && moves.to(key) === undefined
+        const isGone = kind === 'file' && !isThere(key, plan) && moves.to(key) === undefined
         if (isGone && !plan.scan.isIncomplete) running.state.remove(key)
       }
       await running.state.flush()
@@ -214,6 +224,12 @@ function backupJob(
       return told
     },
   }
+}
+
+/** True for the key of what is in the sources; what is a directory now is no file any more, where nothing at the server says so. */
+function isThere(key: string, { scan, isWriteOnly }: SetPlan): boolean {
+  const here = scan.items.get(key)
+  return here !== undefined && (!isWriteOnly || here.kind === 'file')
 }
 
 async function look(
@@ -231,22 +247,15 @@ async function look(
   const scan = await lookHere(set, known, startedAt, signal, options.names, context)
   const memory = options.acceptRuns ? undefined : known
   const { store, container, roomId } = await findStore(api, set, signal)
+  const { isWriteOnly } = context.keyring
+  requireKind(set, isWriteOnly, store?.isWriteOnly, known?.isWriteOnly)
   if (memory !== undefined && store?.target.id !== memory.targetId) throw replaced(set)
-  const runs: Runs =
-    store === undefined
-      ? { notes: [], problems: [], isPinned: false, missing: 0 }
-      : await openRuns(context, set, store, memory, signal)
-  const remote =
-    store === undefined
-      ? new Map<string, RemoteItem>()
-      : await listFiles(context, store, startedAt, signal, options.names)
-  if (known === undefined && runs.notes.length === 0 && remote.size > 0) throw notEmpty(set)
-  if (known === undefined && runs.notes.length > 0) tellUnpinned(context, runs)
+  const found: Found = { set, store, known, memory, scan, state, startedAt, signal, options }
+  const seen = isWriteOnly ? await lookUnread(context, found) : await lookThere(context, found)
+  const { runs, remote, records } = seen
   tellFuture(context, runs, startedAt)
-  const newest = await newestToKnow(context, set, runs, state, signal)
-  const records = newest === undefined ? state.records() : rebuild(newest, scan, remote, state.records())
   guardSources(scan, records, known, options)
-  const steps = stepsOf(scan, remote, records)
+  const steps = (isWriteOnly ? writingSteps : stepsOf)(scan, remote, records)
   const removed = scan.isIncomplete ? 0 : countRemoved(steps, scan, records)
   if (options.planned !== undefined) requireSamePlan(options.planned, steps.filter(isChange).map(planLine))
   else if (!options.dryRun) {
@@ -262,10 +271,11 @@ async function look(
     files: scan.files,
     skipped: scan.files - steps.filter((step) => step.do === 'upload').length,
     ignored: scan.ignored,
-    container: { node: store?.files, above: container, missing: [], roomId },
+    // Of a set that is only written, each run makes its own.
+    container: { node: isWriteOnly ? undefined : store?.files, above: container, missing: [], roomId },
     remote,
     records,
-    failures: [...runs.problems, ...scan.failures],
+    failures: [...runs.problems, ...scan.failures, ...seen.lost],
     missing: [],
     selection: { unaccepted: [] },
     leftovers: [],
@@ -274,10 +284,59 @@ async function look(
     runs,
     known,
     memory,
-    isRebuilt: newest !== undefined,
+    listed: seen.listed,
+    isWriteOnly,
+    isRebuilt: seen.isRebuilt,
     removed,
     startedAt,
   }
+}
+
+/** What a look at the server begins with. */
+interface Found {
+  readonly set: BackupSet
+  readonly store: Store | undefined
+  readonly known: SetMemory | undefined
+  readonly memory: SetMemory | undefined
+  readonly scan: SourceScan
+  readonly state: Known
+  readonly startedAt: number
+  readonly signal: AbortSignal
+  readonly options: BackupOptions
+}
+
+/** What is at the server, or was when it was stored. */
+interface Seen extends Pick<SetPlan, 'runs' | 'remote' | 'records' | 'listed' | 'isRebuilt'> {
+  /** Contents that are gone from there. */
+  readonly lost: readonly EntryFailure[]
+}
+
+const NO_RUNS: Runs = Object.freeze({ notes: [], problems: [], isPinned: false, missing: 0 })
+
+async function lookThere(
+  context: RunContext,
+  { set, store, known, memory, scan, state, startedAt, signal, options }: Found,
+): Promise<Seen> {
+  const runs = store === undefined ? NO_RUNS : await openRuns(context, set, store, memory, signal)
+  const remote =
+    store === undefined
+      ? new Map<string, RemoteItem>()
+      : await listFiles(context, store, startedAt, signal, options.names)
+  if (known === undefined && runs.notes.length === 0 && remote.size > 0) throw notEmpty(set)
+  if (known === undefined && runs.notes.length > 0) tellUnpinned(context, runs)
+  const newest = await newestToKnow(context, set, runs, state, signal)
+  const records = newest === undefined ? state.records() : rebuild(newest, scan, remote, state.records())
+  return { runs, remote, records, listed: [], isRebuilt: newest !== undefined, lost: [] }
+}
+
+/** The same where nothing there can be read: what is remembered says what was stored. */
+async function lookUnread(context: RunContext, { store, memory, scan, state, signal }: Found): Promise<Seen> {
+  const { listed, ...runs } =
+    store === undefined ? { ...NO_RUNS, listed: [] } : await lookAtRuns(context, store, memory, signal)
+  const unusable = store === undefined ? new Set<number>() : await keysNotHandedOut(context, store, state, signal)
+  const isAnew = memory === undefined
+  const written = await knownContents(context, store, scan, state.records(), unusable, isAnew, signal)
+  return { runs, listed, ...written, isRebuilt: false }
 }
 
 /** The manifest that the records are made from: of a run that this machine does not know, or of the last one where there are none. */

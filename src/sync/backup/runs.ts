@@ -51,7 +51,11 @@ const foreign = (run: string) =>
   integrity('MANIFEST_FOREIGN', `Run ${run} does not follow from the runs that are known`, HINT)
 
 /** Manifests at the server, by run. */
-async function listManifests({ api }: RunContext, store: Store, signal: AbortSignal): Promise<Map<string, RemoteNode>> {
+export async function listManifests(
+  { api }: RunContext,
+  store: Pick<Store, 'runs'>,
+  signal: AbortSignal,
+): Promise<Map<string, RemoteNode>> {
   const found: [string, RemoteNode][] = []
   for await (const node of listChildren(api, store.runs.id, signal)) {
     const run = node.name.slice(0, -EXTENSION.length)

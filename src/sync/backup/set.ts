@@ -1,6 +1,7 @@
 /**
  * What a backup set is, and where its parts are below its target: `files/` is the current state under real names, `history/`
- * what was changed or removed, by the run that did, and `runs/` one manifest per run.
+ * what was changed or removed, by the run that did, and `runs/` one manifest per run. A set that is only written has `added/` instead of the
+ * first two: what each run has stored.
  * @module
  */
 import { isAbsolute, normalize } from 'node:path'
@@ -60,6 +61,8 @@ export type SetPlace = Pick<BackupSet, 'name' | 'target'>
 export const FILES = 'files'
 /** Folder of what is out of date, by the runs that replaced or removed it. */
 export const HISTORY = 'history'
+/** Folder of all contents of a set that is only written, by the runs that have stored them. */
+export const ADDED = 'added'
 /** Folder of the manifests. */
 export const RUNS = 'runs'
 

@@ -7,15 +7,18 @@ import { escapeName, type Names } from '../../local/names.ts'
 import type { RemoteBin } from '../apply/work.ts'
 import { ensureFolder, requireContainer } from '../remote-path.ts'
 import { keyOf } from '../scan.ts'
-import { FILES, HISTORY, RUNS, type SetPlace } from './set.ts'
+import { ADDED, FILES, HISTORY, RUNS, type SetPlace } from './set.ts'
 
 /** Where a set is at the server. */
 export interface Store {
   readonly target: RemoteNode
   readonly roomId: number
+  /** Where contents are put. */
   readonly files: RemoteNode
+  /** What may go when no run refers to it any more; the same in a set that is only written. */
   readonly history: RemoteNode
   readonly runs: RemoteNode
+  readonly isWriteOnly: boolean
 }
 
 const notEncrypted = (target: string) =>
@@ -41,9 +44,15 @@ export async function findStore(
   const found = new Map<string, RemoteNode>()
   for await (const node of listChildren(api, container.id, signal))
     if (node.type === 'folder') found.set(node.name, node)
-  const [files, history, runs] = [FILES, HISTORY, RUNS].map((name) => found.get(name))
+  const [files, history, runs, added] = [FILES, HISTORY, RUNS, ADDED].map((name) => found.get(name))
+  if (added !== undefined && runs !== undefined) {
+    const contents = { files: sealed(added), history: sealed(added) }
+    const store = { target: container, roomId, ...contents, runs: sealed(runs), isWriteOnly: true }
+    return { container, roomId, store }
+  }
   if (files === undefined || history === undefined || runs === undefined) return nothing
-  const store = { target: container, roomId, files: sealed(files), history: sealed(history), runs: sealed(runs) }
+  const contents = { files: sealed(files), history: sealed(history) }
+  const store = { target: container, roomId, ...contents, runs: sealed(runs), isWriteOnly: false }
   return { container, roomId, store }
 }
 
@@ -51,13 +60,21 @@ export async function findStore(
 const sealed = (node: RemoteNode): RemoteNode => ({ ...node, isEncrypted: true })
 
 /** As `findStore`, but makes what is missing. */
-export async function makeStore(api: Api, { target }: SetPlace, signal: AbortSignal): Promise<Store> {
+export async function makeStore(
+  api: Api,
+  { target }: SetPlace,
+  isWriteOnly: boolean,
+  signal: AbortSignal,
+): Promise<Store> {
   const { container, roomId, missing } = await requireContainer(api, target, signal)
   if (container.isEncrypted !== true) throw notEncrypted(target)
   let base = container
   for (const name of missing) base = await ensureFolder(api, base.id, escapeName(name), signal)
   const make = async (name: string) => sealed(await ensureFolder(api, base.id, name, signal))
-  return { target: base, roomId, files: await make(FILES), history: await make(HISTORY), runs: await make(RUNS) }
+  const common = { target: base, roomId, isWriteOnly }
+  if (!isWriteOnly) return { ...common, files: await make(FILES), history: await make(HISTORY), runs: await make(RUNS) }
+  const added = await make(ADDED)
+  return { ...common, files: added, history: added, runs: await make(RUNS) }
 }
 
 /** @throws {SyncError} `SET_MISSING` (class `not_found`). */

@@ -151,7 +151,8 @@ function pairJob(context: RunContext, pair: Pair, directory: string, options: Sc
     directory,
     recorded: () => recordedOf(options),
     isSending: true,
-    isHashed: ({ container }) => hasManifest && container.above.isEncrypted === true && direction === 'push',
+    isHashed: ({ container }) =>
+      hasManifest && container.above.isEncrypted === true && direction === 'push' && !context.keyring.isWriteOnly,
     look: (state) => look(context, pair, state, directory, options),
 
     async begin({ state, node, isEncrypted, signal }, plan): Promise<PairBegun> {

@@ -81,25 +81,26 @@ type Packed = readonly [
   remoteSize: number,
   modified: number,
   seal?: string,
-  /** Of files with a seal only. */
-  sha256?: string,
+  /** Of files with a seal only; a MAC begins with `~`. */
+  digest?: string,
   /** Of those with a digest only. */
   attributes?: readonly [mode: number, uid: number, gid: number, mtimeNs: string],
 ]
 
-function pack({ kind, path, local, remote, seal, sha256, attributes }: SyncRecord): Packed {
+function pack({ kind, path, local, remote, seal, sha256, mac, attributes }: SyncRecord): Packed {
   const { size, mtimeMs, ctimeMs, ino } = local
   const { id, size: remoteSize, modified } = remote
   const packed = [kind === 'file' ? 0 : 1, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified] as const
   if (seal === undefined) return packed
-  if (sha256 === undefined) return [...packed, seal]
-  if (attributes === undefined) return [...packed, seal, sha256]
+  const digest = mac === undefined ? sha256 : `~${mac}`
+  if (digest === undefined) return [...packed, seal]
+  if (attributes === undefined) return [...packed, seal, digest]
   const { mode, uid, gid, mtimeNs } = attributes
-  return [...packed, seal, sha256, [mode, uid, gid, mtimeNs]]
+  return [...packed, seal, digest, [mode, uid, gid, mtimeNs]]
 }
 
 function unpack(packed: Packed): SyncRecord | undefined {
-  const [kind, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified, seal, sha256, attributes] = packed
+  const [kind, path, size, mtimeMs, ctimeMs, ino, id, remoteSize, modified, seal, digest, attributes] = packed
   const numbers = [size, mtimeMs, ctimeMs, ino, id, remoteSize, modified]
   if (typeof path !== 'string' || path === '' || !numbers.every((one) => typeof one === 'number')) return undefined
   return {
@@ -108,7 +109,7 @@ function unpack(packed: Packed): SyncRecord | undefined {
     local: { size, mtimeMs, ctimeMs, ino },
     remote: { id, size: remoteSize, modified },
     ...(seal === undefined ? {} : { seal }),
-    ...(sha256 === undefined ? {} : { sha256 }),
+    ...(digest === undefined ? {} : digest.startsWith('~') ? { mac: digest.slice(1) } : { sha256: digest }),
     ...(attributes === undefined ? {} : { attributes: attributesOf(attributes) }),
   }
 }
