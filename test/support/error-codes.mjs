@@ -27,7 +27,6 @@ const OTHERS = new Map([
   ['LOGIN_OPTIONS', ['usage', 'Several things are wrong with the options of a login']],
   ['MEMBER_KEY_CHANGED', ['integrity', 'The server shows another key for a member than was trusted']],
   ['MEMBER_NEW', ['changed', 'A member’s key was never seen before, and gets nothing until it is trusted']],
-  ['OWN_KEY_CHANGED', ['integrity', 'The server shows another public key for this account than its own']],
   ['PORT_TAKEN', ['usage', 'Another program listens on the port of the redirect URI']],
   ['PROXY_AUTH', ['network', 'The proxy wants a login, or refuses it']],
   ['PUBLIC_KEY_INVALID', ['key', 'A public key is none, or is not of its version']],
