@@ -12,7 +12,7 @@ import type { Password } from '../crypto/index.ts'
 import { ACCOUNT_PATH } from './api/account.ts'
 import { type Api, judgeAnswer, READING_CALLS } from './api/api.ts'
 import type { ClientContext } from './client/context.ts'
-import { type Guest, requireKind } from './client/link-address.ts'
+import { type Guest, type LinkPassword, requireKind } from './client/link-address.ts'
 import type { DownloadLink } from './client/links.ts'
 import type { RequestLink } from './client/requests.ts'
 import { createRunCalls, type RunCalls } from './client/runs.ts'
@@ -333,8 +333,8 @@ export interface LinkOptions
     ClientOptions,
     'directory' | 'transport' | 'limitRate' | 'readOnly' | 'retryForMs' | 'trace' | 'environment' | 'onEvent'
   > {
-  /** The password of the link; asked for at most once, when it is needed. That of an encrypted file is never sent. */
-  readonly password?: () => Promise<Password>
+  /** That of an encrypted file is never sent; see `LinkPassword`. */
+  readonly password?: LinkPassword
 }
 
 /** A server as it is to somebody without an account. Requests of its API follow no redirects. */

@@ -1,5 +1,13 @@
 /** Links on the command line: their passwords, and how they are opened without a login. @module */
-import type { DownloadLink, LinkOptions, ParsedLink, Password, RequestLink, RunEvent } from '../client/index.ts'
+import type {
+  DownloadLink,
+  LinkOptions,
+  LinkPassword,
+  ParsedLink,
+  Password,
+  RequestLink,
+  RunEvent,
+} from '../client/index.ts'
 import { SyncError } from '../errors.ts'
 import { type Context, loggingOf, text } from './context.ts'
 import { homeDirectory } from './profile.ts'
@@ -24,12 +32,13 @@ export const isPasswordGiven = ({ options }: Context): boolean =>
  */
 export const linkPassword =
   ({ options }: Context, isNew = false) =>
-  (): Promise<Password> =>
+  ({ isSent = false }: { readonly isSent?: boolean } = {}): Promise<Password> =>
     getSecret({
       file: text(options, 'passwordFile'),
       command: text(options, 'passwordCommand'),
       variable: 'SEALSYNC_SHARE_PASSWORD',
-      question: 'Password of the link',
+      // Whoever was told that the file is encrypted should know when it is not.
+      question: isSent ? 'Password of the link (not encrypted: the server gets it)' : 'Password of the link',
       confirm: isNew,
       missing: new SyncError(
         'key',
@@ -43,7 +52,7 @@ export const linkPassword =
 async function optionsOf(
   context: Context,
   { origin }: ParsedLink,
-  password: () => Promise<Password>,
+  password: LinkPassword,
   onEvent: (event: RunEvent) => void,
 ): Promise<LinkOptions> {
   const { settings, retryForMs } = context
@@ -66,7 +75,7 @@ export async function openDownload(
   context: Context,
   link: string,
   onEvent: (event: RunEvent) => void = () => {},
-  password = linkPassword(context),
+  password: LinkPassword = linkPassword(context),
 ): Promise<DownloadLink> {
   const { openDownloadLink, parseLink } = await import('../client/index.ts')
   return openDownloadLink(link, await optionsOf(context, parseLink(link), password, onEvent))

@@ -137,7 +137,7 @@ export type {
   TrustedAll,
   TrustOptions,
 } from './keys.ts'
-export { isLink, linkOf, type ParsedLink, parseLink } from './link-address.ts'
+export { isLink, type LinkPassword, linkOf, type ParsedLink, parseLink } from './link-address.ts'
 export type { DownloadLink, LinkDownload, LinkDownloadOptions, LinkInfo } from './links.ts'
 export type { PinnedPublic, PublicKeyFile } from './public-key-file.ts'
 export type { Receipt, RequestInfo, RequestLink, RequestRecipient, SendOptions, SendSummary } from './requests.ts'

@@ -1,4 +1,5 @@
 /** Addresses of links, and what somebody works with who has one and no account. @module */
+import type { Password } from '../../crypto/index.ts'
 import type { Api } from '../api/api.ts'
 import type { Clock, Random } from '../environment.ts'
 import { SyncError } from '../errors.ts'
@@ -15,6 +16,13 @@ export interface Guest {
   readonly onEvent?: ((event: RunEvent) => void) | undefined
   close(): Promise<void>
 }
+
+/**
+ * The password of a link, asked for at most once, when it is needed.
+ *
+ * @param use - `isSent`: the server gets it, since it says that what is behind the link is not encrypted.
+ */
+export type LinkPassword = (use: { readonly isSent: boolean }) => Promise<Password>
 
 /** A link, taken apart. */
 export interface ParsedLink {

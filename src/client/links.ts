@@ -34,7 +34,7 @@ import { downloadArchive, downloadFile, type LocalVersion } from '../transfer/do
 import { createLargeFiles } from '../transfer/segments.ts'
 import { type GetOptions, type RemoteContent, receive, receiveWhole } from './content.ts'
 import type { Abortable } from './context.ts'
-import type { Guest } from './link-address.ts'
+import type { Guest, LinkPassword } from './link-address.ts'
 
 /** What everybody is told who has the link. The texts are the server's. Times are milliseconds since the epoch. */
 export interface LinkInfo {
@@ -155,19 +155,15 @@ const emptyShare = () =>
   })
 
 /** @param password - Asked for at most once, if it is needed. */
-export function createDownloadLink(
-  guest: Guest,
-  accessKey: string,
-  password: (() => Promise<Password>) | undefined,
-): DownloadLink {
+export function createDownloadLink(guest: Guest, accessKey: string, password: LinkPassword | undefined): DownloadLink {
   const { api, clock, random, home, onEvent } = guest
   const large = createLargeFiles()
   let asked: Promise<Password> | undefined
   let opening: Promise<UserKeyPair> | undefined
 
-  const askPassword = (): Promise<Password> => {
+  const askPassword = (isSent: boolean): Promise<Password> => {
     if (password === undefined) throw passwordNeeded()
-    asked ??= password()
+    asked ??= password({ isSent })
     return asked
   }
 
@@ -184,7 +180,7 @@ export function createDownloadLink(
   /** The share's own key pair, unlocked once. */
   function unlock(share: PublicDownload): Promise<UserKeyPair> {
     if (share.privateKeyContainer === undefined || share.fileKey === undefined) throw emptyShare()
-    opening ??= askPassword().then((secret) => {
+    opening ??= askPassword(false).then((secret) => {
       onEvent?.({ type: 'phase', text: 'Unlocking the key' })
       return unlockShare(share.privateKeyContainer, secret)
     })
@@ -199,7 +195,7 @@ export function createDownloadLink(
   async function contextOf(share: PublicDownload): Promise<DownloadContext & { readonly home: HomePaths }> {
     // Before anything is asked for that could count as a download.
     if (share.isEncrypted === true) await unlock(share)
-    const secret = share.isEncrypted !== true && share.isProtected ? textOf(await askPassword()) : undefined
+    const secret = share.isEncrypted !== true && share.isProtected ? textOf(await askPassword(true)) : undefined
     return {
       api,
       clock,

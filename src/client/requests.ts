@@ -12,7 +12,6 @@ import {
   importPublicKey,
   type KeyPairVersion,
   lockKeyPair,
-  type Password,
   parseKeyPairContainer,
   parsePublicKeyContainer,
   type UserKeyPair,
@@ -37,7 +36,7 @@ import { partsInFlight } from '../transfer/part-window.ts'
 import { storageOf } from '../transfer/storage-routes.ts'
 import { type Recipient, type UploadContext, uploadFile } from '../transfer/upload.ts'
 import type { Abortable } from './context.ts'
-import type { Guest } from './link-address.ts'
+import type { Guest, LinkPassword } from './link-address.ts'
 import { textOf } from './links.ts'
 
 /** Somebody whom files are encrypted for, as the server says. Nobody but them can say whether it is their key. */
@@ -191,11 +190,7 @@ const OF_ONE_FILE = new Set(['local_io', 'changed', 'usage'])
 const OF_CONTENT = new Set(['FILE_TOO_LARGE', 'NAME_REFUSED'])
 
 /** @param password - Asked for at most once, if it is needed. */
-export function createRequestLink(
-  guest: Guest,
-  accessKey: string,
-  password: (() => Promise<Password>) | undefined,
-): RequestLink {
+export function createRequestLink(guest: Guest, accessKey: string, password: LinkPassword | undefined): RequestLink {
   let asked: Promise<string> | undefined
   const askPassword = (): Promise<string> => {
     if (password === undefined) {
@@ -203,7 +198,7 @@ export function createRequestLink(
         hint: 'Give it with --password-file or --password-command, or SEALSYNC_SHARE_PASSWORD.',
       })
     }
-    asked ??= password().then(textOf)
+    asked ??= password({ isSent: true }).then(textOf)
     return asked
   }
 

@@ -15,14 +15,14 @@ export function shareMailText({ name, link, isProtected, isEncrypted, expiresAt,
   return lines(
     `Subject: ${name}`,
     '',
-    `here is ${name}:`,
+    `Here is ${name}:`,
     '',
     `  ${link}`,
     '',
     isProtected ? 'It takes a password, which you get another way.' : undefined,
     isEncrypted ? 'It is encrypted: your browser opens it, and the server cannot read it.' : undefined,
     limits.length > 0 ? `It can be downloaded ${limits.join(', ')}.` : undefined,
-    'Without a browser: sync download LINK',
+    `Without a browser: sync download LINK${isEncrypted ? ' --require-encryption' : ''}`,
   )
 }
 
@@ -38,12 +38,12 @@ export function requestMailText({
 }: FileRequest): string {
   const limits = [
     ...(maxFiles === undefined ? [] : [maxFiles === 1 ? 'one file' : `${maxFiles} files`]),
-    ...(maxSize === undefined ? [] : [`${maxSize} bytes`]),
+    ...(maxSize === undefined ? [] : [`${Math.round(maxSize / 1e6)} MB`]),
   ]
   return lines(
     `Subject: Files for ${name}`,
     '',
-    'please put the files here; you need no account:',
+    'Please put the files here; you need no account:',
     '',
     `  ${link}`,
     '',

@@ -5,6 +5,7 @@ import {
   type DownloadLink,
   isLink,
   type LinkDownload,
+  type LinkPassword,
   type PlanLine,
   parseLink,
   type Receipt,
@@ -129,10 +130,10 @@ export async function download(context: Context, paths: readonly string[]): Prom
 }
 
 /** The same password for all: asked for once. */
-function once<T>(ask: () => Promise<T>): () => Promise<T> {
-  let asked: Promise<T> | undefined
-  return () => {
-    asked ??= ask()
+function once(ask: LinkPassword): LinkPassword {
+  let asked: ReturnType<LinkPassword> | undefined
+  return (use) => {
+    asked ??= ask(use)
     return asked
   }
 }
@@ -155,7 +156,7 @@ export async function cat(context: Context, links: readonly string[]): Promise<v
   for (const link of links) {
     const opened = await openDownload(context, link, warnOf(context), password)
     try {
-      if ((await printLink(opened, undefined, context.signal)) === undefined) return
+      if ((await printLink(opened, context.settings.flag('require-encryption'), context.signal)) === undefined) return
     } finally {
       await opened.close()
     }

@@ -213,7 +213,8 @@ export async function cat(context: Context, given: readonly string[]): Promise<v
   const { signal } = context
   await withClient(context, async (client) => {
     for (const path of await filesOf(client, given, signal)) {
-      if ((await printAll(await client.get(path, { signal }))) === undefined) return
+      const requireEncryption = context.settings.flag('require-encryption')
+      if ((await printAll(await client.get(path, { signal, requireEncryption }))) === undefined) return
     }
   })
 }

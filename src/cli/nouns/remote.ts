@@ -175,7 +175,7 @@ export const ON_SERVER: readonly CommandSpec[] = [
       ['cat /room/notes.txt', ''],
       ["cat '/room/logs/*.txt' --key-password-file key.txt", 'without anybody there'],
     ],
-    options: [...REMOTE, ...KEY_PASSWORD, ...LINK_PASSWORD, ...settings('key-cache')],
+    options: [...REMOTE, ...KEY_PASSWORD, ...LINK_PASSWORD, ...settings('key-cache', 'require-encryption')],
     action: async () => (await import('../commands/pipes.ts')).cat,
   },
   ...TRASH,
