@@ -127,16 +127,35 @@ export const grantName = (login: Pick<Profile, 'server' | 'user' | 'login' | 'me
 /** Under which name the keyring keeps the encryption password. */
 export const keyPasswordAccount = (profile: Profile): string => `encryption password, ${accountName(profile)}`
 
+/** Where the encryption password may come from besides the keyring and a person; the first one counts. */
+const KEY_PASSWORD_SOURCES = [
+  'key-password-file',
+  'key-password-command',
+  'key-password-credential',
+  'key-password-sealed',
+] as const
+
+/** The source that is set; one given as a flag goes before those from the environment or the profile. */
+function keyPasswordSource({ settings }: Context) {
+  const given = KEY_PASSWORD_SOURCES.filter((name) => settings.text(name) !== undefined)
+  const name = given.find((one) => settings.isFlag(one)) ?? given[0]
+  return name === undefined ? undefined : { name, value: settings.text(name)! }
+}
+
 export const keyPassword =
-  ({ settings }: Context, profile: Profile | undefined, confirm = false) =>
-  (): Promise<Uint8Array> =>
-    getSecret({
-      // A command given as a flag goes before a file from the environment or the profile.
-      file:
-        settings.isFlag('key-password-command') && !settings.isFlag('key-password-file')
-          ? undefined
-          : settings.text('key-password-file'),
-      command: settings.text('key-password-command'),
+  (context: Context, profile: Profile | undefined, confirm = false) =>
+  async (): Promise<Uint8Array> => {
+    const source = keyPasswordSource(context)
+    if (source?.name === 'key-password-credential')
+      return (await import('./credential.ts')).readCredential(source.value)
+    if (source?.name === 'key-password-sealed' && profile !== undefined) {
+      const { openSealedPassword } = await import('./sealed-password.ts')
+      const kind = source.value === 'tpm2' ? 'tpm2' : 'fido2'
+      return openSealedPassword(homeDirectory(), keyPasswordAccount(profile), kind, context.output.info)
+    }
+    return getSecret({
+      file: source?.name === 'key-password-file' ? source.value : undefined,
+      command: source?.name === 'key-password-command' ? source.value : undefined,
       keyring: profile === undefined || confirm ? undefined : keyPasswordAccount(profile),
       variable: 'SEALSYNC_KEY_PASSWORD',
       question: 'Encryption password',
@@ -150,6 +169,7 @@ export const keyPassword =
         },
       ),
     })
+  }
 
 const home = () => homePaths(homeDirectory())
 

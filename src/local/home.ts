@@ -20,6 +20,8 @@ export interface HomePaths {
   readonly shareKeys: string
   /** What interrupted sendings to file requests left. */
   readonly requests: string
+  /** Encryption passwords, sealed by hardware. */
+  readonly sealedPasswords: string
   /** File keys, sealed. */
   readonly fileKeys: string
   /** Names in remote folders, for a short time; see cli/completion. */
@@ -46,6 +48,7 @@ export const homePaths = (directory: string): HomePaths => ({
   keyPairs: join(directory, 'key-pairs'),
   shareKeys: join(directory, 'share-keys'),
   requests: join(directory, 'requests'),
+  sealedPasswords: join(directory, 'sealed-passwords'),
   fileKeys: join(directory, 'file-keys'),
   listings: join(directory, 'listings'),
   temporary: join(directory, 'tmp'),

@@ -18,6 +18,7 @@ const DEPTHS: Readonly<Record<string, number>> = Object.freeze({
   listings: 0,
   locks: 1,
   pins: 1,
+  'sealed-passwords': 0,
   sync: 2,
   tmp: 0,
 })

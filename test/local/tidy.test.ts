@@ -19,7 +19,7 @@ const { pid: deadPid } = spawnSync(process.execPath, ['-e', ''])
 const deadName = () => temporaryName().replace(/^\.sealsync-\d+/, `.sealsync-${deadPid}`)
 const deadLock = (host = hostname()) => JSON.stringify({ pid: deadPid, host, started: 'then', id: 'an-id' })
 
-const PLACES = ['', 'locks', 'sync/pair', 'tmp', 'pins', 'file-keys', 'key-pairs']
+const PLACES = ['', 'locks', 'sync/pair', 'tmp', 'pins', 'file-keys', 'key-pairs', 'sealed-passwords']
 
 test('what the dead left is removed everywhere, what the living and others have stays', async () => {
   const home = await freshDirectory()

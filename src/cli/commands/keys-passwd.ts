@@ -4,14 +4,25 @@ import { openSystemKeyring } from '../../local/system-keyring.ts'
 import { connect } from '../connect.ts'
 import { type Context, keyPassword, keyPasswordAccount } from '../context.ts'
 import { newKeyPassword } from '../new-password.ts'
-import type { Profile } from '../profile.ts'
+import { homeDirectory, type Profile } from '../profile.ts'
+import { sealedKinds, sealPassword } from '../sealed-password.ts'
 
-/** The keyring follows, where it has the password. What does not work there is told: the change itself has happened. */
-export async function updateKeyring(
-  { output }: Context,
+/** What keeps the password elsewhere follows: what is sealed, and the keyring of the system. What does not work is told: the change itself has happened. */
+export async function passwordFollows(
+  context: Context,
   profile: Profile,
   password: string | Uint8Array,
 ): Promise<void> {
+  await updateKeyring(context, profile, password)
+  const [home, account, { output }] = [homeDirectory(), keyPasswordAccount(profile), context]
+  for (const kind of await sealedKinds(home, account)) {
+    await sealPassword(home, account, kind, Buffer.from(password), output.info).catch(() =>
+      output.warn(`What ${kind} has sealed is still the old password; renew it: sync keys seal ${kind}`),
+    )
+  }
+}
+
+async function updateKeyring({ output }: Context, profile: Profile, password: string | Uint8Array): Promise<void> {
   const account = keyPasswordAccount(profile)
   try {
     const keyring = await openSystemKeyring({ probe: false })
@@ -33,7 +44,7 @@ export async function passwd(context: Context): Promise<void> {
     }
     const { keyPairs } = await client.keys.changePassword(next, {
       current: keyPassword(context, profile),
-      onChanged: (password) => updateKeyring(context, profile, password),
+      onChanged: (password) => passwordFollows(context, profile, password),
       signal,
     })
     const lines = keyPairs.map(({ version, fingerprint, iterations, formerIterations }) => {

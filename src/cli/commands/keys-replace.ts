@@ -9,7 +9,7 @@ import { display, plural } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
 import { newKeyPassword } from '../new-password.ts'
 import { createProgress } from '../output.ts'
-import { updateKeyring } from './keys-passwd.ts'
+import { passwordFollows } from './keys-passwd.ts'
 
 const sum = (numbers: readonly number[]) => numbers.reduce((all, one) => all + one, 0)
 
@@ -50,7 +50,7 @@ async function run(
   context: Context,
   client: Client,
   current: () => Promise<Uint8Array>,
-  profile: Parameters<typeof updateKeyring>[1],
+  profile: Parameters<typeof passwordFollows>[1],
 ) {
   const { options, output, signal } = context
   const { unfinished } = await client.keys.status({ signal })
@@ -63,7 +63,7 @@ async function run(
   const done = await client.keys.replace(() => newKeyPassword(context), {
     current,
     leaveBehind: options.leaveBehind === true,
-    onChanged: (password) => updateKeyring(context, profile, password),
+    onChanged: (password) => passwordFollows(context, profile, password),
     signal,
   })
   const { keyPair, former, files, absent, left, leftFiles } = done

@@ -11,6 +11,7 @@ import { display, plural } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
 import { createProgress } from '../output.ts'
 import { homeDirectory } from '../profile.ts'
+import { forgetSealed } from '../sealed-password.ts'
 
 export async function create(context: Context): Promise<void> {
   const { output, signal } = context
@@ -83,10 +84,16 @@ export async function remember(context: Context): Promise<void> {
 
 export async function forget(context: Context): Promise<void> {
   const profile = await requireProfile(context)
+  const account = keyPasswordAccount(profile)
+  const sealed = await forgetSealed(homeDirectory(), account)
   const keyring = await openSystemKeyring({ probe: false })
-  if (keyring === undefined) throw noKeyring()
-  await keyring.remove(keyPasswordAccount(profile))
-  context.output.done('The keyring does not hold the encryption password any more', { type: 'forgotten' })
+  if (keyring === undefined && sealed.length === 0) throw noKeyring()
+  await keyring?.remove(account)
+  const places = [...(keyring === undefined ? [] : ['the keyring']), ...sealed]
+  context.output.done(`The encryption password is not kept any more: ${places.join(', ')}`, {
+    type: 'forgotten',
+    sealed,
+  })
 }
 
 export async function clearCache({ output }: Context): Promise<void> {

@@ -33,6 +33,11 @@ const KINDS: readonly Kind[] = [
     lost: 'keys of members and servers have to be compared again before they are trusted',
   },
   {
+    what: 'sealed passwords',
+    names: /^sealed-passwords$/,
+    lost: 'the encryption password is not opened by hardware any more: it has to be given',
+  },
+  {
     what: 'known pairs',
     names: /^(?:sync|requests)$/,
     lost: 'records of pairs and runs: nothing can be undone or resumed, and the next run of a pair cannot tell deleted from new',

@@ -38,4 +38,12 @@ export const KEYS_CHANGE: readonly CommandSpec[] = [
     ],
     action: async () => (await import('../commands/keys-audit.ts')).audit,
   },
+  {
+    name: 'seal',
+    arguments: '<tpm2|fido2>',
+    takes: ['none'],
+    summary: 'keep the encryption password sealed by the TPM of this machine, or by a security key',
+    options: [...REMOTE, ...KEY_PASSWORD],
+    action: async () => (await import('../commands/keys-seal.ts')).seal,
+  },
 ]

@@ -49,6 +49,8 @@ export const SETTINGS: readonly SettingSpec[] = Object.freeze([
   { name: 'trace-http', kind: 'flag', summary: 'tell of each request, its headers without what might be secret, and of connections: in the log, or on standard error' },
   { name: 'key-password-file', kind: 'file', summary: 'file that holds the encryption password', argument: 'file' },
   { name: 'key-password-command', kind: 'text', summary: 'program that prints the encryption password', argument: 'command' },
+  { name: 'key-password-credential', kind: 'text', summary: 'credential of systemd that holds the encryption password', argument: 'name' },
+  { name: 'key-password-sealed', kind: 'text', summary: 'open the encryption password that was sealed with keys seal', choices: ['tpm2', 'fido2'] },
   { name: 'key-cache', kind: 'text', summary: 'keep file keys on this disk, sealed, so that files open quickly', choices: ['on', 'off'], fallback: 'on', project: 'off' },
   { name: 'trust-new-members', kind: 'flag', summary: 'hand file keys also to members whose keys were never seen before; without it only a person at a terminal does' },
   { name: 'read-only', kind: 'flag', summary: 'send nothing that changes something at the server, but login and logout', project: 'on', connection: true },

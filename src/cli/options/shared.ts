@@ -42,7 +42,12 @@ export const ALL_SETTINGS: readonly OptionSpec[] = [
   ...CONNECTION,
 ]
 
-export const KEY_PASSWORD = settings('key-password-file', 'key-password-command')
+export const KEY_PASSWORD = settings(
+  'key-password-file',
+  'key-password-command',
+  'key-password-credential',
+  'key-password-sealed',
+)
 
 /** The password of a link; `SEALSYNC_SHARE_PASSWORD` and a prompt stand for it, too. */
 export const LINK_PASSWORD: readonly OptionSpec[] = [
