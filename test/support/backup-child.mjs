@@ -3,9 +3,10 @@
  * before it is sent, or when its answer is there.
  *
  * Arguments: URL, user, password, encryption password, set as JSON, state directory, number of the request, `before` or `after`,
- * `run` or `prune`. Prints how many bytes it has read meanwhile, where the system tells.
+ * `run`, `prune` or `write-only`, which runs without the private key, with what is known in the directory above. Prints how many bytes it has read meanwhile, where the system tells.
  */
 import { readFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { createClient } from '../../dist/src/client.js'
 import { systemRandom } from '../../dist/src/environment.js'
 import { passwordAuthorizer } from '../../dist/src/session/authorizers/password.js'
@@ -16,6 +17,7 @@ const [url, user, password, keyPassword, set, directory, limit, when, what] = pr
 const client = createClient(url, {
   authorizer: (origin) => passwordAuthorizer(origin, { userName: user, password: async () => password }),
   keyPassword: async () => keyPassword,
+  ...(what === 'write-only' ? { writeOnly: true, directory: dirname(directory) } : {}),
 })
 await client.session.login()
 /** Bytes that this process has asked the system to read, ever. */

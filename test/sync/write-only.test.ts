@@ -1,6 +1,9 @@
 /** A host that can only write: what it sends without any private key, what it remembers, and what others make of that. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { generateKeyPair } from '../../crypto/index.ts'
 import { deleteNode } from '../../src/api/nodes.ts'
@@ -10,7 +13,15 @@ import type { Client, ClientOptions } from '../../src/client.ts'
 import { requireRemote } from '../../src/sync/remote-path.ts'
 import type { RunEvent } from '../../src/sync/run.ts'
 import { readRemoteTree } from '../../src/sync/tree.ts'
-import { createWorld, giveKeyPair, KEY_PASSWORD, makeTree, snapshot, type World } from '../support/cli.ts'
+import {
+  accountPassword,
+  createWorld,
+  giveKeyPair,
+  KEY_PASSWORD,
+  makeTree,
+  snapshot,
+  type World,
+} from '../support/cli.ts'
 import { errorOf } from '../support/servers.ts'
 
 let world: World
@@ -253,6 +264,45 @@ test('what is gone from the server is told, and stored again', async () => {
   expect(last.failed.map(({ error }) => error.code)).toEqual(['MANIFEST_DROPPED'])
   expect(await restore(keeper, host)).toEqual(snapshot(host.source))
 })
+
+const CHILD = fileURLToPath(new URL('../support/backup-child.mjs', import.meta.url))
+/** Requests by which each kill comes later than the one before; the full set kills at each. */
+const STRIDE = process.env.SEALSYNC_FULL ? 1 : 9
+
+test('killed at one request after the other, what is visible is whole, and the last run is as if nothing had been', async () => {
+  const host = await createHost()
+  makeTree(host.source, Object.fromEntries(Array.from({ length: 20 }, (_, at) => [`many/${at}.txt`, `content ${at}`])))
+  const set = { exclude: [], oneFileSystem: false, keep: {}, ...host.set }
+  let kills = 0
+  for (const round of [1, 2]) {
+    if (round === 2) {
+      for (const at of [1, 2, 3]) writeFileSync(join(host.source, `many/${at}.txt`), `another ${at}`)
+      renameSync(join(host.source, 'deep'), join(host.source, 'moved'))
+    }
+    for (let at = 1; ; at += STRIDE) {
+      const account = [world.server.url, 'web1', accountPassword('web1'), 'none', JSON.stringify(set)]
+      const when = kills % 2 === 0 ? 'before' : 'after'
+      const args = [CHILD, ...account, join(host.directory, 'sync'), String(at), when, 'write-only']
+      const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] })
+      let stderr = ''
+      child.stderr.setEncoding('utf8').on('data', (chunk) => {
+        stderr += chunk
+      })
+      const [code, signal] = await once(child, 'close')
+      expect(stderr).toBe('')
+      if (signal !== 'SIGKILL') {
+        expect(code).toBe(0)
+        break
+      }
+      kills++
+    }
+    // Also whoever got their keys from a run that was killed, or from the next one.
+    for (const client of [anna, keeper]) expect(await restore(client, host)).toEqual(snapshot(host.source))
+    expect((await keeper.backups.list(host.set)).problems).toEqual([])
+  }
+  if (process.env.SEALSYNC_FULL) console.log(`${kills} kills`)
+  expect(kills).toBeGreaterThan(4)
+}, 240_000)
 
 test('two kinds of sets do not mix', async () => {
   const host = await createHost()
