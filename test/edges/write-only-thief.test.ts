@@ -146,13 +146,13 @@ test.skipIf(lacking)(
     const password = ['--password-file', world.path('password-web1')]
     await host(['login', world.server.url, '--user', 'web1', ...password, '--write-only'])
     for (const client of [keeper, await world.client('anna')]) {
-    const keyFile = await client.keys.exportPublic()
-    const { userName, fingerprint } = await client.keys.readPublic(keyFile)
-    writeFileSync(world.path(`${userName}.key`), keyFile)
-    await host(['keys', 'pin-public', world.path(`${userName}.key`), '--fingerprint', fingerprint])
-  }
+      const keyFile = await client.keys.exportPublic()
+      const { userName, fingerprint } = await client.keys.readPublic(keyFile)
+      writeFileSync(world.path(`${userName}.key`), keyFile)
+      await host(['keys', 'pin-public', world.path(`${userName}.key`), '--fingerprint', fingerprint])
+    }
 
-  // The thief has guessed how each file begins.
+    // The thief has guessed how each file begins.
     const source = world.path('source')
     const canary = (name: string) => Buffer.from(`CANARY of ${name.padEnd(8)} ${randomBytes(24).toString('hex')}`)
     const old = { gone: canary('gone'), changed: canary('changed'), kept: canary('kept') }
