@@ -16,6 +16,8 @@ export interface Context {
   readonly output: Output
   /** Flags and arguments, as commander has read them. */
   readonly options: Options
+  /** Of them, what the call itself gives. */
+  readonly given: Options
   readonly settings: Settings
   /** What is wrong with the settings; only commands that show them run in spite of it. */
   readonly problems: readonly string[]
@@ -56,6 +58,7 @@ export async function createContext(command: Command, signal: AbortSignal): Prom
   return {
     log,
     options,
+    given: flags,
     settings,
     problems,
     unread,

@@ -26,15 +26,16 @@ function mayAskForPassword({ options, settings }: Context, spec: CommandSpec): b
 }
 
 /** The first signal aborts and lets everything end cleanly; the second ends at once. */
-function watchSignals(): AbortSignal {
+function watchSignals(isServer: boolean): AbortSignal {
   const stop = new AbortController()
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    if (isServer && name === 'SIGHUP' && process.stdin.isTTY !== true) continue
     process.on(name, () => {
       const error = new SyncError('cancelled', name, `Stopped by ${name}`)
       if (stop.signal.aborted) process.exit(signalExit(error))
       stop.abort(error)
       // Cancelling at the server is best effort and has its own limit; nothing may hold the exit for longer.
-      setTimeout(() => process.exit(signalExit(error)), 4_800).unref()
+      if (!isServer) setTimeout(() => process.exit(signalExit(error)), 4_800).unref()
     })
   }
   return stop.signal
@@ -55,7 +56,7 @@ function nameOf(command: Command): string {
  * @returns the exit code.
  */
 export async function runCommand(spec: CommandSpec, command: Command, args: readonly unknown[]): Promise<number> {
-  const signal = watchSignals()
+  const signal = watchSignals(spec.isServer === true)
   const output = outputOf(command.optsWithGlobals())
   const begun = systemClock.monotonic()
   let log: Log | undefined

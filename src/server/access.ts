@@ -42,6 +42,7 @@ export class Access {
   readonly #paths = new Map<number, string | undefined>([[0, '/']])
   #browsable: Set<number> | undefined
   #groups: readonly number[] | undefined
+  #favorites: ReadonlySet<number> | undefined
 
   constructor(store: Store, userId: number) {
     this.#store = store
@@ -70,6 +71,13 @@ export class Access {
       ([, groupId]) => groupId,
     )
     return this.#groups
+  }
+
+  /** Whether this user has marked a node. */
+  isFavorite(nodeId: number): boolean {
+    const range = { start: [this.userId, 0], end: [this.userId + 1, 0] }
+    this.#favorites ??= new Set([...this.#store.favorites.getKeys(range)].map(([, id]) => id))
+    return this.#favorites.has(nodeId)
   }
 
   /** Full path of a container with a slash at either end, or undefined if a deleted folder is on the way. */

@@ -40,6 +40,8 @@ export interface App {
   /** Lifetime of download URLs. */
   downloadUrlLifetimeS: number
   now(): number
+  /** Why no more requests should come, if so. */
+  unready(): string | undefined
   /** For what the operator should know and no answer can say. */
   onError(error: unknown): void
 }
@@ -116,6 +118,22 @@ export class Call {
     return user
   }
 
+  /** The caller, if somebody has asked for it. */
+  get resolvedUser(): UserRecord | undefined {
+    return this.#user
+  }
+
+  /** The caller, if there is a good login. */
+  get knownUser(): UserRecord | undefined {
+    if (this.#user === undefined && this.headers.authorization === undefined) return undefined
+    try {
+      return this.user
+    } catch (error) {
+      if (error instanceof ApiError) return undefined
+      throw error
+    }
+  }
+
   /** The caller's rights, as of the start of the request. */
   get access(): Access {
     this.#access ??= new Access(this.app.store, this.user.id)
@@ -146,7 +164,10 @@ export class Call {
   change<T>(work: (change: Change, access: Access) => T): Promise<T> {
     const { store, blobs } = this.app
     const userId = this.user.id
-    return store.write((tx: Tx) => work({ store, blobs, tx, userId, now: this.app.now() }, new Access(store, userId)))
+    const { address } = this
+    return store.write((tx: Tx) =>
+      work({ store, blobs, tx, userId, now: this.app.now(), address }, new Access(store, userId)),
+    )
   }
 
   /** The node named in the path, if the caller may see it. */

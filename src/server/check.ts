@@ -1,20 +1,25 @@
 /**
- * Looks at a data directory while no server runs on it: the file of the metadata, every record, whether content and metadata
- * belong together, and whether all content is there. Changes nothing, but for the marks when told to adopt.
+ * Looks at a data directory: the file of the metadata, every record, whether content and metadata belong together, and whether all content
+ * is there. Beside a server that runs, which has looked at that file, it reads what is committed. Changes nothing, but for the marks when
+ * told to adopt, and the place of files that nothing refers to when told to repair.
  * @module
  */
 import { SyncError } from '../../crypto/errors.ts'
+import { pathOf } from './admin/paths.ts'
+import { askServer, NoAdminSocket } from './admin/socket.ts'
 import { BlobFiles } from './blob-files.ts'
 import { checkDataFile, DataFileError } from './data-file.ts'
-import { usesFiles } from './disk-blobs.ts'
+import { DiskBlobs, usesFiles } from './disk-blobs.ts'
 import { beginGeneration, checkPlace, identityOf } from './identity.ts'
 import { takeInstanceLock } from './instance-lock.ts'
 import { type Mark, type Place, storeLost } from './mark.ts'
 import { FILE, type NodeRecord } from './records.ts'
 import type { S3Options } from './s3/client.ts'
 import { keyOf, ObjectStore } from './s3/objects.ts'
+import { Signer } from './signing.ts'
 import { dataFileOf, openStore, type Store, sizeOfFile, usesObjects } from './store.ts'
-import { isWhole } from './table.ts'
+import { isWhole, Table } from './table.ts'
+import { usageOf } from './tree.ts'
 
 /** What of a store is checked. */
 export interface CheckOptions {
@@ -24,6 +29,8 @@ export interface CheckOptions {
   readContent?: boolean
   /** Takes metadata and content for belonging together from now on. Nothing is deleted for at least 48 hours. */
   adopt?: boolean
+  /** Moves files of content aside that nothing refers to. Deletes nothing. */
+  repair?: boolean
 }
 
 /** One thing that is wrong. */
@@ -51,21 +58,42 @@ export interface StoreReport {
   bytes: number
   /** Files of content that nothing refers to, those set aside included. */
   strays: number
+  /** Of them, how many were moved aside just now. */
+  setAside: number
   problems: StoreProblem[]
 }
 
 const MAX_TOLD = 100
 
+const emptyReport = (): StoreReport => ({
+  records: 0,
+  files: 0,
+  contents: 0,
+  bytes: 0,
+  strays: 0,
+  setAside: 0,
+  problems: [],
+})
+
+/** What is different while a server runs. */
+interface Beside {
+  /** Ids of contents that uploads under way write. */
+  openUploads(): Promise<readonly string[]>
+  setAside(store: Store, names: readonly string[]): Promise<number>
+}
+
 /**
  * Checks a data directory.
  *
- * @throws {SyncError} `SERVER_RUNNING`; `STORE_EMPTY` when there is nothing to check; what the object store says.
+ * @throws {SyncError} `SERVER_RUNNING` when it is to be adopted, or the server that runs cannot be asked; `STORE_EMPTY` when there is nothing
+ * to check; what the object store says.
  */
 export async function checkStore(dataDir: string, options: CheckOptions = {}): Promise<StoreReport> {
   const file = dataFileOf(dataDir)
   if (sizeOfFile(dataDir) === undefined) throw storeEmpty(dataDir)
+  if (options.adopt !== true && (await canAsk(dataDir))) return checkBeside(dataDir, options)
   const lock = await takeInstanceLock(dataDir)
-  const report: StoreReport = { records: 0, files: 0, contents: 0, bytes: 0, strays: 0, problems: [] }
+  const report = emptyReport()
   const objects = options.s3 === undefined ? undefined : new ObjectStore(options.s3, Date.now)
   try {
     await objects?.check()
@@ -79,7 +107,13 @@ export async function checkStore(dataDir: string, options: CheckOptions = {}): P
     if (report.problems.length > 0) return report
     const store = await openStore(dataDir, content, { isServed: true })
     try {
-      await look(store, content, objects, options, report)
+      await look(store, content, objects, options, report, {
+        openUploads: async () => [],
+        async setAside(_store, names) {
+          const disk = new DiskBlobs(content, store, new Signer(await store.secret()), Date.now, 0)
+          return disk.setAside(names, () => false)
+        },
+      })
     } finally {
       await store.close()
     }
@@ -89,6 +123,41 @@ export async function checkStore(dataDir: string, options: CheckOptions = {}): P
     await lock.release()
   }
 }
+
+const canAsk = async (dataDir: string): Promise<boolean> =>
+  askServer(dataDir, 'uploads.open', {}).then(
+    () => true,
+    (error: unknown) => {
+      if (error instanceof NoAdminSocket) return false
+      throw error
+    },
+  )
+
+/** Checks in a process of its own, so that the server does not wait for it; only what is under way is asked of it. */
+async function checkBeside(dataDir: string, options: CheckOptions): Promise<StoreReport> {
+  const report = emptyReport()
+  const objects = options.s3 === undefined ? undefined : new ObjectStore(options.s3, Date.now)
+  try {
+    await objects?.check()
+    const content = new BlobFiles(dataDir)
+    const store = await openStore(dataDir, content, { isServed: true })
+    try {
+      report.records = countRecords(store)
+      await look(store, content, objects, options, report, {
+        openUploads: () => askServer(dataDir, 'uploads.open', {}),
+        setAside: (_store, names) => askServer(dataDir, 'strays.set-aside', { names }),
+      })
+    } finally {
+      await store.close()
+    }
+  } finally {
+    objects?.close()
+  }
+  return report
+}
+
+const countRecords = (store: Store): number =>
+  Object.values(store).reduce((sum, table) => sum + (table instanceof Table ? table.getCount({}) : 0), 0)
 
 const storeEmpty = (dataDir: string): SyncError =>
   new SyncError('usage', 'STORE_EMPTY', `There is nothing of a server in ${dataDir}`, { hint: 'Check --data.' })
@@ -122,7 +191,10 @@ async function look(
   objects: ObjectStore | undefined,
   options: CheckOptions,
   report: StoreReport,
+  beside: Beside,
 ): Promise<void> {
+  // Before the records: what is written later is claimed by records that are read later.
+  const [there, aside] = [await content.list(), await content.listAside()]
   const identity = await identityOf(store)
   Object.assign(report, { store: identity.store, generation: identity.generation })
   if (options.adopt === true) {
@@ -140,7 +212,14 @@ async function look(
     })
   }
   const users = checkTree(store, report)
-  await checkContents(store, content, objects, options, users, report)
+  const claimed = await checkContents(store, content, objects, options, users, report)
+  const open = new Set(await beside.openUploads())
+  const strays = there.filter((name) => !claimed.has(name) && !open.has(name.slice(0, name.indexOf('-'))))
+  // Only while metadata and content are known to belong together.
+  if (options.repair === true && !report.problems.some(({ kind }) => kind === 'place' || kind === 'metadata')) {
+    report.setAside = await beside.setAside(store, strays)
+  }
+  report.strays = strays.length + aside.length
 }
 
 async function adopt(store: Store, places: readonly Place[]): Promise<number> {
@@ -180,6 +259,9 @@ function checkTree(store: Store, report: StoreReport): Map<string, NodeRecord[]>
     if (store.names.get([node.parentId, node.name]) !== node.id) contradictions++
   }
   for (const { value: node } of store.deleted.getRange({})) note(node)
+  const used = new Map<number, number>()
+  for (const node of [...users.values()].flat()) used.set(node.createdBy, (used.get(node.createdBy) ?? 0) + node.size)
+  for (const [userId, bytes] of used) if (usageOf(store, userId) !== bytes) contradictions++
   for (const { key, value } of store.names.getRange({})) {
     const node = store.nodes.get(value)
     if (node === undefined || node.parentId !== key[0] || node.name !== key[1]) contradictions++
@@ -236,7 +318,7 @@ async function checkContents(
   { readContent }: CheckOptions,
   users: ReadonlyMap<string, NodeRecord[]>,
   report: StoreReport,
-): Promise<void> {
+): Promise<Set<string>> {
   const claimed = new Set<string>()
   // In pieces: a cursor must not stay open while files are read.
   for (const id of [...store.contents.getKeys({})]) {
@@ -246,7 +328,9 @@ async function checkContents(
     report.bytes += record.size
     const broken = (code: string, how: string): void => {
       if (report.problems.length >= MAX_TOLD) return
-      const paths = (users.get(id) ?? []).map((node) => pathOf(store, node))
+      // Deleted meanwhile, beside a server that runs.
+      if (!store.contents.doesExist(id)) return
+      const paths = (users.get(id) ?? []).map((node) => pathOf(store, node.id))
       report.problems.push({ kind: 'content', code, message: `Content ${id} is ${how}`, paths })
     }
     const isLong = record.segments.reduce((sum, { size }) => sum + size, 0) === record.size
@@ -269,20 +353,11 @@ async function checkContents(
   }
   for (const [id, list] of users) {
     if (!store.contents.doesExist(id) && report.problems.length < MAX_TOLD) {
-      const paths = list.map((node) => pathOf(store, node))
+      const isStill = list.some(({ id: nodeId }) => store.nodes.doesExist(nodeId) || store.deleted.doesExist(nodeId))
+      if (!isStill) continue
+      const paths = list.map((node) => pathOf(store, node.id))
       report.problems.push({ kind: 'content', code: 'CONTENT_GONE', message: `Content ${id} has no record`, paths })
     }
   }
-  report.strays = (await files.list()).filter((name) => !claimed.has(name)).length + (await files.listAside()).length
-}
-
-function pathOf(store: Store, node: NodeRecord): string {
-  let path = `/${node.name}`
-  for (let id = node.parentId; id !== 0; ) {
-    const parent = store.nodes.get(id) ?? store.deleted.get(id)
-    if (parent === undefined) break
-    path = `/${parent.name}${path}`
-    id = parent.parentId
-  }
-  return path
+  return claimed
 }

@@ -7,6 +7,7 @@ import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
 import { Server as TlsServer } from 'node:tls'
 import { ApiError } from './errors.ts'
+import { addressOf, type Proxies } from './proxies.ts'
 
 /** How much of a server one address may take, and all together. */
 export interface ConnectionLimits {
@@ -33,17 +34,6 @@ export const CONNECTION_LIMITS: ConnectionLimits = Object.freeze({
   slowBytes: 120 * 1024,
   lookMs: 5000,
 })
-
-/** Who is at the other end: an IPv4 address, or the /64 network of an IPv6 address, which is one household. */
-export function addressOf(socket: Pick<Socket, 'remoteAddress'>): string {
-  const address = (socket.remoteAddress ?? '').toLowerCase().replace(/^::ffff:(?=\d+\.)/, '')
-  if (!address.includes(':')) return address
-  const [head = '', tail] = address.replace(/%.*$/, '').split('::')
-  const groups = head === '' ? [] : head.split(':')
-  const rest = tail === undefined || tail === '' ? [] : tail.split(':')
-  while (tail !== undefined && groups.length + rest.length < 8) groups.push('0')
-  return `${[...groups, ...rest].slice(0, 4).join(':')}::/64`
-}
 
 /** Counts how many each key has, with a bound. */
 export class Shares {
@@ -77,9 +67,12 @@ export class Connections {
   readonly #raw: Shares
   readonly #watched = new Set<Body>()
   readonly #timer: NodeJS.Timeout
+  readonly #proxies: Proxies
 
-  constructor(limits: ConnectionLimits) {
+  /** @param proxies - Connections of these are many people's. */
+  constructor(limits: ConnectionLimits, proxies: Proxies) {
     this.#limits = limits
+    this.#proxies = proxies
     this.#bodies = new Shares(limits.bodiesPerAddress)
     this.#raw = new Shares(limits.socketsPerAddress * 2)
     this.#timer = setInterval(() => this.#look(), limits.lookMs)
@@ -98,7 +91,7 @@ export class Connections {
     const address = addressOf(socket)
     const own = this.#byAddress.get(address) ?? new Map<Socket, number>()
     this.#byAddress.set(address, own)
-    if (own.size >= this.#limits.socketsPerAddress) {
+    if (own.size >= this.#limits.socketsPerAddress && !this.#proxies.isProxy(socket)) {
       // Whoever waits for nothing makes room.
       const idle = [...own].find(([, requests]) => requests === 0)?.[0] ?? socket
       idle.destroy()
@@ -116,7 +109,8 @@ export class Connections {
 
   /** Who is still at the handshake cannot make room for others. */
   #addRaw(socket: Socket): void {
-    const giveBack = this.#raw.take(addressOf(socket))
+    const isProxy = this.#proxies.isProxy(socket)
+    const giveBack = isProxy ? () => undefined : this.#raw.take(addressOf(socket))
     if (giveBack === undefined) socket.destroy()
     else {
       socket.on('close', giveBack)
@@ -146,7 +140,7 @@ export class Connections {
    * @throws {ApiError} 429 when the address has too many on their way.
    */
   body(req: IncomingMessage): Body {
-    const giveBack = this.#bodies.take(addressOf(req.socket))
+    const giveBack = this.#bodies.take(this.#proxies.originOf(req).address)
     if (giveBack === undefined) {
       throw new ApiError(429, undefined, 'Too many requests at once', { 'Retry-After': '5', Connection: 'close' })
     }
@@ -160,6 +154,13 @@ export class Connections {
 
   #look(): void {
     for (const body of this.#watched) body.look(this.#limits)
+  }
+
+  /** Connections that are open, those below TLS not counted. */
+  get count(): number {
+    let count = 0
+    for (const own of this.#byAddress.values()) count += own.size
+    return count
   }
 
   /** Ends all connections. */

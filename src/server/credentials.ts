@@ -1,5 +1,6 @@
 /** Who somebody is by name, password (scrypt) and one-time code, as the records of a server say. @module */
 import { scrypt, timingSafeEqual } from 'node:crypto'
+import { audit } from './audit.ts'
 import { checkCode } from './one-time-codes.ts'
 import type { UserRecord } from './records.ts'
 import type { Store } from './store.ts'
@@ -31,6 +32,24 @@ export async function checkPassword(store: Store, name: string, password: string
   const hash = await hashPassword(password, user?.salt ?? new Uint8Array(16))
   const matches = timingSafeEqual(hash, user?.passwordHash ?? new Uint8Array(HASH_BYTES))
   return matches ? user : undefined
+}
+
+/** Notes a try to log in to an account, and when it succeeded. Names that nobody has are not worth a row. */
+export function noteLogin(
+  store: Store,
+  name: string,
+  { isGood, address, now }: { isGood: boolean; address: string; now: number },
+): Promise<void> {
+  if (findUser(store, name) === undefined) return Promise.resolve()
+  return store.write((tx) => {
+    const user = findUser(store, name)
+    if (user === undefined) return
+    if (isGood) tx.put(store.users, user.id, { ...user, lastLoginAt: now })
+    audit(
+      { store, tx, userId: user.id, now, address },
+      { operation: 'user.login', message: isGood ? 'Logged in' : 'Was refused a login', status: isGood ? 0 : 2 },
+    )
+  })
 }
 
 /**

@@ -26,6 +26,9 @@ const MD5_OF_NOTHING = 'd41d8cd98f00b204e9800998ecf8427e'
 /** How long content that nothing refers to is kept: an administrator has to find out that the metadata was not the right one. */
 export const STRAY_MS = 48 * 3_600_000
 
+/** Of the content that a file is a piece of. */
+const contentIdOf = (name: string): string => name.slice(0, name.indexOf('-'))
+
 export class DiskBlobs implements BlobStore {
   readonly isDirectOnly = false
   readonly hosts: readonly string[] = []
@@ -63,7 +66,7 @@ export class DiskBlobs implements BlobStore {
   }
 
   #isClaimed(name: string): boolean {
-    const content = this.#store.contents.get(name.slice(0, name.indexOf('-')))
+    const content = this.#store.contents.get(contentIdOf(name))
     return content?.segments.some((segment) => segment.file === name) === true
   }
 
@@ -76,11 +79,27 @@ export class DiskBlobs implements BlobStore {
         await this.#store.write((tx) => tx.remove(this.#store.asides, name))
       }
     }
-    // Whatever no content record claims belonged to uploads that a crash or a stop cut short. Most likely.
-    const strays = (await this.#files.list()).filter((name) => !this.#isClaimed(name))
-    if (strays.length === 0) return
-    await this.#recordAside(strays)
-    for (const name of strays) await this.#files.setAside(name)
+    // What no content record claims stays where it is: most likely an upload was cut short, but that is for a person to say.
+  }
+
+  /**
+   * Moves files aside that nothing claims.
+   *
+   * @param isOpen - Whether an upload under way writes the content with this id.
+   * @returns how many.
+   */
+  async setAside(names: readonly string[], isOpen: (id: string) => boolean): Promise<number> {
+    const there = new Set(await this.#files.list())
+    let moved = 0
+    for (const name of names) {
+      if (!there.has(name) || isOpen(contentIdOf(name))) continue
+      await this.#recordAside([name])
+      // Looked at last, with nothing to wait for in between: an upload may have ended well meanwhile.
+      if (this.#isClaimed(name)) continue
+      await this.#files.setAside(name)
+      moved++
+    }
+    return moved
   }
 
   /** Time runs from when this store first saw them without an owner. */
@@ -94,13 +113,19 @@ export class DiskBlobs implements BlobStore {
     })
   }
 
-  async sweep(): Promise<void> {
+  async sweep(): Promise<void> {}
+
+  /** Removes what was moved aside more than 48 hours ago. Answers how many files. */
+  async removeAsides(): Promise<number> {
     const { asides } = this.#store
     const due = [...asides.getRange({})].filter(({ value }) => value.foundAt + STRAY_MS < this.#now())
     for (const { key } of due) {
+      // Metadata that was put back knows it again: the next start brings it back.
+      if (this.#isClaimed(key)) continue
       await this.#files.removeAside(key)
       await this.#store.write((tx) => tx.remove(asides, key))
     }
+    return due.length
   }
 
   async close(): Promise<void> {}

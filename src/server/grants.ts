@@ -21,26 +21,52 @@ const CODE_MEMORY_MS = 600_000
 
 export interface Client {
   id: string
+  /** For people; absent: the id. */
+  name?: string
   /** Public clients have no secret and must use PKCE. */
   isPublic: boolean
   grants: readonly string[]
+  /** SHA-256 of its secret; absent where that is empty, or where there is none. */
+  secretHash?: Uint8Array
+  /** Addresses that were registered for it; the built-in ones have none. */
+  redirectUris?: readonly string[]
 }
 
-const CLIENTS: Readonly<Record<string, Client>> = Object.freeze({
-  dracoon_legacy_scripting: {
+/** Clients that every server has. */
+export const BUILT_IN_CLIENTS: readonly Client[] = Object.freeze([
+  {
     id: 'dracoon_legacy_scripting',
     isPublic: false,
     grants: ['password', 'authorization_code', 'refresh_token'],
   },
-  sealsync: { id: 'sealsync', isPublic: true, grants: ['authorization_code', 'refresh_token'] },
-})
+  { id: 'sealsync', isPublic: true, grants: ['authorization_code', 'refresh_token'] },
+])
 
-export function findClient(id: string | undefined | null): Client | undefined {
-  return id !== undefined && id !== null && Object.hasOwn(CLIENTS, id) ? CLIENTS[id] : undefined
+export function findClient(store: Store, id: string | undefined | null): Client | undefined {
+  if (id === undefined || id === null || id.length > 64) return undefined
+  const builtIn = BUILT_IN_CLIENTS.find((client) => client.id === id)
+  if (builtIn !== undefined || id === '') return builtIn
+  const record = store.clients.get(id)
+  return record && { ...record, isPublic: record.secretHash === undefined }
 }
+
+/** Whether a client has brought its secret. */
+export function isSecretRight({ secretHash }: Client, secret: string): boolean {
+  if (secretHash === undefined) return secret === ''
+  return timingSafeEqual(createHash('sha256').update(secret).digest(), secretHash)
+}
+
+/** An address on this machine without its port, which a program cannot choose beforehand (RFC 8252 §7.3). */
+const withoutPort = (uri: string): string =>
+  uri.replace(/^(http:\/\/(?:127\.0\.0\.1|\[::1\]|localhost))(?::[0-9]{1,5})?(?=\/|$)/, '$1')
 
 /** Whether a client may be sent to this address. Loopback addresses match with any port, the rest exactly. */
 export function isRedirectAllowed(client: Client, uri: string, baseUrl: string): boolean {
+  if (!URL.canParse(uri)) return false
+  const { redirectUris = [] } = client
+  if (redirectUris.some((one) => one === uri || withoutPort(one) === withoutPort(uri))) return true
+  // Who has addresses of its own gets nothing sent elsewhere.
+  if (redirectUris.length > 0) return false
   if (uri === `${baseUrl}/oauth/callback`) return true
   return client.isPublic && /^http:\/\/(127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?\/callback$/.test(uri) && URL.canParse(uri)
 }
@@ -167,7 +193,7 @@ export class Grants {
         return undefined
       }
       const user = this.#store.users.get(record.userId)
-      if (user === undefined || user.epoch !== record.epoch) throw invalidGrant('Invalid refresh token')
+      if (user?.epoch !== record.epoch || user.disabledAt !== undefined) throw invalidGrant('Invalid refresh token')
       if (record.rotatedAt === undefined) tx.put(this.#store.tokens, key, { ...record, rotatedAt: now })
       return this.#issue(tx, user, client, record.family)
     })
@@ -182,6 +208,14 @@ export class Grants {
       if (record === undefined || record.clientId !== client.id) return
       if (record.kind === 'access') this.#drop(tx, digest(token), record)
       else this.#dropFamily(tx, record.family)
+    })
+  }
+
+  /** Ends the login that an access token belongs to. */
+  end(token: string): Promise<void> {
+    return this.#store.write((tx) => {
+      const record = this.#store.tokens.get(digest(token))
+      if (record !== undefined) this.#dropFamily(tx, record.family)
     })
   }
 
@@ -202,7 +236,7 @@ export class Grants {
     const record = this.#store.tokens.get(digest(token))
     if (record?.kind !== 'access' || record.expiresAt < this.#now()) return undefined
     const user = this.#store.users.get(record.userId)
-    return user?.epoch === record.epoch ? user : undefined
+    return user?.epoch === record.epoch && user.disabledAt === undefined ? user : undefined
   }
 
   /** Forgets tokens that have run out. */

@@ -76,7 +76,7 @@ function parseCriteria(access: Access, text: string | null): Criteria {
 
 function testFor(access: Access, field: string, operator: string, value: string): Test {
   if (field === 'encrypted') return (node) => String(node.encrypted) === value
-  if (field === 'isFavorite') return () => value === 'false'
+  if (field === 'isFavorite') return (node) => String(access.isFavorite(node.id)) === value
   if (field === 'perm' || field === 'childPerm') return () => true
   if (field === 'parentPath' && operator === 'cn') {
     const part = value.toLowerCase()

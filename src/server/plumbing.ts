@@ -4,10 +4,13 @@
  * @module
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type AccessEntry, safePath } from './access-log.ts'
 import { type App, Call, type Handler, type Reply } from './call.ts'
-import { addressOf, type Connections, type WatchedBody } from './connections.ts'
+import type { Connections, WatchedBody } from './connections.ts'
 import { ApiError, OAuthError, StorageError } from './errors.ts'
 import type { FaultAction, FaultPlan } from './faults.ts'
+import type { Proxies } from './proxies.ts'
+import type { Rates } from './rates.ts'
 import type { RecordedRequest, Recorder } from './recorder.ts'
 import type { Router } from './router.ts'
 
@@ -22,6 +25,21 @@ export interface PlumbingOptions {
   faults: FaultPlan
   recorder: Recorder | undefined
   onError: ((error: unknown) => void) | undefined
+  proxies: Proxies
+  rates: Rates | undefined
+  /** True when the server is about to stop: connections end with their answers. */
+  isDraining(): boolean
+  /** Told of each request when it is over. */
+  onRequest(entry: AccessEntry): void
+}
+
+/** What becomes known of a request on its way. */
+interface Trace {
+  route?: string
+  call?: Call
+  status?: number
+  bytesIn: number
+  bytesOut: number
 }
 
 /** Raised when a fault destroyed the connection: there is nobody to answer. */
@@ -31,6 +49,8 @@ export interface Listener {
   (req: IncomingMessage, res: ServerResponse): void
   /** Resolves when nothing works on a request any more; a client that went away does not end that at once. */
   idle(): Promise<void>
+  /** Requests that are worked on. */
+  underWay(): number
 }
 
 /** The listener for a node:http server. */
@@ -49,18 +69,47 @@ export function createListener(options: PlumbingOptions): Listener {
     req.on('error', () => undefined)
     res.on('error', () => undefined)
     res.on('close', options.connections.request(req))
-    const work = serve(options, req, res, record)
+    const trace: Trace = { bytesIn: 0, bytesOut: 0 }
+    const begun = performance.now()
+    const work = serve(options, req, res, record, trace)
       .catch((error: unknown) => {
         if (!res.destroyed && isNews(error)) options.onError?.(error)
         res.destroy()
       })
-      .finally(() => underWay.delete(work))
+      .finally(() => {
+        underWay.delete(work)
+        tell(options, req, trace, performance.now() - begun)
+      })
     underWay.add(work)
   }
   const idle = async (): Promise<void> => {
     while (underWay.size > 0) await Promise.all(underWay)
   }
-  return Object.assign(listener, { idle })
+  return Object.assign(listener, { idle, underWay: () => underWay.size })
+}
+
+function tell(options: PlumbingOptions, req: IncomingMessage, trace: Trace, ms: number): void {
+  const { route, call, status = 499, bytesIn, bytesOut } = trace
+  const [path = ''] = (req.url ?? '').split('?', 1)
+  const agent = req.headers['user-agent']
+  const user = call?.resolvedUser
+  try {
+    options.onRequest({
+      time: options.app.now(),
+      address: options.proxies.originOf(req).address,
+      ...(user === undefined ? {} : { user: user.id }),
+      method: req.method ?? '',
+      ...(route === undefined ? {} : { route }),
+      path: safePath(route, path),
+      status,
+      ms: Math.round(ms * 10) / 10,
+      bytesIn,
+      bytesOut,
+      ...(agent === undefined ? {} : { agent: agent.slice(0, 200) }),
+    })
+  } catch (error) {
+    options.onError?.(error)
+  }
 }
 
 /** A cause is what the operator should know and the client need not. */
@@ -76,6 +125,7 @@ async function serve(
   req: IncomingMessage,
   res: ServerResponse,
   record: RecordedRequest | undefined,
+  trace: Trace,
 ): Promise<void> {
   const url = req.url ?? '/'
   const mark = url.indexOf('?')
@@ -86,9 +136,10 @@ async function serve(
   let reply: Reply
   try {
     watch = options.connections.body(req)
-    const body = bodyOf(req, watch, fault, record, options.recorder)
+    const body = bodyOf(req, watch, fault, record, options.recorder, trace)
     if (fault !== undefined) await keepWaiting(fault, options.faults, res)
-    reply = (await interfere(fault, body)) ?? (await answer(options, req, { method, path, url, mark, body, watch }))
+    reply =
+      (await interfere(fault, body)) ?? (await answer(options, req, { method, path, url, mark, body, watch, trace }))
   } catch (error) {
     if (error instanceof Cut || res.destroyed || req.socket.destroyed) {
       res.destroy()
@@ -105,7 +156,8 @@ async function serve(
     return
   }
   if (isPublic(path)) reply = { ...reply, headers: { ...reply.headers, ...CORS } }
-  await send(res, method, distort(reply, fault))
+  if (options.isDraining()) res.shouldKeepAlive = false
+  await send(res, method, distort(reply, fault), trace)
 }
 
 /** Pages of other origins may use links: there is no login that they could misuse. */
@@ -168,14 +220,22 @@ async function answer(
     mark: number
     body: AsyncIterable<Uint8Array>
     watch: WatchedBody
+    trace: Trace
   },
 ): Promise<Reply> {
-  const host = req.headers.host ?? ''
+  const { proxies } = options
+  const origin = proxies.originOf(req)
+  const host = origin.host ?? req.headers.host ?? ''
   // Node keeps the first; something in front of this server may go by the other (RFC 9112 §3.2).
   if (req.rawHeaders.filter((name, index) => index % 2 === 0 && name.toLowerCase() === 'host').length > 1) {
     throw new ApiError(400, undefined, 'More than one Host header', { Connection: 'close' })
   }
-  if (!options.isHostAllowed(host)) throw new ApiError(421, undefined, 'Host is not served here')
+  if (!proxies.isProxy(req.socket) && options.scheme === 'http' && !proxies.mayComeDirectly(req.socket)) {
+    throw new ApiError(403, undefined, 'This server is reached through its proxy', { Connection: 'close' })
+  }
+  // Whoever looks after the machine may not know its names, and gets to know nothing.
+  const isProbe = request.path === '/healthz' || request.path === '/readyz'
+  if (!isProbe && !options.isHostAllowed(host)) throw new ApiError(421, undefined, 'Host is not served here')
   if (request.url.length > MAX_URL) throw new ApiError(414, undefined, 'URL is too long')
   let path: string
   try {
@@ -187,17 +247,23 @@ async function answer(
   const match = options.router.find(request.method, path)
   if (match === undefined) throw new ApiError(404, undefined, 'No such endpoint')
   if (match === 'method') throw new ApiError(405, undefined, 'Method is not allowed here')
+  request.trace.route = match.pattern
   const call = new Call(options.app, {
     method: request.method,
     path,
     query: new URLSearchParams(request.mark === -1 ? '' : request.url.slice(request.mark + 1)),
     params: match.params,
     headers: req.headers,
-    baseUrl: `${options.scheme}://${host}`,
-    address: addressOf(req.socket),
+    baseUrl: `${origin.scheme ?? options.scheme}://${host}`,
+    address: origin.address,
     body: request.body,
     watch: request.watch,
   })
+  request.trace.call = call
+  if (options.rates !== undefined && !isProbe) {
+    const user = call.knownUser
+    options.rates.take(user === undefined ? call.address : `user ${user.id}`, performance.now())
+  }
   return match.handler(call)
 }
 
@@ -220,6 +286,7 @@ async function* bodyOf(
   fault: FaultAction | undefined,
   record: RecordedRequest | undefined,
   recorder: Recorder | undefined,
+  trace: Trace,
 ): AsyncGenerator<Uint8Array> {
   const cutAt = fault !== undefined && 'cutRequestAfterBytes' in fault ? fault.cutRequestAfterBytes : undefined
   let seen = 0
@@ -231,6 +298,7 @@ async function* bodyOf(
   // Leaving early must not destroy the connection: an answer is still to be sent over it.
   for await (const chunk of req.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     watch.received(chunk.length)
+    trace.bytesIn += chunk.length
     const rest = cutAt === undefined ? chunk.length : cutAt - seen
     const kept = rest < chunk.length ? chunk.subarray(0, rest) : chunk
     seen += kept.length
@@ -309,8 +377,14 @@ function contentType(reply: Reply): Record<string, string> {
   return reply.json === undefined ? {} : { 'Content-Type': 'application/json' }
 }
 
-async function send(res: ServerResponse, method: string, reply: Reply & { cutAt?: number }): Promise<void> {
+async function send(
+  res: ServerResponse,
+  method: string,
+  reply: Reply & { cutAt?: number },
+  trace: Trace,
+): Promise<void> {
   const bytes = bytesOf(reply)
+  trace.status = reply.status
   const bodyless = reply.status === 204 || reply.status === 304
   res.writeHead(reply.status, {
     ...contentType(reply),
@@ -320,6 +394,7 @@ async function send(res: ServerResponse, method: string, reply: Reply & { cutAt?
   })
   if (reply.stream === undefined || method === 'HEAD') {
     if (reply.stream !== undefined) await dispose(reply.stream)
+    if (method !== 'HEAD') trace.bytesOut += bytes?.length ?? 0
     res.end(method === 'HEAD' ? undefined : bytes)
     return
   }
@@ -328,6 +403,7 @@ async function send(res: ServerResponse, method: string, reply: Reply & { cutAt?
     const rest = reply.cutAt === undefined ? chunk.length : reply.cutAt - sent
     const kept = rest < chunk.length ? chunk.subarray(0, Math.max(rest, 0)) : chunk
     sent += kept.length
+    trace.bytesOut = sent
     if (res.destroyed) return
     if (kept.length > 0 && !res.write(kept)) await drained(res)
     if (reply.cutAt !== undefined && sent >= reply.cutAt) {

@@ -106,6 +106,16 @@ export interface UserRecord {
   oneTimeCodes?: { secret: Uint8Array; lastStep: number }
   /** May look after users, groups and the event log through the API. */
   isAdmin?: true
+  /** Since then its logins are void, and it cannot log in. */
+  disabledAt?: number
+  /** Most bytes of the files that it made, those in recycle bins included. Absent: no limit. */
+  quota?: number
+  lastLoginAt?: number
+  firstName?: string
+  lastName?: string
+  email?: string
+  phone?: string
+  language?: string
 }
 
 export interface GroupRecord {
@@ -220,4 +230,41 @@ export interface ReceivedRecord {
   receivedAt: number
   /** Where it came from. */
   address: string
+}
+
+/** An OAuth client of an integrator. */
+export interface ClientRecord {
+  id: string
+  name: string
+  /** SHA-256 of its secret, which is long and random; absent for public clients, which must use PKCE. */
+  secretHash?: Uint8Array
+  redirectUris: string[]
+  grants: string[]
+  createdAt: number
+}
+
+/** Who did what: of all rooms and of the server itself. The log of a room is kept beside it, see EventRecord. */
+export interface AuditRecord {
+  id: number
+  time: number
+  /** 0: whoever administers the server at its own machine. */
+  userId: number
+  operation: string
+  message: string
+  /** 2: it was refused. */
+  status: 0 | 2
+  nodeId?: number
+  roomId?: number
+  /** Where it came from, as far as that is known. */
+  address?: string
+}
+
+export interface CommentRecord {
+  id: number
+  nodeId: number
+  text: string
+  createdAt: number
+  createdBy: number
+  updatedAt: number
+  updatedBy: number
 }

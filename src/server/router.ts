@@ -6,13 +6,15 @@
 
 export interface Match<H> {
   handler: H
+  /** As it was added: `/v4/nodes/:id`. */
+  pattern: string
   params: Readonly<Record<string, string>>
 }
 
 interface TrieNode<H> {
   literals: Map<string, TrieNode<H>>
   placeholder: TrieNode<H> | undefined
-  handlers: Map<string, { handler: H; names: readonly string[] }>
+  handlers: Map<string, { handler: H; pattern: string; names: readonly string[] }>
 }
 
 const emptyNode = <H>(): TrieNode<H> => ({ literals: new Map(), placeholder: undefined, handlers: new Map() })
@@ -35,7 +37,7 @@ export class Router<H> {
       }
       node = next
     }
-    node.handlers.set(method, { handler, names })
+    node.handlers.set(method, { handler, pattern, names })
   }
 
   /** The handler, 'method' when the path exists under another method only, or undefined. */
@@ -49,7 +51,7 @@ export class Router<H> {
     entry.names.forEach((name, index) => {
       params[name] = found.values[index] ?? ''
     })
-    return { handler: entry.handler, params }
+    return { handler: entry.handler, pattern: entry.pattern, params }
   }
 
   #walk(

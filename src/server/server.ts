@@ -6,15 +6,20 @@
 
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
-import { createServer as createTlsServer } from 'node:https'
+import { createServer as createTlsServer, Server as TlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SyncError } from '../../crypto/errors.ts'
 import { systemCode } from '../errors.ts'
+import type { LiveServer } from './admin/operations.ts'
+import { sweepBins } from './admin/retention.ts'
+import { offerSetup } from './admin/setup.ts'
+import { listenForAdmin } from './admin/socket.ts'
+import { addUser, hashNewPassword, type NewAccount } from './admin/users.ts'
 import { BlobFiles } from './blob-files.ts'
 import type { BlobStore } from './blobs.ts'
-import type { App, Handler } from './call.ts'
+import type { App } from './call.ts'
 import { CONNECTION_LIMITS, type ConnectionLimits, Connections, Shares } from './connections.ts'
 import { DiskBlobs, usesFiles } from './disk-blobs.ts'
 import { FaultPlan, type FaultRule } from './faults.ts'
@@ -25,28 +30,32 @@ import { takeInstanceLock } from './instance-lock.ts'
 import { ListingCache } from './listing.ts'
 import { LoginLimits } from './login-limits.ts'
 import type { Place } from './mark.ts'
-import { createListener } from './plumbing.ts'
+import type { Gauge } from './metrics.ts'
+import { type ObserveOptions, Observers } from './observe.ts'
+import { createListener, type Listener } from './plumbing.ts'
+import { Proxies } from './proxies.ts'
+import { Rates } from './rates.ts'
 import type { Recorder } from './recorder.ts'
-import { Router } from './router.ts'
-import { addRoutes } from './routes/index.ts'
+import { createRouter } from './routes/index.ts'
 import { S3Blobs } from './s3/blobs.ts'
 import type { S3Options } from './s3/client.ts'
 import { ObjectStore } from './s3/objects.ts'
 import { SharePasswords } from './share-passwords.ts'
 import { sweepRedeemed } from './shares.ts'
 import { Signer } from './signing.ts'
-import { openStore, type Store, usesObjects } from './store.ts'
+import { dataFileOf, openStore, type Store, sizeOfFile, usesObjects } from './store.ts'
 import { Uploads } from './uploads.ts'
-import { addUser, type NewAccount } from './users.ts'
 
 /** Where a server keeps its data, where it listens, and for whom. */
-export interface ServerOptions {
+export interface ServerOptions extends ObserveOptions {
   /** Directory of all data; made, with mode 0700, if it does not exist. Default: a temporary one, removed by `close`. */
   data?: string
   /** Another name of `data`. */
   dataDir?: string
   /** Accounts to make, unless there are accounts of these names. */
   users?: readonly NewAccount[]
+  /** Where there is no account at all: offer to make the first one, an administrator's, by a link that is good once. */
+  offerSetup?: boolean
   /** 0 or absent: any free port. */
   port?: number
   /** Address to listen on; 127.0.0.1 by default. Anything but loopback needs `tls`. */
@@ -69,8 +78,15 @@ export interface ServerOptions {
   urlLifetimeS?: number
   /** Bytes of the disk that visitors of file requests cannot fill. Default: 256 MiB. */
   reserveBytes?: number
-  /** Told of unexpected errors, which clients see as status 500 or a broken connection. */
-  onError?: (error: unknown) => void
+  /**
+   * Addresses and networks of proxies in front, whose word is taken for where a request comes from and how. Without TLS, nobody else but
+   * this machine is let in then, and `host` may be any.
+   */
+  trustProxy?: readonly string[]
+  /** Requests per second of one user, or of one address without a login; ten seconds' worth may come at once. Default: any number. */
+  requestsPerSecond?: number
+  /** How long `close` waits for requests under way, in milliseconds. Default 500. */
+  drainMs?: number
   /** Other limits than CONNECTION_LIMITS. */
   connectionLimits?: Partial<ConnectionLimits>
   /** Time of day in ms since the epoch; for tests. */
@@ -83,6 +99,12 @@ export interface RunningServer {
   readonly url: string
   readonly port: number
   readonly faults: FaultPlan
+  /** With `offerSetup`: where the first account is made, good once and for a day. */
+  readonly setupUrl?: string
+  /** With `metricsPort`. */
+  readonly metricsUrl?: string
+  /** Takes another certificate for connections from now on, where there is one, and opens the access log anew. */
+  reload(tls?: { cert: string | Buffer; key: string | Buffer }): void
   /** Stops listening, ends connections and closes the store. */
   close(): Promise<void>
   /** As `close`, for `await using`. */
@@ -123,73 +145,108 @@ export async function startServer(options: ServerOptions = {}): Promise<RunningS
 }
 
 /** Makes the accounts that are not there. */
-async function addUsers(dataDir: string, users: readonly NewAccount[]): Promise<void> {
-  for (const user of users) {
-    await addUser(dataDir, user).catch((error) => {
+async function addUsers(store: Store, users: readonly NewAccount[], now: () => number): Promise<void> {
+  for (const { password, ...user } of users) {
+    const hashed = await hashNewPassword(password)
+    await addUser(store, { userId: 0, now: now() }, { ...user, password: hashed }).catch((error) => {
       if (!(error instanceof SyncError) || error.code !== 'USER_EXISTS') throw error
     })
   }
 }
 
-async function start(dataDir: string, options: ServerOptions): Promise<RunningServer> {
-  const host = options.host ?? '127.0.0.1'
-  if (options.tls === undefined && !isLoopback(host)) {
+/** Which proxies are in front; nobody may listen to the world without encryption, or one of those. */
+function proxiesFor(host: string, { tls, trustProxy = [] }: ServerOptions): Proxies {
+  const proxies = new Proxies(trustProxy)
+  if (tls === undefined && !isLoopback(host) && !proxies.isUsed) {
     throw new SyncError('usage', 'TLS_REQUIRED', 'Listening beyond loopback needs TLS', {
-      hint: 'Give a certificate and a key, or listen on 127.0.0.1.',
+      hint: 'Give a certificate and a key, or listen on 127.0.0.1, or say which proxy is in front.',
     })
   }
-  await addUsers(dataDir, options.users ?? [])
+  return proxies
+}
+
+/** The HTTP server, with its timeouts. */
+function httpServer(tls: ServerOptions['tls'], listener: Listener): Server {
+  const often = { connectionsCheckingInterval: HEADERS_CHECK_MS }
+  const server =
+    tls === undefined
+      ? createServer(often, listener)
+      : createTlsServer({ ...tls, ...often, handshakeTimeout: 30_000 }, listener)
+  configure(server)
+  return server
+}
+
+async function start(dataDir: string, options: ServerOptions): Promise<RunningServer> {
+  const host = options.host ?? '127.0.0.1'
+  const proxies = proxiesFor(host, options)
   const lock = await takeInstanceLock(dataDir)
   const undo: (() => unknown)[] = [() => lock.release()]
   try {
     const files = new BlobFiles(dataDir)
     const store = await openStore(dataDir, files, { isServed: false })
     undo.unshift(() => store.close())
-    const { app, places } = await createApp(store, files, options)
+    const drain = { isOn: false }
+    const { app, places, disk } = await createApp(store, files, options, drain)
     undo.unshift(() => app.blobs.close())
+    await addUsers(store, options.users ?? [], app.now)
+    const setupCode = options.offerSetup === true ? await offerSetup(store, app.now()) : undefined
     const faults = new FaultPlan(options.faults)
-    const connections = new Connections({ ...CONNECTION_LIMITS, ...options.connectionLimits })
+    const connections = new Connections({ ...CONNECTION_LIMITS, ...options.connectionLimits }, proxies)
     undo.unshift(() => connections.close())
-    const router = new Router<Handler>()
-    addRoutes(router)
+    const tellError = (error: unknown): void => options.onError?.(error)
+    const observers = new Observers(options)
+    undo.unshift(() => observers.close())
     const listener = createListener({
       app,
-      router,
+      router: createRouter(),
       scheme: options.tls === undefined ? 'http' : 'https',
       isHostAllowed: hostFilter(host, options.allowedHosts ?? []),
       connections,
       faults,
       recorder: options.recorder,
       onError: options.onError,
+      proxies,
+      rates: options.requestsPerSecond === undefined ? undefined : new Rates(options.requestsPerSecond),
+      isDraining: () => drain.isOn,
+      onRequest: (entry) => observers.onRequest(entry),
     })
-    const often = { connectionsCheckingInterval: HEADERS_CHECK_MS }
-    const server =
-      options.tls === undefined
-        ? createServer(often, listener)
-        : createTlsServer({ ...options.tls, ...often, handshakeTimeout: 30_000 }, listener)
-    configure(server)
+    const server = httpServer(options.tls, listener)
     connections.attach(server)
     const port = await listen(server, options.port ?? 0, host)
-    const tellError = (error: unknown): void => options.onError?.(error)
+    const parts = { app, places, disk, connections, listener, dataDir }
+    const admin = await listenBeside(parts, observers).catch(async (error: unknown) => {
+      await shutDown(server, connections, 0)
+      throw error
+    })
     const sweeper = setInterval(() => void sweep(app, places).catch(tellError), SWEEP_MS)
     sweeper.unref()
     let closing: Promise<void> | undefined
     const close = async (): Promise<void> => {
       clearInterval(sweeper)
-      await shutDown(server, connections)
+      drain.isOn = true
+      await admin.close()
+      await shutDown(server, connections, options.drainMs ?? 500)
       connections.close()
       await markPlaces(store, places).catch(tellError)
       await app.blobs.close()
       // A read while it closes, or after, would end the process.
       await listener.idle()
       await store.close()
+      await observers.close()
       await lock.release()
     }
     const name = host.includes(':') ? `[${host}]` : host
+    const url = `${options.tls === undefined ? 'http' : 'https'}://${name}:${port}`
     return {
-      url: `${options.tls === undefined ? 'http' : 'https'}://${name}:${port}`,
+      url,
       port,
       faults,
+      ...(setupCode === undefined ? {} : { setupUrl: `${url}/setup?code=${setupCode}` }),
+      ...(observers.metricsUrl === undefined ? {} : { metricsUrl: observers.metricsUrl }),
+      reload(tls) {
+        observers.reopen()
+        if (tls !== undefined && server instanceof TlsServer) server.setSecureContext(tls)
+      },
       close: () => (closing ??= close()),
       [Symbol.asyncDispose]: () => (closing ??= close()),
     }
@@ -199,11 +256,65 @@ async function start(dataDir: string, options: ServerOptions): Promise<RunningSe
   }
 }
 
-async function createApp(
+/** Parts of a server that runs. */
+interface Parts {
+  app: App
+  places: readonly Place[]
+  disk: DiskBlobs
+  connections: Connections
+  listener: Listener
+  dataDir: string
+}
+
+/** Opens what else a server listens on: the socket of its administrator, and the port for figures. */
+async function listenBeside(parts: Parts, observers: Observers): Promise<{ close(): Promise<void> }> {
+  const { app, places, disk, connections, listener, dataDir } = parts
+  const { store, uploads, now } = app
+  const startedAt = now()
+  await observers
+    .listen(() => gaugesOf(parts, startedAt))
+    .catch((cause: unknown) => {
+      throw cannotListen('127.0.0.1', 'the port for figures', cause)
+    })
+  const live: LiveServer = {
+    openUploads: () => uploads.openIds(),
+    async sweep() {
+      await sweep(app, places)
+      await disk.removeAsides()
+    },
+    setAside: (names) => disk.setAside(names, (id) => uploads.isOpen(id)),
+    status: () => ({
+      startedAt,
+      connections: connections.count,
+      requests: listener.underWay(),
+      uploads: uploads.openIds().length,
+    }),
+  }
+  return listenForAdmin({ store, dataDir, now, live })
+}
+
+const gaugesOf = ({ app, connections, listener, dataDir }: Parts, startedAt: number): Gauge[] => [
+  { name: 'sealsync_connections', help: 'Connections that are open.', value: connections.count },
+  { name: 'sealsync_requests_running', help: 'Requests that are worked on.', value: listener.underWay() },
+  { name: 'sealsync_uploads_open', help: 'Uploads under way.', value: app.uploads.openIds().length },
+  { name: 'sealsync_users', help: 'Accounts.', value: app.store.users.getCount({}) },
+  { name: 'sealsync_nodes', help: 'Rooms, folders and files.', value: app.store.nodes.getCount({}) },
+  {
+    name: 'sealsync_metadata_bytes',
+    help: 'Length of the file of the metadata.',
+    value: sizeOfFile(dataFileOf(dataDir)) ?? 0,
+  },
+  { name: 'process_resident_memory_bytes', help: 'Memory of the process.', value: process.memoryUsage.rss() },
+  { name: 'process_start_time_seconds', help: 'When the server started.', value: startedAt / 1000 },
+]
+
+/** @internal What routes work with, and where content is; without listening. */
+export async function createApp(
   store: Store,
   files: BlobFiles,
   options: ServerOptions,
-): Promise<{ app: App; places: readonly Place[] }> {
+  drain: { readonly isOn: boolean } = { isOn: false },
+): Promise<{ app: App; places: readonly Place[]; disk: DiskBlobs }> {
   const clock = options.clock ?? Date
   const now = (): number => clock.now()
   await checkPlace(store, files, () => usesFiles(store))
@@ -230,10 +341,11 @@ async function createApp(
       storage: options.s3 === undefined ? (options.storage ?? 'classic') : 's3',
       downloadUrlLifetimeS: options.urlLifetimeS ?? 3600,
       now,
+      unready: () => (drain.isOn ? 'stopping' : undefined),
       onError: (error) => options.onError?.(error),
     }
     await sweep(app, [])
-    return { app, places }
+    return { app, places, disk }
   } catch (error) {
     await blobs.close()
     throw error
@@ -269,10 +381,12 @@ const overObjects = (
   now: () => number,
 ): BlobStore => new S3Blobs(store, objects, { before, partUrlLifetimeS: urlLifetimeS ?? 900, now, onError })
 
-async function sweep(app: App, places: readonly Place[]): Promise<void> {
+/** @internal Removes what has run out. */
+export async function sweep(app: App, places: readonly Place[]): Promise<void> {
   await app.grants.sweep()
   await app.uploads.sweep()
   await sweepRedeemed(app.store, app.now())
+  await sweepBins(app)
   await app.blobs.sweep()
   await markPlaces(app.store, places)
 }
@@ -294,7 +408,7 @@ const LISTENING_HINTS: Readonly<Record<string, string>> = {
   ENOTFOUND: 'This machine does not have that address.',
 }
 
-function cannotListen(host: string, port: number, cause: unknown): SyncError {
+function cannotListen(host: string, port: number | string, cause: unknown): SyncError {
   const code = systemCode(cause)
   const hint = LISTENING_HINTS[code ?? '']
   return new SyncError(
@@ -315,11 +429,11 @@ function listen(server: Server, port: number, host: string): Promise<number> {
   })
 }
 
-/** Lets answers under way finish for a moment, then ends all connections. */
-async function shutDown(server: Server, connections: Connections): Promise<void> {
+/** Lets answers under way finish for some time, then ends all connections. */
+async function shutDown(server: Server, connections: Connections, waitMs: number): Promise<void> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()))
   server.closeIdleConnections()
-  const timer = setTimeout(() => connections.destroy(), 500)
+  const timer = setTimeout(() => connections.destroy(), waitMs)
   await closed
   clearTimeout(timer)
 }

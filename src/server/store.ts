@@ -15,6 +15,9 @@ import { type Place, storeLost } from './mark.ts'
 import { privateDirectory } from './private-directory.ts'
 import type {
   AsideRecord,
+  AuditRecord,
+  ClientRecord,
+  CommentRecord,
   ContentRecord,
   DeletedRecord,
   EventRecord,
@@ -153,6 +156,18 @@ export class Store {
   readonly redeemed: Table<number, [number, string]>
   /** [share, number]. */
   readonly received: Table<ReceivedRecord, [number, number]>
+  /** Bytes of the files that a user made. */
+  readonly usage: Table<number, number>
+  readonly clients: Table<ClientRecord, string>
+  /** By the number of the event. */
+  readonly audit: Table<AuditRecord, number>
+  /** [user, node] to when it became a favorite. */
+  readonly favorites: Table<number, [number, number]>
+  /** Comments by id, and [node, id]. */
+  readonly comments: Table<CommentRecord, number>
+  readonly nodeComments: Table<number, [number, number]>
+  /** [user, key] of what clients keep for a user. */
+  readonly attributes: Table<string, [number, string]>
   readonly #root: RootDatabase
   readonly #path: string
   #queue: Job[] = []
@@ -196,6 +211,13 @@ export class Store {
     this.nodeShares = table('nodeShares')
     this.redeemed = table('redeemed')
     this.received = table('received')
+    this.usage = table('usage')
+    this.clients = table('clients')
+    this.audit = table('audit')
+    this.favorites = table('favorites')
+    this.comments = table('comments')
+    this.nodeComments = table('nodeComments')
+    this.attributes = table('attributes')
   }
 
   /**
@@ -264,7 +286,7 @@ export class Store {
   }
 
   /** The next id for nodes, users and so on; only inside a unit of work. */
-  nextId(tx: Tx, kind: 'node' | 'user' | 'group' | 'event' | 'share'): number {
+  nextId(tx: Tx, kind: 'node' | 'user' | 'group' | 'event' | 'share' | 'comment'): number {
     const last = this.meta.get(kind)
     const id = (typeof last === 'number' ? last : 0) + 1
     tx.put(this.meta, kind, id)

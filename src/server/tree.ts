@@ -4,6 +4,7 @@
  * Permissions are checked by the callers.
  * @module
  */
+import { audit } from './audit.ts'
 import type { BlobStore } from './blobs.ts'
 import { ApiError } from './errors.ts'
 import { dropHolder, isShareHolder, RESCUE_BASE } from './holders.ts'
@@ -13,12 +14,19 @@ import type { Store, Tx } from './store.ts'
 import type { ConflictStrategy } from './validate.ts'
 
 /** What every change needs to know: where to write, who does it, and when. */
-export interface Change {
-  store: Store
+export interface Change extends Edit {
   blobs: BlobStore
+}
+
+/** A change that leaves content alone. */
+export interface Edit {
+  store: Store
   tx: Tx
+  /** 0: whoever administers the server at its own machine. */
   userId: number
   now: number
+  /** Where it came from; for the audit log. */
+  address?: string
 }
 
 const COUNTERS = { [ROOM]: 'rooms', [FOLDER]: 'folders', [FILE]: 'files' } as const
@@ -34,7 +42,7 @@ export function foldName(name: string): string {
 }
 
 /** Raises the version of a container and all above it, and adds `sizeDelta` bytes to each. */
-export function touch(change: Change, containerId: number, sizeDelta: number): number {
+export function touch(change: Edit, containerId: number, sizeDelta: number): number {
   const version = change.store.nextVersion(change.tx, change.now)
   for (let id = containerId; id !== 0; ) {
     const node = change.store.nodes.get(id)
@@ -126,12 +134,12 @@ export type NewNode = Pick<NodeRecord, 'type' | 'name' | 'parentId' | 'encrypted
 const EVENTS_KEPT = 1_000
 
 /** Notes what was done in a room, for its administrators; the oldest notes make way. */
-export function note(change: Change, roomId: number, operation: string, message: string): void {
+export function note(change: Edit, roomId: number, operation: string, message: string, nodeId = roomId): void {
   const { store, tx, userId, now } = change
+  const id = audit(change, { operation, message, nodeId, roomId })
   if (roomId === 0) return
   const [last] = store.events.getKeys({ start: [roomId + 1, 0], end: [roomId, 0], reverse: true, limit: 1 })
   const number = (last?.[1] ?? 0) + 1
-  const id = store.nextId(tx, 'event')
   tx.put(store.events, [roomId, number], { id, time: now, userId, operation, message: message.slice(0, 1_000) })
   if (number > EVENTS_KEPT) tx.remove(store.events, [roomId, number - EVENTS_KEPT])
 }
@@ -159,12 +167,13 @@ export function createNode(change: Change, fresh: NewNode): NodeRecord {
   }
   const linked = link(change, node)
   if (linked.type === FILE && linked.encrypted) tx.put(store.encryptedFiles, [linked.roomId, id], 1)
-  note(change, linked.roomId, `${NODE_TYPES[linked.type]}.create`, `Created ${noted(store, linked)}`)
+  note(change, linked.roomId, `${NODE_TYPES[linked.type]}.create`, `Created ${noted(store, linked)}`, id)
+  if (linked.type === FILE) charge(change, linked)
   return linked
 }
 
 /** Changes fields of a node in place; name and parent go through the indexes. */
-export function updateNode(change: Change, node: NodeRecord, changes: Partial<NodeRecord>): NodeRecord {
+export function updateNode(change: Edit, node: NodeRecord, changes: Partial<NodeRecord>): NodeRecord {
   const { store, tx } = change
   const updated: NodeRecord = { ...node, ...changes, updatedAt: change.now, updatedBy: change.userId }
   if (updated.name !== node.name) {
@@ -172,7 +181,8 @@ export function updateNode(change: Change, node: NodeRecord, changes: Partial<No
     tx.remove(store.children, childKey(node))
     tx.put(store.names, [node.parentId, updated.name], node.id)
     tx.put(store.children, childKey(updated), node.id)
-    note(change, node.roomId, `${NODE_TYPES[node.type]}.rename`, `Renamed ${noted(store, node)} to ${updated.name}`)
+    const text = `Renamed ${noted(store, node)} to ${updated.name}`
+    note(change, node.roomId, `${NODE_TYPES[node.type]}.rename`, text, node.id)
   }
   const version = touch(change, node.parentId, 0)
   const stored = { ...updated, version }
@@ -185,7 +195,7 @@ export function moveNode(change: Change, node: NodeRecord, target: NodeRecord, n
   const to = `${parentPathOf(change.store, target)}${target.name}/${name}`
   const text = `Moved ${noted(change.store, node)} to ${to}`
   for (const roomId of new Set([node.roomId, target.roomId]))
-    note(change, roomId, `${NODE_TYPES[node.type]}.move`, text)
+    note(change, roomId, `${NODE_TYPES[node.type]}.move`, text, node.id)
   unlink(change, node)
   const moved = link(change, { ...node, name, parentId: target.id })
   return rehome(change, moved, target.roomId)
@@ -231,7 +241,7 @@ function parentPathOf(store: Store, node: NodeRecord): string {
 export function moveToBin(change: Change, node: NodeRecord): void {
   const { store, tx, now, userId } = change
   const parentPath = parentPathOf(store, node)
-  note(change, node.roomId, `${NODE_TYPES[node.type]}.delete`, `Deleted ${noted(store, node)}`)
+  note(change, node.roomId, `${NODE_TYPES[node.type]}.delete`, `Deleted ${noted(store, node)}`, node.id)
   dropSharesBelow(change, node)
   unlink(change, node)
   const { downloadShares: _down, uploadShares: _up, ...rest } = node
@@ -246,7 +256,7 @@ export function restoreNode(change: Change, record: DeletedRecord, parent: NodeR
   tx.remove(store.bins, [record.roomId, record.id])
   const { deletedAt: _at, deletedBy: _by, parentPath: _path, ...node } = record
   const what = `${NODE_TYPES[record.type]} ${record.parentPath}${record.name}`
-  note(change, parent.roomId, `${NODE_TYPES[record.type]}.restore`, `Restored ${what}`)
+  note(change, parent.roomId, `${NODE_TYPES[record.type]}.restore`, `Restored ${what}`, record.id)
   return rehome(change, link(change, { ...node, name, parentId: parent.id }), parent.roomId)
 }
 
@@ -256,6 +266,7 @@ export function deleteNode(change: Change, node: NodeRecord): void {
     moveToBin(change, node)
     return
   }
+  audit(change, { operation: 'room.delete', message: `Deleted ${noted(change.store, node)}`, nodeId: node.id })
   unlink(change, node)
   destroy(change, node)
 }
@@ -263,7 +274,7 @@ export function deleteNode(change: Change, node: NodeRecord): void {
 /** Destroys a node from the recycle bin. */
 export function purge(change: Change, record: DeletedRecord): void {
   const what = `${NODE_TYPES[record.type]} ${record.parentPath}${record.name}`
-  note(change, record.roomId, `${NODE_TYPES[record.type]}.purge`, `Removed ${what} from the recycle bin`)
+  note(change, record.roomId, `${NODE_TYPES[record.type]}.purge`, `Removed ${what} from the recycle bin`, record.id)
   change.tx.remove(change.store.deleted, record.id)
   change.tx.remove(change.store.bins, [record.roomId, record.id])
   destroy(change, record)
@@ -280,7 +291,9 @@ function destroy(change: Change, node: NodeRecord): void {
   const { store, tx } = change
   tx.remove(store.nodes, node.id)
   dropShares(change, node)
+  forgetExtras(change, node.id)
   if (node.type === FILE) {
+    setUsage(change, node.createdBy, usageOf(store, node.createdBy) - node.size)
     dropFileKeys(change, node.id)
     tx.remove(store.encryptedFiles, [node.roomId, node.id])
     if (node.contentId !== undefined) releaseContent(change, node.contentId)
@@ -304,6 +317,35 @@ function destroy(change: Change, node: NodeRecord): void {
   }
   for (const key of [...store.events.getKeys({ start: [node.id, 0], end: [node.id + 1, 0] })]) {
     tx.remove(store.events, key)
+  }
+}
+
+/** Bytes of all files that a user made and that are not gone for good. */
+export const usageOf = (store: Store, userId: number): number => store.usage.get(userId) ?? 0
+
+function setUsage({ store, tx }: Edit, userId: number, bytes: number): void {
+  tx.put(store.usage, userId, Math.max(0, bytes))
+}
+
+/** @throws {ApiError} 507 when the user may not have as much. */
+function charge(change: Edit, file: NodeRecord): void {
+  checkUserQuota(change.store, file.createdBy, file.size)
+  setUsage(change, file.createdBy, usageOf(change.store, file.createdBy) + file.size)
+}
+
+/** @throws {ApiError} 507 when the user may not have so many bytes more. */
+export function checkUserQuota(store: Store, userId: number, bytes: number): void {
+  const quota = store.users.get(userId)?.quota
+  if (quota !== undefined && usageOf(store, userId) + bytes > quota) {
+    throw new ApiError(507, -90200, 'Exceeds the quota of the user')
+  }
+}
+
+/** Comments and favorites of a node that is gone. */
+function forgetExtras({ store, tx }: Edit, nodeId: number): void {
+  for (const key of [...store.nodeComments.getKeys({ start: [nodeId, 0], end: [nodeId + 1, 0] })]) {
+    tx.remove(store.nodeComments, key)
+    tx.remove(store.comments, key[1])
   }
 }
 

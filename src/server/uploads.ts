@@ -171,6 +171,16 @@ export class Uploads {
     return giveAllBack
   }
 
+  /** Ids of the contents that are being written. */
+  openIds(): string[] {
+    return [...this.#channels.keys()]
+  }
+
+  /** Whether an upload under way writes the content with this id. */
+  isOpen(id: string): boolean {
+    return this.#channels.has(id)
+  }
+
   /** A channel that can still take bytes. Finished ones answer 400, unknown ones 404. */
   get(id: string, userId?: number): Channel {
     const channel = this.find(id, userId)
@@ -182,6 +192,11 @@ export class Uploads {
   find(id: string, userId?: number): Channel | undefined {
     const channel = this.#channels.get(id)
     if (channel === undefined || (userId !== undefined && channel.userId !== userId)) return undefined
+    // Its addresses need no login, so an account that is disabled has to end it.
+    if (this.#store.users.get(channel.userId)?.disabledAt !== undefined) {
+      if (channel.status !== 'finishing') this.cancel(channel)
+      return undefined
+    }
     channel.lastUsed = this.#now()
     return channel
   }

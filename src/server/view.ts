@@ -3,6 +3,7 @@
  * @module
  */
 import { type Access, permissionFlags } from './access.ts'
+import { badRequest } from './errors.ts'
 import { isShareHolder, SHARE_BASE } from './holders.ts'
 import {
   FILE,
@@ -21,21 +22,33 @@ export function dateView(ms: number): string {
   return new Date(ms).toISOString()
 }
 
+/** Dates of the log may come without a time zone; they are UTC then. */
+export function dateOf(text: string | null): number | undefined {
+  if (text === null || text === '') return undefined
+  const at = Date.parse(
+    /(?:Z|[+-]\d\d:?\d\d)$/i.test(text) ? text : `${text.includes('T') ? text : `${text}T00:00:00`}Z`,
+  )
+  if (Number.isNaN(at)) throw badRequest(-80001, 'Not a date')
+  return at
+}
+
 const avatarUuid = (id: number): string => `00000000-0000-4000-8000-${id.toString(16).padStart(12, '0').slice(-12)}`
 
 /** A user as part of other answers; a removed one keeps its id. */
 export function userInfo(store: Store, id: number): Wire {
   if (isShareHolder(id)) return visitorInfo(store, id)
   const user = store.users.get(id)
-  const name = user?.name ?? 'deleted'
+  // 0: whoever administers the server at its own machine.
+  const name = user?.name ?? (id === 0 ? 'administrator' : 'deleted')
   return {
     id,
-    userType: user === undefined ? 'deleted' : 'internal',
+    userType: user !== undefined ? 'internal' : id === 0 ? 'system' : 'deleted',
     avatarUuid: avatarUuid(id),
     userName: name,
-    firstName: name,
-    lastName: '',
+    firstName: user?.firstName ?? name,
+    lastName: user?.lastName ?? '',
     displayName: name,
+    ...(user?.email === undefined ? {} : { email: user.email }),
   }
 }
 
@@ -63,7 +76,7 @@ export function nodeView(node: NodeRecord, access: Access): Wire {
     isEncrypted: node.encrypted,
     branchVersion: node.version,
     authParentId: node.roomId,
-    isFavorite: false,
+    isFavorite: access.isFavorite(node.id),
     cntDownloadShares: node.downloadShares ?? 0,
     cntUploadShares: node.uploadShares ?? 0,
   }
@@ -99,6 +112,7 @@ export function fullNodeView(store: Store, node: NodeRecord, access: Access): Wi
     createdBy: userInfo(store, node.createdBy),
     updatedBy: userInfo(store, node.updatedBy),
     encryptionInfo: encryptionInfo(store, node, access.userId),
+    cntComments: store.nodeComments.getCount({ start: [node.id, 0], end: [node.id + 1, 0] }),
   }
 }
 

@@ -8,10 +8,11 @@ import { statSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
-import { addressOf, Shares } from '../../src/server/connections.ts'
+import { Shares } from '../../src/server/connections.ts'
 import { addUser } from '../../src/server/index.ts'
 import { LoginLimits } from '../../src/server/login-limits.ts'
 import { codeAt } from '../../src/server/one-time-codes.ts'
+import { addressOf } from '../../src/server/proxies.ts'
 import { ask, BASIC, makeRoom, openUpload, signUp, startWorld, uploadClassic, type World } from '../server/support.ts'
 
 const TRIES = process.env.SEALSYNC_FULL ? 300 : 60

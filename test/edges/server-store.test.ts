@@ -18,7 +18,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { checkDataFile, DataFileError } from '../../src/server/data-file.ts'
-import { addUser, checkStore, startServer } from '../../src/server/index.ts'
+import { addUser, checkStore, collectGarbage, startServer } from '../../src/server/index.ts'
 import { isWhole } from '../../src/server/table.ts'
 import { blobsIn, download, enter, freshDir, makeRoom, signUp, startWorld, uploadClassic } from '../server/support.ts'
 import { runCli } from '../support/cli.ts'
@@ -210,7 +210,7 @@ describe('content and metadata that do not belong together', () => {
     await expect(startServer({ data: dir })).rejects.toMatchObject({ class: 'safety', code: 'CONTENT_MISSING' })
   })
 
-  test('older metadata sweeps nothing; adopted, it sets aside for 48 hours, and the newer one brings it back', async () => {
+  test('older metadata sweeps nothing; adopted, it sets aside when told to, for 48 hours, and the newer one brings it back', async () => {
     const dir = await copyOfGood()
     const before = await blobsIn(dir)
     const later = await startWorld({ data: dir })
@@ -231,11 +231,18 @@ describe('content and metadata that do not belong together', () => {
     expect([adopted.code, adopted.json.at(-1)]).toMatchObject([0, { type: 'summary', problems: 0, strays: 1 }])
     let now = Date.now()
     const aside = () => readdirSync(join(dir, 'blobs', '.strays'))
-    const start = async () => startServer({ data: dir, clock: { now: () => now } })
-    await (await start()).close()
+    const sweep = async () => {
+      const server = await startServer({ data: dir, clock: { now: () => now } })
+      await collectGarbage(dir)
+      await server.close()
+    }
+    await sweep()
+    expect([(await blobsIn(dir)).length, aside().length]).toEqual([before.length + 1, 0])
+    const repaired = await runCli(dir, ['serve', 'check', '--data', dir, '--repair', '--json'])
+    expect([repaired.code, repaired.json.at(-1)]).toMatchObject([0, { problems: 0, strays: 1, setAside: 1 }])
     expect([await blobsIn(dir), aside().length]).toEqual([before, 1])
     now += 47 * HOUR
-    await (await start()).close()
+    await sweep()
     expect(aside()).toHaveLength(1)
 
     // The right metadata turns up after all.
@@ -246,13 +253,16 @@ describe('content and metadata that do not belong together', () => {
     expect(aside()).toEqual([])
     await again.server.close()
 
-    // What nobody claims goes after two days.
+    // What nobody claims, and was moved aside, goes after two days when somebody says so; never by a start.
     writeFileSync(join(dir, 'blobs', `${'0'.repeat(32)}-${'0'.repeat(12)}`), 'stray')
     now = Date.now()
-    await (await start()).close()
-    expect(aside()).toHaveLength(1)
+    await sweep()
+    expect(aside()).toEqual([])
+    expect(await checkStore(dir, { repair: true })).toMatchObject({ strays: 1, setAside: 1 })
     now += 49 * HOUR
-    await (await start()).close()
+    await (await startServer({ data: dir, clock: { now: () => now } })).close()
+    expect(aside()).toHaveLength(1)
+    await sweep()
     expect(aside()).toEqual([])
   })
 
@@ -286,7 +296,8 @@ test('serve check: sound, running, empty, content that is gone', async () => {
   const sound = await runCli(dir, ['serve', 'check', '--data', dir, '--content', '--json'])
   expect([sound.code, sound.json]).toMatchObject([0, [{ type: 'summary', problems: 0, files: FILES, strays: 0 }]])
   const world = await startWorld({ data: dir })
-  await expect(checkStore(dir)).rejects.toMatchObject({ code: 'SERVER_RUNNING' })
+  expect(await checkStore(dir, { readContent: true })).toMatchObject({ problems: [], files: FILES, strays: 0 })
+  await expect(checkStore(dir, { adopt: true })).rejects.toMatchObject({ code: 'SERVER_RUNNING' })
   await world.server.close()
   const [gone = ''] = await blobsIn(dir)
   rmSync(join(dir, 'blobs', gone))

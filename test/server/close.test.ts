@@ -8,6 +8,7 @@ import { CONNECTION_LIMITS, Connections } from '../../src/server/connections.ts'
 import { FaultPlan } from '../../src/server/faults.ts'
 import { startServer } from '../../src/server/index.ts'
 import { createListener } from '../../src/server/plumbing.ts'
+import { Proxies } from '../../src/server/proxies.ts'
 import { Router } from '../../src/server/router.ts'
 import { freshDirectory } from '../support/files.ts'
 import { signUp, startWorld } from './support.ts'
@@ -28,14 +29,18 @@ test('requests whose clients have gone are waited for', async () => {
     return { status: 204 }
   })
   const listener = createListener({
-    app: {} as App,
+    app: { now: () => 0 } as App,
     router,
     scheme: 'http',
     isHostAllowed: () => true,
-    connections: new Connections(CONNECTION_LIMITS),
+    connections: new Connections(CONNECTION_LIMITS, new Proxies([])),
     faults: new FaultPlan(),
     recorder: undefined,
     onError: undefined,
+    proxies: new Proxies([]),
+    rates: undefined,
+    isDraining: () => false,
+    onRequest: () => {},
   })
   await listener.idle()
   const server = createServer(listener)

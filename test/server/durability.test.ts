@@ -4,12 +4,12 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 import { beforeAll, expect, onTestFinished, test } from 'vitest'
-import { addUser } from '../../src/server/index.ts'
+import { addUser, checkStore } from '../../src/server/index.ts'
 import { freePort } from '../support/ports.ts'
 import {
   ask,
@@ -102,7 +102,7 @@ test('secrets on disk: no token, no password, no plain file of the client', asyn
   for (const secret of [ann.token, ann.refreshToken, 'ann-pw']) expect(bytes.includes(Buffer.from(secret))).toBe(false)
 })
 
-test('open uploads and stray blobs are gone after a restart; live ones stay', async () => {
+test('open uploads end with a restart; what they and others left is moved aside when that is said, live files stay', async () => {
   const dataDir = await freshDir()
   const first = await startWorld({ data: dataDir })
   const ann = await signUp(first, 'ann')
@@ -116,7 +116,11 @@ test('open uploads and stray blobs are gone after a restart; live ones stay', as
   await first.server.close()
   const second = await startWorld({ data: dataDir })
   const again = await enter(second, ann.id, 'ann')
+  expect(await blobsIn(dataDir)).toHaveLength(3)
+  expect(await checkStore(dataDir)).toMatchObject({ strays: 2, setAside: 0, problems: [] })
+  expect(await checkStore(dataDir, { repair: true })).toMatchObject({ strays: 2, setAside: 2, problems: [] })
   expect(await blobsIn(dataDir)).toHaveLength(1)
+  expect(await readdir(join(dataDir, 'blobs', '.strays'))).toHaveLength(2)
   expect((await download(again, node.id)).body.equals(bytes)).toBe(true)
   expect((await again.call('GET', `/v4/nodes/files/uploads/${uploadId}`)).json.errorCode).toBe(-20501)
 })
@@ -191,6 +195,7 @@ async function check(person: Person, room: number, confirmed: Map<string, string
     const versions = (await person.call('GET', `/v4/nodes/${room}/deleted_nodes/versions?type=file&name=${name}`)).json
     large += versions.items.filter((item: Json) => item.size > 16_384).length
   }
+  expect((await checkStore(dir, { repair: true })).problems).toEqual([])
   expect(await blobsIn(dir)).toHaveLength(large)
 }
 

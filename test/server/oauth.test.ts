@@ -45,7 +45,7 @@ test('the whole login sequence of the script client', async () => {
   expect(replies.map(({ status }) => status)).toEqual(paths.map(() => 200))
   for (const { body } of replies) expect(body.toString()).not.toMatch(/[:,[]null/)
   expect(replies[0]?.json).toMatchObject({ userName: 'ann', isLocked: false, isEncryptionEnabled: false })
-  expect(replies[0]?.json.userRoles.items[0]).toMatchObject({ id: 3 })
+  expect(replies[0]?.json.userRoles.items[0]).toMatchObject({ id: 4 })
   expect(Object.keys(replies[1]?.json)).toEqual(
     expect.arrayContaining([
       'languageDefault',

@@ -1,13 +1,13 @@
-/** serve, serve check, serve user and serve group: the embedded server. Its parts are loaded only here. @module */
+/** serve, serve check and serve gc: the embedded server. Its parts are loaded only here; administering it is serve-admin.ts. @module */
 import { readFile } from 'node:fs/promises'
-import { resolve } from 'node:path'
 import { SyncError } from '../../errors.ts'
-import { writePrivateFile } from '../../local/atomic-file.ts'
 import type { S3Options } from '../../server/index.ts'
-import { type Context, integerOption, text } from '../context.ts'
+import { type Context, integerOption, measured, type Options, text } from '../context.ts'
 import { display, plural, showBytes } from '../display.ts'
 import { EXIT } from '../exit-codes.ts'
 import { getSecret } from '../secrets.ts'
+import { requireData, serverOptions } from '../serve-options.ts'
+import { parseDuration } from '../settings.ts'
 
 async function readOption(path: string, flag: string): Promise<string> {
   try {
@@ -15,12 +15,6 @@ async function readOption(path: string, flag: string): Promise<string> {
   } catch (cause) {
     throw new SyncError('usage', 'OPTION_INVALID', `Cannot read the file of --${flag}: ${path}`, { cause })
   }
-}
-
-function requireData(context: Context): string {
-  const data = text(context.options, 'data')
-  if (data === undefined) throw new SyncError('usage', 'OPTION_MISSING', '--data DIR is needed')
-  return data
 }
 
 /** A key of the object store, from a file or from the environment, which loses it. */
@@ -36,7 +30,8 @@ async function s3Key(file: string | undefined, flag: string, variable: string): 
 }
 
 /** The object store that was asked for, if any. */
-async function s3Options({ options }: Context): Promise<S3Options | undefined> {
+async function s3Options(context: Context): Promise<S3Options | undefined> {
+  const options = await serverOptions(context)
   const given = Object.keys(options).filter((name) => /^s3[A-Z]/.test(name))
   const [endpoint, bucket, region] = ['s3Endpoint', 's3Bucket', 's3Region'].map((name) => text(options, name))
   if (given.length === 0) return undefined
@@ -59,53 +54,85 @@ function errorLine(error: unknown): string {
   return known instanceof Error ? known.message : String(known)
 }
 
-export async function serve(context: Context): Promise<void> {
-  const { options, output, signal } = context
-  const dataDir = requireData(context)
+/** Certificate and key, if there are any. */
+async function tlsFiles(options: Options): Promise<{ cert: string; key: string } | undefined> {
   const certFile = text(options, 'tlsCert')
   const keyFile = text(options, 'tlsKey')
   if ((certFile === undefined) !== (keyFile === undefined)) {
     throw new SyncError('usage', 'OPTION_MISSING', '--tls-cert and --tls-key go together')
   }
-  const tls =
-    certFile === undefined || keyFile === undefined
-      ? undefined
-      : { cert: await readOption(certFile, 'tls-cert'), key: await readOption(keyFile, 'tls-key') }
+  if (certFile === undefined || keyFile === undefined) return undefined
+  return { cert: await readOption(certFile, 'tls-cert'), key: await readOption(keyFile, 'tls-key') }
+}
+
+const listOf = (value: unknown): string[] | undefined => (Array.isArray(value) ? value.map(String) : undefined)
+
+export async function serve(context: Context): Promise<void> {
+  const { output, signal } = context
+  const dataDir = await requireData(context)
+  const options = await serverOptions(context)
+  const tls = await tlsFiles(options)
   const { parseFaultPlan, startServer } = await import('../../server/index.ts')
   const faultsFile = text(options, 'faults')
   const faults = faultsFile === undefined ? undefined : parseFaultPlan(await readOption(faultsFile, 'faults'))
   const host = text(options, 'host')
+  const accessLog = text(options, 'accessLog')
   const s3 = await s3Options(context)
+  const port = { min: 0, max: 65_535 }
+  const metricsPort = integerOption(options, 'metrics-port', port)
+  const requestsPerSecond = integerOption(options, 'max-requests', { min: 1, max: 1_000_000 })
+  const allowedHosts = listOf(options.allowHost)
+  const trustProxy = listOf(options.trustProxy)
   const server = await startServer({
     data: dataDir,
-    port: integerOption(options, 'port', { min: 0, max: 65_535 }) ?? 0,
+    port: integerOption(options, 'port', port) ?? 0,
     storage: options.storage === 's3' ? 's3' : 'classic',
+    offerSetup: true,
+    drainMs: measured({ options }, 'drain', parseDuration, '10s') ?? 10_000,
     ...(s3 === undefined ? {} : { s3 }),
     ...(host === undefined ? {} : { host }),
-    ...(Array.isArray(options.allowHost) ? { allowedHosts: options.allowHost.map(String) } : {}),
+    ...(allowedHosts === undefined ? {} : { allowedHosts }),
+    ...(trustProxy === undefined ? {} : { trustProxy }),
+    ...(accessLog === undefined ? {} : { accessLog }),
+    ...(metricsPort === undefined ? {} : { metricsPort }),
+    ...(requestsPerSecond === undefined ? {} : { requestsPerSecond }),
     ...(tls === undefined ? {} : { tls }),
     ...(faults === undefined ? {} : { faults }),
     onError: (error) => output.warn(errorLine(error)),
   })
-  output.result(`Serving ${dataDir} at ${server.url}`, { url: server.url })
+  const { url, setupUrl, metricsUrl } = server
+  const more = { ...(setupUrl === undefined ? {} : { setupUrl }), ...(metricsUrl === undefined ? {} : { metricsUrl }) }
+  output.result(`Serving ${dataDir} at ${url}`, { url, ...more })
+  if (setupUrl !== undefined) output.info(`Nobody has an account yet. Make the first one, within a day: ${setupUrl}`)
+  if (metricsUrl !== undefined) output.info(`Figures for Prometheus: ${metricsUrl}`)
   output.info('Stop with Ctrl-C.')
+  const reload = () => {
+    tlsFiles(options)
+      .then((files) => server.reload(files))
+      .catch((error: unknown) => output.warn(`Nothing was read again: ${errorLine(error)}`))
+  }
+  if (process.stdin.isTTY !== true) process.on('SIGHUP', reload)
   await new Promise<void>((resolve) => {
     if (signal.aborted) resolve()
     signal.addEventListener('abort', () => resolve(), { once: true })
   })
+  process.off('SIGHUP', reload)
+  // Until it is gone, a reload must not end it.
+  process.on('SIGHUP', () => undefined)
   await server.close()
 }
 
 /** Looks at a data directory. */
 export async function serveCheck(context: Context): Promise<number> {
   const { options, output } = context
-  const dataDir = requireData(context)
+  const dataDir = await requireData(context)
   const s3 = await s3Options(context)
   const { checkStore } = await import('../../server/index.ts')
   const report = await checkStore(dataDir, {
     ...(s3 === undefined ? {} : { s3 }),
     readContent: options.content === true,
     adopt: options.adopt === true,
+    repair: options.repair === true,
   })
   for (const problem of report.problems) {
     const paths = (problem.paths ?? []).map((path) => `\n  ${display(path)}`).join('')
@@ -117,7 +144,8 @@ export async function serveCheck(context: Context): Promise<number> {
   const say = problems.length === 0 ? output.done : output.result
   say(
     `${display(dataDir)}: ${verdict}; ${plural(report.files, 'file')}, ${showBytes(report.bytes)}, ` +
-      `${plural(report.records, 'record')}, ${plural(report.strays, 'stray')}`,
+      `${plural(report.records, 'record')}, ${plural(report.strays, 'stray')}` +
+      (report.setAside > 0 ? `, ${report.setAside} of them moved aside` : ''),
     { type: 'summary', ...counts, problems: problems.length, exitCode },
   )
   return exitCode
@@ -125,43 +153,11 @@ export async function serveCheck(context: Context): Promise<number> {
 
 const isDamage = ({ kind }: { kind: string }): boolean => kind !== 'place'
 
-export async function userAdd(context: Context, name: string): Promise<void> {
-  const dataDir = requireData(context)
-  const password = await getSecret({
-    file: text(context.options, 'passwordFile'),
-    variable: 'SEALSYNC_PASSWORD',
-    question: `Password for ${display(name, 60)}`,
-    confirm: true,
-    missing: new SyncError(
-      'auth',
-      'PASSWORD_NEEDED',
-      'The new account needs a password, and there is no terminal to ask',
-      {
-        hint: 'Give it with --password-file.',
-      },
-    ),
-  })
-  const { addUser, removeUser } = await import('../../server/index.ts')
-  const codeFile = text(context.options, 'oneTimeCodes')
-  const account = { name, password: Buffer.from(password).toString('utf8'), oneTimeCodes: codeFile !== undefined }
-  const { id, authenticator } = await addUser(dataDir, account)
-  if (codeFile !== undefined && authenticator !== undefined) {
-    await writePrivateFile(resolve(codeFile), `${authenticator}\n`).catch(async (error) => {
-      await removeUser(dataDir, name) // nobody could log in to it
-      throw error
-    })
-    context.output.info(`The address for an authenticator app is in ${resolve(codeFile)}`)
-  }
-  context.output.done(`Made the account ${display(name)}`, { type: 'user', id, user: name })
-}
-
-export async function groupAdd(context: Context, name: string, users: readonly string[]): Promise<void> {
-  const { addGroup } = await import('../../server/index.ts')
-  const { id } = await addGroup(requireData(context), { name, users })
-  context.output.done(`The group ${display(name)} has ${plural(users.length, 'more account')}`, {
-    type: 'group',
-    id,
-    group: name,
-    users,
-  })
+/** Removes what has run out. */
+export async function serveGc(context: Context): Promise<void> {
+  const dataDir = await requireData(context)
+  const s3 = await s3Options(context)
+  const { collectGarbage } = await import('../../server/index.ts')
+  await collectGarbage(dataDir, s3)
+  context.output.done(`${display(dataDir)}: what had run out is gone`, { type: 'gc', data: dataDir })
 }

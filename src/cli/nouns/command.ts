@@ -43,6 +43,8 @@ export interface CommandSpec {
   readonly action?: () => Promise<Action>
   /** Wrong settings do not stop it: it shows them, or tells of them in its summary. */
   readonly withProblems?: true
+  /** It runs until it is stopped, ends by itself when it is, and takes its time for that; without a terminal, SIGHUP is for it to see to. */
+  readonly isServer?: true
   /** Says what is wrong with the arguments, before anything is done. */
   readonly check?: (args: readonly unknown[]) => string | undefined
 }

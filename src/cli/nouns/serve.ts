@@ -1,20 +1,11 @@
-/** serve, serve check, serve user add, serve group add: the embedded server. @module */
-import { type OptionSpec, option } from '../options/option.ts'
+/** serve, serve check, serve gc: the embedded server; how it is administered is serve-admin.ts. @module */
+import { option } from '../options/option.ts'
+import { SERVER_OPTIONS, STORAGE } from '../options/serve.ts'
 import { COMMON } from '../options/shared.ts'
 import type { CommandSpec } from './command.ts'
+import { SERVE_ADMIN, WHERE } from './serve-admin.ts'
 
 const load = () => import('../commands/serve.ts')
-
-/** Where content is kept. */
-const STORAGE: readonly OptionSpec[] = [
-  option('--storage <kind>', 'how content travels', { choices: ['classic', 's3'], fallback: 'classic' }),
-  option('--s3-endpoint <url>', 'with --storage s3: keep content in this object store instead of --data'),
-  option('--s3-bucket <name>', 'its bucket'),
-  option('--s3-region <name>', 'its region (default us-east-1)'),
-  option('--s3-access-key-file <file>', 'file with the access key (or SEALSYNC_S3_ACCESS_KEY)'),
-  option('--s3-secret-key-file <file>', 'file with the secret key (or SEALSYNC_S3_SECRET_KEY)'),
-  option('--s3-path-style', 'the bucket goes into the path, not into the host name'),
-]
 
 export const SERVE: CommandSpec = {
   name: 'serve',
@@ -23,66 +14,39 @@ export const SERVE: CommandSpec = {
   examples: [
     ['serve --data ./store --port 8080', 'for this machine only'],
     ['serve user add anna --data ./store --password-file anna.txt', ''],
-    ['serve check --data ./store --content', 'while it is stopped'],
+    ['serve user remove anna --data ./store --dry-run', 'which files would become unreadable'],
+    ['serve check --data ./store --content', ''],
   ],
+  isServer: true,
   options: [
     ...COMMON,
-    option('--data <dir>', 'directory of everything it stores'),
-    option('--port <n>', 'port (default: a free one)'),
-    option('--host <host>', 'address to listen on (default 127.0.0.1); beyond loopback only with TLS'),
-    option('--allow-host <name...>', 'further names that clients may use for it'),
-    option('--tls-cert <file>', 'PEM certificate'),
-    option('--tls-key <file>', 'PEM private key'),
-    option('--faults <file>', 'JSON plan of faults to inject, for tests'),
-    ...STORAGE,
+    option(
+      '--server-config <file>',
+      'TOML file with any of the options below, under their own names (env SEALSYNC_SERVER_CONFIG)',
+    ),
+    ...SERVER_OPTIONS,
   ],
   action: async () => (await load()).serve,
   commands: [
     {
       name: 'check',
-      summary: 'look whether metadata and content of a stopped server are whole',
+      summary: 'look whether metadata and content of a server are whole; also while it runs',
       options: [
-        ...COMMON,
-        option('--data <dir>', 'directory of the server'),
+        ...WHERE,
         option('--content', 'also read all content and compare checksums'),
+        option('--repair', 'move content aside that nothing refers to; deletes nothing'),
         option('--adopt', 'take metadata and content for belonging together, after a restore; deletes nothing'),
         ...STORAGE,
       ],
       action: async () => (await load()).serveCheck,
     },
     {
-      name: 'user',
-      summary: 'accounts of the embedded server',
-      commands: [
-        {
-          name: 'add',
-          arguments: '<name>',
-          summary: 'make an account; also while the server runs',
-          options: [
-            ...COMMON,
-            option('--data <dir>', 'directory of the server'),
-            option('--password-file <file>', 'file that holds the password'),
-            option(
-              '--one-time-codes <file>',
-              'also ask for one-time codes; the address for an authenticator app goes into this file',
-            ),
-          ],
-          action: async () => (await load()).userAdd,
-        },
-      ],
+      name: 'gc',
+      summary:
+        'remove what has run out: logins, bins whose time is over, what check moved aside two days ago; also while the server runs',
+      options: [...WHERE, ...STORAGE],
+      action: async () => (await load()).serveGc,
     },
-    {
-      name: 'group',
-      summary: 'groups of accounts of the embedded server',
-      commands: [
-        {
-          name: 'add',
-          arguments: '<name> <users...>',
-          summary: 'make a group of accounts, or add accounts to one; also while the server runs',
-          options: [...COMMON, option('--data <dir>', 'directory of the server')],
-          action: async () => (await load()).groupAdd,
-        },
-      ],
-    },
+    ...SERVE_ADMIN,
   ],
 }

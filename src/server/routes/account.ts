@@ -6,11 +6,12 @@ import { type Access, isAppendOnly, MANAGE } from '../access.ts'
 import type { RouteTable } from '../call.ts'
 import { type Call, noContent, ok, type Reply } from '../call.ts'
 import { ApiError } from '../errors.ts'
-import { KEY_VERSIONS, type KeyPairRecord, type KeyVersion } from '../records.ts'
+import { KEY_VERSIONS, type KeyPairRecord, type KeyVersion, type UserRecord } from '../records.ts'
 import type { Store } from '../store.ts'
-import { type Change, destroyLive, purge } from '../tree.ts'
+import { type Change, destroyLive, purge, usageOf } from '../tree.ts'
 import { asFields, field, parseKeyPair, parsePrivateKey } from '../validate.ts'
-import { dateView, keyPairView, preferredKeyPair, userInfo } from '../view.ts'
+import { dateView, keyPairView, preferredKeyPair, type Wire } from '../view.ts'
+import { rolesOf } from './roles.ts'
 
 /**
  * No limit. The API says -1, on which clients that read unsigned numbers give up; the largest numbers that every client
@@ -22,36 +23,37 @@ const UNLIMITED_ACCOUNTS = 2 ** 31 - 1
 const noKeyPair = (): ApiError => new ApiError(404, -70020, 'User does not have a keypair')
 const exists = (): ApiError => new ApiError(409, -70021, 'User does already have a keypair')
 
-function account({ app, user }: Call): Reply {
-  const { store } = app
+/** The caller's account. */
+export function account({ app: { store } }: Call, user: UserRecord): Wire {
   let manages = false
   for (const { value } of store.memberships.getRange({ start: [user.id, 0], end: [user.id + 1, 0] })) {
     manages ||= (value & MANAGE) !== 0
   }
-  return ok({
+  return {
     id: user.id,
     customerId: 1,
     userName: user.name,
     login: user.name,
-    firstName: user.name,
-    lastName: '',
+    firstName: user.firstName ?? user.name,
+    lastName: user.lastName ?? '',
+    ...(user.email === undefined ? {} : { email: user.email }),
+    ...(user.phone === undefined ? {} : { phone: user.phone }),
+    ...(user.lastLoginAt === undefined ? {} : { lastLoginSuccessAt: dateView(user.lastLoginAt) }),
     isLocked: false,
     lockStatus: 0,
     hasManageableRooms: manages,
-    // What allows making rooms at the top, which everyone may.
-    userRoles: { items: [{ id: 3, name: 'ROOM_MANAGER', description: 'Room Manager' }] },
-    language: 'en-US',
+    userRoles: rolesOf(user),
+    language: user.language ?? 'en-US',
     authData: { method: 'basic', login: user.name, mustChangePassword: false },
     needsToChangePassword: false,
     needsToChangeUserName: false,
     needsToAcceptEULA: false,
     mustSetEmail: false,
     isEncryptionEnabled: preferredKeyPair(store, user.id) !== undefined,
-  })
+  }
 }
 
 function customer({ app, user }: Call): Reply {
-  void user
   let spaceUsed = 0
   for (const { value } of app.store.children.getRange({ start: [0, 0, '', 0], end: [1, 0, '', 0] })) {
     spaceUsed += app.store.nodes.get(value)?.size ?? 0
@@ -60,8 +62,9 @@ function customer({ app, user }: Call): Reply {
     id: 1,
     name: 'sealsync',
     isProviderCustomer: false,
-    spaceLimit: UNLIMITED_SPACE,
-    spaceUsed,
+    // What counts for the caller: an own quota, or all that is there.
+    spaceLimit: user.quota ?? UNLIMITED_SPACE,
+    spaceUsed: user.quota === undefined ? spaceUsed : usageOf(app.store, user.id),
     accountsLimit: UNLIMITED_ACCOUNTS,
     accountsUsed: app.store.users.getCount({}),
     customerEncryptionEnabled: true,
@@ -202,14 +205,8 @@ function destroyFile(change: Change, fileId: number): void {
 }
 
 export const accountRoutes: RouteTable = {
-  'GET /v4/user/account': account,
+  'GET /v4/user/account': (call) => ok(account(call, call.user)),
   'GET /v4/user/account/customer': customer,
-  'GET /v4/user/account/avatar': ({ app, user, baseUrl }) =>
-    ok({
-      avatarUri: `${baseUrl}/api/v4/public/software/version`,
-      avatarUuid: userInfo(app.store, user.id).avatarUuid,
-      isCustomAvatar: false,
-    }),
   'GET /v4/user/ping': ({ user, app }) => {
     void user
     return { status: 200, headers: { 'Content-Type': 'text/plain' }, body: `OK ${dateView(app.now())}` }

@@ -5,6 +5,8 @@
  * @module
  */
 import { Access, READ } from '../access.ts'
+import { pathOf } from '../admin/paths.ts'
+import { audit } from '../audit.ts'
 import type { RouteTable } from '../call.ts'
 import { type Call, ok, type Reply } from '../call.ts'
 import { ApiError, contentGone, fileNotFound } from '../errors.ts'
@@ -22,14 +24,24 @@ function createUrl(call: Call): Reply {
   const file = fileOf(access, call.id('id', fileNotFound))
   const token = app.signer.downloadToken(file.id, user.id, app.now() + app.downloadUrlLifetimeS * 1000)
   const record = app.store.contents.get(file.contentId ?? '')
+  noteDownload(call, file)
   const elsewhere = record && app.blobs.contentUrl(record, app.downloadUrlLifetimeS)
   return ok({ downloadUrl: elsewhere ?? `${call.baseUrl}/api/v4/downloads/${token}`, token })
+}
+
+/** Tells the audit log; nobody has to wait for that. */
+function noteDownload({ app, user, address }: Call, file: NodeRecord): void {
+  const { store, now } = app
+  const message = `Downloaded file ${pathOf(store, file.id)}`
+  const deed = { operation: 'file.download', message, nodeId: file.id, roomId: file.roomId }
+  store.write((tx) => audit({ store, tx, userId: user.id, now: now(), address }, deed)).catch(app.onError)
 }
 
 function byToken(call: Call): Promise<Reply> {
   const { app } = call
   const allowed = app.signer.readDownloadToken(call.param('token'), app.now())
-  if (allowed === undefined || !app.store.users.doesExist(allowed.userId)) {
+  const user = allowed && app.store.users.get(allowed.userId)
+  if (allowed === undefined || user === undefined || user.disabledAt !== undefined) {
     throw new ApiError(404, -20502, 'Download token is invalid')
   }
   return content(call, fileOf(new Access(app.store, allowed.userId), allowed.fileId))
@@ -81,7 +93,11 @@ export async function content(call: Call, file: NodeRecord): Promise<Reply> {
   }
 }
 
-const byLogin = (call: Call): Promise<Reply> => content(call, fileOf(call.access, call.id('id', fileNotFound)))
+function byLogin(call: Call): Promise<Reply> {
+  const file = fileOf(call.access, call.id('id', fileNotFound))
+  noteDownload(call, file)
+  return content(call, file)
+}
 
 export const downloadRoutes: RouteTable = {
   'POST /v4/nodes/files/:id/downloads': createUrl,

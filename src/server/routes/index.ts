@@ -3,14 +3,20 @@
  * @module
  */
 import type { Handler, RouteTable } from '../call.ts'
-import type { Router } from '../router.ts'
+import { Router } from '../router.ts'
 import { accountRoutes } from './account.ts'
 import { downloadRoutes } from './downloads.ts'
+import { eventLogRoutes } from './event-log.ts'
 import { fileKeyRoutes } from './file-keys.ts'
+import { groupRoutes } from './groups.ts'
 import { infoRoutes } from './info.ts'
 import { memberRoutes } from './members.ts'
+import { nodeExtraRoutes } from './node-extras.ts'
 import { nodeRoutes } from './nodes.ts'
+import { noneRoutes } from './none.ts'
 import { oauthRoutes } from './oauth.ts'
+import { pageRoutes } from './pages.ts'
+import { profileRoutes } from './profile.ts'
 import { publicDownloadRoutes } from './public-downloads.ts'
 import { publicPageRoutes } from './public-pages.ts'
 import { publicUploadRoutes } from './public-uploads.ts'
@@ -20,14 +26,20 @@ import { roomRoutes } from './rooms.ts'
 import { shareRoutes } from './shares.ts'
 import { storageRoutes } from './storage.ts'
 import { uploadRoutes } from './uploads.ts'
+import { userRoutes } from './users.ts'
 
 const API: readonly RouteTable[] = [
   accountRoutes,
   downloadRoutes,
+  eventLogRoutes,
   fileKeyRoutes,
+  groupRoutes,
   infoRoutes,
   memberRoutes,
+  nodeExtraRoutes,
   nodeRoutes,
+  noneRoutes,
+  profileRoutes,
   publicDownloadRoutes,
   publicUploadRoutes,
   recycleBinRoutes,
@@ -35,6 +47,7 @@ const API: readonly RouteTable[] = [
   roomRoutes,
   shareRoutes,
   uploadRoutes,
+  userRoutes,
 ]
 
 export function addRoutes(router: Router<Handler>): void {
@@ -47,5 +60,13 @@ export function addRoutes(router: Router<Handler>): void {
   for (const table of API) add(table, '/api')
   add(oauthRoutes, '')
   add(publicPageRoutes, '')
+  add(pageRoutes, '')
   add(storageRoutes, '')
+}
+
+/** All of them. */
+export function createRouter(): Router<Handler> {
+  const router = new Router<Handler>()
+  addRoutes(router)
+  return router
 }

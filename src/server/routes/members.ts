@@ -10,7 +10,7 @@ import { ApiError, badRequest, nodeNotFound } from '../errors.ts'
 import { splitFilter } from '../listing.ts'
 import { type NodeRecord, ROOM } from '../records.ts'
 import type { Store } from '../store.ts'
-import { type Change, note, touch } from '../tree.ts'
+import { type Change, type Edit, note, touch } from '../tree.ts'
 import {
   asFields,
   field,
@@ -24,7 +24,12 @@ import {
 import { preferredKeyPair, publicKeyView, userInfo, type Wire } from '../view.ts'
 
 /** Sets someone's own permissions in a room; 0 removes the membership. Unknown users are 404. */
-export function setMember({ store, tx }: Change, roomId: number, userId: number, bits: number): void {
+export function setMember(
+  { store, tx }: Pick<Edit, 'store' | 'tx'>,
+  roomId: number,
+  userId: number,
+  bits: number,
+): void {
   if (bits === 0) {
     tx.remove(store.members, [roomId, userId])
     tx.remove(store.memberships, [userId, roomId])

@@ -15,11 +15,11 @@ const STYLE =
   'input,button{font:inherit;box-sizing:border-box;width:100%;padding:.5rem;margin:.25rem 0 1rem}' +
   'code{display:block;padding:.75rem;background:#eee;color:#000;word-break:break-all}.error{color:#b00020}'
 
-function escapeHtml(text: string): string {
+export function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`)
 }
 
-function page(status: number, title: string, content: string): PageReply {
+export function page(status: number, title: string, content: string): PageReply {
   return {
     status,
     headers: {

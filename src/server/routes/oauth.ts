@@ -4,9 +4,9 @@
  * @module
  */
 import type { Call, Reply, RouteTable } from '../call.ts'
-import { checkPassword, foldUserName, useCode } from '../credentials.ts'
+import { checkPassword, foldUserName, noteLogin, useCode } from '../credentials.ts'
 import { OAuthError } from '../errors.ts'
-import { type Client, findClient, isRedirectAllowed, type TokenReply } from '../grants.ts'
+import { type Client, findClient, isRedirectAllowed, isSecretRight, type TokenReply } from '../grants.ts'
 import type { LoginOutcome } from '../login-limits.ts'
 import type { UserRecord } from '../records.ts'
 import { callbackPage, errorPage, loginPage, type PageReply } from './oauth-pages.ts'
@@ -38,9 +38,8 @@ function basicCredentials(header: string | undefined): [string, string] | undefi
 function clientOf(call: Call, form: URLSearchParams): Client {
   const basic = basicCredentials(call.headers.authorization)
   const [id, secret] = basic ?? [form.get('client_id') ?? '', form.get('client_secret') ?? '']
-  const client = findClient(id)
-  // Every known client has an empty secret.
-  if (client === undefined || secret !== '') throw badClient()
+  const client = findClient(call.app.store, id)
+  if (client === undefined || !isSecretRight(client, secret)) throw badClient()
   return client
 }
 
@@ -76,6 +75,7 @@ async function redeem(call: Call, client: Client, form: URLSearchParams, grant: 
   const [name, password] = [required(form, 'username'), required(form, 'password')]
   const user = await logIn(call, name, password, form.get('otp'))
   if (user === 'code-missing') throw new OAuthError(400, 'mfa_required', 'A one-time code is needed (otp)')
+  if (user === 'disabled') throw new OAuthError(400, 'invalid_grant', 'The account is disabled')
   if (user === undefined) throw new OAuthError(400, 'invalid_grant', 'Invalid user name or password')
   return grants.issue(user, client)
 }
@@ -86,7 +86,7 @@ async function logIn(
   name: string,
   password: string,
   code: string | null,
-): Promise<UserRecord | 'code-missing' | undefined> {
+): Promise<UserRecord | 'code-missing' | 'disabled' | undefined> {
   const { user, outcome } = await app.logins.attempt<{ user?: UserRecord; outcome: LoginOutcome }>(
     foldUserName(name.slice(0, 200)),
     address,
@@ -101,7 +101,13 @@ async function logIn(
         : { outcome: 'bad-code' }
     },
   )
-  return outcome === 'half' ? 'code-missing' : user
+  if (outcome === 'half') return 'code-missing'
+  await noteLogin(app.store, name, {
+    isGood: user !== undefined && user.disabledAt === undefined,
+    address,
+    now: app.now(),
+  })
+  return user?.disabledAt === undefined ? user : 'disabled'
 }
 
 async function revoke(call: Call): Promise<Reply> {
@@ -120,14 +126,16 @@ interface AuthorizeRequest {
 
 /** Checks an authorize request. What cannot be redirected safely becomes a page; the rest goes back to the client. */
 function checkAuthorize(call: Call, fields: URLSearchParams): AuthorizeRequest | Reply {
-  const client = findClient(fields.get('client_id'))
+  const client = findClient(call.app.store, fields.get('client_id'))
   if (client === undefined) return errorPage('This application is not known here.')
-  const redirectUri = fields.get('redirect_uri') || (client.isPublic ? '' : `${call.baseUrl}/oauth/callback`)
+  const [ownUri = client.isPublic ? '' : `${call.baseUrl}/oauth/callback`] = client.redirectUris ?? []
+  const redirectUri = fields.get('redirect_uri') || ownUri
   if (!isRedirectAllowed(client, redirectUri, call.baseUrl))
     return errorPage('This redirect address is not registered.')
   const state = fields.get('state') ?? undefined
   const refuse = (error: string): Reply => redirect(call, redirectUri, { error, state })
   if (fields.get('response_type') !== 'code') return refuse('unsupported_response_type')
+  if (!client.grants.includes('authorization_code')) return refuse('unauthorized_client')
   const challenge = fields.get('code_challenge') || undefined
   if (challenge === undefined)
     return client.isPublic ? refuse('invalid_request') : { client, redirectUri, state, challenge }
@@ -155,9 +163,11 @@ function carried(fields: URLSearchParams): [string, string][] {
   })
 }
 
+const nameOf = ({ id, name }: Client): string => name ?? id
+
 function showLogin(call: Call): Reply {
   const request = checkAuthorize(call, call.query)
-  return isReply(request) ? request : loginPage(carried(call.query), request.client.id)
+  return isReply(request) ? request : loginPage(carried(call.query), nameOf(request.client))
 }
 
 async function submitLogin(call: Call): Promise<Reply> {
@@ -167,13 +177,14 @@ async function submitLogin(call: Call): Promise<Reply> {
   const request = checkAuthorize(call, form)
   if (isReply(request)) return request
   const again = (message: string, status: number): PageReply =>
-    loginPage(carried(form), request.client.id, { message, status })
+    loginPage(carried(form), nameOf(request.client), { message, status })
   const [name, password] = [form.get('username') ?? '', form.get('password') ?? '']
   if (name === '' || password === '') return again('Enter user name and password.', 400)
   try {
     const user = await logIn(call, name, password, form.get('otp'))
     if (user === 'code-missing') return again('Enter the one-time code of your authenticator app too.', 401)
     if (user === undefined) return again('User name, password or code is wrong.', 401)
+    if (user === 'disabled') return again('This account is disabled.', 403)
     const code = call.app.grants.issueCode(user, request.client, request.redirectUri, request.challenge)
     return redirect(call, request.redirectUri, { code, state: request.state })
   } catch (error) {

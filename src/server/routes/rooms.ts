@@ -24,7 +24,7 @@ import {
   pageReply,
   parseKeyPair,
 } from '../validate.ts'
-import { dateView, fullNodeView, preferredKeyPair, userInfo } from '../view.ts'
+import { dateOf, dateView, fullNodeView, preferredKeyPair, userInfo } from '../view.ts'
 import { setMember } from './members.ts'
 import { attributesOf } from './nodes.ts'
 
@@ -213,16 +213,6 @@ function listEvents(call: Call): Reply {
       status: 0,
     })),
   })
-}
-
-/** Dates of the log may come without a time zone; they are UTC then. */
-function dateOf(text: string | null): number | undefined {
-  if (text === null || text === '') return undefined
-  const at = Date.parse(
-    /(?:Z|[+-]\d\d:?\d\d)$/i.test(text) ? text : `${text.includes('T') ? text : `${text}T00:00:00`}Z`,
-  )
-  if (Number.isNaN(at)) throw badRequest(-80001, 'Not a date')
-  return at
 }
 
 export const roomRoutes: RouteTable = {

@@ -9,6 +9,7 @@ import { type Call, created, noContent, ok, type Reply } from '../call.ts'
 import { ApiError, badRequest } from '../errors.ts'
 import { boundaryOf, filePart } from '../multipart.ts'
 import type { NodeRecord } from '../records.ts'
+import { checkUserQuota } from '../tree.ts'
 import { type Channel, type Commit, checkQuota, type FinishRequest } from '../uploads.ts'
 import {
   asFields,
@@ -42,6 +43,7 @@ async function open(call: Call): Promise<Reply> {
   checkPathLength(access.pathOf(parent.id) ?? '', name)
   checkEncryption(call, parent, size)
   checkQuota(app.store, parent, size ?? 0)
+  checkUserQuota(app.store, user.id, size ?? 0)
   const channel = await app.uploads.open({
     userId: user.id,
     parentId: parent.id,
