@@ -426,14 +426,16 @@ export function addGroup(store: Store, by: By, name: string, users: readonly str
 const isManaged = (store: Store, roomId: number): boolean =>
   [...membersOf(store, roomId).values()].some((bits) => (bits & MANAGE) !== 0)
 
-/** Rooms of a group that somebody manages. */
-const managedRooms = (store: Store, groupId: number): number[] =>
-  [...store.groupRooms.getKeys({ start: [groupId, 0], end: [groupId + 1, 0] })]
+/**
+ * Does something to a group, unless that leaves one of its rooms with nobody who manages it.
+ *
+ * @throws {SyncError} `ROOM_UNMANAGED`
+ */
+export function keepingManagers(store: Store, groupId: number, work: () => void): void {
+  const rooms = [...store.groupRooms.getKeys({ start: [groupId, 0], end: [groupId + 1, 0] })]
     .map(([, roomId]) => roomId)
     .filter((roomId) => isManaged(store, roomId))
-
-/** @throws {SyncError} `ROOM_UNMANAGED` when one of these rooms has nobody any more who manages it. */
-function checkManaged(store: Store, rooms: readonly number[]): void {
+  work()
   const lost = rooms.find((roomId) => !isManaged(store, roomId))
   if (lost === undefined) return
   const message = `Nobody would manage ${pathOf(store, lost)} any more. Nothing was changed`
@@ -451,9 +453,9 @@ export function removeFromGroup(store: Store, by: By, name: string, users: reado
   return store.write((tx) => {
     const group = findGroup(store, name)
     if (group === undefined) throw noSuchGroup()
-    const rooms = managedRooms(store, group.id)
-    for (const one of users) putInGroup(store, tx, group.id, userOf(store, one).id, false)
-    checkManaged(store, rooms)
+    keepingManagers(store, group.id, () => {
+      for (const one of users) putInGroup(store, tx, group.id, userOf(store, one).id, false)
+    })
     const message = `Took out of the group ${group.name}: ${users.join(', ')}`
     audit({ store, tx, ...by }, { operation: 'group.members', message })
     return groupSummary(store, group)
@@ -466,17 +468,17 @@ export function removeFromGroup(store: Store, by: By, name: string, users: reado
  * @throws {SyncError} `ROOM_UNMANAGED`
  */
 export function dropGroup(store: Store, tx: Tx, by: By, { id, name }: GroupRecord): void {
-  const rooms = managedRooms(store, id)
-  for (const key of [...store.groupUsers.getKeys({ start: [id, 0], end: [id + 1, 0] })]) {
-    tx.remove(store.groupUsers, key)
-    tx.remove(store.userGroups, [key[1], key[0]])
-  }
-  for (const key of [...store.groupRooms.getKeys({ start: [id, 0], end: [id + 1, 0] })]) {
-    tx.remove(store.groupRooms, key)
-    tx.remove(store.roomGroups, [key[1], key[0]])
-  }
-  tx.remove(store.groups, id)
-  checkManaged(store, rooms)
+  keepingManagers(store, id, () => {
+    for (const key of [...store.groupUsers.getKeys({ start: [id, 0], end: [id + 1, 0] })]) {
+      tx.remove(store.groupUsers, key)
+      tx.remove(store.userGroups, [key[1], key[0]])
+    }
+    for (const key of [...store.groupRooms.getKeys({ start: [id, 0], end: [id + 1, 0] })]) {
+      tx.remove(store.groupRooms, key)
+      tx.remove(store.roomGroups, [key[1], key[0]])
+    }
+    tx.remove(store.groups, id)
+  })
   audit({ store, tx, ...by }, { operation: 'group.delete', message: `Removed the group ${name}` })
 }
 

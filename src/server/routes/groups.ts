@@ -1,6 +1,6 @@
 /** Groups of accounts through the API, for administrators. What is done is ../admin/users.ts. @module */
 import { MANAGE, membersOf } from '../access.ts'
-import { addGroup, dropGroup, findGroup, putInGroup } from '../admin/users.ts'
+import { addGroup, dropGroup, findGroup, keepingManagers, putInGroup } from '../admin/users.ts'
 import { audit } from '../audit.ts'
 import { type Call, created, noContent, ok, type Reply, type RouteTable } from '../call.ts'
 import { ApiError } from '../errors.ts'
@@ -89,14 +89,17 @@ async function changeMembers(call: Call, isIn: boolean): Promise<Reply> {
   const { store } = call.app
   const group = groupOf(call)
   const ids = [...new Set(idList(await call.json(), 'ids'))]
-  await store.write((tx) => {
-    for (const id of ids) {
-      if (!store.users.doesExist(id)) throw new ApiError(404, -70501, 'User not found')
-      putInGroup(store, tx, group.id, id, isIn)
-    }
+  const change = store.write((tx) => {
+    keepingManagers(store, group.id, () => {
+      for (const id of ids) {
+        if (!store.users.doesExist(id)) throw new ApiError(404, -70501, 'User not found')
+        putInGroup(store, tx, group.id, id, isIn)
+      }
+    })
     const message = `${isIn ? 'Added to' : 'Took out of'} the group ${group.name}: ${ids.length}`
     audit({ store, tx, ...byCaller(call) }, { operation: 'group.members', message })
   })
+  await asApi(change)
   return ok(groupView(call, group))
 }
 
