@@ -8,7 +8,7 @@ import { SyncError } from '../../../crypto/errors.ts'
 import { MANAGE, membersOf } from '../access.ts'
 import { audit } from '../audit.ts'
 import { findUser, foldUserName, hashPassword } from '../credentials.ts'
-import { RESCUE_BASE } from '../missing-keys.ts'
+import { isRescueHolder } from '../holders.ts'
 import { authenticatorUri, newSecret } from '../one-time-codes.ts'
 import type { GroupRecord, NodeRecord, UserRecord } from '../records.ts'
 import type { Store, Tx } from '../store.ts'
@@ -269,7 +269,7 @@ function* onlyReadableBy(store: Store, userId: number): Generator<number> {
     last = fileId
     let isAlone = true
     for (const key of store.fileKeys.getKeys({ start: [fileId, 0, ''], end: [fileId + 1, 0, ''] })) {
-      if (key[1] !== userId && (key[1] >= RESCUE_BASE || store.users.doesExist(key[1]))) isAlone = false
+      if (key[1] !== userId && (isRescueHolder(key[1]) || store.users.doesExist(key[1]))) isAlone = false
     }
     if (!isAlone) continue
     seen.add(fileId)
