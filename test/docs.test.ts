@@ -28,6 +28,7 @@ import { afterAll, expect, test } from 'vitest'
 import { createProgram, UsageMistake } from '../src/cli/commander.ts'
 import type { CommandSpec } from '../src/cli/nouns/command.ts'
 import { COMMANDS } from '../src/cli/nouns/index.ts'
+import { serverOptions } from '../src/cli/serve-options.ts'
 import { accountPassword, createWorld, KEY_PASSWORD, MAIN, makeRoom, type World } from './support/cli.ts'
 import { listedCodes } from './support/error-codes.mjs'
 import { callsIn, ROOT, readPage, readPages } from './support/pages.ts'
@@ -239,6 +240,11 @@ test('settings that pages show are settings', async () => {
     for (const { path, line, text } of found) {
       const file = join(base, `${line}.toml`)
       writeFileSync(file, text, { mode: 0o600 })
+      if (text.startsWith('# /etc/sealsync/server.toml\n')) {
+        const options = await serverOptions({ options: { serverConfig: file }, given: {} })
+        expect(Object.keys(options).length, `${path}:${line}`).toBe(text.match(/^[a-z-]+ =/gm)!.length + 1)
+        continue
+      }
       const env = { ...process.env, SEALSYNC_HOME: join(base, 'home') }
       const { code, output } = await run(
         process.execPath,

@@ -77,6 +77,7 @@ export default defineConfig({
           ['Coming from another client', '/session/coming-from'],
           ['Examples', '/examples/'],
           ['The server', '/server'],
+          ['Its API', '/server-api'],
         ),
       },
       {

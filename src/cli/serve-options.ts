@@ -58,7 +58,7 @@ async function readServerConfig(path: string, specs: readonly OptionSpec[]): Pro
 }
 
 /** What was given, with what the file of the server says below it. Flags go first, and values of options by default last. */
-export async function serverOptions({ options, given }: Context): Promise<Options> {
+export async function serverOptions({ options, given }: Pick<Context, 'options' | 'given'>): Promise<Options> {
   const path = text(options, 'serverConfig') ?? process.env.SEALSYNC_SERVER_CONFIG
   if (path === undefined || path === '') return options
   const fromFile = await readServerConfig(path, SERVER_OPTIONS)

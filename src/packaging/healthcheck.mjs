@@ -6,7 +6,7 @@
 import { request as plain } from 'node:http'
 import { request as tls } from 'node:https'
 
-const PATH = '/api/v4/public/software/version'
+const PATH = '/readyz'
 const LIMIT_MS = 4_000
 
 const url = new URL(PATH, process.env.SEALSYNC_HEALTH_URL || 'http://127.0.0.1:8080')

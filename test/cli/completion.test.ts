@@ -25,7 +25,7 @@ describe('by the tables', () => {
     expect(offered('up')).toEqual(['upload', 'update'])
     expect(offered('keys', '')).toEqual(expect.arrayContaining(['create', 'status', 'cache']))
     expect(offered('keys', 'cache', '')).toEqual(['clear'])
-    expect(offered('serve', 'user', 'a')).toEqual(['add'])
+    expect(offered('serve', 'user', 'a')).toEqual(['add', 'admin'])
     expect(offered('nonsense', '')).toEqual([])
     expect(offered('help', 'keys', 'c')).toEqual(['create', 'cache'])
     expect(offered('help', '')).toEqual(expect.arrayContaining(['connection', 'upload']))

@@ -16,6 +16,7 @@ const HELPER = /(?:const|function) (\w+) ?(?:= )?\(code: SyncErrorCode[\s\S]{0,1
 /** What the texts above do not tell: codes whose message, or class, is made elsewhere. */
 const OTHERS = new Map([
   ['ANSWER_UNEXPECTED', ['server', 'The answer of the service is not what it has to be']],
+  ['BAD_CLIENT', ['usage', 'An OAuth client cannot be made like that']],
   ['CA_FILE', ['usage', 'Cannot read the file of --ca-file']],
   ['CLIENT_ID_MISSING', ['usage', '--client-secret-file, --client-key-file and --client-auth need --client-id']],
   ['CONTENT_LENGTH_WRONG', ['integrity', 'More or fewer bytes came than the file has']],
@@ -31,6 +32,7 @@ const OTHERS = new Map([
   ['PROXY_AUTH', ['network', 'The proxy wants a login, or refuses it']],
   ['PUBLIC_KEY_INVALID', ['key', 'A public key is none, or is not of its version']],
   ['RESCUE_KEY_NEW', ['changed', 'A rescue key would open all files, and gets nothing until it is trusted']],
+  ['ROOM_UNMANAGED', ['safety', 'Nobody would manage a room any more']],
   ['RUN_FROM_FUTURE', ['safety', 'Runs of the backup are later than the clock of this machine']],
   ['RUN_MISSING', ['not_found', 'There is no such run of the backup']],
   ['RUN_NOT_RECORDED', ['local_io', 'What is done cannot be written down, so it could not go on; a warning']],

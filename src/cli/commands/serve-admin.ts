@@ -80,9 +80,9 @@ export async function userShow(context: Context, name: string): Promise<void> {
 /** A new password: from a file, made here, or typed twice. */
 async function newPassword(context: Context, name: string): Promise<string> {
   const file = text(context.options, 'passwordFile')
-  const target = text(context.options, 'generatedPassword')
+  const target = text(context.options, 'passwordTo')
   if (file !== undefined && target !== undefined) {
-    throw new SyncError('usage', 'OPTION_INVALID', '--password-file and --generated-password exclude each other')
+    throw new SyncError('usage', 'OPTION_INVALID', '--password-file and --password-to exclude each other')
   }
   if (target !== undefined) {
     // 120 bits, without signs that look alike or that a shell takes for its own.
@@ -96,7 +96,7 @@ async function newPassword(context: Context, name: string): Promise<string> {
     question: `Password for ${display(name, 60)}`,
     confirm: true,
     missing: new SyncError('auth', 'PASSWORD_NEEDED', 'The account needs a password, and there is no terminal to ask', {
-      hint: 'Give it with --password-file, or have one made with --generated-password.',
+      hint: 'Give it with --password-file, or have one made with --password-to.',
     }),
   })
   return Buffer.from(secret).toString('utf8')
@@ -276,7 +276,8 @@ const clientObject = ({ createdAt, ...client }: ClientSummary): object => ({
 
 export async function clientList(context: Context): Promise<void> {
   for (const client of await ask(context, 'client.list', {})) {
-    const kind = [client.isPublic ? 'public' : 'with a secret', ...(client.isBuiltIn ? ['built in'] : [])].join(', ')
+    const secret = client.isBuiltIn ? 'with an empty secret' : 'with a secret'
+    const kind = [client.isPublic ? 'public' : secret, ...(client.isBuiltIn ? ['built in'] : [])].join(', ')
     const line = `${display(client.id, 40).padEnd(28)}  ${kind}; ${client.grants.join(', ')}`
     context.output.result(lines([line, ...client.redirectUris.map((uri) => `  ${display(uri)}`)]), clientObject(client))
   }
@@ -351,7 +352,7 @@ export async function auditLog(context: Context): Promise<void> {
       const at = isoTime(time)
       const line = isCsv
         ? csvLine([id, at, name, what, failed, message, nodeId ?? '', address ?? ''].map(String))
-        : `${at}  ${display(name, 40).padEnd(16)}  ${failed ? 'failed: ' : ''}${display(message)}`
+        : `${at}  ${display(name === '' ? '-' : name, 40).padEnd(16)}  ${failed ? 'failed: ' : ''}${display(message)}`
       const more = { ...(nodeId === undefined ? {} : { nodeId }), ...(address === undefined ? {} : { address }) }
       output.result(line, {
         type: 'event',

@@ -14,7 +14,7 @@ export const WHERE: readonly OptionSpec[] = [
 
 const PASSWORD: readonly OptionSpec[] = [
   option('--password-file <file>', 'file that holds the password'),
-  option('--generated-password <file>', 'make a password, and write it into this file'),
+  option('--password-to <file>', 'make a password, and write it into this file'),
 ]
 
 const USER: CommandSpec = {

@@ -257,6 +257,8 @@ export interface RemovalPlan {
 
 const MAX_TOLD = 100
 
+const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? '' : 's'}`
+
 const isNeeded = (plan: RemovalPlan): boolean => plan.unreadable > 0 || plan.roomsWithoutAdmin.length > 0
 
 /** Files that only this user holds keys of. Rescue keys count as somebody else. */
@@ -344,9 +346,9 @@ export function removeUser(store: Store, by: By, name: string, options: { force:
     const plan = planOf(store, user)
     if (isNeeded(plan) && !options.force) {
       const lost = [
-        ...(plan.unreadable > 0 ? [`${plan.unreadable} files that nobody else can open`] : []),
+        ...(plan.unreadable > 0 ? [`${counted(plan.unreadable, 'file')} that nobody else can open`] : []),
         ...(plan.roomsWithoutAdmin.length > 0
-          ? [`${plan.roomsWithoutAdmin.length} rooms that nobody else manages`]
+          ? [`${counted(plan.roomsWithoutAdmin.length, 'room')} that nobody else manages`]
           : []),
       ]
       throw new SyncError('safety', 'USER_NEEDED', `${user.name} has ${lost.join(' and ')}. Nothing was changed`, {
