@@ -24,8 +24,18 @@ export const getFileKey = async (
     ),
   )
 
-/** Which of the caller's key pairs the listed file keys are wrapped for: the current one, or that of the older version. */
-export type HolderKey = 'current' | 'previous'
+/**
+ * Which key pair the listed file keys are wrapped for: the caller's current one, or that of the older version; the rescue key of the
+ * room, or of the system.
+ */
+export type HolderKey = 'current' | 'previous' | 'room-rescue' | 'system-rescue'
+
+const USE_KEY: Readonly<Record<HolderKey, string | undefined>> = Object.freeze({
+  current: undefined,
+  previous: 'previous_user_key',
+  'room-rescue': 'room_rescue_key',
+  'system-rescue': 'system_rescue_key',
+})
 
 /** Work that is left: who lacks the key of which file. Fulfilled entries vanish, so offsets shift under the reader. */
 export const listMissingFileKeys = (
@@ -42,7 +52,7 @@ export const listMissingFileKeys = (
         room_id: scope.roomId,
         file_id: scope.fileId,
         user_id: scope.userId,
-        use_key: scope.holder === 'previous' ? 'previous_user_key' : undefined,
+        use_key: USE_KEY[scope.holder ?? 'current'],
         offset: scope.offset,
         limit: KEYS_PER_CALL,
       },

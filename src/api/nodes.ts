@@ -1,4 +1,5 @@
 /** Rooms, folders and files as a tree, and who may use a room. @module */
+import type { KeyPairContainer } from '../../crypto/containers.ts'
 import { SyncError } from '../errors.ts'
 import { type Api, call, callFor } from './api.ts'
 import type { Resolution } from './uploads.ts'
@@ -208,6 +209,24 @@ export async function searchBelow(
   return { total: range.total, items }
 }
 
+/**
+ * One file somewhere below a room or folder, by its place in a list that nobody sees; 0 is the root.
+ *
+ * @returns how many files there are, and that one, if it is there.
+ */
+export async function fileAt(
+  api: Api,
+  parentId: number,
+  offset: number,
+  signal?: AbortSignal,
+): Promise<{ readonly total: number; readonly file: RemoteNode | undefined }> {
+  const filter = 'type:eq:file'
+  const query = { search_string: '*', parent_id: parentId, depth_level: -1, filter, sort: 'name:asc', limit: 1, offset }
+  const request = { method: 'GET', path: '/v4/nodes/search', query, signal } as const
+  const { range, items } = await callFor(api, request, seePage(api))
+  return { total: range.total, file: items[0] }
+}
+
 /** How many rooms, folders and files the server says are below a room or folder; 0 is the root. */
 export async function countTree(api: Api, parentId: number, signal?: AbortSignal): Promise<number> {
   const query = { search_string: '*', parent_id: parentId, depth_level: -1, limit: 1, offset: 0 }
@@ -275,18 +294,21 @@ export const updateRoom = (
 ): Promise<RemoteNode> =>
   callFor(api, { method: 'PUT', path: `/v4/nodes/rooms/${id}`, json: changes, signal, repeatable: true }, seeNode(api))
 
-/** Switches encryption on for an empty top room, without rescue key. */
-export const encryptRoom = (api: Api, roomId: number, signal?: AbortSignal): Promise<RemoteNode> =>
-  callFor(
-    api,
-    {
-      method: 'PUT',
-      path: `/v4/nodes/rooms/${roomId}/encrypt`,
-      json: { isEncrypted: true, useDataSpaceRescueKey: false },
-      signal,
-    },
-    seeNode(api),
-  )
+/**
+ * Switches encryption on for an empty top room.
+ *
+ * @param rescue - A rescue key of the room, or that of the system. Default: none.
+ */
+export function encryptRoom(
+  api: Api,
+  roomId: number,
+  signal?: AbortSignal,
+  rescue?: 'system' | KeyPairContainer,
+): Promise<RemoteNode> {
+  const own = rescue === undefined || rescue === 'system' ? {} : { dataRoomRescueKey: rescue }
+  const json = { isEncrypted: true, useDataSpaceRescueKey: rescue === 'system', ...own }
+  return callFor(api, { method: 'PUT', path: `/v4/nodes/rooms/${roomId}/encrypt`, json, signal }, seeNode(api))
+}
 
 /** Files and folders go to the room's recycle bin. */
 export async function deleteNode(api: Api, id: number, signal?: AbortSignal): Promise<void> {

@@ -22,13 +22,16 @@ export interface RunEnd {
 }
 
 /** A run, as far as there are figures of it. */
-interface Figures extends RunEnd {
+export interface Figures extends RunEnd {
   readonly seconds: number
   /** Milliseconds since the epoch. */
   readonly endedAt: number
 }
 
 const of = (name: string) => (run: Figures) => countOf(run.summary, name)
+
+/** Of commands that say it, and no others. */
+const only = (name: string) => (run: Figures) => (name in run.summary ? countOf(run.summary, name) : undefined)
 
 /** All of them are gauges: each run writes its own anew. Without a value the old one stays. */
 const METRICS: readonly (readonly [name: string, help: string, value: (run: Figures) => number | undefined])[] = [
@@ -46,6 +49,14 @@ const METRICS: readonly (readonly [name: string, help: string, value: (run: Figu
   ['sealsync_run_deleted_files', 'Files and folders that the last run deleted.', of('deleted')],
   ['sealsync_run_moved_files', 'Files and folders that the last run moved.', of('moved')],
   ['sealsync_run_conflicts', 'Files that the last run kept twice, since both sides had changed them.', of('conflicts')],
+  ['sealsync_keys_handed_out', 'File keys that the last round handed out.', only('handedOut')],
+  [
+    'sealsync_keys_handed_out_since_start',
+    'File keys that were handed out since the start.',
+    only('handedOutSinceStart'),
+  ],
+  ['sealsync_keys_refused', 'Members and rescue keys that get none, since nobody trusts their keys.', only('refused')],
+  ['sealsync_keys_skipped', 'File keys that could not be handed out in the last round.', only('skipped')],
 ]
 
 /** Prometheus text format: backslash, quote and line feed are escaped in label values, nothing else. */
@@ -63,9 +74,36 @@ function countOf(summary: object, name: string): number {
 
 const MAX_FILE = 1024 * 1024
 
-/** What the file says: by metric, then by labels. */
-async function readMetrics(path: string): Promise<Map<string, Map<string, string>>> {
-  const found = new Map(METRICS.map(([name]) => [name, new Map<string, string>()]))
+/** Values by metric, then by labels. */
+type Metrics = Map<string, Map<string, string>>
+
+const noMetrics = (): Metrics => new Map(METRICS.map(([name]) => [name, new Map<string, string>()]))
+
+function setFigures(metrics: Metrics, places: RunPlaces, run: Figures): void {
+  const labels = labelsOf(places)
+  for (const [metric, , figure] of METRICS) {
+    const value = figure(run)
+    if (value !== undefined) metrics.get(metric)!.set(labels, String(value))
+  }
+}
+
+function textOf(metrics: Metrics): string {
+  const lines = METRICS.flatMap(([metric, help]) => {
+    const samples = [...metrics.get(metric)!].map(([label, value]) => `${metric}${label} ${value}`)
+    return samples.length === 0 ? [] : [`# HELP ${metric} ${help}`, `# TYPE ${metric} gauge`, ...samples]
+  })
+  return `${lines.join('\n')}\n`
+}
+
+/** Figures that nobody writes to a file: as text, for whoever asks. */
+export function createMetrics(places: RunPlaces): { set(run: Figures): void; text(): string } {
+  const metrics = noMetrics()
+  return { set: (run) => setFigures(metrics, places, run), text: () => textOf(metrics) }
+}
+
+/** What the file says. */
+async function readMetrics(path: string): Promise<Metrics> {
+  const found = noMetrics()
   let text = ''
   try {
     const info = await stat(path)
@@ -93,16 +131,8 @@ export async function writeMetrics(path: string, places: RunPlaces, run: Figures
   const lock = await takeLock(lockPath(name), { clock: systemClock, waitMs: 30_000 })
   try {
     const metrics = await readMetrics(path)
-    const labels = labelsOf(places)
-    for (const [metric, , figure] of METRICS) {
-      const value = figure(run)
-      if (value !== undefined) metrics.get(metric)!.set(labels, String(value))
-    }
-    const lines = METRICS.flatMap(([metric, help]) => {
-      const samples = [...metrics.get(metric)!].map(([label, value]) => `${metric}${label} ${value}`)
-      return samples.length === 0 ? [] : [`# HELP ${metric} ${help}`, `# TYPE ${metric} gauge`, ...samples]
-    })
-    await writeForAll(path, `${lines.join('\n')}\n`)
+    setFigures(metrics, places, run)
+    await writeForAll(path, textOf(metrics))
   } finally {
     await lock.release()
   }

@@ -137,10 +137,40 @@ export type {
   TrustedAll,
   TrustOptions,
 } from './keys.ts'
+export type { KeyServerRound, ServeKeysEnd, ServeKeysOptions } from './keys-serve.ts'
 export { isLink, type LinkPassword, linkOf, type ParsedLink, parseLink } from './link-address.ts'
 export type { DownloadLink, LinkDownload, LinkDownloadOptions, LinkInfo } from './links.ts'
 export type { PinnedPublic, PublicKeyFile } from './public-key-file.ts'
 export type { Receipt, RequestInfo, RequestLink, RequestRecipient, SendOptions, SendSummary } from './requests.ts'
+export type {
+  OpenRescueOptions,
+  RescueCreated,
+  RescueCreateOptions,
+  RescueList,
+  RescuePlace,
+  RescuePlaces,
+  RescueRestored,
+  RescueRestoreOptions,
+  RescueRevoked,
+  ServerRescueKey,
+} from './rescue.ts'
+export type { RescueDrill, RescueDrillOptions, RescueDrillReport } from './rescue-drill.ts'
+export type {
+  PreparedRoomRescue,
+  RescuePaper,
+  RescueReader,
+  RescueSecret,
+  RescueShare,
+  RescueText,
+  ShareCount,
+} from './rescue-papers.ts'
+export type {
+  RescueHandOut,
+  RescuePassword,
+  RoomRescueCreated,
+  RoomRescueOptions,
+  ServerRescueOptions,
+} from './rescue-rooms.ts'
 export type {
   AddMemberOptions,
   MemberChanges,
@@ -169,6 +199,7 @@ export type {
   EntryCalls,
   KeyCalls,
   RequestCalls,
+  RescueCalls,
   RoomCalls,
   ShareCalls,
   TrashCalls,

@@ -1,6 +1,7 @@
 /** Another encryption password for the same key pairs, and what the server wants of encryption passwords. @module */
 import {
   checkPassword,
+  importPublicKey,
   isWeakPassword,
   type KeyPairContainer,
   keyProtection,
@@ -11,7 +12,7 @@ import {
   type UserKeyPair,
   unlockKeyPair,
 } from '../../crypto/index.ts'
-import { getAccount, getKeyPairs, getPasswordPolicy, relockKeyPair } from '../api/account.ts'
+import { createKeyPair, getAccount, getKeyPairs, getPasswordPolicy, relockKeyPair } from '../api/account.ts'
 import { SyncError } from '../errors.ts'
 import type { KeyId } from '../transfer/pins.ts'
 import type { Abortable, ClientContext } from './context.ts'
@@ -166,39 +167,105 @@ export async function changePassword(
 ): Promise<PasswordChange> {
   const changes = await openKeyChanges(context, signal)
   return changes.exclusive(async () => {
-    const { api, keyring, clock } = context
+    const { api } = context
     const begun = await changes.read()
     if (begun?.kind === 'pair') throw replacementUnfinished()
     const containers = await getKeyPairs(api, signal)
     if (containers.length === 0) {
       throw new SyncError('key', 'NO_KEY_PAIR', 'This account has no key pair', { hint: 'Make one: sync keys create' })
     }
-    let secret: Password | undefined
     const opened: Opened[] = []
     try {
       await openAll(containers, begun?.before ?? [], await current(), opened)
-      secret = await askNewPassword(context, next, signal)
-      const locked: KeyPairContainer[] = []
-      for (const { pair } of opened) locked.push(await lockProven(pair, secret))
-      const before = opened.map(({ proven }) => proven)
-      await changes.write({ kind: 'password', since: begun?.since ?? clock.now(), before })
-      await replaceLocks(context, opened, locked, () => changes.remove(), signal)
-      keyring.refresh(secret)
-      for (const [at, { pair }] of opened.entries()) {
-        await keyring.prove(locked[at]!, pair.publicKey).catch(() => {}) // is proven again the next time
-      }
-      await onChanged?.(secret)
-      await changes.remove()
-      return {
-        keyPairs: opened.map(({ proven, pair: { version, publicKey } }, at) => ({
-          version,
-          fingerprint: publicKey.fingerprint,
-          iterations: keyProtection(locked[at]!).iterations,
-          formerIterations: keyProtection(proven).iterations,
-        })),
-      }
+      return await relockOpened(context, changes, begun?.since, opened, next, { onChanged, signal })
     } finally {
       for (const { pair } of opened) pair.wipe()
+    }
+  })
+}
+
+/** Puts new locks on key pairs that have been opened; see `changePassword`. */
+async function relockOpened(
+  context: ClientContext,
+  changes: Awaited<ReturnType<typeof openKeyChanges>>,
+  since: number | undefined,
+  opened: readonly Opened[],
+  next: () => Promise<Password>,
+  { onChanged, signal }: Omit<ChangePasswordOptions, 'current'>,
+): Promise<PasswordChange> {
+  const { keyring, clock } = context
+  let secret: Password | undefined
+  try {
+    secret = await askNewPassword(context, next, signal)
+    const locked: KeyPairContainer[] = []
+    for (const { pair } of opened) locked.push(await lockProven(pair, secret))
+    const before = opened.map(({ proven }) => proven)
+    await changes.write({ kind: 'password', since: since ?? clock.now(), before })
+    await replaceLocks(context, opened, locked, () => changes.remove(), signal)
+    keyring.refresh(secret)
+    for (const [at, { pair }] of opened.entries()) {
+      await keyring.prove(locked[at]!, pair.publicKey).catch(() => {}) // is proven again the next time
+    }
+    await onChanged?.(secret)
+    await changes.remove()
+    return {
+      keyPairs: opened.map(({ proven, pair: { version, publicKey } }, at) => ({
+        version,
+        fingerprint: publicKey.fingerprint,
+        iterations: keyProtection(locked[at]!).iterations,
+        formerIterations: keyProtection(proven).iterations,
+      })),
+    }
+  } finally {
+    wipePassword(secret)
+  }
+}
+
+/**
+ * As `changePassword`, for key pairs that were opened without their password: by a rescue key. One that the server has not got any more is
+ * stored there.
+ *
+ * @param pairs - Unlocked; they stay so.
+ * @throws {SyncError} as `changePassword`; `KEY_LOCK_CHANGED` when the server has another key pair of such a version.
+ */
+export async function relockKeyPairs(
+  context: ClientContext,
+  pairs: readonly UserKeyPair[],
+  next: () => Promise<Password>,
+  options: Omit<ChangePasswordOptions, 'current'>,
+): Promise<PasswordChange> {
+  const { api, keyring } = context
+  const { onChanged, signal } = options
+  const changes = await openKeyChanges(context, signal)
+  return changes.exclusive(async () => {
+    if ((await changes.read())?.kind === 'pair') throw replacementUnfinished()
+    const containers = await getKeyPairs(api, signal)
+    if (containers.length > 0) {
+      const opened: Opened[] = []
+      for (const pair of pairs) {
+        const { version } = pair
+        const container = containers.find((one) => one.publicKeyContainer.version === version)
+        const shown = container && (await importPublicKey(container.publicKeyContainer))
+        if (container === undefined || shown?.fingerprint !== pair.publicKey.fingerprint) throw lockChanged()
+        opened.push({ container, proven: container, pair })
+      }
+      return relockOpened(context, changes, undefined, opened, next, options)
+    }
+    const secret = await askNewPassword(context, next, signal)
+    try {
+      const keyPairs: RelockedKeyPair[] = []
+      for (const pair of pairs) {
+        const locked = await lockProven(pair, secret)
+        await createKeyPair(api, locked, signal)
+        keyring.refresh(secret)
+        await keyring.prove(locked, pair.publicKey).catch(() => {}) // is proven again the next time
+        const { iterations } = keyProtection(locked)
+        const { version, publicKey } = pair
+        keyPairs.push({ version, fingerprint: publicKey.fingerprint, iterations, formerIterations: iterations })
+      }
+      await onChanged?.(secret)
+      return { keyPairs }
+    } finally {
       wipePassword(secret)
     }
   })

@@ -308,7 +308,8 @@ const ownerOf = ({ userId, name, isRescueKey }: Member): KeyOwner => ({ userId, 
  * from now on.
  *
  * @param user - User name or `id:N`.
- * @throws {SyncError} as `verify`; `KEYS_AMBIGUOUS` (class `integrity`) when the server shows several and no fingerprint is given.
+ * @throws {SyncError} as `verify`; `KEYS_AMBIGUOUS` (class `integrity`) when the server shows several and no fingerprint is given;
+ * `FINGERPRINT_NEEDED` for a rescue key without one.
  */
 export async function trust(
   { api, keyring }: ClientContext,
@@ -319,6 +320,12 @@ export async function trust(
   const member = requireKeys(requireMember(await listMembers(api, keyring, options.signal), user))
   const chosen = member.keys.filter((key) => fingerprint === undefined || key.fingerprint === fingerprint)
   if (chosen.length === 0) throw differs(member)
+  if (member.isRescueKey === true && fingerprint === undefined) {
+    const shown = chosen[0]?.fingerprint
+    throw new SyncError('usage', 'FINGERPRINT_NEEDED', 'A rescue key opens all files: compare its fingerprint first', {
+      hint: `Is it what the administrator of the room has written down? Then: sync keys rescue trust ${shown}`,
+    })
+  }
   if (new Set(chosen.map(({ version }) => version)).size < chosen.length) {
     throw new SyncError('integrity', 'KEYS_AMBIGUOUS', `The server shows several keys for ${ownerText(member)}`, {
       hint: 'Ask them which one is theirs, and give it with --fingerprint.',

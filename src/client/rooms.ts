@@ -20,6 +20,7 @@ import { parseRemotePath, requireRemote } from '../sync/remote-path.ts'
 import { requireName } from './arrange.ts'
 import { type Abortable, type ClientContext, collect } from './context.ts'
 import { list as listEntries, pathOf, type RemoteEntry } from './entries.ts'
+import type { PreparedRoomRescue } from './rescue-papers.ts'
 
 /**
  * What a member may do: look; also change contents; also manage the room. `append`: look and add, but neither replace, rename, move nor
@@ -42,6 +43,11 @@ export interface RoomOptions extends Abortable {
   readonly plain?: boolean | undefined
   /** Of a room in a room: this account is its only member at first. Default false: it has the members of the room above. */
   readonly ownMembers?: boolean | undefined
+  /**
+   * Of an encrypted room at the top: a rescue key, which can open all its files; `rescue.prepareForRoom` makes one, which is trusted
+   * here then. `system`: that of the whole server, which has to be trusted by itself. Default: none.
+   */
+  readonly rescue?: 'system' | PreparedRoomRescue | undefined
 }
 
 /** The room that a run of before has made, and did not come to encrypt: plain, empty, and of nobody else. */
@@ -90,9 +96,12 @@ async function createBelow(
  */
 export async function create(context: ClientContext, path: string, options: RoomOptions): Promise<RemoteEntry> {
   const { api, keyring } = context
-  const { plain = false, signal } = options
+  const { plain = false, rescue, signal } = options
   const [name, ...rest] = parseRemotePath(path)
   if (name === undefined) throw new SyncError('usage', 'PATH_INVALID', 'A room has a name: /NAME')
+  if (rescue !== undefined && (plain || rest.length > 0)) {
+    throw new SyncError('usage', 'OPTION_INVALID', 'Only an encrypted room at the top has a rescue key of its own')
+  }
   if (rest.length > 0) return createBelow(context, path, options)
   const account = await getAccount(api, signal)
   if (!plain && (await keyring.containers(signal)).length === 0) {
@@ -110,7 +119,8 @@ export async function create(context: ClientContext, path: string, options: Room
   })
   if (!plain) {
     try {
-      room = await encryptRoom(api, room.id, signal)
+      room = await encryptRoom(api, room.id, signal, typeof rescue === 'object' ? rescue.container : rescue)
+      if (typeof rescue === 'object') await keyring.pins.trustRescueKey(rescue)
     } catch (error) {
       // A plain room under the name of an encrypted one would be a trap.
       if (isNew) await deleteNode(api, room.id).catch(() => {})

@@ -35,6 +35,24 @@ import type {
   TrustOptions,
 } from './keys.ts'
 import type { PinnedPublic, PublicKeyFile } from './public-key-file.ts'
+import type { ServeKeysEnd, ServeKeysOptions } from './keys-serve.ts'
+import type {
+  RescueCreated,
+  RescueCreateOptions,
+  RescueList,
+  RescueRestored,
+  RescueRestoreOptions,
+  RescueRevoked,
+} from './rescue.ts'
+import type { RescueDrill, RescueDrillOptions } from './rescue-drill.ts'
+import type { PreparedRoomRescue, RescueReader, RescueSecret, RescueText, ShareCount } from './rescue-papers.ts'
+import type {
+  RescueHandOut,
+  RescuePassword,
+  RoomRescueCreated,
+  RoomRescueOptions,
+  ServerRescueOptions,
+} from './rescue-rooms.ts'
 import type {
   AddMemberOptions,
   MemberChanges,
@@ -123,6 +141,8 @@ export interface KeyCalls extends KeyChangeCalls {
   tryPassword(password: Password, options?: Abortable): Promise<void>
   /** Hands out the file keys that members lack, to those whose keys are trusted. */
   distribute(options?: DistributeOptions): Promise<Distribution>
+  /** Hands out again and again, until the signal aborts or another round cannot help. */
+  serve(options?: ServeKeysOptions): Promise<ServeKeysEnd>
   /** Whose keys are known, new, changed or gone. */
   list(options?: Abortable): Promise<KeyList>
   /** Compares a member's key with what they have read out. Throws `FINGERPRINT_DIFFERS`. */
@@ -146,6 +166,42 @@ export interface KeyCalls extends KeyChangeCalls {
   pinPublic(text: string, fingerprint: string, options?: Abortable): Promise<PinnedPublic>
   /** Removes the caches of file keys in the client's directory. */
   clearCache(): Promise<{ readonly files: number; readonly bytes: number }>
+}
+
+/** Rescue keys: own ones on paper, and those that the server has for rooms and for the system. See rescue.ts. */
+export interface RescueCalls {
+  /** Makes a rescue key, seals the account's key pairs for it, and returns what goes onto paper. Throws `RESCUE_PLACE_NEEDED`, `EXISTS`, … */
+  create(options: RescueCreateOptions): Promise<RescueCreated>
+  /** Gives an encrypted room a rescue key. Throws `RESCUE_KEY_EXISTS`, `ENCRYPTION_DIFFERS`. */
+  createForRoom(room: string, options?: RoomRescueOptions): Promise<RoomRescueCreated>
+  /** Makes the rescue key of a room that is about to be made: `rooms.create` takes it. */
+  prepareForRoom(shares?: ShareCount): Promise<PreparedRoomRescue>
+  /** Reads what is on one or several papers. Throws `RESCUE_LINE_WRONG`, which names the line, `RESCUE_SHARES_FEW`, … */
+  read(texts: readonly string[]): Promise<RescueSecret>
+  /** Reads one paper line by line. */
+  reader(): Promise<RescueReader>
+  /** Puts together what readers have read. */
+  combine(texts: readonly RescueText[]): Promise<RescueSecret>
+  /** Opens the account's key pairs by a rescue key, and locks them with a new password. Throws `RESCUE_CONTAINER_TAMPERED`, … */
+  restore(
+    secret: RescueSecret,
+    password: () => Promise<Password>,
+    options?: RescueRestoreOptions,
+  ): Promise<RescueRestored>
+  /** Hands out the file keys of a room with its rescue key. */
+  restoreRoom(room: string, given: RescuePassword, options?: Abortable): Promise<RescueHandOut>
+  /** As `restoreRoom`, with the rescue key of the system. */
+  restoreSystem(password: Password, options?: ServerRescueOptions): Promise<RescueHandOut>
+  /** Fetches and decrypts some files by a rescue key alone. */
+  drill(secret: RescueSecret, options?: RescueDrillOptions): Promise<RescueDrill>
+  /** As `drill`, in a room, with its rescue key. */
+  drillRoom(room: string, given: RescuePassword, options?: RescueDrillOptions): Promise<RescueDrill>
+  /** Own rescue keys, and those of the server. */
+  list(options?: Abortable): Promise<RescueList>
+  /** Trusts a rescue key of the server. Throws `RESCUE_KEY_UNKNOWN`. */
+  trust(fingerprint: string, options?: Abortable): ReturnType<typeof import('./rescue.ts').trust>
+  /** Ends the trust in a rescue key of the server; forgets an own one, with its containers. */
+  revoke(id: string, options?: Abortable): Promise<RescueRevoked>
 }
 
 /** The recycle bins of rooms. */
@@ -226,6 +282,7 @@ export interface BackupCalls {
 export interface ClientCalls extends EntryCalls {
   readonly rooms: RoomCalls
   readonly keys: KeyCalls
+  readonly rescue: RescueCalls
   readonly trash: TrashCalls
   readonly versions: VersionCalls
   readonly shares: ShareCalls
@@ -257,6 +314,29 @@ function publicKeyCalls(context: ClientContext): Pick<KeyCalls, 'exportPublic' |
     exportPublic: async (how = {}) => (await load()).exportPublic(context, how),
     readPublic: async (text) => (await load()).readPublic(text),
     pinPublic: async (text, fingerprint, how = {}) => (await load()).pinPublic(context, text, fingerprint, how),
+  }
+}
+
+function createRescueCalls(context: ClientContext): RescueCalls {
+  const rescue = () => import('./rescue.ts')
+  const rescueDrill = () => import('./rescue-drill.ts')
+  const rescuePapers = () => import('./rescue-papers.ts')
+  const rescueRooms = () => import('./rescue-rooms.ts')
+  return {
+    create: async (how) => (await rescue()).create(context, how),
+    createForRoom: async (room, how = {}) => (await rescueRooms()).createForRoom(context, room, how),
+    prepareForRoom: async (shares) => (await rescuePapers()).prepareRoomRescue(shares),
+    read: async (texts) => (await rescuePapers()).readTexts(texts),
+    reader: async () => (await rescuePapers()).reader(),
+    combine: async (texts) => (await rescuePapers()).combineTexts(texts),
+    restore: async (secret, next, how = {}) => (await rescue()).restore(context, secret, next, how),
+    restoreRoom: async (room, given, how = {}) => (await rescueRooms()).restoreRoom(context, room, given, how),
+    restoreSystem: async (given, how = {}) => (await rescueRooms()).restoreSystem(context, given, how),
+    drill: async (secret, how = {}) => (await rescueDrill()).drill(context, secret, how),
+    drillRoom: async (room, given, how = {}) => (await rescueDrill()).drillRoom(context, room, given, how),
+    list: async (how = {}) => (await rescue()).list(context, how),
+    trust: async (fingerprint, how = {}) => (await rescue()).trust(context, fingerprint, how),
+    revoke: async (id, how = {}) => (await rescue()).revoke(context, id, how),
   }
 }
 
@@ -309,6 +389,7 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
       tryPassword: async (secret, how = {}) => (await keys()).tryPassword(context, secret, how),
       ...createKeyChangeCalls(context, password),
       distribute: async (how = {}) => (await keys()).distribute(context, how),
+      serve: async (how = {}) => (await import('./keys-serve.ts')).serveKeys(context, how),
       list: async (how = {}) => (await keys()).list(context, how),
       verify: async (user, fingerprint, how = {}) => (await keys()).verify(context, user, fingerprint, how),
       trust: async (user, how = {}) => (await keys()).trust(context, user, how),
@@ -318,6 +399,7 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
       ...publicKeyCalls(context),
       clearCache: async () => (await keys()).clearCache(context),
     },
+    rescue: createRescueCalls(context),
     trash: {
       list: (path, how = {}) => later(async () => (await trash()).list(context, path, how)),
       restore: async (ids, how = {}) => (await trash()).restore(context, ids, how),

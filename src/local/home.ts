@@ -10,6 +10,8 @@ export interface HomePaths {
   readonly states: string
   /** What is known of members' keys and of encrypted rooms. */
   readonly pins: string
+  /** Public halves of own rescue keys, and where their containers are. */
+  readonly rescueKeys: string
   /** Keys of servers that were seen first. */
   readonly serverKeys: string
   /** Which rules came from servers and wait for somebody. */
@@ -43,6 +45,7 @@ export const homePaths = (directory: string): HomePaths => ({
   locks: join(directory, 'locks'),
   states: join(directory, 'sync'),
   pins: join(directory, 'pins'),
+  rescueKeys: join(directory, 'rescue-keys'),
   serverKeys: join(directory, 'server-keys.json'),
   rules: join(directory, 'rules'),
   keyPairs: join(directory, 'key-pairs'),

@@ -3,7 +3,16 @@
  * the key that is pinned for them. Keys of files just uploaded are at hand; older ones are unwrapped with our own key pair.
  * @module
  */
-import { type FileKey, formatFileKey, type PublicKey, parseFileKey, SyncError } from '../../crypto/index.ts'
+import {
+  type FileKey,
+  formatFileKey,
+  type PublicKey,
+  parseFileKey,
+  SyncError,
+  type UserKeyPair,
+  unwrapFileKey,
+  type WrappedFileKey,
+} from '../../crypto/index.ts'
 import type { Api } from '../api/api.ts'
 import { type HolderKey, KEYS_PER_CALL, listMissingFileKeys, postFileKeys } from '../api/file-keys.ts'
 import { countTree, listTooLong, MAX_ENTRIES } from '../api/nodes.ts'
@@ -14,6 +23,7 @@ import type { OnEvent } from './events.ts'
 import type { Keyring } from './keyring.ts'
 import { listMemberNames } from './members.ts'
 import type { Verdict } from './pins.ts'
+import { listRescueKeys, type RescueKey } from './rescue-keys.ts'
 
 export interface Distributor {
   /** Keeps the key of a file just uploaded until the next hand-out in its room. The key is wiped then. */
@@ -40,6 +50,8 @@ export interface DistributionResult {
   readonly handedOut: number
   /** Entries that could not be served: a member's key is unusable, or a file key does not open. */
   readonly skipped: number
+  /** There may be more: only so many were to be handed out at once. */
+  readonly isCut?: true
 }
 
 /** Somebody who gets no file keys before a person has looked at their key. */
@@ -59,6 +71,10 @@ interface DistributionOptions {
   readonly roomId?: number
   /** Keys at hand, by file id. */
   readonly known?: ReadonlyMap<number, FileKey>
+  /** After so many file keys the rest is left for another time. Default: none is. */
+  readonly atMost?: number | undefined
+  /** Opens file keys with another key pair than the account's: a rescue key. */
+  readonly from?: { readonly holder: HolderKey; readonly pair: UserKeyPair } | undefined
   /** What is missing for the current key pair, where that has been asked. */
   readonly ahead?: Promise<MissingFileKeys> | undefined
   /** What has been reported before: user id and verdict. */
@@ -79,18 +95,22 @@ export async function distributeFileKeys(
   keyring: Keyring,
   options: DistributionOptions = {},
 ): Promise<DistributionResult> {
-  const holders: HolderKey[] =
-    (await keyring.containers(options.signal)).length > 1 ? ['current', 'previous'] : ['current']
+  const { from, signal } = options
+  const own: HolderKey[] = (await keyring.containers(signal)).length > 1 ? ['current', 'previous'] : ['current']
+  const holders = from === undefined ? own : [from.holder]
   const report = createReport(api, options)
+  const { atMost = Number.POSITIVE_INFINITY } = options
   let handedOut = 0
   let skipped = 0
+  let isCut = false
   for (const holder of holders) {
-    const done = await distributeWith(api, keyring, holder, options, report)
+    const done = await distributeWith(api, keyring, holder, { ...options, atMost: atMost - handedOut }, report)
     handedOut += done.handedOut
     skipped += done.skipped
+    isCut ||= done.isCut === true
   }
-  if (handedOut > 0 && !keyring.isWriteOnly) await pinOwn(keyring, options.signal)
-  return { handedOut, skipped }
+  if (handedOut > 0 && !keyring.isWriteOnly) await pinOwn(keyring, signal)
+  return { handedOut, skipped, ...(isCut ? { isCut } : {}) }
 }
 
 /** Keeps our own key, which is unlocked by now, so that a wrong one is noticed where nothing is unlocked: `keys list`. */
@@ -117,6 +137,13 @@ function createReport(
 ): Report {
   const warned = new Set<string>()
   let found: ReturnType<Report['members']> | undefined
+  let rescueKeys: Promise<readonly RescueKey[]> | undefined
+  /** Where the server does not say who the members are. */
+  const isShownAsRescueKey = async (keys: readonly PublicKey[]) => {
+    rescueKeys ??= listRescueKeys(api, roomId === undefined ? [] : [{ id: roomId }], signal)
+    const shown = await rescueKeys
+    return keys.some(({ fingerprint }) => shown.some(({ key }) => key.fingerprint === fingerprint))
+  }
   const members = () => {
     found ??= listMemberNames(api, roomId, signal).catch((error) => {
       if (signal?.aborted) throw error
@@ -137,7 +164,8 @@ function createReport(
       reported.add(`${userId} ${verdict}`)
       const names = await members()
       const name = names?.get(userId)
-      const isRescueKey = verdict !== 'own' && names !== undefined && !names.has(userId)
+      const isRescueKey =
+        verdict !== 'own' && (names === undefined ? await isShownAsRescueKey(keys) : !names.has(userId))
       const user = name === undefined ? `user ${userId}` : `${name} (user ${userId})`
       const member = isRescueKey ? `rescue key (id:${userId})` : user
       if (verdict === 'pinned') {
@@ -162,9 +190,9 @@ function refusal(
   // An id, not the name: that comes from the server, and this gets copied into a shell.
   const trust = `then: sync keys trust id:${userId}`
   if (verdict === 'new' && isRescueKey) {
-    const message = `The server shows a ${member}, which belongs to no member and would open all files; it gets no file keys before it is trusted: ${shown}`
-    return new SyncError('changed', 'RESCUE_KEY_NEW', message, {
-      hint: `Ask the administrator of the room whether it is meant to have this key, ${trust}`,
+    const message = `The server shows a ${member}, which belongs to no member and would open all files; it gets no file keys before its fingerprint was compared: ${shown}`
+    return new SyncError('integrity', 'RESCUE_KEY_NEW', message, {
+      hint: `Compare it with what the administrator of the room has written down, then: sync keys rescue trust ${keys[0]?.fingerprint}`,
     })
   }
   if (verdict === 'new') {
@@ -225,7 +253,7 @@ async function distributeWith(
   api: Api,
   keyring: Keyring,
   holder: HolderKey,
-  { roomId, known, ahead, onEvent, signal }: DistributionOptions,
+  { roomId, known, ahead, from, atMost = Number.POSITIVE_INFINITY, onEvent, signal }: DistributionOptions,
   report: Report,
 ): Promise<DistributionResult> {
   let handedOut = 0
@@ -236,8 +264,9 @@ async function distributeWith(
     const scope = { ...(roomId === undefined ? {} : { roomId }), holder, offset: skipped }
     const page = await (asked ?? listMissingFileKeys(api, scope, signal))
     if (page.items.length === 0) return { handedOut, skipped }
+    if (handedOut >= atMost) return { handedOut, skipped, isCut: true }
     await count(page)
-    const { entries, served } = await wrapPage(page, keyring, known, report, signal)
+    const { entries, served } = await wrapPage(page, keyring, known, from?.pair, report, signal)
     for (let at = 0; at < entries.length; at += KEYS_PER_CALL) {
       await postFileKeys(api, entries.slice(at, at + KEYS_PER_CALL), signal)
     }
@@ -308,9 +337,12 @@ async function wrapPage(
   page: MissingFileKeys,
   keyring: Keyring,
   known: ReadonlyMap<number, FileKey> | undefined,
+  rescue: UserKeyPair | undefined,
   report: Report,
   signal: AbortSignal | undefined,
 ) {
+  const unwrap = (wrapped: WrappedFileKey) =>
+    rescue === undefined ? keyring.unwrap(wrapped, signal) : unwrapFileKey(wrapped, rescue)
   const recipients = await trustedKeys(page, keyring, report, signal)
   const items = page.items.filter(({ userId }) => recipients.has(userId))
   const containers = new Map(page.files.map((file) => [file.id, file.fileKeyContainer]))
@@ -321,7 +353,7 @@ async function wrapPage(
     // Where one can only write, those are left to others.
     const wanted = keyring.isWriteOnly ? [] : unknown
     const results = await Promise.allSettled(
-      wanted.map(async (id) => [id, await keyring.unwrap(parseFileKey(containers.get(id)), signal)] as const),
+      wanted.map(async (id) => [id, await unwrap(parseFileKey(containers.get(id)))] as const),
     )
     results.forEach((result, index) => {
       if (result.status === 'fulfilled') opened.set(...result.value)

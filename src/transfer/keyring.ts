@@ -63,6 +63,12 @@ export interface Keyring {
    */
   prepare(signal?: AbortSignal): Promise<void>
   /**
+   * The account's key pair itself, unlocked: the preferred one unless a version is given. For what seals it; not to be wiped.
+   *
+   * @throws {SyncError} as `ownKey`.
+   */
+  unlocked(signal?: AbortSignal, version?: KeyPairVersion): Promise<UserKeyPair>
+  /**
    * Says that the key pairs at the server have changed.
    *
    * @param next - The encryption password from now on; copied. Default: the one that was asked for before.
@@ -289,6 +295,7 @@ export function createKeyring(
     },
     containers,
     ownKey: async (signal, version) => (await pair(version ?? (await preferred(signal)), signal)).publicKey,
+    unlocked: async (signal, version) => pair(version ?? (await preferred(signal)), signal),
     async wrappingKey(signal) {
       const known = await provenKey(signal)
       if (known !== undefined) return known

@@ -64,7 +64,8 @@ export async function listMemberNames(
   return names
 }
 
-async function listEncryptedRooms(api: Api, signal: AbortSignal | undefined): Promise<RemoteNode[]> {
+/** All encrypted rooms that this account sees. */
+export async function listEncryptedRooms(api: Api, signal: AbortSignal | undefined): Promise<RemoteNode[]> {
   const rooms: RemoteNode[] = []
   const pending = [0]
   const count = createCensus(api)

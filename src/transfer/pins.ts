@@ -50,8 +50,19 @@ export interface GivenPin extends KeyId {
   readonly since: number
 }
 
+/**
+ * A rescue key of the server, of a room or of the system, whose fingerprint somebody has compared. Under which id the server shows it
+ * does not matter: whoever has its private key reads what is wrapped for it.
+ */
+export interface RescueKeyPin extends KeyId {
+  /** Milliseconds since the epoch. */
+  readonly since: number
+}
+
 export interface PinState {
   readonly keys: readonly KeyPin[]
+  /** Rescue keys of the server that may get file keys. */
+  readonly rescueKeys: readonly RescueKeyPin[]
   /** Public keys of the accounts that are used here, which their private keys have proven. Not those that somebody was shown. */
   readonly own: readonly OwnPin[]
   /** Public keys of those accounts that were brought here from another machine, one of each. */
@@ -86,6 +97,10 @@ export interface Pins extends PlaceGuard {
   ): Promise<ReadonlyMap<number, Verdict>>
   /** Pins these keys of a member, in place of others of the same version, and ends doubts about the member. */
   trust(userId: number, keys: readonly KeyId[], isVerified: boolean): Promise<void>
+  /** Trusts a rescue key of the server, whoever it is shown for; see `RescueKeyPin`. */
+  trustRescueKey(key: KeyId): Promise<void>
+  /** Ends that, also under ids that it was trusted for; returns how many pins there were. */
+  forgetRescueKey(fingerprint: string): Promise<number>
   /** True for what was proven here within the last 30 days: this account, this public key, and the locked key pair as it was then. */
   isProven(own: OwnKey): Promise<boolean>
   /** Takes note that the key pair of an account has been unlocked, and belongs to this public key. */
@@ -126,7 +141,7 @@ const PROVEN_MS = 30 * 86_400_000
 const MAX_PINS = 10_000
 /** Of one member. */
 const MAX_DOUBTS = 4
-const NOTHING: PinState = Object.freeze({ keys: [], own: [], given: [], doubts: [], encrypted: [], plain: [] })
+const NOTHING: PinState = Object.freeze({ keys: [], rescueKeys: [], own: [], given: [], doubts: [], encrypted: [], plain: [] })
 
 const checksumOf = (json: string) => createHash('sha256').update(json).digest('hex')
 
@@ -166,6 +181,11 @@ function parseGiven(value: unknown): GivenPin | undefined {
   return pin && { userId: pin.userId, version: pin.version, fingerprint: pin.fingerprint, since: pin.since }
 }
 
+function parseRescueKey(value: unknown): RescueKeyPin | undefined {
+  const pin = parsePin({ ...(value as object), userId: 0, isVerified: true })
+  return pin && { version: pin.version, fingerprint: pin.fingerprint, since: pin.since }
+}
+
 /** @returns `undefined` for what is damaged, or of another version or server. */
 function parse(bytes: Uint8Array, origin: string): PinState | undefined {
   try {
@@ -178,17 +198,19 @@ function parse(bytes: Uint8Array, origin: string): PinState | undefined {
 function parseState(bytes: Uint8Array, origin: string): PinState | undefined {
   const [checksum, json = '', ...rest] = Buffer.from(bytes).toString('utf8').split('\n')
   if (checksum !== checksumOf(json) || rest.join('') !== '') return undefined
-  const { format, version, server, keys, own, given, doubts, encrypted, plain, lostAt } = JSON.parse(json)
+  const { format, version, server, keys, rescueKeys, own, given, doubts, encrypted, plain, lostAt } = JSON.parse(json)
   if (format !== 'sealsync-pins' || version !== VERSION || server !== origin) return undefined
-  if (![keys, own, given, doubts, encrypted, plain].every(Array.isArray)) return undefined
+  if (![keys, rescueKeys, own, given, doubts, encrypted, plain].every(Array.isArray)) return undefined
   if (![...encrypted, ...plain].every(isPlace)) return undefined
   const pins = [keys, doubts].map((list) => list.map(parsePin))
   const ownPins = own.map(parseOwn)
   const givenPins = given.map(parseGiven)
-  const isWhole = ![...pins.flat(), ...ownPins, ...givenPins].includes(undefined)
+  const rescuePins = rescueKeys.map(parseRescueKey)
+  const isWhole = ![...pins.flat(), ...ownPins, ...givenPins, ...rescuePins].includes(undefined)
   if (!isWhole || (lostAt !== undefined && !isId(lostAt))) return undefined
   return {
     keys: pins[0] as KeyPin[],
+    rescueKeys: rescuePins,
     own: ownPins,
     given: givenPins,
     doubts: pins[1] as KeyPin[],
@@ -235,6 +257,8 @@ function judgeOne(
     return { verdict: 'changed', next: kept.length === 0 ? state : { ...state, doubts: [...state.doubts, ...kept] } }
   }
   if (strange.length === 0) return { verdict: 'trusted', next: state }
+  const isRescueKey = (key: KeyId) => state.rescueKeys.some((pin) => sameKey(pin, key))
+  if (strange.every(isRescueKey)) return { verdict: 'trusted', next: state }
   if (state.lostAt !== undefined) return { verdict: 'lost', next: state }
   if (!trustNew) return { verdict: 'new', next: state }
   return { verdict: 'pinned', next: { ...state, keys: [...state.keys, ...strange.map(asPin)] } }
@@ -286,7 +310,8 @@ export function createPins({ origin, clock, directory, trustNew = false, onEvent
       const bytes = await readPrivateFile(path)
       const now = bytes === undefined ? NOTHING : (parse(bytes, origin) ?? (await recover(bytes, path)))
       const { value, next } = work(now)
-      if ([next.keys, next.own, next.given, next.encrypted, next.plain].some((list) => list.length > MAX_PINS))
+      const lists = [next.keys, next.rescueKeys, next.own, next.given, next.encrypted, next.plain]
+      if (lists.some((list) => list.length > MAX_PINS))
         throw tooMany()
       if (next !== now) await writePrivateFile(path, format(next, origin))
       return value
@@ -346,6 +371,19 @@ export function createPins({ origin, clock, directory, trustNew = false, onEvent
         const doubts = now.doubts.filter((pin) => pin.userId !== userId)
         const next = { ...now, doubts, keys: [...now.keys.filter((pin) => !isReplaced(pin)), ...added] }
         return { value: undefined, next }
+      }),
+    trustRescueKey: ({ version, fingerprint }) =>
+      update((now) => {
+        if (now.rescueKeys.some((pin) => pin.fingerprint === fingerprint)) return { value: undefined, next: now }
+        const rescueKeys = [...now.rescueKeys, { version, fingerprint, since: clock.now() }]
+        return { value: undefined, next: { ...now, rescueKeys } }
+      }),
+    forgetRescueKey: (fingerprint) =>
+      update((now) => {
+        const isOther = (pin: KeyId) => pin.fingerprint !== fingerprint
+        const next = { ...now, rescueKeys: now.rescueKeys.filter(isOther), keys: now.keys.filter(isOther) }
+        const value = now.rescueKeys.length + now.keys.length - next.rescueKeys.length - next.keys.length
+        return { value, next: value === 0 ? now : next }
       }),
     isProven: async (own) => provenFor(await read(), own, clock.now()) > 0,
     async prove(own) {

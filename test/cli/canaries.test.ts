@@ -1,5 +1,5 @@
 /** One sweep for secrets: passwords, tokens and keys in everything the command line prints, passes on and leaves behind. */
-import { chmodSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { CommandSpec } from '../../src/cli/nouns/command.ts'
@@ -24,6 +24,16 @@ const allCommands = (commands: readonly CommandSpec[] = COMMANDS, prefix = ''): 
     ...(action === undefined ? [] : [`${prefix}${name}`]),
     ...allCommands(below, `${prefix}${name} `),
   ])
+
+/** The secret letters of rescue papers, line by line, as they are printed and without spaces, and the password made of them. */
+function lettersOn(...papers: string[]): string[] {
+  const texts = papers.filter((paper) => existsSync(paper)).map((paper) => readFileSync(paper, 'utf8'))
+  const lines = texts.flatMap((text) =>
+    [...text.matchAll(/\d: ((?:[0-9A-Z]{4} )+)[0-9A-Z]{2}/g)].map(([, line]) => line!.trim()),
+  )
+  const passwords = texts.flatMap((text) => [...text.matchAll(/(?:[0-9A-Z]{4}-){8}rk1/g)].map(([password]) => password))
+  return [...lines, ...lines.map((line) => line.replaceAll(' ', '')), ...passwords]
+}
 
 test('verbose runs of all commands: nothing secret in output, arguments, or any file but the login itself', async () => {
   const grantFile = () => filesBelow(world.home).find((path) => /grant-[0-9a-f]+\.json$/.test(path))
@@ -75,6 +85,14 @@ test('verbose runs of all commands: nothing secret in output, arguments, or any 
     [['keys', 'verify', 'bob', 'abcd'], 2],
     [['keys', 'forget', 'bob'], 2],
     [['keys', 'remember', ...key], 2],
+    [['keys', 'rescue', 'create', '--container', path('box.json'), '--paper', path('paper.html'), ...key]],
+    [['keys', 'rescue', 'list']],
+    [['keys', 'drill', '--paper', path('paper.html')]],
+    [['keys', 'rescue', 'restore', '--paper', path('paper.html'), '--new-key-password-file', world.keyPasswordFile]],
+    [['keys', 'rescue', 'trust', '0'.repeat(64)], 2],
+    [['keys', 'rescue', 'revoke', '0'.repeat(64)], 2],
+    [['keys', 'serve', '--interval', '0s'], 2],
+    [['room', 'create', '/guarded', '--rescue', 'paper', '--paper', path('guarded.txt')]],
     [['room', 'create', '/second']],
     [['room', 'create', '/second/inner']],
     [['room', 'rename', '/second/inner', 'renamed']],
@@ -197,11 +215,13 @@ test('verbose runs of all commands: nothing secret in output, arguments, or any 
     expect(run.code, `${args.join(' ')}\n${run.stderr}`).toBe(code)
     seen.push(run.stdout, run.stderr)
     for (const token of tokens()) secrets.add(token)
+    for (const letters of lettersOn(path('paper.html'), path('guarded.txt'))) secrets.add(letters)
     for (const path of filesBelow(world.home)) {
       if (args[0] === 'logout' || path !== grantFile()) seen.push(readFileSync(path, 'latin1'))
     }
   }
-  expect(secrets.size).toBeGreaterThanOrEqual(6)
+  expect(lettersOn(path('paper.html')).length).toBeGreaterThanOrEqual(10)
+  expect(secrets.size).toBeGreaterThanOrEqual(6 + 18)
   expect(seen.join('').length).toBeGreaterThan(3_000)
   for (const secret of secrets) {
     for (const form of [secret, encodeURIComponent(secret), Buffer.from(secret).toString('base64')]) {

@@ -20,7 +20,16 @@ const leaves = (commands: readonly CommandSpec[] = COMMANDS, prefix = ''): strin
   ])
 
 /** Not tried here: they need what is not here, or another test has them. */
-const ELSEWHERE = ['setup', 'update', 'keys create', 'keys remember', 'bench', 'uninstall']
+const ELSEWHERE = [
+  'setup',
+  'update',
+  'keys create',
+  'keys rescue restore',
+  'keys serve',
+  'keys remember',
+  'bench',
+  'uninstall',
+]
 
 test('every command that succeeds', async () => {
   const path = world.path
@@ -34,6 +43,9 @@ test('every command that succeeds', async () => {
   const login = ['login', world.server.url, '--user', 'anna', ...password]
   const runs = async (command: string) =>
     String((await world.cli(['runs', '--json'])).json.find((run) => run.command === command)?.id)
+
+  const rescueKey = async () =>
+    String((await world.cli(['keys', 'rescue', 'list', '--json'])).json.find(({ of }) => of === 'room')?.fingerprint)
 
   /** What they do, `silent`; what they were asked for, `asked`, on standard output only. With an exit code that is not 0. */
   const calls: [kind: 'silent' | 'asked', args: string[], code?: number][] = [
@@ -68,6 +80,12 @@ test('every command that succeeds', async () => {
     ['silent', ['keys', 'forget', 'bob']],
     ['silent', ['keys', 'trust', '--all']],
     ['silent', ['keys', 'servers']],
+    ['silent', ['keys', 'rescue', 'create', '--container', path('box.json'), '--paper', path('paper'), ...key]],
+    ['silent', ['keys', 'drill', '--paper', path('paper')]],
+    ['asked', ['keys', 'rescue', 'list']],
+    ['silent', ['room', 'create', '/guarded', '--rescue', 'paper', '--paper', path('guarded')]],
+    ['silent', ['keys', 'rescue', 'trust', '{rescue}']],
+    ['silent', ['keys', 'rescue', 'revoke', '{rescue}']],
     ['silent', ['room', 'delete', '/second/renamed', '--force']],
     ['silent', ['mkdir', '/second/folder']],
     ['asked', ['ls', '/second']],
@@ -172,6 +190,7 @@ test('every command that succeeds', async () => {
   const wrong: unknown[] = []
   for (const [kind, given, expected = 0] of calls) {
     const args = given.map((word) => (word === '{key}' ? fingerprint : word))
+    if (args.at(-1) === '{rescue}') args.splice(-1, 1, await rescueKey())
     if (args[1] === '{push}') args[1] = await runs('push')
     const { code, stdout, stderr } = await world.cli([...args, '-q'])
     const isRight = code === expected && stderr === '' && (stdout !== '') === (kind === 'asked')

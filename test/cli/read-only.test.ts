@@ -27,6 +27,7 @@ test('every command: what reads works, what changes is refused before it is sent
   const home = join(world.base, 'reading')
   const password = ['--password-file', join(world.base, `password-${user1}`)]
   const keyPassword = ['--key-password-file', world.keyPasswordFile]
+  const rescue = [...keyPassword, '--paper', world.path('paper')]
   const tree = world.path('tree')
   makeTree(tree, { 'a.txt': 'first', 'b.txt': 'second' })
   await giveKeyPair(await world.client('bob'))
@@ -83,6 +84,13 @@ test('every command: what reads works, what changes is refused before it is sent
     ],
     'keys trust': [[0, 2], ['--all']],
     'keys forget': [0, ['--room', '/room']],
+    'keys rescue create': [0, [...rescue, '--container', world.path('box.json')]],
+    'keys rescue restore': [2, ['--paper', world.path('none')]],
+    'keys rescue list': [0, []],
+    'keys rescue trust': [2, ['0'.repeat(64)]],
+    'keys rescue revoke': [2, ['0'.repeat(64)]],
+    'keys drill': [2, ['--paper', world.path('none')]],
+    'keys serve': [2, ['--interval', '0s']],
     'room create': [6, ['/another']],
     'room members': [[0, 6], ['/room', '--add', 'bob'], ['/room']],
     'room rename': [6, ['/room', 'other']],

@@ -263,7 +263,12 @@ test('the systemd units are right, and shut what they do not need', (context) =>
       text.replaceAll('/usr/bin/sealsync', '/bin/true').replace(/^Documentation=.*\n/m, ''),
     )
   }
-  const names = ['sealsync-serve.service', 'sealsync-backup@web.service', 'sealsync-backup@web.timer']
+  const names = [
+    'sealsync-serve.service',
+    'sealsync-keys.service',
+    'sealsync-backup@web.service',
+    'sealsync-backup@web.timer',
+  ]
   const { status, stderr } = spawnSync(
     'systemd-analyze',
     ['verify', '--man=no', ...names.map((name) => join(copies, name))],

@@ -31,7 +31,10 @@ const OTHERS = new Map([
   ['PORT_TAKEN', ['usage', 'Another program listens on the port of the redirect URI']],
   ['PROXY_AUTH', ['network', 'The proxy wants a login, or refuses it']],
   ['PUBLIC_KEY_INVALID', ['key', 'A public key is none, or is not of its version']],
-  ['RESCUE_KEY_NEW', ['changed', 'A rescue key would open all files, and gets nothing until it is trusted']],
+  [
+    'RESCUE_KEY_NEW',
+    ['integrity', 'A rescue key would open all files, and gets nothing until its fingerprint was compared'],
+  ],
   ['ROOM_UNMANAGED', ['safety', 'Nobody would manage a room any more']],
   ['RUN_FROM_FUTURE', ['safety', 'Runs of the backup are later than the clock of this machine']],
   ['RUN_MISSING', ['not_found', 'There is no such run of the backup']],

@@ -379,7 +379,7 @@ describe('members', () => {
     const anna = await unattended()
     const id = 2 ** 52 + room.id
     const label = `rescue key (id:${id})`
-    expect(await upload(anna, `/${room.name}`, 'f')).toEqual([[label, 'changed', 'RESCUE_KEY_NEW']])
+    expect(await upload(anna, `/${room.name}`, 'f')).toEqual([[label, 'integrity', 'RESCUE_KEY_NEW']])
     const found = (await listMembers(anna.api, anna.keyring)).find(({ userId }) => userId === id)
     expect(found).toMatchObject({ isRescueKey: true })
     const at = await attended()

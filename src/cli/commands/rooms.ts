@@ -2,6 +2,7 @@
 import type { Client, NewMember, Role } from '../../client/index.ts'
 import { systemClock } from '../../environment.ts'
 import { SyncError } from '../../errors.ts'
+import { showFingerprint } from '../../fingerprint.ts'
 import { rulesOf as linesOf, readList } from '../../local/text-list.ts'
 import { requireConfirmed } from '../agree.ts'
 import { withClient } from '../connect.ts'
@@ -14,10 +15,46 @@ import { parseDuration, parseSize } from '../settings.ts'
 export async function create(context: Context, path: string): Promise<void> {
   const { options, output, signal } = context
   const plain = options.plain === true
+  if (text(options, 'rescue') === 'paper') return createWithPaper(context, path)
+  for (const flag of ['paper', 'split']) {
+    if (options[flag] === undefined) continue
+    throw new SyncError('usage', 'OPTION_INVALID', `--${flag} goes with --rescue paper`)
+  }
   await withClient(context, async (client) => {
-    const room = await client.rooms.create(path, { plain, ownMembers: options.ownMembers === true, signal })
+    const rescue = text(options, 'rescue') === 'system' ? 'system' : undefined
+    const room = await client.rooms.create(path, { plain, ownMembers: options.ownMembers === true, rescue, signal })
     output.done(`Made the ${plain ? 'plain' : 'encrypted'} room ${display(room.path)}`, describe(room))
+    if (rescue === 'system')
+      output.info('The rescue key of the system gets file keys once it is trusted: sync keys rescue list')
   })
+}
+
+/** An encrypted room with a rescue key of its own. Where the paper goes has been opened before anything is made. */
+async function createWithPaper(context: Context, path: string): Promise<void> {
+  const { options, output, signal } = context
+  const { openPaper, roomPage, sharesOf } = await import('./keys-rescue.ts')
+  const shares = sharesOf(context)
+  const paper = await openPaper(context)
+  try {
+    await withClient(context, async (client) => {
+      output.info('Making an RSA-4096 key pair…')
+      const rescue = await client.rescue.prepareForRoom(shares)
+      const how = { plain: options.plain === true, ownMembers: options.ownMembers === true, rescue, signal }
+      const createdAt = new Date(systemClock.now()).toISOString()
+      const { version, fingerprint } = rescue
+      const room = await client.rooms.create(path, how)
+      await paper.print(roomPage({ ...rescue, room: room.path, server: client.origin, createdAt }))
+      output.done(
+        `Made the encrypted room ${display(room.path)}, with a rescue key:\n${showFingerprint(fingerprint)}`,
+        {
+          ...describe(room),
+          rescueKey: { version, fingerprint, shares: shares ?? null, paper: paper.path },
+        },
+      )
+    })
+  } finally {
+    await paper.discard()
+  }
 }
 
 export async function rename(context: Context, path: string, name: string): Promise<void> {

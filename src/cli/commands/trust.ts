@@ -90,7 +90,7 @@ export async function trust(context: Context, user: string | undefined): Promise
     }
     for (const owner of rescueKeys) {
       output.warn(
-        `${nameOf(owner)} is left out, since it would open all files: if it is meant to be there, sync keys trust id:${owner.userId}`,
+        `${nameOf(owner)} is left out, since it would open all files: see sync keys rescue list, and sync keys rescue trust`,
       )
     }
     return changed.length > 0 ? EXIT.integrity : rescueKeys.length > 0 ? EXIT.partial : EXIT.done

@@ -29,7 +29,7 @@ const KINDS: readonly Kind[] = [
   },
   {
     what: 'known keys',
-    names: /^(?:pins|key-pairs|share-keys|server-keys\.json)$/,
+    names: /^(?:pins|key-pairs|rescue-keys|share-keys|server-keys\.json)$/,
     lost: 'keys of members and servers have to be compared again before they are trusted',
   },
   {

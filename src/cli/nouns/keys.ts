@@ -4,6 +4,7 @@ import { settings } from '../options/settings.ts'
 import { COMMON, KEY_PASSWORD, REMOTE } from '../options/shared.ts'
 import type { CommandSpec } from './command.ts'
 import { KEYS_CHANGE } from './keys-change.ts'
+import { KEYS_RESCUE } from './keys-rescue.ts'
 
 const own = () => import('../commands/keys.ts')
 const publicKeys = () => import('../commands/keys-public.ts')
@@ -18,6 +19,7 @@ export const KEYS: CommandSpec = {
     ['keys status', ''],
     ['keys trust bob --fingerprint 4be1', 'if the key of bob begins like that'],
     ['keys distribute --room /room', 'to members who cannot open the files there yet'],
+    ['keys rescue create --container /media/stick --paper rescue.html', 'for when the password is lost'],
   ],
   commands: [
     {
@@ -44,6 +46,7 @@ export const KEYS: CommandSpec = {
       action: async () => (await own()).distribute,
     },
     ...KEYS_CHANGE,
+    ...KEYS_RESCUE,
     {
       name: 'remember',
       summary: 'keep the encryption password in the keyring of the system',

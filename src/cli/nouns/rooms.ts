@@ -2,6 +2,7 @@
 import { option } from '../options/option.ts'
 import { REMOTE } from '../options/shared.ts'
 import type { CommandSpec } from './command.ts'
+import { PAPER } from './keys-rescue.ts'
 
 const load = () => import('../commands/rooms.ts')
 
@@ -27,6 +28,10 @@ export const ROOM: CommandSpec = {
           '--own-members',
           'of a room in a room: nobody but you at first, instead of the members of the room above',
         ),
+        option('--rescue <key>', 'give it a rescue key: a new one on paper, or that of the system', {
+          choices: ['paper', 'system'],
+        }),
+        ...PAPER,
       ],
       action: async () => (await load()).create,
     },
