@@ -34,8 +34,8 @@ import type {
   TrustedAll,
   TrustOptions,
 } from './keys.ts'
-import type { PinnedPublic, PublicKeyFile } from './public-key-file.ts'
 import type { ServeKeysEnd, ServeKeysOptions } from './keys-serve.ts'
+import type { PinnedPublic, PublicKeyFile } from './public-key-file.ts'
 import type {
   RescueCreated,
   RescueCreateOptions,
@@ -340,18 +340,63 @@ function createRescueCalls(context: ClientContext): RescueCalls {
   }
 }
 
+function createRoomsCalls(context: ClientContext): RoomCalls {
+  const rooms = () => import('./rooms.ts')
+  return {
+    create: async (path, how = {}) => (await rooms()).create(context, path, how),
+    list: (how = {}) => later(async () => (await rooms()).list(context, how)),
+    members: (path, how = {}) => later(async () => (await rooms()).members(context, path, how)),
+    addMember: async (path, user, how = {}) => (await rooms()).addMember(context, path, user, how),
+    removeMember: async (path, user, how = {}) => (await rooms()).removeMember(context, path, user, how),
+    groups: (path, how = {}) => later(async () => (await rooms()).groups(context, path, how)),
+    changeMembers: async (path, changes) => (await rooms()).changeMembers(context, path, changes),
+    rename: async (path, name, how = {}) => (await rooms()).rename(context, path, name, how),
+    setQuota: async (path, bytes, how = {}) => (await rooms()).setQuota(context, path, bytes, how),
+    remove: async (path, how = {}) => (await rooms()).remove(context, path, how),
+    history: (path, how = {}) => later(async () => (await rooms()).history(context, path, how)),
+  }
+}
+
+function createTrashCalls(context: ClientContext): TrashCalls {
+  const trash = () => import('./trash.ts')
+  return {
+    list: (path, how = {}) => later(async () => (await trash()).list(context, path, how)),
+    restore: async (ids, how = {}) => (await trash()).restore(context, ids, how),
+    purge: async (ids, how = {}) => (await trash()).purge(context, ids, how),
+    empty: async (room, how = {}) => (await trash()).empty(context, room, how),
+  }
+}
+
+function createVersionsCalls(context: ClientContext): VersionCalls {
+  const trash = () => import('./trash.ts')
+  return {
+    list: (path, how = {}) => later(async () => (await trash()).versions(context, path, how)),
+    restore: async (path, id, how = {}) => (await trash()).restoreVersion(context, path, id, how),
+    purge: async (ids, how = {}) => (await trash()).purge(context, ids, how),
+  }
+}
+
+function createBackupsCalls(context: ClientContext): BackupCalls {
+  const backups = () => import('./backups.ts')
+  return {
+    run: async (set, how = {}) => (await backups()).run(context, set, how),
+    list: async (place, how = {}) => (await backups()).list(context, place, how),
+    show: async (place, how = {}) => (await backups()).show(context, place, how),
+    restore: async (place, directory, how = {}) => (await backups()).restore(context, place, directory, how),
+    prune: async (set, how = {}) => (await backups()).prune(context, set, how),
+    drill: async (place, how = {}) => (await backups()).drill(context, place, how),
+  }
+}
+
 /** @param password - The encryption password of the client. */
 export function createCalls(context: ClientContext, password: () => Promise<Password>): ClientCalls {
   const account = () => import('./account.ts')
   const arrange = () => import('./arrange.ts')
-  const backups = () => import('./backups.ts')
   const compare = () => import('./compare.ts')
   const content = () => import('./content.ts')
   const entries = () => import('./entries.ts')
   const keys = () => import('./keys.ts')
-  const rooms = () => import('./rooms.ts')
   const shares = () => import('./shares.ts')
-  const trash = () => import('./trash.ts')
   const listed = (one: string | readonly string[]) => (typeof one === 'string' ? [one] : one)
   return {
     list: (path = '/', how = {}) => later(async () => (await entries()).list(context, path, how)),
@@ -370,19 +415,7 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
     rename: async (path, name, how = {}) => (await arrange()).rename(context, path, name, how),
     put: async (path, what, how = {}) => (await content()).put(context, path, what, how),
     get: async (path, how = {}) => (await content()).get(context, path, how),
-    rooms: {
-      create: async (path, how = {}) => (await rooms()).create(context, path, how),
-      list: (how = {}) => later(async () => (await rooms()).list(context, how)),
-      members: (path, how = {}) => later(async () => (await rooms()).members(context, path, how)),
-      addMember: async (path, user, how = {}) => (await rooms()).addMember(context, path, user, how),
-      removeMember: async (path, user, how = {}) => (await rooms()).removeMember(context, path, user, how),
-      groups: (path, how = {}) => later(async () => (await rooms()).groups(context, path, how)),
-      changeMembers: async (path, changes) => (await rooms()).changeMembers(context, path, changes),
-      rename: async (path, name, how = {}) => (await rooms()).rename(context, path, name, how),
-      setQuota: async (path, bytes, how = {}) => (await rooms()).setQuota(context, path, bytes, how),
-      remove: async (path, how = {}) => (await rooms()).remove(context, path, how),
-      history: (path, how = {}) => later(async () => (await rooms()).history(context, path, how)),
-    },
+    rooms: createRoomsCalls(context),
     keys: {
       status: async (how = {}) => (await keys()).status(context, how),
       create: async (secret = password, how = {}) => (await keys()).create(context, secret, how),
@@ -400,17 +433,8 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
       clearCache: async () => (await keys()).clearCache(context),
     },
     rescue: createRescueCalls(context),
-    trash: {
-      list: (path, how = {}) => later(async () => (await trash()).list(context, path, how)),
-      restore: async (ids, how = {}) => (await trash()).restore(context, ids, how),
-      purge: async (ids, how = {}) => (await trash()).purge(context, ids, how),
-      empty: async (room, how = {}) => (await trash()).empty(context, room, how),
-    },
-    versions: {
-      list: (path, how = {}) => later(async () => (await trash()).versions(context, path, how)),
-      restore: async (path, id, how = {}) => (await trash()).restoreVersion(context, path, id, how),
-      purge: async (ids, how = {}) => (await trash()).purge(context, ids, how),
-    },
+    trash: createTrashCalls(context),
+    versions: createVersionsCalls(context),
     shares: {
       create: async (paths, how = {}) => (await shares()).create(context, listed(paths), how),
       list: (path, how = {}) => later(async () => (await shares()).list(context, path, how)),
@@ -427,14 +451,7 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
       update: async (which, changes) => (await shares()).updateRequest(context, which, changes),
       revoke: async (which, how = {}) => (await shares()).revokeRequests(context, listed(which), how),
     },
-    backups: {
-      run: async (set, how = {}) => (await backups()).run(context, set, how),
-      list: async (place, how = {}) => (await backups()).list(context, place, how),
-      show: async (place, how = {}) => (await backups()).show(context, place, how),
-      restore: async (place, directory, how = {}) => (await backups()).restore(context, place, directory, how),
-      prune: async (set, how = {}) => (await backups()).prune(context, set, how),
-      drill: async (place, how = {}) => (await backups()).drill(context, place, how),
-    },
+    backups: createBackupsCalls(context),
     whoami: async (how = {}) => (await account()).whoami(context, how),
     serverInfo: async (how = {}) => (await account()).serverInfo(context, how),
     space: async (how = {}) => (await account()).space(context, how),

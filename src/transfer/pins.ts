@@ -141,7 +141,15 @@ const PROVEN_MS = 30 * 86_400_000
 const MAX_PINS = 10_000
 /** Of one member. */
 const MAX_DOUBTS = 4
-const NOTHING: PinState = Object.freeze({ keys: [], rescueKeys: [], own: [], given: [], doubts: [], encrypted: [], plain: [] })
+const NOTHING: PinState = Object.freeze({
+  keys: [],
+  rescueKeys: [],
+  own: [],
+  given: [],
+  doubts: [],
+  encrypted: [],
+  plain: [],
+})
 
 const checksumOf = (json: string) => createHash('sha256').update(json).digest('hex')
 
@@ -311,8 +319,7 @@ export function createPins({ origin, clock, directory, trustNew = false, onEvent
       const now = bytes === undefined ? NOTHING : (parse(bytes, origin) ?? (await recover(bytes, path)))
       const { value, next } = work(now)
       const lists = [next.keys, next.rescueKeys, next.own, next.given, next.encrypted, next.plain]
-      if (lists.some((list) => list.length > MAX_PINS))
-        throw tooMany()
+      if (lists.some((list) => list.length > MAX_PINS)) throw tooMany()
       if (next !== now) await writePrivateFile(path, format(next, origin))
       return value
     } finally {
