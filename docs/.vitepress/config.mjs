@@ -65,6 +65,7 @@ export default defineConfig({
           ['Keep in sync', '/keep-in-sync'],
           ['Backups', '/backups'],
           ['Keys and sharing', '/keys-and-sharing'],
+          ['Links and file requests', '/links'],
           ['Automation', '/automation'],
           ['Settings and connections', '/settings'],
         ),

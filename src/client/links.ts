@@ -7,6 +7,7 @@
 import { lstatSync, statSync } from 'node:fs'
 import { basename, dirname, resolve, sep } from 'node:path'
 import {
+  checkFileSize,
   createContentCheck,
   type FileKey,
   type Password,
@@ -174,6 +175,7 @@ export function createDownloadLink(guest: Guest, accessKey: string, password: Li
         hint: 'Ask whoever sent it for another one.',
       })
     }
+    if (!isArchive(share)) checkFileSize(share.size)
     return share
   }
 
@@ -307,7 +309,7 @@ function nameOf(share: PublicDownload, names: Names | undefined): string {
   const isUnnamed = isArchive(share) && !/\.zip$/i.test(share.fileName)
   const name = localName(isUnnamed ? `${share.fileName}.zip` : share.fileName, names === undefined ? {} : { names })
   if (isTemporaryName(name)) {
-    throw new SyncError('safety', 'NAME_UNSAFE', 'The link names a file as this program names its own', {
+    throw new SyncError('usage', 'NAME_UNSAFE', 'The link names a file as this program names its own', {
       hint: 'Say how it is to be called: sync download LINK NAME',
     })
   }

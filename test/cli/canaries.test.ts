@@ -1,5 +1,5 @@
 /** One sweep for secrets: passwords, tokens and keys in everything the command line prints, passes on and leaves behind. */
-import { chmodSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { chmodSync, existsSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { CommandSpec } from '../../src/cli/nouns/command.ts'
@@ -43,7 +43,9 @@ test('verbose runs of all commands: nothing secret in output, arguments, or any 
     const { accessToken, refreshToken } = JSON.parse(readFileSync(file, 'utf8'))
     return [accessToken, refreshToken] as string[]
   }
-  const secrets = new Set(['account password of anna', KEY_PASSWORD, ...tokens()])
+  const linkPassword = 'Tulpe-92-Kegel-Brot'
+  writeFileSync(world.path('link-password'), linkPassword, { mode: 0o600 })
+  const secrets = new Set(['account password of anna', KEY_PASSWORD, linkPassword, ...tokens()])
   const path = world.path
   makeTree(path('src'), { a: 'small', b: Buffer.alloc(9_000_000, 'b') })
   makeTree(path('tree'), { a: 'a', '.syncignore': 'x\n' })
@@ -53,6 +55,7 @@ test('verbose runs of all commands: nothing secret in output, arguments, or any 
   const key = ['--key-password-file', world.keyPasswordFile]
   const login = ['login', world.server.url, '--user', 'anna']
   const password = ['--password-file', path('password-anna')]
+  const linkOf = async (noun: string) => String((await world.cli([noun, 'list', '--json'])).json[0]?.link)
   const lastPush = async () => (await world.cli(['runs', '--json'])).json.find(({ command }) => command === 'push')?.id
   /** Each at least once, as people start it: in a process of its own. With its exit code where that is not 0. */
   const commands: [args: string[], code?: number][] = [
@@ -122,6 +125,23 @@ test('verbose runs of all commands: nothing secret in output, arguments, or any 
     [['cat', '/room/src/a', ...key]],
     [['upload', '--from-command', 'printf dumped', '/room/dump', ...key]],
     [['upload', '--from-command', 'printf again', '/room/dump', ...key]],
+    [['share', 'create', '/room/dump', '--password-file', path('link-password'), ...key]],
+    [['share', 'list']],
+    [['share', 'show', '/room/dump']],
+    [['share', 'update', '/room/dump', '--max-downloads', '9']],
+    [['share', 'mail-text', '/room/dump']],
+    [['share', 'trust', '/room/dump', '--password-file', path('link-password')]],
+    [['share', 'info', '{link}']],
+    [['download', '{link}', path('by-link'), '--password-file', path('link-password')]],
+    [['cat', '{link}', '--password-file', path('password-anna')], 13],
+    [['share', 'revoke', '/room/dump']],
+    [['request', 'create', '/room', '--password-file', path('link-password')]],
+    [['request', 'list']],
+    [['request', 'show', '/room']],
+    [['request', 'update', '/room', '--max-files', '9']],
+    [['request', 'mail-text', '/room']],
+    [['upload', '--to-request', '{request}', path('src/b'), '--password-file', path('link-password')]],
+    [['request', 'revoke', '/room']],
     [['versions', 'list', '/room/dump']],
     [['versions', 'restore', '/room/dump']],
     [['download', '/room/dump', '-', ...key], 2],
@@ -205,7 +225,10 @@ test('verbose runs of all commands: nothing secret in output, arguments, or any 
   expect(names.filter((name) => !isGiven(name))).toEqual([])
   const seen: string[] = []
   for (const [given, code = 0] of commands) {
-    const args = given[0] === 'undo' ? ['undo', String(await lastPush())] : given
+    const args: string[] = []
+    for (const word of given[0] === 'undo' ? ['undo', String(await lastPush())] : given) {
+      args.push(word === '{link}' ? await linkOf('share') : word === '{request}' ? await linkOf('request') : word)
+    }
     const run = await world.cli([...args, '-v', '--json'], {
       async during({ pid }) {
         // Linux shows every process's arguments to everybody.

@@ -40,6 +40,8 @@ test('every command that succeeds', async () => {
   chmodSync(path('home/backups/set.toml'), 0o600)
   const key = ['--key-password-file', world.keyPasswordFile]
   const password = ['--password-file', path('password-anna')]
+  const link = ['--password-file', path('key-password')]
+  const linkOf = async (noun: string) => String((await world.cli([noun, 'list', '--json'])).json[0]?.link)
   const login = ['login', world.server.url, '--user', 'anna', ...password]
   const runs = async (command: string) =>
     String((await world.cli(['runs', '--json'])).json.find((run) => run.command === command)?.id)
@@ -110,6 +112,23 @@ test('every command that succeeds', async () => {
     ['asked', ['cat', '/room/src/a', ...key]],
     ['silent', ['upload', '--from-command', 'printf dumped', '/room/dump', ...key]],
     ['silent', ['upload', '--from-command', 'printf again', '/room/dump', ...key]],
+    ['asked', ['share', 'create', '/room/dump', ...link, ...key]],
+    ['asked', ['share', 'list']],
+    ['asked', ['share', 'show', '/room/dump']],
+    ['silent', ['share', 'update', '/room/dump', '--max-downloads', '9']],
+    ['asked', ['share', 'mail-text', '/room/dump']],
+    ['silent', ['share', 'trust', '/room/dump', ...link]],
+    ['asked', ['share', 'info', '{share}']],
+    ['silent', ['download', '{share}', path('by-link'), ...link]],
+    ['asked', ['cat', '{share}', ...link]],
+    ['silent', ['share', 'revoke', '/room/dump']],
+    ['asked', ['request', 'create', '/room']],
+    ['asked', ['request', 'list']],
+    ['asked', ['request', 'show', '/room']],
+    ['silent', ['request', 'update', '/room', '--max-files', '9']],
+    ['asked', ['request', 'mail-text', '/room']],
+    ['asked', ['upload', '--to-request', '{request}', path('src/a')]],
+    ['silent', ['request', 'revoke', '/room']],
     ['asked', ['versions', 'list', '/room/dump']],
     ['silent', ['versions', 'restore', '/room/dump']],
     ['asked', ['download', '/room/dump', '-', ...key]],
@@ -192,6 +211,9 @@ test('every command that succeeds', async () => {
     const args = given.map((word) => (word === '{key}' ? fingerprint : word))
     if (args.at(-1) === '{rescue}') args.splice(-1, 1, await rescueKey())
     if (args[1] === '{push}') args[1] = await runs('push')
+    for (const noun of ['share', 'request']) {
+      if (args.includes(`{${noun}}`)) args[args.indexOf(`{${noun}}`)] = await linkOf(noun)
+    }
     const { code, stdout, stderr } = await world.cli([...args, '-q'])
     const isRight = code === expected && stderr === '' && (stdout !== '') === (kind === 'asked')
     if (!isRight) wrong.push({ args: args.join(' '), kind, code, stdout: stdout.slice(0, 200), stderr })

@@ -17,8 +17,9 @@ const online = (commands: readonly CommandSpec[], prefix = ''): string[] =>
     return [...(isOnline ? [path] : []), ...online(below, `${path} `)]
   })
 
-/** POST calls that a login that only reads may make: its own, and one that only reads. */
-const ALLOWED = /^(GET|HEAD) |^POST \/oauth\/(token|revoke)$|^POST \/api\/v4\/nodes\/files\/\d+\/downloads$/
+/** POST calls that a login that only reads may make: its own, and two that only read. */
+const ALLOWED =
+  /^(GET|HEAD) |^POST \/oauth\/(token|revoke)$|^POST \/api\/v4\/nodes\/files\/\d+\/downloads$|^POST \/api\/v4\/public\/shares\/downloads\/\w+$/
 
 test('every command: what reads works, what changes is refused before it is sent', async () => {
   const world = await createWorld({ users: [user1, 'bob'] })
@@ -51,6 +52,12 @@ test('every command: what reads works, what changes is refused before it is sent
   await prepare('upload', '--from-command', 'printf b', '/room/tree/b.txt', ...keyPassword)
   makeTree(tree, { 'a.txt': 'changed', 'c.txt': 'new' })
   await prepare('backup', 'run', 'set', ...set, ...keyPassword)
+  const linkPassword = ['--password-file', world.keyPasswordFile]
+  await prepare('share', 'create', '/room/tree/a.txt', ...linkPassword, ...keyPassword)
+  await prepare('request', 'create', '/room/tree')
+  const linkOf = async (noun: string) =>
+    String((await runCli(home, [noun, 'list', '--json', '--profile', 'writing'])).json[0]?.link)
+  const [link, request] = [await linkOf('share'), await linkOf('request')]
   const before = front.seen.length
   const plan = (name: string) => ['--output', world.path(`${name}.plan`)]
   const down = async () => join(await freshDirectory(), 'down')
@@ -107,6 +114,20 @@ test('every command: what reads works, what changes is refused before it is sent
     'trash list': [0, ['/room']],
     'trash restore': [6, ['/room/gone']],
     'trash empty': [6, ['/room', '--force']],
+    'share create': [6, ['/room/tree/b.txt', ...linkPassword, ...keyPassword]],
+    'share list': [0, []],
+    'share show': [0, ['/room/tree/a.txt']],
+    'share update': [6, ['/room/tree/a.txt', '--max-downloads', '3']],
+    'share revoke': [6, ['/room/tree/a.txt']],
+    'share mail-text': [0, ['/room/tree/a.txt']],
+    'share trust': [0, ['/room/tree/a.txt', ...linkPassword]],
+    'share info': [0, [link]],
+    'request create': [6, ['/room']],
+    'request list': [0, []],
+    'request show': [0, ['/room/tree']],
+    'request update': [6, ['/room/tree', '--max-files', '3']],
+    'request revoke': [6, ['/room/tree']],
+    'request mail-text': [0, ['/room/tree']],
     'versions list': [0, ['/room/tree/a.txt']],
     'versions restore': [6, ['/room/tree/b.txt']],
     mkdir: [6, ['/room/folder']],
@@ -118,8 +139,9 @@ test('every command: what reads works, what changes is refused before it is sent
       [tree, '/room/elsewhere', ...keyPassword],
       [join(tree, 'c.txt'), '/room', ...keyPassword],
       ['--from-command', 'printf x', '/room/piped', ...keyPassword],
+      ['--to-request', request, join(tree, 'c.txt')],
     ],
-    download: [0, ['/room/tree', await down(), ...keyPassword]],
+    download: [0, ['/room/tree', await down(), ...keyPassword], [link, await down(), ...linkPassword]],
     push: [6, [tree, '/room/tree', ...keyPassword]],
     pull: [0, ['/room/tree', await down(), ...keyPassword]],
     both: [6, [tree, '/room/tree', ...keyPassword]],

@@ -61,7 +61,7 @@ export interface CliOptions {
 const warm = createWarmCli()
 
 /** What a process reads when it starts, or hides at once: everything but our own settings, and the passwords. */
-const isForOneProcess = (variable: string) => !/^SEALSYNC_(?!(?:KEY_)?PASSWORD$)/.test(variable)
+const isForOneProcess = (variable: string) => !/^SEALSYNC_(?!(?:KEY_|SHARE_)?PASSWORD$)/.test(variable)
 
 /**
  * Runs the built command line: in a process that has run other commands before, unless the test needs one for itself. Signals, standard
