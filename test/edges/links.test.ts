@@ -177,7 +177,6 @@ describe('something to fetch', () => {
       'a/b',
       '/etc/passwd',
       '.sealsync-bin',
-      '.sealsync-x',
       'a\0b',
       'n'.repeat(300),
     ]) {
