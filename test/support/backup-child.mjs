@@ -2,7 +2,7 @@
  * A process that backs up a set, or prunes it, and kills itself, as hard as can be, at one of the requests that change something:
  * before it is sent, or when its answer is there.
  *
- * Arguments: URL, user, password, encryption password, set as JSON, state directory, number of the request, `before` or `after`,
+ * Arguments: URL, user, password, encryption password, set as JSON, state directory, number of the request or `manifest`, `before` or `after`,
  * `run`, `prune` or `write-only`, which runs without the private key, with what is known in the directory above. Prints how many bytes it has read meanwhile, where the system tells.
  */
 import { readFileSync } from 'node:fs'
@@ -25,7 +25,8 @@ const read = () => Number(/^rchar: (\d+)$/m.exec(readFileSync('/proc/self/io', '
 const readBefore = process.platform === 'linux' ? read() : 0
 let changes = 0
 const counting = (send) => async (request) => {
-  const isLast = request.method !== 'GET' && ++changes === Number(limit)
+  const isManifest = request.method === 'PUT' && Buffer.from(request.body ?? []).includes('.json.gz')
+  const isLast = request.method !== 'GET' && (limit === 'manifest' ? isManifest : ++changes === Number(limit))
   if (isLast && when === 'before') process.kill(process.pid, 'SIGKILL')
   const response = await send(request)
   if (isLast) process.kill(process.pid, 'SIGKILL')

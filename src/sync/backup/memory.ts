@@ -32,6 +32,8 @@ export interface SetMemory {
   readonly runs: readonly RunNote[]
   /** It is the set of a machine that can only write; see write-only.ts. */
   readonly isWriteOnly: boolean
+  /** Of such a set: the manifest that was about to be sent. Nobody here can read afterwards what became of it. */
+  readonly sending?: RunNote | undefined
   /** Runs whose manifests are being deleted: there or not, both is right. */
   readonly pruning: readonly string[]
 }

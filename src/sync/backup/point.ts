@@ -11,7 +11,7 @@ import { compareContent, type RunContext } from '../run.ts'
 import type { Done, Running } from '../run-job.ts'
 import { type EntryFailure, showPath } from '../tree.ts'
 import type { BackupEntry, FileEntry, ManifestHead } from './manifest.ts'
-import { beginMemory, openMemory, type SetMemory } from './memory.ts'
+import { beginMemory, openMemory, type SetMemory, writeMemory } from './memory.ts'
 import { movesOf } from './plan.ts'
 import { manifestName, noteOf, type Runs, shownManifest } from './runs.ts'
 import { type BackupSet, compareRuns, type RunNote, showSourcePath } from './set.ts'
@@ -90,6 +90,13 @@ export async function finish(
   }
   const path = join(directory, 'manifest.json.gz')
   const { sha256, size } = await writeManifest(path, head, entries)
+  const known =
+    (await openMemory(context, directory)) ??
+    beginMemory(set, store.target.id, undefined, runs.notes, store.isWriteOnly)
+  if (store.isWriteOnly) {
+    const sending = noteOf({ ...head, entries }, { node: 0, sha256, seal: '', size })
+    await writeMemory(directory, { ...known, sending })
+  }
   const { runs: parent, roomId } = store
   const request = { source: path, shown: shownManifest(run), parentId: parent.id, roomId, name: manifestName(run) }
   const sent = await (uploader as NonNullable<typeof uploader>).send({ ...request, isUntold: true }, signal)
@@ -100,8 +107,7 @@ export async function finish(
   }
   const note = noteOf({ ...head, entries }, { node: sent.node.id, sha256, seal: sealOf(sent.seal!), size })
   const { isWriteOnly } = store
-  const memory =
-    (await openMemory(context, directory)) ?? beginMemory(set, store.target.id, undefined, runs.notes, isWriteOnly)
+  const { sending: _sent, ...memory } = known
   // Runs that are told to be wrong stay remembered: they are told again until somebody has looked. Where they cannot be read, the others
   // that are not there have been pruned.
   const right = new Set(runs.notes.map((one) => one.run))

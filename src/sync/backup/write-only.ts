@@ -4,10 +4,10 @@
  * (`added/RUN`), and nothing is ever moved, replaced or removed.
  * @module
  */
-import { listMissingFileKeys } from '../../api/file-keys.ts'
+import { getFileKey, listMissingFileKeys } from '../../api/file-keys.ts'
 import type { RemoteNode } from '../../api/wire.ts'
-import { SyncError, type SyncErrorCode } from '../../errors.ts'
-import type { SyncRecord } from '../records.ts'
+import { SyncError, type SyncErrorCode, toSyncError } from '../../errors.ts'
+import { type SyncRecord, sealOf } from '../records.ts'
 import { ensureFolder } from '../remote-path.ts'
 import { type RunContext, report } from '../run.ts'
 import type { Known } from '../run-job.ts'
@@ -74,13 +74,34 @@ export async function lookAtRuns(
     else if (note === known.at(-1))
       tell(note.run, integrity('MANIFEST_DROPPED', `The manifest of run ${note.run} is gone from the server`))
   }
-  const mine = new Set(known.map(({ run }) => run))
+  const last = await lastSent(context, memory, found, signal)
+  if (last !== undefined && !known.some(({ run }) => run === last.run)) notes.push(last)
+  const mine = new Set([...known, ...notes].map(({ run }) => run))
   const others = [...found.keys()].filter((run) => !mine.has(run))
   if (others.length > 0) {
     const message = `${others.length} runs there are not known to this machine, which cannot read them: its runs do not follow from those`
     context.onEvent?.({ type: 'warning', code: 'NOT_PINNED', message })
   }
   return { notes, problems, isPinned, missing: 0, listed: [...found.keys()] }
+}
+
+/** The manifest that was about to be sent when a run was interrupted, if it has arrived. */
+async function lastSent(
+  { api }: RunContext,
+  memory: SetMemory | undefined,
+  found: ReadonlyMap<string, RemoteNode>,
+  signal: AbortSignal,
+): Promise<RunNote | undefined> {
+  const sending = memory?.sending
+  const node = sending && found.get(sending.run)
+  if (sending === undefined || node === undefined || node.size !== sending.size) return undefined
+  try {
+    return { ...sending, node: node.id, seal: sealOf(await getFileKey(api, node.id, signal)) }
+  } catch (error) {
+    const { class: kind } = toSyncError(error)
+    if (kind === 'not_found' || kind === 'integrity' || kind === 'key') return undefined
+    throw error
+  }
 }
 
 /** What is remembered of contents, as if it had been listed. */
