@@ -190,6 +190,13 @@ test('it cannot exchange the locked private key by pretending to renew it, nor s
   const [fresh, other] = [await locked('A'), await locked('RSA-4096')]
   const migration = { ...fresh, previousPrivateKey: other.privateKeyContainer }
   expect((await ask('POST', '/v4/user/account/keypairs', migration)).status).toBe(403)
+  const { publicKeyContainer, privateKeyContainer } = JSON.parse((await ask('GET', '/v4/user/account/keypair')).text)
+  const relocked = {
+    publicKeyContainer,
+    privateKeyContainer: other.privateKeyContainer,
+    previousPrivateKey: privateKeyContainer,
+  }
+  expect((await ask('POST', '/v4/user/account/keypair', relocked)).status).toBe(403)
   const file = stored.find(({ name, type }) => name === 'a.txt' && type === 'file')!
   const key = await ask('GET', `/v4/nodes/files/${file.id}/user_file_key`)
   const garbage = { ...JSON.parse(key.text), key: randomBytes(512).toString('base64') }

@@ -123,7 +123,9 @@ async function addKeyPair(call: Call): Promise<Reply> {
   const pair = parseKeyPair(body)
   const previousField = field(body, 'previousPrivateKey')
   const previous = previousField === undefined ? undefined : parsePrivateKey(asFields(previousField))
-  await call.change((change) => {
+  await call.change((change, access) => {
+    // Whoever has the login can show the lock that is there, and put one in its place that nobody opens.
+    if (previous !== undefined) requireKeysToLose(call, access)
     const isRelocked = previous?.version === pair.version && relock(store, change, pair, previous.pem)
     if (!isRelocked) putKeyPair(store, change, pair)
   })
