@@ -139,7 +139,8 @@ export async function* listChildren(api: Api, parentId: number, signal?: AbortSi
  * listing of each folder. What changes meanwhile may be missing; compare the root's `branchVersion` before and after, where the
  * server tells it.
  *
- * Of files only what tells them apart is given: no creator, rights or versions.
+ * Of files only what tells them apart is given, unless all is wanted: no creator, rights or versions, and no path.
+ *
  * @param only - Only what has this `branchVersion` or a later one, if it is not more than so many.
  * @throws {SyncError} `LIST_CHANGED` when entries moved between the pages, `LIST_CUT`, `LIST_TOO_LONG`; `TREE_CYCLE`.
  */
@@ -148,6 +149,7 @@ export async function* searchTree(
   parentId: number,
   signal?: AbortSignal,
   only?: { readonly since: number; readonly atMost: number },
+  wantsAll = false,
 ): AsyncGenerator<RemoteNode> {
   await api.places?.enter(parentId)
   const filter = only && `branchVersion:ge:${only.since}`
@@ -162,7 +164,7 @@ export async function* searchTree(
   for await (const node of found) {
     if (node.id === parentId || node.id === node.parentId) throw treeCycle()
     if (node.type !== 'file') containers.push(node.id)
-    yield node.type === 'file' ? leanFile(node) : node
+    yield node.type === 'file' && !wantsAll ? leanFile(node) : node
   }
   // Only now the way to each of them is known.
   for (const id of containers) await api.places?.enter(id)

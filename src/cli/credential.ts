@@ -6,8 +6,8 @@ import { localError, SyncError } from '../errors.ts'
 
 const MAX_BYTES = 64 * 1024
 
-const missing = (message: string, cause?: unknown) =>
-  new SyncError('usage', 'CREDENTIAL_MISSING', message, {
+const missing = (why: string, cause?: unknown) =>
+  new SyncError('usage', 'CREDENTIAL_MISSING', `The credential is not there: ${why}`, {
     hint: 'In the unit of the service: LoadCredentialEncrypted=NAME:FILE, made with systemd-creds encrypt',
     cause,
   })
@@ -30,7 +30,7 @@ export async function readCredential(name: string, directory = process.env.CREDE
     throw new SyncError('usage', 'OPTION_INVALID', '--key-password-credential takes the name of a credential')
   }
   if (directory === undefined || !isAbsolute(directory)) {
-    throw missing(`There are no credentials: systemd has not started this with any (${name})`)
+    throw missing('systemd has started this without any')
   }
   const path = join(directory, name)
   try {

@@ -186,7 +186,7 @@ async function countFiles(
     room.files++
     if (++seen % PROGRESS_EVERY === 0) onEvent?.({ type: 'phase', text: `Looking at file keys: ${seen}` })
   }
-  for (const node of start) await mapLimit(searchTree(api, node.id, signal), AT_ONCE, look)
+  for (const node of start) await mapLimit(searchTree(api, node.id, signal, undefined, true), AT_ONCE, look)
 }
 
 /** Everybody whom the server names as a member of a room; `undefined` where it does not. */

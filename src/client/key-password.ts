@@ -304,6 +304,8 @@ async function openAll(
   }
 }
 
+const UNANSWERED: ReadonlySet<string> = new Set(['network', 'tls', 'server', 'rate_limit', 'cancelled'])
+
 async function replaceLocks(
   context: ClientContext,
   opened: readonly Opened[],
@@ -323,10 +325,10 @@ async function replaceLocks(
     )
     const isRefused =
       error instanceof SyncError && ['KEY_PAIR_EXISTS', 'EXISTS', 'REQUEST_REFUSED'].includes(error.code)
-    if (isRefused && isAsBefore) {
-      await forgetKept()
-      throw lockKept()
-    }
+    // What was cut off may still arrive.
+    const isAnswered = error instanceof SyncError && !UNANSWERED.has(error.class)
+    if (isAnswered && isAsBefore) await forgetKept()
+    if (isRefused && isAsBefore) throw lockKept()
     throw isRefused ? lockChanged() : error
   }
   if (!(await readBack(context, locked, signal)).hasAll) throw lockChanged()

@@ -43,7 +43,7 @@ const ifAllowed = (error: unknown): void => {
 /** Everything in encrypted rooms that this account sees, then what is in their recycle bins. */
 export async function* encryptedFiles(api: Api, unreached: Unreached, signal?: AbortSignal): AsyncGenerator<KeyedFile> {
   const rooms: number[] = []
-  for await (const { id, type, name, parentPath = '/', isEncrypted } of searchTree(api, 0, signal)) {
+  for await (const { id, type, name, parentPath = '/', isEncrypted } of searchTree(api, 0, signal, undefined, true)) {
     if (isEncrypted !== true) continue
     if (type === 'room') rooms.push(id)
     if (type === 'file') yield { id, path: `${parentPath}${name}`, isBinned: false }

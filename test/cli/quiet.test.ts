@@ -30,6 +30,7 @@ const ELSEWHERE = [
   'bench',
   'uninstall',
 ]
+const ELSEWHERE = ['setup', 'update', 'keys create', 'keys remember', 'keys seal', 'bench', 'uninstall']
 
 test('every command that succeeds', async () => {
   const path = world.path
@@ -68,6 +69,9 @@ test('every command that succeeds', async () => {
     ['asked', ['doctor']],
     ['asked', ['keys', 'status']],
     ['asked', ['keys', 'list']],
+    ['asked', ['keys', 'audit']],
+    ['silent', ['keys', 'passwd', ...key, '--new-key-password-file', world.keyPasswordFile]],
+    ['asked', ['keys', 'replace', '-n']],
     ['silent', ['keys', 'export-public', path('anna.key'), ...key]],
     ['silent', ['keys', 'pin-public', path('anna.key'), '--fingerprint', fingerprint]],
     ['silent', ['room', 'create', '/second']],

@@ -83,6 +83,10 @@ test('every command: what reads works, what changes is refused before it is sent
     'keys distribute': [[0, 6], [...keyPassword]],
     'keys remember': [[0, 2, 13], [...keyPassword]],
     'keys list': [0, []],
+    'keys audit': [0, []],
+    'keys passwd': [6, [...keyPassword, '--new-key-password-file', world.keyPasswordFile]],
+    'keys replace': [0, ['-n']],
+    'keys seal': [2, ['paper']],
     'keys export-public': [0, [world.path('anna.key'), ...keyPassword]],
     'keys pin-public': [9, [world.path('anna.key')]],
     'keys verify': [
