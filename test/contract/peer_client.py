@@ -779,6 +779,158 @@ class Peer:
                 raise ValueError(f"{file.tell()} bytes of {node['size']}")
         return node
 
+    # Shares
+
+    def create_share(self, path, share_password=None, label=None, version="RSA-4096", **options):
+        """A link to a node. For an encrypted file `share_password` locks a key pair of the share's own, and stays here."""
+        node = self.node_at(path)
+        payload = {"nodeId": node["id"], **options}
+        if node["isEncrypted"]:
+            file_key = self._unwrap(self._request("GET", f"/nodes/files/{node['id']}/user_file_key"))
+            own = dict(self._private)
+            pair = self.make_key_pair(share_password, version=version, profile="legacy", encoding="utf-8", label=label)
+            self._private = own  # that of the share is not ours
+            payload |= {"keyPair": pair, "fileKey": self._wrap(file_key, pair["publicKeyContainer"])}
+        elif share_password is not None:
+            payload["password"] = share_password
+        return self._request("POST", "/shares/downloads", payload=payload)
+
+    def create_request(self, path, **options):
+        return self._request("POST", "/shares/uploads", payload={"targetId": self.node_at(path)["id"], **options})
+
+    def list_shares(self, kind="downloads", **query):
+        return self._request("GET", f"/shares/{kind}", query or None)["items"]
+
+    def _visit(self, method, url, payload=None, headers=None, expected=(200,)):
+        """As somebody without an account. Without a payload there is no body at all."""
+        body = None if payload is None else json.dumps(payload).encode()
+        headers = {**({} if payload is None else {"Content-Type": "application/json"}), **(headers or {})}
+        reply = self._visitor().send(method, url, body, headers)
+        if reply.status not in expected:
+            raise HttpError(reply, f"{method} {urlsplit(url).path}")
+        return reply.json
+
+    def _visitor(self):
+        if not hasattr(self, "_anonymous"):
+            self._anonymous = Session(self._watcher)
+        return self._anonymous
+
+    @staticmethod
+    def _public_url(link, kind):
+        """What the API calls that which a browser sees as BASE/public/download-shares/KEY."""
+        parts = urlsplit(link)
+        page, key = parts.path.rsplit("/", 2)[-2:]
+        if page != f"{kind}-shares" or not re.fullmatch(r"[A-Za-z0-9_-]{22,}", key):
+            raise ValueError(f"link: {link}")
+        return f"{parts.scheme}://{parts.netloc}/api/v4/public/shares/{kind}s/{key}"
+
+    def open_share(self, link, target, password=None, chunk=None):
+        """Fetches what a link leads to, without an account. Answers what the server says of it."""
+        url = self._public_url(link, "download")
+        info = self._visit("GET", url)
+        for field, kind in (
+            ("isProtected", bool), ("fileName", str), ("size", int), ("limitReached", bool), ("creatorName", str),
+            ("createdAt", str), ("hasDownloadLimit", bool), ("mediaType", str),
+        ):  # fmt: skip
+            if type(info.get(field)) is not kind:
+                raise ValueError(f"share: {field} of {info}")
+        cipher = file_key = None
+        if info.get("isEncrypted"):
+            container, sealed = info["privateKeyContainer"], info["fileKey"]
+            pkcs8 = unprotect(container["privateKey"], password.encode())
+            if VERSIONS[container["version"]][2] != sealed["version"]:
+                raise ValueError("key pair and file key of the share do not belong together")
+            own = self._private
+            self._private = {container["version"]: self._store(pem("PRIVATE KEY", pkcs8))}
+            try:
+                file_key = self._unwrap(sealed)
+            finally:
+                self._private = own
+            cipher = Aes("gcm", False, file_key.key, file_key.iv)
+            payload = None  # an encryption password is never sent
+        else:
+            payload = {"password": password} if info["isProtected"] else None
+        where = self._visit("POST", url, payload, expected=(201,))["downloadUrl"]
+        with open(target, "wb") as file:
+
+            def sink(data):
+                file.write(data if cipher is None else cipher.update(data))
+
+            if info["mediaType"] == "application/zip":
+                reply = self._visitor().send("GET", where)
+                if reply.status != 200:
+                    raise HttpError(reply, "archive")
+                file.write(reply.body)
+            elif chunk is None:
+                reply = self._visitor().send("GET", where, sink=sink)
+                if reply.status != 200:
+                    raise HttpError(reply, "shared download")
+            else:
+                for at in range(0, info["size"], chunk):
+                    last = min(at + chunk, info["size"]) - 1
+                    reply = self._visitor().send("GET", where, headers={"Range": f"bytes={at}-{last}"}, sink=sink)
+                    if reply.status != 206:
+                        raise HttpError(reply, "shared range")
+            if cipher is not None:
+                file.write(cipher.final(file_key.tag))
+        return info
+
+    def send_to_request(self, link, source, name=None, password=None, via="classic", part_size=CHUNK, spoil=None):
+        """Sends a file by a file request, without an account. `spoil` makes mistakes on purpose: "missing", "stranger"."""
+        url = self._public_url(link, "upload")
+        header = {} if password is None else {"X-Sds-Share-Password": b64(password.encode())}
+        info = self._visit("GET", url, headers=header)
+        name = name or os.path.basename(source)
+        size = os.stat(source).st_size
+        payload = {"name": name, "size": size, "directS3Upload": via == "s3"}
+        if password is not None:
+            payload["password"] = password
+        channel = self._visit("POST", url, payload, expected=(201,))
+        where = channel["uploadUrl"]
+        if where != f"{url}/{channel['uploadId']}":
+            raise ValueError(f"uploadUrl: {channel}")
+        cipher = file_key = None
+        if info.get("isEncrypted"):
+            file_key = FileKey(secrets.token_bytes(32), secrets.token_bytes(12))
+            cipher = Aes("gcm", True, file_key.key, file_key.iv)
+        parts = []
+        with open(source, "rb") as file:
+            for number in range(1, max(1, -(-size // part_size)) + 1):
+                data = self._encrypted(cipher, file.read(part_size))
+                if via == "s3":
+                    wanted = {"size": len(data), "firstPartNumber": number, "lastPartNumber": number}
+                    (found,) = self._visit("POST", f"{where}/s3_urls", wanted, expected=(201,))["urls"]
+                    reply = self._visitor().send("PUT", found["url"], data)
+                    if reply.status != 200:
+                        raise HttpError(reply, f"part {number}")
+                    parts.append({"partNumber": number, "partEtag": reply.headers["ETag"].replace('"', "")})
+                else:
+                    at = (number - 1) * part_size
+                    headers = {"Content-Type": "application/octet-stream", "Content-Range": f"bytes {at}-{at + len(data)}/*"}
+                    reply = self._visitor().send("POST", where, data, headers)
+                    if reply.status != 201 or reply.json != {"size": len(data), "hash": hashlib.md5(data).hexdigest()}:
+                        raise HttpError(reply, f"chunk {number}")
+        keys = []
+        if cipher is not None:
+            cipher.final()
+            file_key.tag = cipher.tag()
+            keys = [
+                {"userId": user["id"], "fileKey": self._wrap(file_key, user["publicKeyContainer"])}
+                for user in info["userUserPublicKeyList"]["items"]
+            ]
+            if spoil == "missing":
+                keys.pop()
+            if spoil == "stranger":
+                keys.append({**keys[0], "userId": 999_999})
+        if via == "classic":
+            return self._visit("PUT", where, {"items": keys} if keys else None, expected=(201, 202))
+        self._visit("PUT", f"{where}/s3", {"parts": parts, **({"userFileKeyList": keys} if keys else {})}, expected=(202,))
+        while True:
+            state = self._visit("GET", where)
+            if state["status"] in ("done", "error"):
+                return state
+            time.sleep(0.05)
+
     def close(self):
         shutil.rmtree(self._dir, ignore_errors=True)
 
