@@ -8,9 +8,10 @@ import { randomBytes } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { get } from 'node:http'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { checkStore } from '../../src/server/check.ts'
 import { fakeClock } from '../support/clock.ts'
+import { startOwn } from '../support/object-stores.ts'
 import { putFile, share, shareKeys, visitor } from './shares.ts'
 import {
   type Answer,
@@ -22,8 +23,10 @@ import {
   type Json,
   makeRoom,
   READ_ONLY,
+  settled,
   signUp,
   startWorld,
+  uploadDirect,
 } from './support.ts'
 
 const said = ({ status, json }: Answer): Json => [status, json?.errorCode]
@@ -716,4 +719,38 @@ test('pages of other origins may use links, and nothing else', async () => {
     expect(await allowed(`${world.api}${path}`)).toBeUndefined()
     expect((await ask(`${world.api}${path}`, { method: 'OPTIONS', headers })).status).toBe(405)
   }
+})
+
+test('content in an object store comes through the server, which counts it and can end it', async () => {
+  const store = await startOwn()
+  onTestFinished(() => store.stop())
+  const world = await startWorld({ s3: store.options })
+  const ann = await signUp(world, 'ann')
+  const room = await makeRoom(ann, 'Room')
+  const bytes = randomBytes(70_000)
+  const { reply, uploadId } = await uploadDirect(ann, room, 'f', [bytes])
+  expect(reply.status).toBe(202)
+  const { node } = await settled(ann, uploadId)
+  const made = await share(ann, node.id, { maxDownloads: 1 })
+  const anybody = visitor(world)
+  const url = await anybody.url(made.accessKey)
+  expect(url.startsWith(`${world.server.url}/api/`)).toBe(true)
+  expect((await ask(url, { method: 'HEAD' })).headers['content-length']).toBe('70000')
+  expect((await ask(url)).body.equals(bytes)).toBe(true)
+  const part = await ask(url, { headers: { range: 'bytes=69990-' } })
+  expect([part.status, part.body.equals(bytes.subarray(69_990))]).toEqual([206, true])
+  expect(said(await anybody.call('POST', `downloads/${made.accessKey}`))).toEqual([404, -50002])
+  // Visitors send to the store itself, and no other way.
+  const box = (await ann.call('POST', '/v4/shares/uploads', { targetId: room })).json
+  expect(said(await anybody.call('POST', `uploads/${box.accessKey}`, { name: 'x' }))).toEqual([400, -90033])
+  const { uploadUrl } = await anybody.open(box.accessKey, 'sent', { size: 5, directS3Upload: true })
+  const wanted = { size: 5, firstPartNumber: 1, lastPartNumber: 1 }
+  const { url: partUrl } = (await ask(`${uploadUrl}/s3_urls`, { method: 'POST', json: wanted })).json.urls[0]
+  expect(partUrl.startsWith(store.options.endpoint)).toBe(true)
+  const sent = await ask(partUrl, { method: 'PUT', body: 'bytes' })
+  const parts = [{ partNumber: 1, partEtag: String(sent.headers.etag).replaceAll('"', '') }]
+  expect((await ask(`${uploadUrl}/s3`, { method: 'PUT', json: { parts } })).status).toBe(202)
+  await expect.poll(async () => (await ask(uploadUrl)).json.status).toBe('done')
+  await ann.call('DELETE', `/v4/shares/downloads/${made.id}`)
+  expect(said(await ask(url))).toEqual([404, -50000])
 })

@@ -199,6 +199,63 @@ async function check(person: Person, room: number, confirmed: Map<string, string
   expect(await blobsIn(dir)).toHaveLength(large)
 }
 
+/** Makes, keeps, uses and revokes links and file requests until the server dies. Tells which files are confirmed. */
+async function shareWork(person: Person, world: World, room: number, lane: number, done: (name: string) => void) {
+  for (let n = 0; ; n++) {
+    try {
+      const name = `shared${lane}`
+      const overwrite = { resolutionStrategy: 'overwrite', keepShareLinks: n % 2 === 0 }
+      const file = await uploadClassic(person, room, name, randomBytes(100), overwrite)
+      const link = await person.call('POST', '/v4/shares/downloads', { nodeId: file.json.id, maxDownloads: 2 })
+      const { downloadUrl } = (
+        await ask(`${world.api}/v4/public/shares/downloads/${link.json.accessKey}`, { method: 'POST' })
+      ).json
+      await ask(downloadUrl)
+      const box = await person.call('POST', '/v4/shares/uploads', { targetId: room, maxSlots: 2 })
+      const sent = await ask(`${world.api}/v4/public/shares/uploads/${box.json.accessKey}`, {
+        method: 'POST',
+        json: { name: `sent${lane}-${n}`, size: 40_000 },
+      })
+      await ask(sent.json.uploadUrl, { method: 'POST', body: randomBytes(40_000) })
+      if ((await ask(sent.json.uploadUrl, { method: 'PUT' })).status === 201) done(`sent${lane}-${n}`)
+      if (n % 3 === 0) await person.call('DELETE', `/v4/shares/uploads/${box.json.id}`)
+      if (n % 4 === 1) await person.call('DELETE', `/v4/nodes/${file.json.id}`)
+    } catch {
+      return
+    }
+  }
+}
+
+test('killed while links and file requests are busy: what is there is whole', async () => {
+  const dir = await freshDir()
+  await addUser(dir, { name: 'ann', password: 'ann-pw' })
+  const confirmed = new Set<string>()
+  let room = 0
+  for (const count of [1, 5, 12]) {
+    const { child, url } = await spawnServer(dir)
+    const world = { dir, api: `${url}/api`, server: { url } } as World
+    const ann = await enter(world, 1, 'ann')
+    if (room === 0) room = await makeRoom(ann, 'R')
+    let left = count
+    let lanes: Promise<void>[] = []
+    await new Promise<void>((resolve) => {
+      const done = (name: string) => {
+        confirmed.add(name)
+        if (--left === 0) resolve()
+      }
+      lanes = [0, 1, 2].map((lane) => shareWork(ann, world, room, lane + 10 * count, done))
+    })
+    await killed(child)
+    await Promise.all(lanes)
+    expect((await checkStore(dir, { readContent: true })).problems).toEqual([])
+    const checked = await startWorld({ data: dir })
+    const person = await enter(checked, 1, 'ann')
+    const names = (await person.call('GET', `/v4/nodes?parent_id=${room}`)).json.items.map((node: Json) => node.name)
+    for (const name of confirmed) expect(names).toContain(name)
+    await checked.server.close()
+  }
+})
+
 test('accounts can be added while the server runs in another process', async () => {
   const dir = await freshDir()
   const { url } = await spawnServer(dir)
