@@ -52,10 +52,11 @@ export function userInfo(store: Store, id: number): Wire {
   }
 }
 
-/** Whoever put files in by a file request. */
+/** Whoever uses a link, or puts files in by a file request. */
 function visitorInfo(store: Store, id: number): Wire {
   const share = store.shares.get(id - SHARE_BASE)
-  const name = share === undefined ? 'File request' : `File request ${share.name}`
+  const what = share?.kind === 'download' ? 'Link' : 'File request'
+  const name = share === undefined ? what : `${what} ${share.name}`
   const names = { userName: name, firstName: name, lastName: '', displayName: name }
   return { id, userType: 'external', avatarUuid: avatarUuid(id), ...names }
 }

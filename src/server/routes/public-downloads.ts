@@ -4,10 +4,11 @@
  * @module
  */
 import { randomBytes } from 'node:crypto'
+import { audit } from '../audit.ts'
 import { type Call, created, ok, type Reply, type RouteTable } from '../call.ts'
 import { ApiError, badRequest, contentGone } from '../errors.ts'
 import { SHARE_BASE } from '../holders.ts'
-import { type DownloadShareRecord, FILE, FOLDER, type NodeRecord, ROOM } from '../records.ts'
+import { type DownloadShareRecord, FILE, FOLDER, NODE_TYPES, type NodeRecord, ROOM } from '../records.ts'
 import { findShare, hasRunOut, isUsedUp, redeem } from '../shares.ts'
 import type { ShareDownload } from '../signing.ts'
 import type { Store } from '../store.ts'
@@ -125,7 +126,7 @@ async function download(call: Call): Promise<Reply> {
   const reply = node.type === FILE ? await content(call, node) : archive(call, found)
   try {
     // Only what can be served counts, and only once; looking at the headers does not.
-    if (!isCounted && call.method !== 'HEAD') await countDownload(call, share, nonce)
+    if (!isCounted && call.method !== 'HEAD') await countDownload(call, found, nonce)
   } catch (error) {
     await reply.stream?.[Symbol.asyncIterator]().return?.()
     throw error
@@ -135,11 +136,16 @@ async function download(call: Call): Promise<Reply> {
   return { ...reply, headers, ...(stream === undefined ? {} : { stream }) }
 }
 
-async function countDownload({ app }: Call, share: DownloadShareRecord, nonce: string): Promise<void> {
+async function countDownload({ app, address }: Call, { share, node }: Shared, nonce: string): Promise<void> {
   const { store } = app
-  const outcome = await store.write((tx) =>
-    redeem({ store, tx, now: app.now() }, share, nonce, app.downloadUrlLifetimeS * 1000),
-  )
+  const outcome = await store.write((tx) => {
+    const now = app.now()
+    const known = redeem({ store, tx, now }, share, nonce, app.downloadUrlLifetimeS * 1000)
+    const message = `Downloaded ${NODE_TYPES[node.type]} ${node.name} by link ${share.name} (${share.id})`
+    const deed = { operation: 'downloadshare.used', message, nodeId: node.id, roomId: node.roomId }
+    if (known === 'good') audit({ store, tx, userId: SHARE_BASE + share.id, now, address }, deed)
+    return known
+  })
   if (outcome === 'gone') throw notFound()
   if (outcome === 'used-up') throw usedUp()
   if (outcome === 'too-many') throw tooMany()
