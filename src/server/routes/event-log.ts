@@ -41,6 +41,9 @@ export const LOG_OPERATIONS = [
   'file.restore',
   'file.purge',
   'file.download',
+  'downloadshare.create',
+  'uploadshare.create',
+  'uploadshare.used',
 ] as const
 
 /** Number of an operation; 0 for what has none. */
