@@ -1,5 +1,5 @@
 /** One sweep for secrets: passwords, tokens and keys in everything the command line prints, passes on and leaves behind. */
-import { chmodSync, existsSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { CommandSpec } from '../../src/cli/nouns/command.ts'

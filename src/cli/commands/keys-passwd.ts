@@ -22,7 +22,11 @@ export async function passwordFollows(
   }
 }
 
-export async function updateKeyring({ output }: Context, profile: Profile, password: string | Uint8Array): Promise<void> {
+export async function updateKeyring(
+  { output }: Context,
+  profile: Profile,
+  password: string | Uint8Array,
+): Promise<void> {
   const account = keyPasswordAccount(profile)
   try {
     const keyring = await openSystemKeyring({ probe: false })
