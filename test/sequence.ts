@@ -8,6 +8,9 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
 /** Files of more than about 20 seconds, the longest first. The others come behind them in any order. */
 const LONG = [
+  'share-page/upload',
+  'share-page/download',
+  'share-page/elsewhere',
   'edges/killed-again',
   'cli/canaries',
   'transfer/upload-faults',

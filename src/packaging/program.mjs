@@ -125,9 +125,18 @@ function bundledFiles(root, lock) {
       { encoding: 'utf8' },
     )
     if (status !== 0) throw new Error(`the program could not be put together:\n${stderr}`)
-    const names = readdirSync(bin)
-    const files = new Map(names.map((name) => [`bin/${name}`, readFileSync(join(bin, name))]))
-    const licenses = String(files.get('bin/LICENSES.txt'))
+    // The page behind links is made beside it; its licenses go with it to browsers.
+    const files = new Map(
+      ['bin', 'share-page'].flatMap((part) =>
+        readdirSync(join(directory, part)).map((name) => [
+          `${part}/${name}`,
+          readFileSync(join(directory, part, name)),
+        ]),
+      ),
+    )
+    const licenses = ['bin', 'share-page']
+      .map((part) => files.get(`${part}/LICENSES.txt`))
+      .join(`\n${'-'.repeat(80)}\n`)
     files.delete('bin/LICENSES.txt')
     const parts = licenses.split(/^-{80}$/m).flatMap((text) => {
       const [, name, version] = /^(\S+) (\d\S*) \(.*\)$/m.exec(text) ?? []

@@ -138,7 +138,7 @@ export class Network {
         headers: { ...(json === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
         ...(json === undefined && body === undefined
           ? {}
-          : { body: json === undefined ? (body as Uint8Array<ArrayBuffer>) : JSON.stringify(json) }),
+          : { body: json === undefined ? new Blob([body as Uint8Array<ArrayBuffer>]) : JSON.stringify(json) }),
         signal,
         cache: 'no-store',
         credentials: 'omit',
@@ -151,6 +151,13 @@ export class Network {
     }
     if (response.ok) return response
     throw await failureOf(response)
+  }
+
+  /** One request of whose answer only the headers count; what else comes is read, so that the connection is free again. */
+  async askHeaders(address: string, ask: Ask): Promise<Headers> {
+    const response = await this.ask(address, ask)
+    await textOf(response, MAX_ERROR).catch(() => '')
+    return response.headers
   }
 
   /** One request whose answer is JSON, or empty. */
@@ -178,6 +185,8 @@ export type OnWaiting = (why: 'offline' | 'server' | undefined) => void
 
 const TRIES = 8
 const FIRST_WAIT_MS = 500
+/** Browsers tell workers when the network is back; not all, and not always. */
+const OFFLINE_MS = 3000
 
 /** Resolves after this time, or when the network comes back; rejects when aborted. */
 function pause(ms: number, signal: AbortSignal): Promise<void> {
@@ -239,7 +248,7 @@ export async function persist<T>(
       if (!isOffline && ++failures >= TRIES) throw failure
       tell(isOffline ? 'offline' : 'server')
       const backoff = Math.min(30_000, FIRST_WAIT_MS * 2 ** Math.min(failures, 10)) * (0.5 + jitter() / 2)
-      await pause(isOffline ? 30_000 : Math.max(backoff, retryAfterMs), signal)
+      await pause(isOffline ? OFFLINE_MS : Math.max(backoff, retryAfterMs), signal)
     }
   }
 }

@@ -23,6 +23,7 @@ export interface Place {
 /** As far as it is used here; the types of workers are not those of pages. */
 interface SyncAccessHandle {
   write(bytes: Uint8Array, options: { at: number }): number
+  getSize(): number
   flush(): void
   close(): void
 }
@@ -73,8 +74,11 @@ async function openPrivate(): Promise<Place> {
   return {
     async write(bytes) {
       for (let done = 0; done < bytes.length; ) {
-        const count = handle?.write(bytes.subarray(done), { at }) ?? 0
-        if (count === 0) throw new Failure('NO_SPACE', 'The browser takes no more')
+        const left = bytes.subarray(done)
+        const count = handle?.write(left, { at }) ?? 0
+        // Where there is no room, Chromium answers with a number that is an error, and none that could be written.
+        const isWritten = count > 0 && count <= left.length && handle?.getSize() === at + count
+        if (!isWritten) throw new Failure('NO_SPACE', 'The browser takes no more')
         done += count
         at += count
       }
@@ -82,7 +86,9 @@ async function openPrivate(): Promise<Place> {
     async commit() {
       handle?.flush()
       close()
-      return file.getFile()
+      const content = await file.getFile()
+      if (content.size !== at) throw new Failure('NO_SPACE', 'The browser has not kept all of it')
+      return content
     },
     async discard() {
       close()
@@ -96,11 +102,16 @@ async function openPrivate(): Promise<Place> {
 async function openChosen(file: FileSystemFileHandle): Promise<Place> {
   const writable = await file.createWritable()
   let isOpen = true
+  let size = 0
   return {
-    write: (bytes) => writable.write(bytes as Uint8Array<ArrayBuffer>),
+    async write(bytes) {
+      await writable.write(bytes as Uint8Array<ArrayBuffer>)
+      size += bytes.length
+    },
     async commit() {
       isOpen = false
       await writable.close()
+      if ((await file.getFile()).size !== size) throw new Failure('NO_SPACE', 'The browser has not written all of it')
       return undefined
     },
     async discard() {

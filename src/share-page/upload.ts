@@ -208,7 +208,7 @@ export class UploadShare {
 
   async #cancel(id: string, signal: AbortSignal): Promise<void> {
     // The server drops by itself what nobody goes on with.
-    await this.#network.ask(this.#upload(id), { method: 'DELETE', signal }).catch(() => {})
+    await this.#network.askHeaders(this.#upload(id), { method: 'DELETE', signal }).catch(() => {})
   }
 
   #upload(id: string, what = ''): string {
@@ -453,8 +453,8 @@ export class UploadShare {
       }
       const address = await this.#partAddress(kept.id, number, bytes.length, signal)
       if (address === undefined) throw new Failure('ELSEWHERE', 'Parts go to another place')
-      const response = await this.#put(address, bytes, signal)
-      const etag = response.headers.get('etag')?.replaceAll('"', '') ?? ''
+      const headers = await this.#put(address, bytes, signal)
+      const etag = headers.get('etag')?.replaceAll('"', '') ?? ''
       if (etag === '') throw new Failure('ANSWER', 'The object store does not say what it has received')
       return etag
     })
@@ -462,9 +462,9 @@ export class UploadShare {
     if (sending.isKept) await this.#store(sending)
   }
 
-  async #put(address: string, body: Uint8Array, signal: AbortSignal): Promise<Response> {
+  async #put(address: string, body: Uint8Array, signal: AbortSignal): Promise<Headers> {
     try {
-      return await this.#network.ask(address, { method: 'PUT', body, signal })
+      return await this.#network.askHeaders(address, { method: 'PUT', body, signal })
     } catch (error) {
       // The address has run out: the next try asks for another one.
       if (error instanceof Failure && error.status === 403) {
@@ -514,7 +514,7 @@ export class UploadShare {
             parts: parts.map(({ receipt }, index) => ({ partNumber: index + 1, partEtag: receipt })),
             ...(list === undefined ? {} : { userFileKeyList: list }),
           }
-          await this.#network.ask(this.#upload(kept.id, '/s3'), { method: 'PUT', json, signal })
+          await this.#network.askHeaders(this.#upload(kept.id, '/s3'), { method: 'PUT', json, signal })
         } else {
           const json = list === undefined ? {} : { items: list }
           await this.#network.askJson(this.#upload(kept.id), { method: 'PUT', json, signal })

@@ -97,6 +97,13 @@ test('threads are found beside it, and the licenses of what it has taken', () =>
   for (const name of ofOurs) expect(existsSync(join(ROOT, 'node_modules', name))).toBe(true)
 })
 
+test('the page behind links is in it, and not as sources', () => {
+  const page = readdirSync(join(installed, 'dist/share-page'))
+  for (const name of ['index.html', 'config.json', 'LICENSES.txt']) expect(page).toContain(name)
+  expect(page.filter((name) => name.endsWith('.js')).length).toBeGreaterThan(1)
+  expect(existsSync(join(installed, 'dist/src/share-page'))).toBe(false)
+})
+
 test('starts without what only some commands need', async () => {
   const trace = join(installed, 'trace.cjs')
   writeFileSync(

@@ -228,6 +228,9 @@ test('the Debian package: manual pages, completions, licenses and units are in t
       '/usr/share/zsh/vendor-completions/_sealsync',
       '/usr/share/fish/vendor_completions.d/sealsync.fish',
       '/usr/share/doc/sealsync/sealsync.spdx.json',
+      // The page behind links, where the server looks for it.
+      '/usr/lib/sealsync/app/share-page/index.html',
+      '/usr/lib/sealsync/app/share-page/LICENSES.txt',
     ]),
   )
   const copyright = readFileSync(join(path, 'usr/share/doc/sealsync/copyright'), 'utf8')
@@ -238,6 +241,8 @@ test('the Debian package: manual pages, completions, licenses and units are in t
     'OpenLDAP',
     'LZ4',
     'Rust crates',
+    'node-forge ',
+    '@noble/ciphers ',
   ]) {
     expect(copyright).toContain(words)
   }
