@@ -47,12 +47,19 @@ function tellRound({ output }: Context, round: KeyServerRound, named: Set<string
   for (const id of now) named.add(id)
 }
 
-/** Resolves at SIGHUP. */
-function untilReload(): { readonly signal: AbortSignal; end(): void } {
-  const controller = new AbortController()
+/** Aborts what is at work at each SIGHUP; at a terminal that ends the command instead, as the terminal is gone then. */
+function watchReload(): { next(): AbortSignal; end(): void } {
+  let controller = new AbortController()
   const reload = () => controller.abort()
-  process.on('SIGHUP', reload)
-  return { signal: controller.signal, end: () => void process.off('SIGHUP', reload) }
+  const isService = process.stdin.isTTY !== true
+  if (isService) process.on('SIGHUP', reload)
+  return {
+    next() {
+      if (controller.signal.aborted) controller = new AbortController()
+      return controller.signal
+    },
+    end: () => void (isService && process.off('SIGHUP', reload)),
+  }
 }
 
 export async function serve(context: Context): Promise<number> {
@@ -94,9 +101,10 @@ export async function serve(context: Context): Promise<number> {
     return round
   }
 
+  const reload = watchReload()
   try {
     for (;;) {
-      const reload = untilReload()
+      const reloads = reload.next()
       const { client } = await connect(context, (event) => {
         if (event.type === 'warning') output.warn(event.message)
         if (event.type === 'waiting') output.info(waitingLine(event))
@@ -104,17 +112,17 @@ export async function serve(context: Context): Promise<number> {
         if (event.type === 'key-pinned') output.info(`trusted from now on: ${display(event.member, 80)}`)
       })
       try {
-        const until = AbortSignal.any([signal, reload.signal])
+        const until = AbortSignal.any([signal, reloads])
         const end = await client.keys.serve({ room, intervalMs, atMost, onRound, signal: until })
         if (end === 'key-pair-changed') output.info('The account has another key pair; going on with that.')
       } finally {
-        reload.end()
         await client.close()
       }
       if (signal.aborted) return signalExit(toSyncError(cancelled(signal)))
-      if (reload.signal.aborted) output.info('Reading everything anew.')
+      if (reloads.aborted) output.info('Reading everything anew.')
     }
   } finally {
+    reload.end()
     await listener?.close()
   }
 }
