@@ -325,6 +325,19 @@ export const parseUploadShare = shape({
   maxSize: maybe(natural),
   filesExpiryPeriod: maybe(natural),
   showUploadedFiles: maybe(flag),
+  /** Of one that was asked for by itself; not every server says it. */
+  uploadedFiles: maybe(
+    list(
+      shape({
+        nodeId: maybe(natural),
+        name: text,
+        size: maybe(natural),
+        createdAt: maybe(time),
+        senderAddress: maybe(text),
+      }),
+      PAGE,
+    ),
+  ),
 })
 /** A link by which anybody can put files into a room or folder. Times are milliseconds since the epoch, sizes bytes. */
 export interface UploadShare extends ReturnType<typeof parseUploadShare> {}

@@ -81,11 +81,12 @@ export interface FileRequest extends AnyShare {
 
 /** A file that came by a request. */
 export interface ReceivedFile {
-  readonly id: number
+  /** Of the node, as far as it is there and the server says which. */
+  readonly id: number | undefined
   readonly name: string
   readonly size: number | undefined
   readonly receivedAt: number | undefined
-  /** Through which request, as the server says. */
+  /** Through which request, or from which address, as the server says. */
   readonly by: string | undefined
 }
 
@@ -388,7 +389,17 @@ export async function getRequest(
   which: string,
   { signal }: Abortable,
 ): Promise<RequestDetails> {
-  const request = await findRequest(context, which, signal)
+  const { id } = await findRequest(context, which, signal)
+  const request = await getUploadShare(context.api, id, signal)
+  // The newest 500, also of those that are called otherwise by now, or gone.
+  const told = request.uploadedFiles?.map(({ nodeId, createdAt, senderAddress, name, size }) => ({
+    id: nodeId,
+    name,
+    size,
+    receivedAt: createdAt,
+    by: senderAddress,
+  }))
+  if (told !== undefined) return { ...requestOf(context, request), received: told }
   const received: ReceivedFile[] = []
   for await (const file of listReceived(context.api, request, signal)) received.push(file)
   return { ...requestOf(context, request), received }
