@@ -96,6 +96,7 @@ export interface Receipt {
   readonly isEarlier: boolean
 }
 
+/** What became of the files of one call. */
 export interface SendSummary {
   readonly receipts: readonly Receipt[]
   readonly recipients: readonly RequestRecipient[]
@@ -320,12 +321,11 @@ interface Job {
   readonly signal: AbortSignal
 }
 
-async function sendAll(job: Job): Promise<SendSummary> {
-  const { guest, accessKey, secret, planned, left, memory, options, signal: outer } = job
+/** What all files of a call share. */
+async function openUploads(job: Job, signal: AbortSignal) {
+  const { guest, accessKey, secret, left, memory, options } = job
   const { clock, onEvent } = guest
   const api = { ...guest.api, request: { accessKey, password: secret } }
-  const stop = new AbortController()
-  const signal = AbortSignal.any([outer, stop.signal])
   const storage = await storageOf(guest.api, signal)
   const slabs = createPartSlabs(options)
   const partSize = options.partSize ?? DEFAULT_PART_SIZE
@@ -349,6 +349,15 @@ async function sendAll(job: Job): Promise<SendSummary> {
     },
     onEvent,
   }
+  return { context, owner, close: async () => thread?.close() }
+}
+
+async function sendAll(job: Job): Promise<SendSummary> {
+  const { guest, planned, left, memory, options, signal: outer } = job
+  const { clock, onEvent } = guest
+  const stop = new AbortController()
+  const signal = AbortSignal.any([outer, stop.signal])
+  const { context, owner, close } = await openUploads(job, signal)
   const receipts = new Map<string, Receipt>(memory?.receipts)
   const failed: EntryFailure[] = []
   let { recipients } = job
@@ -414,7 +423,7 @@ async function sendAll(job: Job): Promise<SendSummary> {
       ),
     )
   } finally {
-    await thread?.close()
+    await close()
   }
   if (outer.aborted) stoppedBy = toSyncError(cancelled(outer))
   const isDone = receipts.size === planned.length && stoppedBy === undefined

@@ -138,6 +138,7 @@ export interface ShareChanges extends Omit<NewShare, 'expiresAt'> {
   readonly maxDownloads?: number | null | undefined
 }
 
+/** As `ShareChanges`, of a file request. */
 export interface FileRequestChanges extends Omit<NewShare, 'expiresAt'> {
   readonly expiresAt?: number | null | undefined
   readonly password?: (() => Promise<Password>) | null | undefined

@@ -18,8 +18,8 @@ import { showFingerprint } from '../../fingerprint.ts'
 import { type Context, namesOf, text } from '../context.ts'
 import { display, isoTime, plural, showBytes } from '../display.ts'
 import { linkPassword, openDownload, openRequest, shownLink } from '../links.ts'
+import { printAll } from '../print-content.ts'
 import { confirm, isInteractive } from '../secrets.ts'
-import { printAll } from './pipes.ts'
 import { type JobRun, type Link, limitsOf, nothing, runWith } from './sync.ts'
 
 const wrong = (message: string, hint?: string) =>

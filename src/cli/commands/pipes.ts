@@ -4,12 +4,13 @@
  * @module
  */
 import { spawn } from 'node:child_process'
-import { type Client, isLink, type RemoteContent } from '../../client/index.ts'
-import { localError, SyncError, systemCode, toSyncError } from '../../errors.ts'
+import { type Client, isLink } from '../../client/index.ts'
+import { localError, SyncError, toSyncError } from '../../errors.ts'
 import { childEnvironment } from '../child-environment.ts'
 import { withClient } from '../connect.ts'
 import { type Context, text } from '../context.ts'
 import { showBytes } from '../display.ts'
+import { printAll } from '../print-content.ts'
 import { splitCommand } from '../secrets.ts'
 import { type JobRun, limitsOf, nothing, runOne } from './sync.ts'
 
@@ -177,22 +178,6 @@ export async function uploadPiped(context: Context, given: readonly string[]): P
     },
   }
   return (await runOne(context, run)).exitCode
-}
-
-/** @returns false when nobody reads any more. */
-const print = (bytes: Uint8Array) =>
-  new Promise<boolean>((resolve, reject) => {
-    process.stdout.write(bytes, (error) => {
-      if (!error) resolve(true)
-      else if (systemCode(error) === 'EPIPE') resolve(false)
-      else reject(localError(error, 'write the content'))
-    })
-  })
-
-/** @returns bytes that were printed; `undefined` when nobody reads any more. */
-export async function printAll(content: RemoteContent): Promise<number | undefined> {
-  for await (const chunk of content) if (!(await print(chunk))) return undefined
-  return content.size
 }
 
 /** Files, all of which are there, in the order in which they were named. */
