@@ -385,6 +385,9 @@ function createBackupsCalls(context: ClientContext): BackupCalls {
     restore: async (place, directory, how = {}) => (await backups()).restore(context, place, directory, how),
     prune: async (set, how = {}) => (await backups()).prune(context, set, how),
     drill: async (place, how = {}) => (await backups()).drill(context, place, how),
+  }
+}
+
 /** What is about links. */
 function linkCalls(context: ClientContext): Pick<ClientCalls, 'shares' | 'requests'> {
   const shares = () => import('./shares.ts')
@@ -417,10 +420,6 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
   const content = () => import('./content.ts')
   const entries = () => import('./entries.ts')
   const keys = () => import('./keys.ts')
-  const shares = () => import('./shares.ts')
-  const listed = (one: string | readonly string[]) => (typeof one === 'string' ? [one] : one)
-  const rooms = () => import('./rooms.ts')
-  const trash = () => import('./trash.ts')
   return {
     list: (path = '/', how = {}) => later(async () => (await entries()).list(context, path, how)),
     walk: (path = '/', how = {}) => later(async () => (await entries()).walk(context, path, how)),
@@ -458,43 +457,8 @@ export function createCalls(context: ClientContext, password: () => Promise<Pass
     rescue: createRescueCalls(context),
     trash: createTrashCalls(context),
     versions: createVersionsCalls(context),
-    shares: {
-      create: async (paths, how = {}) => (await shares()).create(context, listed(paths), how),
-      list: (path, how = {}) => later(async () => (await shares()).list(context, path, how)),
-      get: async (which, how = {}) => (await shares()).get(context, which, how),
-      update: async (which, changes) => (await shares()).update(context, which, changes),
-      revoke: async (which, how = {}) => (await shares()).revoke(context, listed(which), how),
-      trust: async (which, secret, how = {}) => (await shares()).trust(context, which, secret, how),
-      generatePassword: async (how = {}) => (await shares()).generatePassword(context, how),
-    },
-    requests: {
-      create: async (path, how = {}) => (await shares()).createRequest(context, path, how),
-      list: (path, how = {}) => later(async () => (await shares()).listRequests(context, path, how)),
-      get: async (which, how = {}) => (await shares()).getRequest(context, which, how),
-      update: async (which, changes) => (await shares()).updateRequest(context, which, changes),
-      revoke: async (which, how = {}) => (await shares()).revokeRequests(context, listed(which), how),
-    },
     backups: createBackupsCalls(context),
-    trash: {
-      list: (path, how = {}) => later(async () => (await trash()).list(context, path, how)),
-      restore: async (ids, how = {}) => (await trash()).restore(context, ids, how),
-      purge: async (ids, how = {}) => (await trash()).purge(context, ids, how),
-      empty: async (room, how = {}) => (await trash()).empty(context, room, how),
-    },
-    versions: {
-      list: (path, how = {}) => later(async () => (await trash()).versions(context, path, how)),
-      restore: async (path, id, how = {}) => (await trash()).restoreVersion(context, path, id, how),
-      purge: async (ids, how = {}) => (await trash()).purge(context, ids, how),
-    },
     ...linkCalls(context),
-    backups: {
-      run: async (set, how = {}) => (await backups()).run(context, set, how),
-      list: async (place, how = {}) => (await backups()).list(context, place, how),
-      show: async (place, how = {}) => (await backups()).show(context, place, how),
-      restore: async (place, directory, how = {}) => (await backups()).restore(context, place, directory, how),
-      prune: async (set, how = {}) => (await backups()).prune(context, set, how),
-      drill: async (place, how = {}) => (await backups()).drill(context, place, how),
-    },
     whoami: async (how = {}) => (await account()).whoami(context, how),
     serverInfo: async (how = {}) => (await account()).serverInfo(context, how),
     space: async (how = {}) => (await account()).space(context, how),
