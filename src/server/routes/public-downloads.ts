@@ -140,10 +140,11 @@ async function countDownload({ app, address }: Call, { share, node }: Shared, no
   const { store } = app
   const outcome = await store.write((tx) => {
     const now = app.now()
+    const isNew = !store.redeemed.doesExist([share.id, nonce])
     const known = redeem({ store, tx, now }, share, nonce, app.downloadUrlLifetimeS * 1000)
     const message = `Downloaded ${NODE_TYPES[node.type]} ${node.name} by link ${share.name} (${share.id})`
     const deed = { operation: 'downloadshare.used', message, nodeId: node.id, roomId: node.roomId }
-    if (known === 'good') audit({ store, tx, userId: SHARE_BASE + share.id, now, address }, deed)
+    if (isNew && known === 'good') audit({ store, tx, userId: SHARE_BASE + share.id, now, address }, deed)
     return known
   })
   if (outcome === 'gone') throw notFound()
