@@ -105,4 +105,6 @@ async function describe(full: Stage): Promise<void> {
   }
 }
 
+// Another link in the same window.
+addEventListener('hashchange', () => location.reload())
 void begin()

@@ -44,7 +44,7 @@ async function startHost(config: () => unknown, policy: () => string) {
     request.on('end', () => {
       const { url = '/', headers } = request
       asked.push({ url, headers, body })
-      const name = url === '/' ? 'index.html' : url.slice(1).replace(/\?.*/, '')
+      const name = url.replace(/\?.*/, '').slice(1) || 'index.html'
       try {
         const data = name === 'config.json' ? JSON.stringify(config()) : readFileSync(BUNDLE + name)
         response.writeHead(200, { 'content-type': TYPES[extname(name)] ?? '', 'content-security-policy': policy() })
@@ -198,8 +198,7 @@ describe.skipIf(!hasChromium)('the page on another host, in Chromium', () => {
     { aip: 'https://files.example.com' },
     { storage: 'https://objects.example.com' },
     { encryptedOnly: 'yes' },
-    [],
-    'nothing',
+    { list: true },
   ])('a configuration that is none stops it: %j', async (bad) => {
     config = bad
     const one = await visit(browser, [host.origin])
