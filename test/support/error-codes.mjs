@@ -42,6 +42,7 @@ const OTHERS = new Map([
   ['S3_OPTIONS', ['usage', 'The options for the object store do not fit']],
   ['SCOPE_NARROWED', ['auth', 'A warning: the server granted less scope than was asked for']],
   ['SECRET_FILE_UNREADABLE', ['usage', 'The file with a secret cannot be read']],
+  ['SET_OTHER_KIND', ['safety', 'A backup set was begun by a machine that can read it, or by one that can only write']],
   ['SIGHUP', ['cancelled', 'Stopped since the terminal is gone']],
   ['SIGTERM', ['cancelled', 'Stopped by SIGTERM']],
   ['STORE_OLDER', ['safety', 'The records of a server’s data directory are older than its content']],
