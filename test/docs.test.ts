@@ -61,14 +61,24 @@ const SETUPS: Record<string, 'nothing' | 'login'> = {
   'docs/server.md': 'nothing',
 }
 
-let world: Promise<World> | undefined
-afterAll(async () => (await world)?.close())
+/** Pages after which the accounts are not as they were get a server of their own. */
+const CHANGES_ACCOUNTS = new Set(['docs/keys-and-sharing.md'])
+
+const worlds = new Map<string, Promise<World>>()
+afterAll(async () => {
+  for (const world of worlds.values()) await (await world).close()
+})
+function worldFor(page: string): Promise<World> {
+  const name = CHANGES_ACCOUNTS.has(page) ? page : ''
+  const world = worlds.get(name) ?? createWorld({ users: ['anna', 'bob', 'carla'] })
+  worlds.set(name, world)
+  return world
+}
 
 /** Makes the directory of a page; one server is that of all pages that do not start their own. */
 async function furnish(page: string, work: string, setup: 'nothing' | 'login' | 'room') {
   if (setup === 'nothing') return { url: `http://127.0.0.1:${await freePort()}`, env: {} }
-  world ??= createWorld({ users: ['anna', 'bob', 'carla'] })
-  const { server, client } = await world
+  const { server, client } = await worldFor(page)
   // Without a key pair, as one who begins.
   const user = setup === 'login' ? 'carla' : 'anna'
   const secrets = { 'account-password': accountPassword(user), 'key-password': KEY_PASSWORD }

@@ -6,7 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import { accessSync, constants, lstatSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import type { Key, RootDatabase } from 'lmdb'
+import type { RootDatabase } from 'lmdb'
 import { SyncError } from '../../crypto/errors.ts'
 import { localError, systemCode } from '../errors.ts'
 import { loadNative } from '../local/native.ts'
@@ -32,7 +32,7 @@ import type {
   TokenRecord,
   UserRecord,
 } from './records.ts'
-import { isWhole, Table } from './table.ts'
+import { isWhole, type Key, Table } from './table.ts'
 
 /** The last turn at each directory, as long as there is one. */
 const turns = new Map<string, Promise<unknown>>()
@@ -175,7 +175,9 @@ export class Store {
   #inFlight = 0
   #idle: (() => void)[] = []
 
-  constructor(root: RootDatabase, path: string) {
+  /** @param file - A root database of LMDB, whose types are not part of ours. */
+  constructor(file: object, path: string) {
+    const root = file as RootDatabase
     this.#root = root
     this.#path = path
     const table = <V, K extends Key>(name: string): Table<V, K> =>

@@ -4,10 +4,32 @@
  * @module
  */
 import { crc32 } from 'node:zlib'
-import type { Database, Key, RangeOptions } from 'lmdb'
 import { Packr } from 'msgpackr'
 import { writeKey } from 'ordered-binary'
 import { SyncError } from '../../crypto/errors.ts'
+
+// What LMDB takes, in types of our own: its declarations do not compile everywhere, and these are part of ours.
+export type Key = string | number | Key[]
+
+export interface RangeOptions {
+  readonly start?: Key
+  readonly end?: Key
+  readonly inclusiveEnd?: boolean
+  readonly exclusiveStart?: boolean
+  readonly reverse?: boolean
+  readonly limit?: number
+  readonly offset?: number
+}
+
+interface RawTable<K> {
+  get(key: K): Buffer | undefined
+  doesExist(key: K): boolean
+  getCount(range?: RangeOptions): number
+  getRange(range: RangeOptions): Iterable<{ key: K; value: Buffer }>
+  getKeys(range: RangeOptions): Iterable<K>
+  put(key: K, value: Buffer): unknown
+  remove(key: K): unknown
+}
 
 const SUM_BYTES = 4
 const packr = new Packr({ useRecords: false })
@@ -27,10 +49,10 @@ export function isWhole(table: string, key: Uint8Array, stored: Buffer): boolean
 
 export class Table<V, K extends Key> {
   readonly name: string
-  readonly #raw: Database<Buffer, K>
+  readonly #raw: RawTable<K>
 
   /** @param raw - Opened with binary encoding. */
-  constructor(raw: Database<Buffer, K>, name: string) {
+  constructor(raw: RawTable<K>, name: string) {
     this.#raw = raw
     this.name = name
   }

@@ -235,7 +235,8 @@ describe('values', () => {
 test('no setting takes a secret itself, and each has its variable', () => {
   for (const { name, kind } of SETTINGS) {
     if (/password|secret|token|key$/.test(name)) expect(['file', 'text', 'list']).toContain(kind)
-    if (/password|secret|token/.test(name)) expect(name).toMatch(/-(file|command)$/)
+    // The name of a credential, and by what a password is sealed, are no secrets.
+    if (/password|secret|token/.test(name)) expect(name).toMatch(/-(file|command|credential|sealed)$/)
     expect(variableOf(name)).toMatch(/^SEALSYNC_[A-Z][A-Z0-9_]+$/)
   }
   for (const { name, argument } of LOGIN_OPTIONS) {

@@ -1,5 +1,5 @@
 /** profile list, show, rename, remove. @module */
-import { SyncError } from '../../errors.ts'
+import { SyncError, toSyncError } from '../../errors.ts'
 import { forgetLogin } from '../connect.ts'
 import type { Context } from '../context.ts'
 import { display } from '../display.ts'
@@ -46,6 +46,11 @@ export async function rename({ output }: Context, from: string, to: string): Pro
   output.done(`${from} is now ${to}`, { type: 'renamed', from, to })
 }
 
+const loginLeft = (cause: SyncError) =>
+  new SyncError('auth', 'LOGIN_LEFT', 'The profile is gone, but its login could not be removed from its place', {
+    cause,
+  })
+
 export async function remove({ output, settings }: Context, name: string): Promise<void> {
   if (!(await listProfiles()).includes(name)) throw profileMissing(name)
   const profile = await loadProfile(name).catch(() => undefined)
@@ -57,14 +62,9 @@ export async function remove({ output, settings }: Context, name: string): Promi
   }
   await deleteProfile(name)
   if (left !== undefined) {
-    throw new SyncError(
-      'auth',
-      'LOGIN_LEFT',
-      'The profile is gone, but its login could not be removed from its place',
-      {
-        cause: left,
-      },
-    )
+    const cause = toSyncError(left)
+    if (cause.class !== 'local_io') throw loginLeft(cause)
+    throw new SyncError('local_io', 'LOGIN_LEFT', loginLeft(cause).message, { cause })
   }
   output.done(`Forgot ${name}`, { type: 'removed', name })
   output.info('The server was not told; its tokens end by themselves. To end them now, log out instead.')

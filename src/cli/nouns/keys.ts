@@ -16,7 +16,6 @@ export const KEYS: CommandSpec = {
   group: 'keys',
   examples: [
     ['keys create', 'once for each account'],
-    ['keys status', ''],
     ['keys trust bob --fingerprint 4be1', 'if the key of bob begins like that'],
     ['keys distribute --room /room', 'to members who cannot open the files there yet'],
     ['keys rescue create --container /media/stick --paper rescue.html', 'for when the password is lost'],

@@ -38,7 +38,6 @@ export const SHARE: CommandSpec = {
   examples: [
     ['share create /room/report.pdf --generate-password --expires 7d', 'the password is printed once'],
     ['share create /room/photos --each --password-file pw.txt', 'a link for each file, one password'],
-    ['share list', ''],
     ['share revoke /room/report.pdf', ''],
     ['share info https://files.example.org/public/download-shares/KEY', 'what is behind a link; no account needed'],
   ],

@@ -44,7 +44,6 @@ export const TRANSFERS = [
     takes: ['file', 'either'],
     examples: [
       ['upload ./photos /room', 'the directory becomes /room/photos'],
-      ["upload ./photos /room --exclude '*.tmp' --dry-run", 'only says what would be done'],
       ['upload a.pdf /room/report.pdf', 'under another name'],
       ['upload --to-request https://files.example.org/public/upload-shares/KEY a.pdf', 'without an account'],
       ["upload --from-command 'pg_dump shop' /room/shop.sql", 'what a command prints'],
@@ -66,7 +65,6 @@ export const TRANSFERS = [
     takes: ['remote', 'either'],
     examples: [
       ['download /room/photos ./here', 'the folder becomes ./here/photos'],
-      ['download /room/a.txt /room/b.txt ./here/ --on-conflict newer', ''],
       ['download /room ./here --contents --limit-rate 2M', 'what is in the room, slowly'],
       ['download /room/x.tar -', 'to standard output'],
       ['download https://files.example.org/public/download-shares/KEY', 'a link, without an account'],
