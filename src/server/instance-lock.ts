@@ -31,4 +31,9 @@ export async function takeInstanceLock(dataDir: string): Promise<Lock> {
 }
 
 /** Whether a live server of this machine uses the directory: it has checked what is in it. */
-export const isServed = (dataDir: string): Promise<boolean> => isHeldHere(lockFile(dataDir))
+export const isServed = (dataDir: string): Promise<boolean> =>
+  isHeldHere(lockFile(dataDir)).catch((error) => {
+    // What is no directory is served by nobody; whoever opens it says what it is.
+    if (error instanceof SyncError && error.code === 'LOCAL_ENOTDIR') return false
+    throw error
+  })

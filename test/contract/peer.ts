@@ -30,6 +30,12 @@ export const title = (text: string) => (lacking.length > 0 ? `${text} (needs ${l
 const keys = mkdtempSync(join(tmpdir(), 'sealsync-peer-keys-'))
 afterAll(() => rmSync(keys, { recursive: true, force: true }))
 
+function start() {
+  // One file of tests after another uses this, and each removes it at its end.
+  mkdirSync(keys, { recursive: true })
+  return spawn('python3', ['-B', SCRIPT, keys], { stdio: ['pipe', 'pipe', 'inherit'] })
+}
+
 // biome-ignore lint/suspicious/noExplicitAny: answers are checked by the assertions of the tests.
 export type Json = any
 export type Args = Record<string, unknown>
@@ -46,7 +52,7 @@ class PeerError extends Error {
 
 /** One Python process: one user of the second implementation. */
 export class Peer {
-  readonly #child = spawn('python3', ['-B', SCRIPT, keys], { stdio: ['pipe', 'pipe', 'inherit'] })
+  readonly #child: ReturnType<typeof start> = start()
   readonly #waiting = new Map<number, { resolve(value: Json): void; reject(error: Error): void }>()
   #count = 0
   id = 0
