@@ -19,7 +19,7 @@ import {
   unlockKeyPair,
 } from '../../crypto/index.ts'
 import { addNewerKeyPair, createKeyPair, deleteKeyPair, getKeyPairs } from '../api/account.ts'
-import { SyncError } from '../errors.ts'
+import { SyncError, toSyncError } from '../errors.ts'
 import { mapLimit } from '../session/map-limit.ts'
 import { forgetKeyPair } from '../transfer/file-key-cache.ts'
 import {
@@ -35,6 +35,7 @@ import type { KeyId } from '../transfer/pins.ts'
 import type { Abortable, ClientContext } from './context.ts'
 import { type KeyChange, type KeyChanges, openKeyChanges } from './key-change.ts'
 import { askNewPassword, isSamePair, lockProven, wipePassword } from './key-password.ts'
+import type { RenewedContainer } from './rescue.ts'
 
 /** How a key pair is replaced. */
 export interface ReplaceKeyPairOptions extends Abortable {
@@ -57,6 +58,11 @@ export interface KeyReplacement {
   /** Keys that were left behind, and the first of them. */
   readonly left: number
   readonly leftFiles: readonly KeyLeft[]
+  /**
+   * Containers of rescue keys that this machine knows: sealed anew, so that the paper opens the new key pair, or why not. `undefined`: which
+   * there are cannot be read. Both are told as warnings, too.
+   */
+  readonly rescue: readonly RenewedContainer[] | undefined
 }
 
 /** How many file keys of a room at the top, with all below it, are to be moved. */
@@ -390,10 +396,19 @@ export async function replaceKeyPair(
       for (const one of [...change.before, change.bridge!]) {
         await forgetKeyPair(home.fileKeys, api.origin, await importPublicKey(one.publicKeyContainer))
       }
+      const rescue = await renewRescue(context, pair, signal)
       await onChanged?.(secret)
       await changes.remove()
       const { version, fingerprint } = pair.publicKey
-      return { former: before, keyPair: { version, fingerprint }, files: arrived.ready, absent, left, leftFiles }
+      return {
+        former: before,
+        keyPair: { version, fingerprint },
+        files: arrived.ready,
+        absent,
+        left,
+        leftFiles,
+        rescue,
+      }
     } finally {
       for (const pair of all) pair.wipe()
       wipePassword(secret)
@@ -427,6 +442,28 @@ async function adopt(
   if (there !== undefined) await keyring.prove(there, publicKey).catch(() => {}) // is proven again the next time
   await keyring.pins.forget(userId)
   await keyring.pins.trust(userId, [publicKey], true)
+}
+
+/** Rescue keys on paper follow: their containers hold the old key pair, which opens nothing any more. What does not work is told. */
+async function renewRescue(
+  context: ClientContext,
+  pair: UserKeyPair,
+  signal: AbortSignal | undefined,
+): Promise<readonly RenewedContainer[] | undefined> {
+  const tell = (what: string, { code, message }: SyncError) =>
+    context.onEvent?.({ type: 'warning', code, message: `${what} does not open the new key pair: ${message}` })
+  try {
+    const { renewRescueContainers } = await import('./rescue.ts')
+    const renewed = await renewRescueContainers(context, pair, { signal })
+    for (const { keyId, path, error } of renewed) {
+      if (error !== undefined) tell(`Rescue key ${keyId} with its container in ${path}`, error)
+    }
+    return renewed
+  } catch (error) {
+    if (signal?.aborted) throw error
+    tell('A rescue key on paper', toSyncError(error))
+    return undefined
+  }
 }
 
 /**

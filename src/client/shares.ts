@@ -220,7 +220,7 @@ export async function create(
   const { api } = context
   const { signal } = options
   const entries: RemoteEntry[] = []
-  for (const path of paths) entries.push(...(await entriesOf(context, path, options)))
+  for (const path of paths) for (const entry of await entriesOf(context, path, options)) entries.push(entry)
   for (const entry of entries) await requireShareable(context, entry, options)
   if (options.dryRun === true) return entries.map((entry) => planned(entry, options))
   if (entries.length === 0) return []

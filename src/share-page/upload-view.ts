@@ -12,6 +12,9 @@ import { dateText, filesText, fingerprintText, shown, shownLines, sizeText, word
 /** More rows would only make the page slow; the others are counted. */
 const MOST_ROWS = 200
 
+/** The same file again, as far as a page can tell. */
+const keyOf = ({ name, size, lastModified }: File): string => `${size} ${lastModified} ${name}`
+
 interface Chosen {
   readonly file: File
   receipt?: Receipt
@@ -175,15 +178,14 @@ class UploadView {
   }
 
   #add(files: readonly File[]): void {
-    this.#chosen.push(...files.filter((file) => !this.#has(file)).map((file) => ({ file })))
+    const known = new Set(this.#chosen.map(({ file }) => keyOf(file)))
+    for (const file of files) {
+      if (known.has(keyOf(file))) continue
+      known.add(keyOf(file))
+      this.#chosen.push({ file })
+    }
     this.#draw()
     this.#stage.announcer.say(`${filesText(this.#chosen.length)} chosen`)
-  }
-
-  #has({ name, size, lastModified }: File): boolean {
-    return this.#chosen.some(
-      ({ file }) => file.name === name && file.size === size && file.lastModified === lastModified,
-    )
   }
 
   #complain(text: string): void {

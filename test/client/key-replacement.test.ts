@@ -110,10 +110,16 @@ test('all file keys move, those of older versions too; the old key pair is gone,
   })
   await other.put(`${tree}/theirs`, Buffer.from('of bob')) // pins our old key
 
+  const container = world.path(`rescue-${user}.json`)
+  const { papers } = await client.rescue.create({ file: container })
   const told: unknown[] = []
   const done = await client.keys.replace(asNext, { onChanged: async (password) => void told.push(password) })
   expect(done).toMatchObject({ files: 5, absent: 0, left: 0, former: [{ fingerprint: old!.fingerprint }] })
   expect([told, kept(), await reachable(client)]).toEqual([[NEXT], [], 5])
+  // What is on paper opens the new key pair.
+  expect(done.rescue).toMatchObject([{ kind: 'file', path: container }])
+  const secret = await client.rescue.read(papers.map((paper) => paper.lines().join('\n')))
+  expect((await client.rescue.drill(secret, { files: 2 })).report).toMatchObject({ isRight: true, sampled: 2 })
   const { keyPairs, unfinished } = await client.keys.status()
   expect(keyPairs).toMatchObject([{ version: 'RSA-4096', fingerprint: done.keyPair.fingerprint, current: true }])
   expect([done.keyPair.fingerprint === old!.fingerprint, unfinished]).toEqual([false, undefined])

@@ -67,15 +67,17 @@ async function run(
     signal,
   })
   const { keyPair, former, files, absent, left, leftFiles } = done
+  const rescue = done.rescue?.map(({ error, ...place }) => ({ ...place, error: error?.code }))
   for (const { path, code } of leftFiles) output.warn(`${path}: its key was left behind (${code})`)
   output.done(
     `The key pair is replaced, and opens ${plural(files, 'file')}. Fingerprint:\n${showFingerprint(keyPair.fingerprint)}`,
-    { type: 'key-pair-replaced', ...keyPair, former, files, absent, left },
+    { type: 'key-pair-replaced', ...keyPair, former, files, absent, left, rescue },
   )
   output.info(
     'Tell it to the members of your rooms: they are told that your key has changed, and must compare it first.',
   )
-  return left > 0 ? EXIT.partial : EXIT.done
+  const isRescued = rescue?.every(({ error }) => error === undefined) === true
+  return left > 0 || !isRescued ? EXIT.partial : EXIT.done
 }
 
 export async function replace(context: Context): Promise<number> {

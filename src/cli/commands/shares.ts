@@ -358,31 +358,23 @@ function requireChange(changes: Readonly<Record<string, unknown>>): void {
   if (Object.values(changes).every((value) => value === undefined)) throw wrong('Nothing is said that should change')
 }
 
+/** Names in it are other people's. */
+function printMail(output: Context['output'], mail: string): void {
+  const lines = mail.split('\n').map((line) => display(line))
+  output.result(lines.join('\n'), { type: 'mail-text', text: mail })
+}
+
 export async function mailText(context: Context, which: string): Promise<void> {
   const { output, signal } = context
   await withClient(context, async (client) => {
-    const mail = shareMailText(await client.shares.get(which, { signal }))
-    output.result(
-      mail
-        .split('\n')
-        .map((line) => display(line))
-        .join('\n'),
-      { type: 'mail-text', text: mail },
-    )
+    printMail(output, shareMailText(await client.shares.get(which, { signal })))
   })
 }
 
 export async function requestMail(context: Context, which: string): Promise<void> {
   const { output, signal } = context
   await withClient(context, async (client) => {
-    const mail = requestMailText(await client.requests.get(which, { signal }))
-    output.result(
-      mail
-        .split('\n')
-        .map((line) => display(line))
-        .join('\n'),
-      { type: 'mail-text', text: mail },
-    )
+    printMail(output, requestMailText(await client.requests.get(which, { signal })))
   })
 }
 
